@@ -1,0 +1,54 @@
+# Two commands matter: `make detect IMAGES=photos/` and `make test`. Each sets up what it needs, once.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUTPUT ?= out
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help detect test lint typecheck bench train clean
+
+help:  ## Show this.
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+detect: $(VENV)/.detect  ## Find objects in IMAGES=files or folders; results in OUTPUT=out.
+ifdef IMAGES
+	$(BIN)/inception-rcnn detect $(IMAGES) --output "$(OUTPUT)" $(ARGS)
+else
+	$(PIP) scikit-image
+	cd $$($(BIN)/python -c "import skimage, os; print(os.path.dirname(skimage.__file__))")/data && \
+	$(abspath $(BIN))/inception-rcnn detect chelsea.png astronaut.png motorcycle_left.png --output "$(abspath $(OUTPUT))" $(ARGS)
+endif
+
+test: $(VENV)/.dev  ## Run the tests.
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## Check style and formatting.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/.dev  ## Check types.
+	mkdir -p build/link && ln -sfn ../.. build/link/inception_rcnn
+	MYPYPATH=build/link $(BIN)/mypy -p inception_rcnn
+
+bench: $(VENV)/.dev  ## Measure speed: proposals, scoring, the whole, on the sample photographs.
+	$(BIN)/python benchmarks/pipeline.py
+
+clean:  ## Remove the environment and everything made; keeps cache/.
+	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamp files: made when an installation ended well, so that the next call starts at once.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.detect: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what detection needs into $(VENV) (about a minute)"
+	$(PIP) --editable '.[detect]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what development needs into $(VENV) (a few minutes)"
+	$(PIP) --editable '.[dev,train]'
+	@touch $@ $(VENV)/.detect

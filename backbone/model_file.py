@@ -1,0 +1,134 @@
+"""One file is one model: weights, the graphs that run them, and what a user must know, as safetensors.
+
+No pickle, no code. The weights are float16; the two ONNX graphs (picture -> features; features, boxes ->
+probabilities, deltas) hold no weights of their own and take them by name, so that torch and ONNX Runtime run the
+very same numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from ..data import atomic_write
+
+__all__ = ["FORMAT", "MAX_BYTES", "ModelError", "RegionModel", "read_model", "write_model"]
+
+FORMAT = "inception-rcnn region model 1"
+# No model of this kind is near it; a file that claims to be one is not read into memory whole.
+MAX_BYTES = 512 * 2**20
+GRAPHS = ("graph.trunk", "graph.head")
+
+
+class ModelError(ValueError):
+    """A model file or name cannot be used; the text says why and what to do."""
+
+
+@dataclass(frozen=True)
+class RegionModel:
+    """A detector's weights and settings, as read from a file.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Names of the object classes, in the order of the labels.
+    long_side : int
+        Pictures are resized to this many pixels on their longer side.
+    box_regression : bool
+        Whether the box deltas were trained.
+    weights : dict of str to ndarray
+        float16, named as in `regions.RegionNetwork`.
+    trunk_graph, head_graph : bytes
+        ONNX graphs whose initializers are named as the weights.
+    sha256 : str
+        Hash of the file.
+    trained : dict
+        How it was trained, for the record.
+    """
+
+    classes: tuple[str, ...]
+    long_side: int
+    box_regression: bool
+    weights: dict[str, NDArray[np.float16]]
+    trunk_graph: bytes
+    head_graph: bytes
+    sha256: str
+    trained: dict[str, object]
+
+
+def write_model(path: str | Path, model: RegionModel) -> None:
+    """Write a model file. ``model.sha256`` is not used.
+
+    Parameters
+    ----------
+    path : str or Path
+    model : RegionModel
+    """
+    tensors: dict[str, NDArray] = {name: np.ascontiguousarray(w, np.float16) for name, w in model.weights.items()}
+    for name, graph in zip(GRAPHS, (model.trunk_graph, model.head_graph), strict=True):
+        tensors[name] = np.frombuffer(graph, dtype=np.uint8)
+    metadata = {
+        "format": FORMAT,
+        "classes": json.dumps(model.classes),
+        "long_side": str(model.long_side),
+        "box_regression": json.dumps(model.box_regression),
+        "trained": json.dumps(model.trained, sort_keys=True),
+    }
+    atomic_write(path, save_tensors(tensors, metadata=metadata))
+
+
+def read_model(path: str | Path) -> RegionModel:
+    """Read a model file.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    RegionModel
+
+    Raises
+    ------
+    ModelError
+        If there is no such file, or it is not a region model.
+    """
+    path = Path(path)
+    advice = "name a file that `inception-rcnn train detector` wrote"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so not a region model; {advice}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+    try:
+        tensors = load_tensors(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: not a safetensors file ({error}); {advice}") from None
+    metadata = header.get("__metadata__", {})
+    if metadata.get("format") != FORMAT:
+        raise ModelError(f"{path}: not a region model (format {metadata.get('format')!r}); {advice}")
+    try:
+        graphs = [tensors.pop(name).tobytes() for name in GRAPHS]
+        classes = tuple(str(name) for name in json.loads(metadata["classes"]))
+        return RegionModel(
+            classes=classes,
+            long_side=int(metadata["long_side"]),
+            box_regression=bool(json.loads(metadata["box_regression"])),
+            weights=tensors,
+            trunk_graph=graphs[0],
+            head_graph=graphs[1],
+            sha256=hashlib.sha256(data).hexdigest(),
+            trained=json.loads(metadata["trained"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"{path}: a region model with a broken header ({error}); {advice}") from None

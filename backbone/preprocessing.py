@@ -1,0 +1,109 @@
+"""From a picture to the network's input, and from its box deltas back to pixels. Plain numpy, no torch."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MEAN_BGR", "decode_boxes", "encode_boxes", "prepare_picture"]
+
+MEAN_BGR = np.array([104.0, 117.0, 123.0], dtype=np.float32)
+# Deltas are divided by their typical spread, so that all four weigh alike in the loss (Fast R-CNN's constants).
+DELTA_SCALE = np.array([0.1, 0.1, 0.2, 0.2], dtype=np.float32)
+# A regressed side grows at most this much (natural logarithm): exp() must not overflow on a wild delta.
+MAX_LOG_RATIO = float(np.log(1000.0 / 16.0))
+
+
+def prepare_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[np.float32], float]:
+    """Resize a picture and bring it into the published network's input space.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+        RGB.
+    long_side : int
+        Length in pixels of the longer side after resizing.
+
+    Returns
+    -------
+    array : ndarray, shape (1, 3, h, w), float32
+        BGR, 0..255, minus the mean.
+    scale : float
+        Resized pixels per pixel of `image`; boxes times `scale` are boxes on `array`.
+
+    Examples
+    --------
+    >>> array, scale = prepare_picture(np.zeros((100, 200, 3), np.uint8), 400)
+    >>> array.shape, scale
+    ((1, 3, 200, 400), 2.0)
+    """
+    height, width = image.shape[:2]
+    scale = long_side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # The trunk halves four times and needs at least one cell at the end.
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, size, interpolation=interpolation)
+    short = 32
+    if min(size) < short:
+        resized = cv2.copyMakeBorder(
+            resized, 0, max(0, short - size[1]), 0, max(0, short - size[0]), cv2.BORDER_REPLICATE
+        )
+    array = resized[:, :, ::-1].astype(np.float32) - MEAN_BGR
+    return np.ascontiguousarray(array.transpose(2, 0, 1)[None]), scale
+
+
+def encode_boxes(boxes: NDArray[np.float32], targets: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Express target boxes relative to the boxes that they are regressed from.
+
+    Parameters
+    ----------
+    boxes, targets : ndarray, shape (N, 4), float32
+        x1 y1 x2 y2.
+
+    Returns
+    -------
+    ndarray, shape (N, 4), float32
+        Shift of the centre over the side, logarithm of the ratio of sides; scaled to unit spread.
+
+    References
+    ----------
+    Girshick et al., "Rich feature hierarchies", CVPR 2014, appendix C.
+
+    Examples
+    --------
+    >>> box = np.array([[0, 0, 10, 10]], np.float32)
+    >>> encode_boxes(box, box + np.array([1, 0, 1, 0], np.float32))
+    array([[1., 0., 0., 0.]], dtype=float32)
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    target_sides = targets[:, 2:] - targets[:, :2]
+    shift = ((targets[:, 2:] + targets[:, :2]) - (boxes[:, 2:] + boxes[:, :2])) / (2 * sides)
+    return np.concatenate([shift, np.log(target_sides / sides)], axis=1).astype(np.float32) / DELTA_SCALE
+
+
+def decode_boxes(boxes: NDArray[np.float32], deltas: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Apply box deltas, the inverse of `encode_boxes`.
+
+    Parameters
+    ----------
+    boxes : ndarray, shape (N, 4), float32
+        x1 y1 x2 y2.
+    deltas : ndarray, shape (N, C, 4), float32
+        One row of deltas a class.
+
+    Returns
+    -------
+    ndarray, shape (N, C, 4), float32
+
+    Examples
+    --------
+    >>> box = np.array([[0, 0, 10, 10]], np.float32)
+    >>> decode_boxes(box, np.array([[[1, 0, 0, 0]]], np.float32))
+    array([[[ 1.,  0., 11., 10.]]], dtype=float32)
+    """
+    scaled = deltas * DELTA_SCALE
+    sides = (boxes[:, 2:] - boxes[:, :2])[:, None, :]
+    centres = ((boxes[:, 2:] + boxes[:, :2]) / 2)[:, None, :] + scaled[..., :2] * sides
+    half = sides * np.exp(np.minimum(scaled[..., 2:], MAX_LOG_RATIO)) / 2
+    return np.concatenate([centres - half, centres + half], axis=-1)

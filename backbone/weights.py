@@ -1,0 +1,207 @@
+"""Where weights come from: bundled with the package, the user's cache, or a download whose SHA-256 is checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import platformdirs
+
+from .model_file import MAX_BYTES, ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["bundled_models", "cache_folder", "fetch", "find_model", "load_imagenet"]
+
+BUNDLED = Path(__file__).parent / "models"
+
+
+class Published(NamedTuple):
+    """Weights that somebody else publishes."""
+
+    file: str
+    url: str
+    sha256: str
+    """The hash, or its beginning where the publisher gives no more."""
+
+
+PUBLISHED = {
+    "googlenet-torchvision": Published(
+        "googlenet-1378be20.pth", "https://download.pytorch.org/models/googlenet-1378be20.pth", "1378be20"
+    ),
+}
+
+
+def cache_folder() -> Path:
+    """Folder for downloads: ``$INCEPTION_RCNN_CACHE``, or the system's cache folder for this package."""
+    return Path(os.environ.get("INCEPTION_RCNN_CACHE") or platformdirs.user_cache_dir("inception-rcnn"))
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package.
+
+    Examples
+    --------
+    >>> "voc" in bundled_models()
+    True
+    """
+    return sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
+
+
+def find_model(name_or_file: str | Path) -> Path:
+    """Find a detection model by the name of a bundled one or by file.
+
+    Parameters
+    ----------
+    name_or_file : str or Path
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ModelError
+        If there is neither.
+
+    Examples
+    --------
+    >>> find_model("voc").name
+    'voc.safetensors'
+    """
+    if str(name_or_file) in bundled_models():
+        return BUNDLED / f"{name_or_file}.safetensors"
+    path = Path(name_or_file)
+    if path.is_file():
+        return path
+    raise ModelError(f"{name_or_file}: no such model or file; bundled models: {', '.join(bundled_models()) or 'none'}")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _blocks(path)
+
+
+def _blocks(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: None) -> Path:
+    """Get published weights: from the cache, or by downloading them into it.
+
+    Parameters
+    ----------
+    name : str
+        A key of `PUBLISHED`.
+    report : callable
+        Gets the bytes read and the bytes expected (0 if unknown), for a progress bar.
+
+    Returns
+    -------
+    Path
+        A file whose hash was checked.
+
+    Raises
+    ------
+    ModelError
+        If the name is unknown, the download fails or its hash is wrong. Nothing is left behind.
+    """
+    if name not in PUBLISHED:
+        raise ModelError(f"{name}: no such weights; published: {', '.join(PUBLISHED)}, or name a file")
+    published = PUBLISHED[name]
+    target = cache_folder() / published.file
+    if target.is_file():
+        if _digest(target).startswith(published.sha256):
+            return target
+        raise ModelError(f"{target}: its SHA-256 does not begin with {published.sha256}; remove it and try again")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with urllib.request.urlopen(published.url, timeout=30) as response, part.open("wb") as file:
+            total = int(response.headers.get("Content-Length") or 0)
+            done = 0
+            while block := response.read(1 << 18):
+                done += len(block)
+                if done > MAX_BYTES:
+                    raise ModelError(f"{published.url}: more than {MAX_BYTES >> 20} MiB; not what it should be")
+                file.write(block)
+                report(done, total)
+        if not _digest(part).startswith(published.sha256):
+            raise ModelError(
+                f"{published.url}: the download's SHA-256 does not begin with {published.sha256}; it was thrown away"
+            )
+        part.replace(target)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        raise ModelError(
+            f"{name}: cannot download {published.url} ({reason}); put the file {published.file} into {target.parent}"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def load_imagenet(
+    name_or_file: str | Path, report: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[dict[str, Tensor], bool]:
+    """Load ImageNet weights of GoogLeNet.
+
+    Parameters
+    ----------
+    name_or_file : str or Path
+        ``.npz`` or ``.safetensors`` with the arrays of BVLC's network (``<layer>.weight``, ``<layer>.bias``), its
+        ``bvlc_googlenet.caffemodel``, torchvision's ``googlenet-1378be20.pth``, or ``"googlenet-torchvision"`` for
+        that file from the cache or the network.
+    report : callable
+        See `fetch`.
+
+    Returns
+    -------
+    state : dict of str to Tensor
+        For ``GoogLeNet(batch_norm=batch_norm).load_state_dict``; auxiliary classifiers only if the file has them.
+    batch_norm : bool
+        Which form of the network the weights are for.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or not one of these.
+    """
+    from .caffe import read_caffemodel
+    from .googlenet import state_from_caffe, state_from_torchvision
+
+    path = Path(name_or_file)
+    if not path.is_file():
+        path = fetch(str(name_or_file), report)
+    if path.stat().st_size > MAX_BYTES:
+        raise ModelError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so not GoogLeNet's weights")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return state_from_caffe(arrays), False
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            return state_from_caffe(load_file(path)), False
+        if path.suffix == ".caffemodel":
+            return state_from_caffe(read_caffemodel(path)), False
+        if path.suffix == ".pth":
+            import torch
+
+            return state_from_torchvision(torch.load(path, map_location="cpu", weights_only=True)), True
+    except ModelError:
+        raise
+    except Exception as error:  # Each reader has its own ways to fail on a damaged file; all mean the same here.
+        raise ModelError(f"{path}: cannot be read as GoogLeNet weights ({str(error).splitlines()[0]})") from error
+    raise ModelError(f"{path}: unknown kind of file; give .npz, .safetensors, .caffemodel or .pth")

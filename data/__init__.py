@@ -1,0 +1,38 @@
+"""Pictures and annotations in, detections out: readers and writers, class lists, the box convention."""
+
+from .annotations import AnnotationError, Picture, read_coco, read_voc
+from .boxes import box_iou, clip_boxes
+from .classes import COCO_TO_VOC, VOC_CLASSES
+from .detections import (
+    DetectionError,
+    Detections,
+    read_detections,
+    read_voc_results,
+    write_detections,
+    write_voc_results,
+)
+from .files import atomic_write
+from .images import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, find_images, read_image
+
+__all__ = [
+    "COCO_TO_VOC",
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "VOC_CLASSES",
+    "AnnotationError",
+    "DetectionError",
+    "Detections",
+    "ImageError",
+    "Picture",
+    "atomic_write",
+    "box_iou",
+    "clip_boxes",
+    "find_images",
+    "read_coco",
+    "read_detections",
+    "read_image",
+    "read_voc",
+    "read_voc_results",
+    "write_detections",
+    "write_voc_results",
+]

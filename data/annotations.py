@@ -1,0 +1,356 @@
+"""What is in which picture: readers for PASCAL VOC's folders and COCO's JSON, to a list of `Picture`."""
+
+import json
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .boxes import clip_boxes
+from .classes import COCO_TO_VOC, VOC_CLASSES
+
+__all__ = ["AnnotationError", "Picture", "read_coco", "read_voc"]
+
+
+class AnnotationError(ValueError):
+    """An annotation file is missing or malformed; the text is one line: which file, what is wrong."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One annotated picture. The pixels stay in the file.
+
+    Attributes
+    ----------
+    image_id : str
+        Name of the picture in its set: the file's name without the suffix.
+    path : Path
+        The picture file; it need not exist to evaluate detections.
+    width, height : int
+        Size in pixels.
+    boxes : ndarray of float32, shape (N, 4)
+        The objects, ``x1 y1 x2 y2`` in pixels, continuous, 0-based.
+    labels : ndarray of int64, shape (N,)
+        Index of each object's class in the list of classes that the reader was given.
+    difficult : ndarray of bool, shape (N,)
+        Objects that count neither as hits nor as misses (VOC).
+    crowd : ndarray of bool, shape (N,)
+        Boxes around many objects at once (COCO).
+    labelled : tuple of int or None
+        None if every object of every class is boxed. Otherwise the classes that are boxed at all: of the
+        other classes there may be unboxed objects, so no region of the picture is evidence of background.
+    """
+
+    image_id: str
+    path: Path
+    width: int
+    height: int
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
+    labelled: tuple[int, ...] | None = None
+
+
+def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES) -> list[Picture]:
+    """Read one split of a set in the layout of the PASCAL VOC development kit.
+
+    VOC counts pixels from 1 and includes both corners; the boxes come out as ``xmin - 1, ymin - 1, xmax,
+    ymax``. They are not clipped: the official evaluation does not clip either.
+
+    Parameters
+    ----------
+    root : str or Path
+        Folder with ``JPEGImages``, ``Annotations`` and ``ImageSets/Main``, such as ``VOCdevkit/VOC2007``.
+    split : str
+        Name of a list in ``ImageSets/Main``: "train", "val", "trainval", "test".
+    classes : sequence of str
+        Classes to read; objects of others are left out.
+
+    Returns
+    -------
+    list of Picture
+        In the order of the list, without repetitions. The picture files themselves are not looked at.
+
+    Raises
+    ------
+    AnnotationError
+        If the list or an annotation is missing or malformed. An annotation with a document type declaration
+        is refused, since entities in one can unfold without bound.
+
+    References
+    ----------
+    Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     root = Path(folder)
+    ...     (root / "ImageSets/Main").mkdir(parents=True)
+    ...     (root / "Annotations").mkdir()
+    ...     _ = (root / "ImageSets/Main/val.txt").write_text("000001")
+    ...     _ = (root / "Annotations/000001.xml").write_text(
+    ...         "<annotation><size><width>20</width><height>10</height></size><object><name>cat</name>"
+    ...         "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>10</ymax></bndbox></object>"
+    ...         "</annotation>")
+    ...     picture, = read_voc(root, "val")
+    >>> picture.image_id, picture.boxes.tolist(), VOC_CLASSES[picture.labels[0]]
+    ('000001', [[0.0, 0.0, 20.0, 10.0]], 'cat')
+    """
+    root = Path(root)
+    index = {name: label for label, name in enumerate(classes)}
+    return [
+        _read_voc_picture(root, image_id, index)
+        for image_id in _read_split(root / "ImageSets" / "Main" / f"{split}.txt")
+    ]
+
+
+def _read_split(path: Path) -> Iterable[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))[:20])
+        hint = (
+            f"splits there: {there}" if there else "is this the root of a VOC set, such as VOCdevkit/VOC2007?"
+        )
+        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); {hint}") from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(
+            f"{path}: is not a text file in UTF-8; one image id a line is expected"
+        ) from error
+    # The lists of one class (cat_train.txt) have a second column, which says whether the class is there.
+    return dict.fromkeys(line.split()[0] for line in lines if line.strip())
+
+
+def _read_voc_picture(root: Path, image_id: str, index: Mapping[str, int]) -> Picture:
+    # Strings, since joining Path objects takes longer than parsing the file.
+    path = os.path.join(root, "Annotations", image_id + ".xml")
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); its split lists it") from error
+    # A zero byte is UTF-16 or UTF-32, in which the declaration would not be seen.
+    if b"<!DOCTYPE" in data or b"\0" in data:
+        raise AnnotationError(
+            f"{path}: has a document type declaration or is not UTF-8; plain XML is expected"
+        )
+    try:
+        document = ElementTree.fromstring(data)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise AnnotationError(f"{path}: is not well-formed XML ({error})") from error
+
+    width, height = (int(_number(document, f"size/{side}", path)) for side in ("width", "height"))
+    if width <= 0 or height <= 0:
+        raise AnnotationError(f"{path}: the size is {width} x {height}; both must be above 0")
+    boxes, labels, difficult = [], [], []
+    for item in document.iterfind("object"):
+        name = (item.findtext("name") or "").strip()
+        if not name:
+            raise AnnotationError(f"{path}: an object has no <name>")
+        if name not in index:
+            continue
+        x1, y1, x2, y2 = (_number(item, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
+        if x2 < x1 or y2 < y1:
+            raise AnnotationError(
+                f"{path}: the box of a {name} ends before it begins: {x1:g} {y1:g} {x2:g} {y2:g}"
+            )
+        boxes.append((x1 - 1, y1 - 1, x2, y2))
+        labels.append(index[name])
+        # Third-party tools leave the flag out.
+        difficult.append(item.find("difficult") is not None and _number(item, "difficult", path) != 0)
+    return Picture(
+        image_id=image_id,
+        path=Path(os.path.join(root, "JPEGImages", image_id + ".jpg")),
+        width=width,
+        height=height,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.array(labels, np.int64),
+        difficult=np.array(difficult, bool),
+        crowd=np.zeros(len(boxes), bool),
+    )
+
+
+def _number(element: ElementTree.Element, tag: str, path: str) -> float:
+    text = element.findtext(tag)
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = np.nan
+    if not np.isfinite(value):
+        problem = "is missing" if text is None else f"is {text.strip()[:40]!r}, not a number"
+        raise AnnotationError(f"{path}: <{tag.replace('/', '><')}> {problem}")
+    return value
+
+
+def read_coco(
+    annotation_file: str | Path,
+    image_root: str | Path,
+    classes: Sequence[str] = VOC_CLASSES,
+    rename: Mapping[str, str] | None = COCO_TO_VOC,
+) -> list[Picture]:
+    """Read a COCO annotation file.
+
+    Two fields that COCO does not have are understood on each image: ``labelled_classes``, the names of the
+    classes that are boxed in it, and ``exhaustive``, false if even of those some objects may be unboxed.
+
+    Parameters
+    ----------
+    annotation_file : str or Path
+        JSON document with ``images``, ``categories`` and ``annotations``.
+    image_root : str or Path
+        Folder that the images' ``file_name`` is relative to.
+    classes : sequence of str
+        Classes to read; objects of others are left out.
+    rename : mapping of str to str, or None
+        The name in `classes` of categories that are called otherwise in the file. None for no renaming.
+
+    Returns
+    -------
+    list of Picture
+        In the order of the file, also pictures without objects. ``image_id`` is ``file_name`` without its
+        suffix. Boxes are clipped to the picture (COCO's are rounded, and end a fraction of a pixel outside);
+        boxes without any area, of which COCO has a few, are left out. The picture files themselves are not
+        looked at.
+
+    Raises
+    ------
+    AnnotationError
+        If the file is missing, malformed, or has none of the classes.
+
+    References
+    ----------
+    Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014. https://cocodataset.org/#format-data
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> document = {
+    ...     "images": [{"id": 7, "file_name": "a.jpg", "width": 20, "height": 10}],
+    ...     "categories": [{"id": 5, "name": "airplane"}],
+    ...     "annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [2, 3, 4, 5], "iscrowd": 0}],
+    ... }
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.json").write_text(json.dumps(document))
+    ...     picture, = read_coco(f"{folder}/a.json", folder)
+    >>> picture.image_id, picture.boxes.tolist(), VOC_CLASSES[picture.labels[0]]
+    ('a', [[2.0, 3.0, 6.0, 8.0]], 'aeroplane')
+    """
+    document = _read_json(Path(annotation_file))
+    images, annotations, categories = (
+        _records(document, key, annotation_file) for key in ("images", "annotations", "categories")
+    )
+    index = {name: label for label, name in enumerate(classes)}
+    rename = rename or {}
+    # -1 for a category that is not asked for, so that one that the file never defines is still noticed.
+    label_of = {
+        _field(record, "id", "categories", annotation_file): index.get(rename.get(str(name), str(name)), -1)
+        for record in categories
+        for name in [_field(record, "name", "categories", annotation_file)]
+    }
+    if max(label_of.values(), default=-1) < 0:
+        raise AnnotationError(
+            f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}"
+        )
+    position = {_field(record, "id", "images", annotation_file): i for i, record in enumerate(images)}
+
+    owner, labels, boxes, crowd = [], [], [], []
+    try:
+        for record in annotations:
+            label = label_of[record["category_id"]]
+            if label >= 0:
+                owner.append(position[record["image_id"]])
+                labels.append(label)
+                x, y, width, height = record["bbox"]
+                boxes.append((x, y, x + width, y + height))
+                crowd.append(bool(record.get("iscrowd", 0)))
+        table = np.array(boxes, np.float64).reshape(-1, 4)
+        if not np.isfinite(table).all():
+            record = {"bbox": boxes[int(np.flatnonzero(~np.isfinite(table).all(1))[0])]}
+            raise ValueError("a number in it is not finite")
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is missing or not defined" if isinstance(error, KeyError) else str(error)
+        raise AnnotationError(f"{annotation_file}: bad annotation {str(record)[:200]}: {reason}") from error
+
+    # One sort and a cut per picture, where a search per picture would take minutes on COCO's 118,000.
+    owners = np.array(owner, np.int64)
+    order = np.argsort(owners, kind="stable")
+    ends = np.cumsum(np.bincount(owners, minlength=len(images))).tolist()
+    label_array, crowd_array = np.array(labels, np.int64), np.array(crowd, bool)
+    pictures = []
+    for image, start, end in zip(images, [0, *ends], ends, strict=False):
+        own = order[start:end]
+        objects = table[own], label_array[own], crowd_array[own]
+        pictures.append(_coco_picture(image, Path(image_root), *objects, index, rename, annotation_file))
+    return pictures
+
+
+def _coco_picture(
+    record: Mapping[str, Any],
+    image_root: Path,
+    boxes: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    crowd: NDArray[np.bool_],
+    index: Mapping[str, int],
+    rename: Mapping[str, str],
+    source: str | Path,
+) -> Picture:
+    try:
+        name, width, height = str(record["file_name"]), int(record["width"]), int(record["height"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise AnnotationError(f"{source}: bad image {str(record)[:200]}: {error!r}") from error
+    if not name or width <= 0 or height <= 0:
+        raise AnnotationError(
+            f"{source}: bad image {str(record)[:200]}: no name, or a size that is not above 0"
+        )
+    clipped = clip_boxes(boxes, width, height)
+    whole = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+
+    names = record.get("labelled_classes")
+    exhaustive = record.get("exhaustive", True)
+    if names is None:
+        boxed = set(range(len(index))) if exhaustive else set(labels.tolist())
+    elif isinstance(names, list):
+        boxed = {index[n] for n in (rename.get(str(n), str(n)) for n in names) if n in index}
+    else:
+        raise AnnotationError(f"{source}: labelled_classes of {name} is not a list of names")
+    return Picture(
+        image_id=os.path.splitext(name)[0],
+        path=image_root / name,
+        width=width,
+        height=height,
+        boxes=clipped[whole],
+        labels=labels[whole],
+        difficult=np.zeros(int(whole.sum()), bool),
+        crowd=crowd[whole],
+        labelled=None if exhaustive and len(boxed) == len(index) else tuple(sorted(boxed)),
+    )
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); check its name") from error
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{path}: is not well-formed JSON ({error})") from error
+
+
+def _records(document: Any, key: str, source: str | Path) -> list[dict[str, Any]]:
+    records = document.get(key) if isinstance(document, dict) else None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise AnnotationError(f"{source}: has no list of objects {key!r}; a COCO annotation file is expected")
+    return records
+
+
+def _field(record: Mapping[str, Any], key: str, kind: str, source: str | Path) -> Any:
+    value = record.get(key)
+    if not isinstance(value, (int, str)):
+        raise AnnotationError(f"{source}: an entry of {kind!r} has no {key!r}: {str(record)[:200]}")
+    return value

@@ -1,0 +1,91 @@
+"""The box convention, and the two operations that everybody needs.
+
+A box is ``x1 y1 x2 y2`` in pixels, continuous and 0-based: the pixel in column ``c`` covers ``[c, c + 1)``,
+so a box that covers a whole picture is ``(0, 0, width, height)`` and a box's area is ``(x2 - x1) * (y2 -
+y1)``. Boxes are ``float32`` arrays of shape (N, 4), also when N is 0.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["box_iou", "clip_boxes"]
+
+
+def box_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
+    """Return the intersection over union of every box of one list with every box of another.
+
+    Parameters
+    ----------
+    a : array_like of float32, shape (N, 4)
+        Boxes, ``x1 y1 x2 y2`` in pixels.
+    b : array_like of float32, shape (M, 4)
+        Boxes to compare them with.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, M)
+        Overlaps from 0 to 1; 0 where both boxes are empty.
+
+    Raises
+    ------
+    ValueError
+        If an array is not of shape (N, 4).
+
+    References
+    ----------
+    Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010, section 4.2.
+
+    Examples
+    --------
+    >>> box_iou([[0, 0, 2, 2]], [[0, 0, 2, 1], [5, 5, 6, 6]]).tolist()
+    [[0.5, 0.0]]
+    """
+    a, b = _as_boxes(a), _as_boxes(b)
+    sides = np.minimum(a[:, None, 2:], b[:, 2:])
+    sides -= np.maximum(a[:, None, :2], b[:, :2])
+    np.maximum(sides, 0, out=sides)
+    inter = sides[..., 0] * sides[..., 1]
+    union = _area(a)[:, None] + _area(b) - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def clip_boxes(boxes: ArrayLike, width: float, height: float) -> NDArray[np.float32]:
+    """Return boxes cut off at the border of their picture.
+
+    Parameters
+    ----------
+    boxes : array_like of float32, shape (N, 4)
+        Boxes, ``x1 y1 x2 y2`` in pixels.
+    width, height : float
+        Size of the picture in pixels.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, 4)
+        A new array; a box that lay outside has no area left.
+
+    Raises
+    ------
+    ValueError
+        If the array is not of shape (N, 4).
+
+    Examples
+    --------
+    >>> clip_boxes([[-5, 2, 30, 8]], width=20, height=10).tolist()
+    [[0.0, 2.0, 20.0, 8.0]]
+    """
+    limits = np.array([width, height, width, height], np.float32)
+    return np.clip(_as_boxes(boxes), np.float32(0), limits)
+
+
+def _as_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
+    array = np.asarray(boxes, np.float32)
+    if array.size == 0 and array.ndim < 2:
+        array = array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"boxes must have shape (N, 4), not {array.shape}")
+    return array
+
+
+def _area(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -1,0 +1,70 @@
+"""Writing a file so that nobody ever sees half of it."""
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["atomic_write"]
+
+
+def atomic_write(path: str | Path, data: bytes | str | Iterable[bytes]) -> None:
+    """Write a file under a temporary name in the same folder, flush it to the disk, then rename it.
+
+    A reader finds the old file or the new one, whole, also after a crash or a power failure. If writing
+    fails, the old file stays and the temporary one is removed.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write; its folder must exist.
+    data : bytes, str or iterable of bytes
+        What to write. Text is encoded as UTF-8; an iterable is written piece by piece, so that a document
+        need never be in memory as a whole.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written (no such folder, no permission, disk full); its text names `path`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     atomic_write(f"{folder}/a.txt", "hello")
+    ...     print(open(f"{folder}/a.txt").read(), os.listdir(folder))
+    hello ['a.txt']
+    """
+    path = Path(path)
+    if isinstance(data, str):
+        data = data.encode()
+    chunks = (data,) if isinstance(data, bytes) else data
+    # Not named after `path`: a name near the file system's limit would have no room for a suffix.
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        # "x" and not tempfile, which would make a file that only its owner may read.
+        with open(temporary, "xb") as file:
+            file.writelines(chunks)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        # The user asked for `path` and has never heard of the temporary name.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself durable, where the system lets folders be flushed."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,257 @@
+"""From what the user named to pixels: finding picture files, and reading one into an array."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageError", "find_images", "read_image"]
+
+# fmt: off
+IMAGE_SUFFIXES = frozenset({
+    ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+})
+# fmt: on
+"""Suffixes, in lower case, by which pictures are recognised inside a folder."""
+
+MAX_PIXELS = 150_000_000
+"""The largest picture that `read_image` decodes unless told otherwise: 450 MB of pixels."""
+
+
+class ImageError(ValueError):
+    """A picture cannot be found or read; the text is one line: which file, what is wrong, what to do."""
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Read a picture as 8-bit RGB, upright.
+
+    The EXIF orientation is applied. Greyscale, palette and CMYK pictures become RGB; 16 bits a channel are
+    scaled to 8; transparent pictures are laid on white, as a browser shows them; of an animation the first
+    frame counts.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file: JPEG, PNG, BMP, GIF, WebP, TIFF or another format that Pillow reads.
+    max_pixels : int
+        A picture of more pixels is refused before it is decoded: a file of a few kilobytes can unfold to many
+        gigabytes. Pillow's own limit, twice ``PIL.Image.MAX_IMAGE_PIXELS``, stays in force.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        RGB, contiguous and writable.
+
+    Raises
+    ------
+    ImageError
+        If the file is missing, empty, truncated, not a picture or too large.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Image.new("L", (4, 3), color=7).save(f"{folder}/grey.png")
+    ...     image = read_image(f"{folder}/grey.png")
+    >>> image.shape, image.dtype, image[0, 0].tolist()
+    ((3, 4, 3), dtype('uint8'), [7, 7, 7])
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            if path.is_dir():
+                raise ImageError(f"{path}: is a folder, not a picture; name a file in it")
+            if path.exists():
+                raise ImageError(f"{path}: is not a regular file; copy the picture to a file")
+            raise ImageError(f"{path}: does not exist; check the name")
+        with open(path, "rb") as file:
+            return _decode(file, path, max_pixels)
+    except OSError as error:
+        raise ImageError(
+            f"{path}: cannot be read ({error.strerror}); check its name and permissions"
+        ) from error
+
+
+def _decode(file: BinaryIO, path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    if os.fstat(file.fileno()).st_size == 0:
+        raise ImageError(f"{path}: is empty; copy or download it again")
+    try:
+        # Reads the header only, so a video of many gigabytes is refused at once.
+        with Image.open(file) as picture:
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise ImageError(
+                    f"{path}: has {width} x {height} pixels, more than the limit of {max_pixels}; "
+                    "make it smaller or raise the limit"
+                )
+            if picture.format in ("JPEG", "MPO") and picture.mode in ("RGB", "L"):
+                file.seek(0)
+                image = _decode_jpeg(file.read())
+                if image is not None:
+                    return image
+            return _to_rgb(_upright(picture), path)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: is not a picture in a known format; convert it to JPEG or PNG") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{path}: is larger than Pillow's limit on pixels; make it smaller") from error
+    # A damaged file makes Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{path}: is damaged or truncated ({reason}); copy or download it again") from error
+
+
+def _decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
+    """Decode a JPEG, faster than Pillow and to the same pixels, or return None to leave it to Pillow.
+
+    OpenCV fills the missing part of a truncated file with grey and says nothing, so it only gets files that
+    end as they should; Pillow tells a truncated file from one with something appended.
+    """
+    if not data[-256:].rstrip(b"\0").endswith(b"\xff\xd9"):
+        return None
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)  # type: ignore[return-value]
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    picture.load()
+    try:
+        return ImageOps.exif_transpose(picture)
+    # The pixels are whole at this point; only the description of the camera is not.
+    except Exception:
+        return picture
+
+
+def _to_rgb(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError(f"{path}: has 32 bits a pixel; convert it to 8 or 16 bits")
+        grey = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if picture.mode == "F":
+        raise ImageError(f"{path}: has floating-point pixels of unknown range; convert it to 8 or 16 bits")
+    if "transparency" in picture.info or picture.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return np.array(picture.convert("RGB"))
+
+
+def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """List the picture files that a mix of files, folders, globs and lists stands for.
+
+    Parameters
+    ----------
+    paths : str, Path or iterable of them
+        Each is one of
+
+        - a file: kept whatever its suffix, so that the reader can say what is wrong with it;
+        - a folder: every file below it whose suffix is in `IMAGE_SUFFIXES`, sorted by path; hidden files and
+          folders are passed over, links to folders are followed;
+        - a glob such as ``photos/**/*.jpg``: its matches, sorted, each as if it had been named itself;
+        - ``@list.txt``: a text file with one file, folder or glob a line, relative to the list's own folder
+          (so that a list means the same wherever it is read from); blank lines are passed over.
+
+        What exists under the literal name is taken as that, also if the name contains ``*``, ``[`` or a
+        leading ``@``.
+
+    Returns
+    -------
+    list of Path
+        In the order named, each file once, at its first place; the same on every run. Empty only if no folder
+        contained a picture.
+
+    Raises
+    ------
+    ImageError
+        If something named does not exist, or a glob matches nothing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.jpg", "a.PNG", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     [path.name for path in find_images([f"{folder}/b.jpg", folder])]
+    ['b.jpg', 'a.PNG']
+    """
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
+    found: dict[str, Path] = {}
+    for name in paths:
+        for path in _expand(os.fspath(name)):
+            found.setdefault(os.path.abspath(path), Path(path))
+    return list(found.values())
+
+
+def _expand(name: str) -> Iterator[str]:
+    """Yield the files that one thing named by the user stands for."""
+    if name.startswith("@") and not os.path.exists(name):
+        yield from _expand_list(name[1:])
+    elif os.path.isdir(name):
+        yield from _walk(name)
+    elif os.path.exists(name):
+        yield name
+    elif glob.has_magic(name):
+        matches = sorted(glob.glob(name, recursive=True))
+        if not matches:
+            raise ImageError(f"{name}: matches no file; check the pattern")
+        for match in matches:
+            # "**" matches a folder and also everything in it: its files come by themselves.
+            if not os.path.isdir(match):
+                yield match
+            elif "**" not in name:
+                yield from _walk(match)
+    else:
+        raise ImageError(f"{name}: does not exist; name picture files, folders, globs or @list.txt")
+
+
+def _expand_list(name: str) -> Iterator[str]:
+    try:
+        data = Path(name).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{name}: the list cannot be read ({error.strerror}); check its name") from error
+    folder = os.path.dirname(name)
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        # File names are bytes to the system: one that is not UTF-8 must survive the way through a list.
+        entry = os.fsdecode(line.strip())
+        if entry:
+            try:
+                yield from _expand(os.path.join(folder, entry))
+            except ImageError as error:
+                raise ImageError(f"{name}, line {number}: {error}") from error
+
+
+def _walk(folder: str) -> list[str]:
+    def refuse(error: OSError) -> None:
+        raise ImageError(
+            f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions"
+        )
+
+    found: list[str] = []
+    visited: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(parent)
+        identity = (status.st_dev, status.st_ino)
+        if identity in visited:  # a link back to a folder above
+            folders.clear()
+            continue
+        visited.add(identity)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found.extend(
+            os.path.join(parent, name)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+        )
+    return sorted(found, key=lambda path: path.split(os.sep))

@@ -1,0 +1,283 @@
+"""A run over any number of pictures: nothing finished is lost, and no bad file ends it.
+
+While the network scores one picture, threads read the next ones and propose their regions. Every finished picture is
+appended to a journal; a run that was interrupted goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data import Detections, ImageError, atomic_write, read_image, write_detections
+from .detector import Detector
+from .drawing import draw_detections
+
+__all__ = ["RunSummary", "detect_batch", "relative_names"]
+
+JOURNAL = "journal.jsonl"
+
+
+@dataclass
+class RunSummary:
+    """What a run did.
+
+    Attributes
+    ----------
+    pictures : int
+        Pictures with a result, those of an interrupted run before it included.
+    resumed : int
+        How many of them an interrupted run had done.
+    failed : int
+        Files without a result; ``errors.jsonl`` names them.
+    objects : dict of str to int
+        Detections drawn, by class.
+    seconds : dict of str to float
+        Seconds spent in each stage, summed over threads; ``total`` by the clock.
+    """
+
+    pictures: int = 0
+    resumed: int = 0
+    failed: int = 0
+    objects: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add_seconds(self, stage: str, since: float) -> float:
+        """Add the time since ``since`` to a stage; returns now."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - since
+        return now
+
+
+class _Proposed(NamedTuple):
+    image: NDArray[np.uint8]
+    proposals: NDArray[np.float32]
+    read_seconds: float
+    propose_seconds: float
+
+
+def relative_names(paths: Sequence[Path]) -> list[str]:
+    """Name files by their paths below the folder that holds them all.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Distinct files.
+
+    Returns
+    -------
+    list of str
+        Distinct, with forward slashes.
+
+    Examples
+    --------
+    >>> relative_names([Path("a/b/1.jpg"), Path("a/2.jpg")])
+    ['b/1.jpg', '2.jpg']
+    """
+    if not paths:
+        return []
+    absolute = [path.absolute() for path in paths]
+    common = os.path.commonpath([path.parent for path in absolute])
+    return [path.relative_to(common).as_posix() for path in absolute]
+
+
+def _propose(detector: Detector, path: Path) -> _Proposed:
+    start = time.perf_counter()
+    image = read_image(path)
+    read = time.perf_counter()
+    proposals = detector.propose(image)
+    return _Proposed(image, proposals, read - start, time.perf_counter() - read)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Path], _Proposed], items: Iterable[tuple[str, Path]], limit: int
+) -> Iterator[tuple[str, Path, Future[_Proposed]]]:
+    """Yield the items in order while at most `limit` of them are worked on or wait."""
+    waiting: deque[tuple[str, Path, Future[_Proposed]]] = deque()
+    for name, path in items:
+        waiting.append((name, path, pool.submit(work, path)))
+        if len(waiting) >= limit:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _read_journal(path: Path, settings: str) -> dict[str, dict]:
+    """Finished pictures of an interrupted run with the same settings, by name."""
+    if not path.exists():
+        return {}
+    done: dict[str, dict] = {}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                break  # The interruption hit this line; what comes before it is whole.
+            if number == 0:
+                if row != {"settings": settings}:
+                    return {}
+            else:
+                done[row["file"]] = row
+    return done
+
+
+def _settings_hash(detector: Detector, draw_score: float) -> str:
+    state = [
+        [scorer.model.sha256 for scorer in detector.scorers], detector.scorers[0].device, detector.min_score,
+        repr(vars(detector.search)), draw_score, version("inception-rcnn"),
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def detect_batch(
+    paths: Sequence[Path],
+    output: Path,
+    detector: Detector,
+    *,
+    workers: int = 1,
+    draw_score: float = 0.5,
+    settings: dict[str, object] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> RunSummary:
+    """Detect objects in many pictures and write the results into a folder.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Distinct files.
+    output : Path
+        Made if it does not exist. Gets ``detections.json`` (COCO format), ``pictures/`` (drawn), ``errors.jsonl``
+        (a line per file that could not be processed: file, kind, message) and ``run.json``.
+    detector : Detector
+    workers : int
+        Threads that read and propose.
+    draw_score : float
+        Weaker detections are written to ``detections.json`` but not drawn.
+    settings : dict, optional
+        What the user asked for, for ``run.json``.
+    progress : callable
+        Gets the number of files finished so far, failed ones included.
+
+    Returns
+    -------
+    RunSummary
+
+    Raises
+    ------
+    OSError
+        If the output cannot be written.
+    """
+    began = time.perf_counter()
+    (output / "pictures").mkdir(parents=True, exist_ok=True)
+    summary = RunSummary()
+    names = relative_names(paths)
+    journal_path = output / JOURNAL
+    key = _settings_hash(detector, draw_score)
+    known = set(names)
+    rows = {name: row for name, row in _read_journal(journal_path, key).items() if name in known}
+    summary.resumed = len(rows)
+    errors: list[dict[str, str]] = []
+    # Rewritten rather than appended to: the interruption may have left half a line.
+    header = [{"settings": key}, *rows.values()]
+    atomic_write(journal_path, "".join(json.dumps(row) + "\n" for row in header))
+    todo = [(name, path) for name, path in zip(names, paths, strict=True) if name not in rows]
+    done = len(rows)
+    progress(done)
+    with (
+        ThreadPoolExecutor(max(1, workers), thread_name_prefix="propose") as pool,
+        ThreadPoolExecutor(1, thread_name_prefix="draw") as drawer,
+        journal_path.open("a", encoding="utf-8") as journal,
+    ):
+        drawing: deque[Future[float]] = deque()
+        for name, path, future in _ahead(pool, lambda path: _propose(detector, path), todo, 2 * max(1, workers)):
+            try:
+                waited = time.perf_counter()
+                proposed = future.result()
+                summary.add_seconds("wait for proposals", waited)
+                summary.seconds["read"] = summary.seconds.get("read", 0.0) + proposed.read_seconds
+                summary.seconds["propose"] = summary.seconds.get("propose", 0.0) + proposed.propose_seconds
+                scoring = time.perf_counter()
+                found = detector.score(proposed.image, proposed.proposals)
+                summary.add_seconds("score", scoring)
+            except Exception as error:  # One file must not end a run over thousands; the line says what happened.
+                message = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
+                errors.append({"file": str(path), "kind": type(error).__name__, "message": message})
+            else:
+                height, width = proposed.image.shape[:2]
+                rows[name] = _row(name, width, height, found)
+                while len(drawing) > 4:
+                    summary.seconds["draw"] = summary.seconds.get("draw", 0.0) + drawing.popleft().result()
+                target = output / "pictures" / (name if name.lower().endswith(".jpg") else f"{name}.jpg")
+                drawing.append(drawer.submit(_draw, proposed.image, found, target, draw_score, journal, rows[name]))
+            done += 1
+            progress(done)
+        for drawn in drawing:
+            summary.seconds["draw"] = summary.seconds.get("draw", 0.0) + drawn.result()
+    order = [rows[name] for name in names if name in rows]
+    write_detections(output / "detections.json", (_entry(row, detector.classes) for row in order), detector.classes)
+    atomic_write(output / "errors.jsonl", "".join(json.dumps(error, ensure_ascii=False) + "\n" for error in errors))
+    for row in order:
+        for label, score in zip(row["labels"], row["scores"], strict=True):
+            if score >= draw_score:
+                name = detector.classes[label]
+                summary.objects[name] = summary.objects.get(name, 0) + 1
+    summary.pictures, summary.failed = len(order), len(errors)
+    summary.seconds["total"] = time.perf_counter() - began
+    record = {
+        "version": version("inception-rcnn"),
+        "settings": settings or {},
+        "models": [
+            {"sha256": scorer.model.sha256, "device": scorer.device, "classes": len(scorer.model.classes)}
+            for scorer in detector.scorers
+        ],
+        "pictures": summary.pictures,
+        "resumed": summary.resumed,
+        "failed": summary.failed,
+        "objects": dict(sorted(summary.objects.items())),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in summary.seconds.items()},
+    }
+    atomic_write(output / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    journal_path.unlink()
+    return summary
+
+
+def _draw(
+    image: NDArray[np.uint8], found: Detections, target: Path, draw_score: float, journal: object, row: dict
+) -> float:
+    """Save the drawn picture, then note the result in the journal: a noted picture has its drawing."""
+    start = time.perf_counter()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    draw_detections(image, found, draw_score).save(part, format="JPEG", quality=90)
+    part.replace(target)
+    journal.write(json.dumps(row) + "\n")  # type: ignore[attr-defined]
+    journal.flush()  # type: ignore[attr-defined]
+    return time.perf_counter() - start
+
+
+def _row(name: str, width: int, height: int, found: Detections) -> dict:
+    return {
+        "file": name, "width": width, "height": height, "boxes": found.boxes.tolist(),
+        "scores": found.scores.tolist(), "labels": found.labels.tolist(),
+    }  # fmt: skip
+
+
+def _entry(row: dict, classes: tuple[str, ...]) -> tuple[str, int, int, Detections]:
+    found = Detections(
+        np.asarray(row["boxes"], np.float32).reshape(-1, 4),
+        np.asarray(row["scores"], np.float32),
+        np.asarray(row["labels"], np.int64),
+        classes,
+    )
+    return row["file"], row["width"], row["height"], found

@@ -1,0 +1,260 @@
+"""The command ``inception-rcnn``: one function per subcommand, each a thin door to a room."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from ..data import (
+    VOC_CLASSES,
+    AnnotationError,
+    DetectionError,
+    ImageError,
+    atomic_write,
+    find_images,
+    read_detections,
+    read_voc,
+    read_voc_results,
+)
+from ..eval import EvaluationError, evaluate_voc
+
+app = typer.Typer(
+    help="R-CNN style object detection with selective search and GoogLeNet.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+evaluate = typer.Typer(help="Measure detections against annotations.", no_args_is_help=True, rich_markup_mode=None)
+train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(evaluate, name="evaluate")
+app.add_typer(train, name="train")
+console = Console(stderr=True, highlight=False)
+
+
+class _Speed(ProgressColumn):
+    """Items a second since the bar began."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.2f}/s" if speed < 10 else f"{speed:.0f}/s")
+
+
+def _progress(what: str) -> Progress:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
+    return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
+
+
+Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGES...", help="Files, folders (searched recursively), globs, @list.txt.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers there.")]
+
+
+@app.command()
+def detect(
+    images: Images,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME|FILE", help="A model; repeat for an ensemble.  [default: voc]", show_default=False),
+    ] = None,
+    proposals: Annotated[int, typer.Option(min=1, metavar="N", help="Regions scored in each picture.")] = 1000,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")] = "auto",
+    min_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are dropped.")] = 0.05,
+    draw_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are not drawn.")] = 0.5,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that read pictures and propose.")] = 1,
+) -> None:
+    """Find objects in pictures; write detections.json, drawn pictures, errors.jsonl and run.json."""
+    from .batch import detect_batch
+    from .detector import Detector
+
+    paths = find_images(images)
+    if not paths:
+        raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
+    names = model or ["voc"]
+    detector = Detector.load(*names, device=device, proposals=proposals, min_score=min_score)
+    settings: dict[str, Any] = {
+        "images": images, "model": names, "proposals": proposals, "device": device, "min_score": min_score,
+        "draw_score": draw_score, "workers": workers,
+    }  # fmt: skip
+    with _progress("detect") as bar:
+        task = bar.add_task("detect", total=len(paths))
+        summary = detect_batch(
+            paths,
+            output,
+            detector,
+            workers=workers,
+            draw_score=draw_score,
+            settings=settings,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    resumed = f" ({summary.resumed} of them by an earlier, interrupted run)" if summary.resumed else ""
+    console.print(f"{summary.pictures} pictures{resumed} in {summary.seconds['total']:.1f} s -> {output}")
+    if summary.objects:
+        counts = sorted(summary.objects.items(), key=lambda item: (-item[1], item[0]))
+        console.print("found: " + ", ".join(f"{name} {count}" for name, count in counts))
+    if summary.failed:
+        console.print(f"{summary.failed} files could not be processed, see {output / 'errors.jsonl'}")
+        if not summary.pictures:
+            raise typer.Exit(1)
+
+
+@evaluate.command()
+def voc(
+    devkit: Annotated[Path, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")],
+    detections: Annotated[
+        Path, typer.Option(metavar="FILE|DIR", help="detections.json, or a folder of comp4_det_<split>_<class>.txt.")
+    ],
+    split: Annotated[str, typer.Option(metavar="NAME", help="Image set.")] = "test",
+    metric: Annotated[str, typer.Option(metavar="voc07|voc12", help="11-point or area.")] = "voc07",
+    json_file: JsonFile = None,
+) -> None:
+    """Mean average precision by the rules of PASCAL VOC."""
+    if metric not in ("voc07", "voc12"):
+        raise EvaluationError(f"--metric {metric}: unknown; use voc07 (11-point) or voc12 (area)")
+    pictures = read_voc(devkit, split)
+    if detections.is_dir():
+        found = read_voc_results(detections, prefix=f"comp4_det_{split}_")
+    else:
+        found = read_detections(detections)
+    result = evaluate_voc(pictures, found, metric=metric)  # type: ignore[arg-type]
+    table = Table("class", "AP", title=f"{metric}, {len(pictures)} pictures")
+    table.columns[1].justify = "right"
+    for name, precision in result["per_class"].items():
+        table.add_row(name, f"{precision:.3f}")
+    table.add_section()
+    table.add_row("mean", f"{result['mAP']:.4f}")
+    Console(highlight=False).print(table)
+    if json_file is not None:
+        atomic_write(json_file, json.dumps(result, indent=2) + "\n")
+
+
+@train.command("detector")
+def train_detector_command(
+    data: Annotated[list[Path], typer.Option(metavar="DIR", help="Folder in VOC or COCO layout; repeat for more.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The model, .safetensors.")],
+    weights: Annotated[
+        str, typer.Option(metavar="FILE", help="ImageNet weights: BVLC's .caffemodel, or its arrays as .npz.")
+    ],
+    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the pictures.")] = 3.0,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 4,
+    regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Its peak.")] = 0.003,
+    box_regression: Annotated[bool, typer.Option(help="Learn to correct the proposals.")] = True,
+    long_side: Annotated[int, typer.Option(min=64, help="Size of pictures when the model is used.")] = 576,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that compute proposals.")] = 2,
+    cache: Annotated[Path, typer.Option(metavar="DIR", help="For proposals and checkpoints.")] = Path("cache"),
+    time_limit: Annotated[float | None, typer.Option(metavar="MIN", help="Save and stop after that long.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the cache.")] = False,
+) -> None:
+    """Fine-tune a detector on labelled pictures, on VOC's 20 classes."""
+    from ..backbone.model_file import write_model
+    from ..backbone.weights import load_imagenet
+    from .training_data import ProposalCache, read_labelled_folder, split_validation
+
+    try:
+        from ..backbone.engine import choose_device
+        from ..backbone.export import to_model
+        from ..backbone.regions import RegionNetwork
+        from .training import train_detector
+    except ImportError as error:
+        raise typer.BadParameter(f"training needs {error.name}; install inception-rcnn[train]") from None
+
+    if not output.parent.is_dir():
+        raise OSError(2, "no such folder", str(output.parent))
+    state, batch_norm = load_imagenet(weights)
+    if batch_norm:
+        raise typer.BadParameter(f"{weights}: the detector is built on the published form; give BVLC's weights")
+    pictures = [picture for folder in data for picture in read_labelled_folder(folder, VOC_CLASSES)]
+    training, validation = split_validation(pictures)
+    console.print(f"{len(training)} pictures to train on, {len(validation)} set aside")
+    proposals = ProposalCache(cache / "proposals")
+    with _progress("proposals") as bar:
+        task = bar.add_task("proposals", total=len(training))
+        proposals.fill(training, workers, lambda done: bar.update(task, completed=done))
+    network = RegionNetwork(len(VOC_CLASSES), seed=seed)
+    network.googlenet.load_state_dict({name: state[name] for name in network.googlenet.state_dict()})
+    log = (cache / f"{output.stem}.log.jsonl").open("a")
+
+    def report(row: dict[str, float]) -> None:
+        log.write(json.dumps(row) + "\n")
+        log.flush()
+        console.print(
+            f"step {row['step']:.0f}/{row['steps']:.0f}  epoch {row['epoch']:.2f}  "
+            f"loss {row['classification']:.3f} + {row['regression']:.3f}  "
+            f"foreground right {row['accuracy']:.2f}  {row['seconds_left'] / 60:.0f} min left"
+        )
+
+    finished = train_detector(
+        network,
+        training,
+        proposals,
+        epochs=epochs,
+        batch=batch,
+        regions_per_picture=regions,
+        learning_rate=learning_rate,
+        box_regression=box_regression,
+        seed=seed,
+        device=choose_device(device),
+        checkpoint=cache / f"{output.stem}.checkpoint.safetensors",
+        resume=resume,
+        time_limit=None if time_limit is None else time_limit * 60,
+        report=report,
+    )
+    if not finished:
+        console.print("time is up; the same command with --resume goes on")
+        return
+    trained = {
+        "pictures": len(training), "epochs": epochs, "batch": batch, "regions": regions,
+        "learning_rate": learning_rate, "seed": seed,
+    }  # fmt: skip
+    model = to_model(network, VOC_CLASSES, long_side=long_side, box_regression=box_regression, trained=trained)
+    write_model(output, model)
+    console.print(f"wrote {output}")
+
+
+# What a user can get wrong; anything else is a bug and shows its traceback.
+def _user_errors() -> tuple[type[Exception], ...]:
+    from ..backbone.engine import DeviceError
+    from ..backbone.model_file import ModelError
+
+    return (ImageError, AnnotationError, DetectionError, EvaluationError, DeviceError, ModelError, OSError)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends in one line and exit status 2."""
+    try:
+        app(arguments, standalone_mode=True)
+    except Exception as error:
+        if not isinstance(error, _user_errors()):
+            raise
+        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        console.print(f"inception-rcnn: {text}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Drawing detections so that a person can check them at a glance."""
+
+from __future__ import annotations
+
+import colorsys
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ..data import Detections
+
+__all__ = ["class_colour", "draw_detections"]
+
+GOLDEN_RATIO = 0.6180339887
+
+
+def class_colour(label: int) -> tuple[int, int, int]:
+    """Colour of a class: neighbouring labels far apart in hue, all dark enough for white text.
+
+    Parameters
+    ----------
+    label : int
+
+    Returns
+    -------
+    tuple of int
+        Red, green, blue, 0..255.
+
+    Examples
+    --------
+    >>> class_colour(0)
+    (204, 20, 66)
+    """
+    hue = (0.958 + label * GOLDEN_RATIO) % 1.0
+    # Yellow to green look lighter than the rest at the same value.
+    value = 0.60 if 0.1 < hue < 0.5 else 0.80
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.9, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def draw_detections(image: NDArray[np.uint8], detections: Detections, min_score: float = 0.5) -> Image.Image:
+    """Draw boxes, names and scores onto a copy of a picture.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+        RGB.
+    detections : Detections
+    min_score : float
+        Weaker ones are not drawn.
+
+    Returns
+    -------
+    PIL.Image.Image
+        Of the same size.
+
+    Examples
+    --------
+    >>> from inception_rcnn.data import Detections
+    >>> none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("cat",))
+    >>> draw_detections(np.zeros((20, 30, 3), np.uint8), none).size
+    (30, 20)
+    """
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    unit = max(picture.size) / 500
+    line = max(2, round(2 * unit))
+    font = _font(max(11, round(13 * unit)))
+    shown = [i for i in np.argsort(detections.scores, kind="stable") if detections.scores[i] >= min_score]
+    for i in shown:
+        draw.rectangle(detections.boxes[i].tolist(), outline=class_colour(int(detections.labels[i])), width=line)
+    # Labels last and the best on top: no box may run through the name of a surer one.
+    taken: list[tuple[float, float, float, float]] = []
+    for i in reversed(shown):
+        x1, y1, _, y2 = detections.boxes[i].tolist()
+        text = f"{detections.classes[detections.labels[i]]} {detections.scores[i]:.2f}"
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        pad = line
+        width, height = right - left + 2 * pad, bottom - top + 2 * pad
+        x = min(max(0, x1), max(0, picture.width - width))
+        # Above the box, else inside its upper edge, else inside its lower one: the first that is free.
+        places = [y for y in (y1 - height, y1, y2 - height) if 0 <= y <= picture.height - height] or [0]
+        free = [y for y in places if not any(_touch((x, y, x + width, y + height), other) for other in taken)]
+        y = (free or places)[0]
+        taken.append((x, y, x + width, y + height))
+        draw.rectangle((x, y, x + width, y + height), fill=class_colour(int(detections.labels[i])))
+        draw.text((x + pad - left, y + pad - top), text, fill="white", font=font)
+    return picture
+
+
+def _touch(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -1,0 +1,470 @@
+"""Training the region network: Fast R-CNN's recipe on GoogLeNet.
+
+Regions of interest sampled per picture, softmax and per-class box regression, everything from inception 3a up
+trained by momentum SGD (Girshick, "Fast R-CNN", ICCV 2015). Every step draws from its own seed, so that a run that
+was interrupted and resumed gives the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..backbone.preprocessing import encode_boxes, prepare_picture
+from ..backbone.regions import RegionNetwork, roi_align
+from ..data import Picture, box_iou, read_image
+
+__all__ = ["Regions", "detection_loss", "repeat_factors", "sample_regions", "train_detector"]
+
+LONG_SIDES = (416, 480, 544, 608)
+
+
+class Regions(NamedTuple):
+    """Regions of one picture to learn from.
+
+    Attributes
+    ----------
+    boxes : ndarray, shape (R, 4), float32
+        In pixels of the picture.
+    labels : ndarray, shape (R,), int64
+        0 is background, 1 + c is class c.
+    targets : ndarray, shape (R, 4), float32
+        Box deltas; zero for background.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    targets: NDArray[np.float32]
+
+
+def repeat_factors(pictures: Sequence[Picture], classes: int, threshold: float = 0.1) -> NDArray[np.float64]:
+    """How often to show each picture, so that thin classes are seen often enough.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+    classes : int
+        Number of classes.
+    threshold : float
+        Classes in less than this share of the pictures are shown more often.
+
+    Returns
+    -------
+    ndarray, shape (len(pictures),), float64
+        At least 1 each: ``max over its classes of sqrt(threshold / share of pictures with the class)``.
+
+    References
+    ----------
+    Gupta et al., "LVIS", CVPR 2019, section 5.
+
+    Examples
+    --------
+    >>> repeat_factors([], 20).shape
+    (0,)
+    """
+    present = np.zeros((len(pictures), classes), dtype=bool)
+    for row, picture in zip(present, pictures, strict=True):
+        row[picture.labels] = True
+    share = present.sum(0) / max(1, len(pictures))
+    factor = np.maximum(1.0, np.sqrt(threshold / np.maximum(share, 1e-9)))
+    return np.where(present, factor, 1.0).max(axis=1, initial=1.0)
+
+
+def _jitter(boxes: NDArray[np.float32], copies: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Copies of boxes (N, 4), shifted by up to 15 % of their sides and rescaled by up to a quarter."""
+    boxes = np.repeat(boxes, copies, axis=0)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + sides * rng.uniform(-0.15, 0.15, sides.shape)
+    half = sides * np.exp(rng.uniform(-0.25, 0.25, sides.shape)) / 2
+    return np.concatenate([centres - half, centres + half], axis=1).astype(np.float32)
+
+
+def sample_regions(
+    picture: Picture,
+    proposals: NDArray[np.float32],
+    rng: np.random.Generator,
+    *,
+    number: int = 32,
+    foreground: float = 0.3,
+) -> Regions:
+    """Draw the regions of a picture that one training step learns from.
+
+    Foreground has IoU >= 0.5 with an object; background less, three quarters of it from [0.1, 0.5) where the hard
+    cases are. Regions on difficult objects and crowds are neither. Where not every object is labelled, regions away
+    from labelled objects could be anything and are not drawn.
+
+    Parameters
+    ----------
+    picture : Picture
+    proposals : ndarray, shape (N, 4), float32
+        In pixels of the picture.
+    rng : numpy.random.Generator
+    number : int
+        Regions to draw; fewer come back if there are not enough.
+    foreground : float
+        Largest share of foreground.
+
+    Returns
+    -------
+    Regions
+
+    References
+    ----------
+    Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
+    """
+    known = ~(picture.difficult | picture.crowd)
+    objects, labels = picture.boxes[known], picture.labels[known]
+    candidates = np.concatenate([objects, _jitter(objects, 4, rng), proposals])
+    limits = np.array([picture.width, picture.height] * 2, dtype=np.float32)
+    candidates = np.clip(candidates, 0, limits)
+    candidates = candidates[((candidates[:, 2:] - candidates[:, :2]) >= 8).all(1)]
+    overlap = np.zeros(len(candidates), dtype=np.float32)
+    nearest = np.zeros(len(candidates), dtype=np.int64)
+    if len(objects):
+        iou = box_iou(candidates, objects)
+        overlap, nearest = iou.max(1), iou.argmax(1)
+    usable = np.ones(len(candidates), dtype=bool)
+    if not known.all():
+        # Share of the region that a difficult object or crowd covers, and their IoU: either makes it ambiguous.
+        doubtful = picture.boxes[~known]
+        low = np.maximum(candidates[:, None, :2], doubtful[None, :, :2])
+        high = np.minimum(candidates[:, None, 2:], doubtful[None, :, 2:])
+        covered = np.clip(high - low, 0, None).prod(2) / (candidates[:, 2:] - candidates[:, :2]).prod(1)[:, None]
+        usable = (covered.max(1) < 0.5) & (box_iou(candidates, doubtful).max(1) < 0.3)
+    exhaustive = picture.labelled is None
+    chosen_foreground = np.flatnonzero(overlap >= 0.5)
+    hard = np.flatnonzero(usable & (overlap < 0.5) & (overlap >= 0.1))
+    easy = np.flatnonzero(usable & (overlap < 0.1)) if exhaustive else np.empty(0, dtype=np.int64)
+
+    def draw(indices: NDArray[np.intp], wanted: int) -> NDArray[np.intp]:
+        return rng.permutation(indices)[: max(0, wanted)]
+
+    # Objects take turns, or the largest, with hundreds of good proposals, would crowd out the small ones.
+    per_object = np.bincount(nearest[chosen_foreground], minlength=max(1, len(objects)))
+    order = np.log(rng.random(len(chosen_foreground)) + 1e-12) * per_object[nearest[chosen_foreground]]
+    wanted = round(number * foreground)
+    chosen_foreground = chosen_foreground[np.argsort(-order, kind="stable")[:wanted]]
+    background = number - len(chosen_foreground)
+    chosen_hard = draw(hard, max(round(background * 0.75), background - len(easy)))
+    chosen_easy = draw(easy, background - len(chosen_hard))
+    chosen = np.concatenate([chosen_foreground, chosen_hard, chosen_easy]).astype(np.int64)
+    boxes = candidates[chosen]
+    region_labels = np.zeros(len(chosen), dtype=np.int64)
+    targets = np.zeros((len(chosen), 4), dtype=np.float32)
+    count = len(chosen_foreground)
+    if count:
+        region_labels[:count] = labels[nearest[chosen_foreground]] + 1
+        targets[:count] = encode_boxes(boxes[:count], objects[nearest[chosen_foreground]])
+    return Regions(boxes, region_labels, targets)
+
+
+def detection_loss(
+    logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, allowed: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Classification and box regression loss, each averaged over all regions.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (R, 1 + C)
+    deltas : Tensor, shape (R, C, 4)
+    labels : Tensor, shape (R,), int64
+        0 is background.
+    targets : Tensor, shape (R, 4)
+    allowed : Tensor, shape (R, 1 + C), bool, optional
+        For background regions of pictures where only some classes are labelled: what the region may be (background
+        or a class that nobody labelled there). Their loss is ``-log(sum of the allowed probabilities)``.
+
+    Returns
+    -------
+    classification, regression : Tensor
+        Scalars.
+
+    Examples
+    --------
+    >>> c, r = detection_loss(torch.zeros(2, 21), torch.zeros(2, 20, 4), torch.tensor([0, 3]), torch.zeros(2, 4))
+    >>> round(c.item(), 4), r.item()
+    (3.0445, 0.0)
+    """
+    log_probability = F.log_softmax(logits, dim=1)
+    picked = log_probability.gather(1, labels[:, None])[:, 0]
+    if allowed is not None:
+        any_allowed = log_probability.masked_fill(~allowed, -torch.inf).logsumexp(1)
+        picked = torch.where(labels == 0, any_allowed, picked)
+    positive = labels.nonzero()[:, 0]
+    predicted = deltas[positive, labels[positive] - 1]
+    regression = F.smooth_l1_loss(predicted, targets[positive], reduction="sum") / max(1, len(labels))
+    return -picked.mean(), regression
+
+
+class _Example(NamedTuple):
+    """One picture made ready for the network."""
+
+    array: NDArray[np.float32]
+    regions: Regions  # boxes in pixels of `array`
+    allowed: NDArray[np.bool_]
+
+
+def _load_example(
+    picture: Picture,
+    proposals: NDArray[np.float32],
+    rng: np.random.Generator,
+    classes: int,
+    regions_per_picture: int,
+    long_sides: Sequence[int],
+) -> _Example:
+    image = read_image(picture.path)
+    regions = sample_regions(picture, proposals, rng, number=regions_per_picture)
+    if rng.random() < 0.5:
+        image = np.ascontiguousarray(image[:, ::-1])
+        boxes = regions.boxes.copy()
+        boxes[:, [0, 2]] = image.shape[1] - boxes[:, [2, 0]]
+        targets = regions.targets * np.array([-1, 1, 1, 1], dtype=np.float32)
+        regions = Regions(boxes, regions.labels, targets)
+    # Exposure and contrast vary more between cameras than between 7,000 pictures.
+    gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-16, 16)
+    image = np.clip(image.astype(np.float32) * gain + offset, 0, 255).astype(np.uint8)
+    # Sides in whole multiples of 32: a few dozen shapes, for which convolution kernels are made once, instead of
+    # thousands; and proportions off by up to 5 % are one more augmentation.
+    long_side = int(rng.choice(long_sides))
+    factor = long_side / max(picture.width, picture.height)
+    size = tuple(max(64, 32 * round(side * factor / 32)) for side in (picture.width, picture.height))
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    stretch = np.array([size[0] / picture.width, size[1] / picture.height] * 2, dtype=np.float32)
+    regions = regions._replace(boxes=regions.boxes * stretch)
+    array, _ = prepare_picture(image, max(size))
+    allowed = np.ones(classes + 1, dtype=bool)
+    if picture.labelled is None:
+        allowed[1:] = False
+    else:
+        allowed[[label + 1 for label in picture.labelled]] = False
+    return _Example(array, regions, allowed)
+
+
+def _epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.intp]:
+    """Picture indices of one epoch: each ``weights`` times, the fraction by chance, shuffled."""
+    rng = np.random.default_rng([seed, epoch])
+    times = np.floor(weights) + (rng.random(len(weights)) < weights % 1)
+    return rng.permutation(np.repeat(np.arange(len(weights)), times.astype(np.int64)))
+
+
+def _steps(weights: NDArray[np.float64], seed: int, batch: int, epochs: float) -> list[NDArray[np.intp]]:
+    """Picture indices of every step of the run."""
+    orders = [_epoch_order(weights, seed, epoch) for epoch in range(math.ceil(epochs))]
+    whole = np.concatenate(orders)[: round(sum(len(order) for order in orders) * epochs / math.ceil(epochs))]
+    return [whole[start : start + batch] for start in range(0, len(whole) - batch + 1, batch)]
+
+
+def _save_checkpoint(
+    path: Path, network: RegionNetwork, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, object]
+) -> None:
+    tensors = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if momentum is not None:
+            tensors[f"momentum.{name}"] = momentum.contiguous()
+    temporary = path.with_name(path.name + ".part")
+    save_file(tensors, temporary, metadata={"step": str(step), "settings": json.dumps(settings, sort_keys=True)})
+    temporary.replace(path)
+
+
+def _load_checkpoint(
+    path: Path, network: RegionNetwork, optimizer: torch.optim.Optimizer, settings: Mapping[str, object]
+) -> int:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        if metadata["settings"] != json.dumps(settings, sort_keys=True):
+            raise ValueError(
+                f"{path}: was made with other settings ({metadata['settings']}); train with those, or remove it"
+            )
+        network.load_state_dict({k[8:]: file.get_tensor(k) for k in file.keys() if k.startswith("network.")})
+        for name, parameter in network.named_parameters():
+            if f"momentum.{name}" in file.keys():
+                momentum = file.get_tensor(f"momentum.{name}")
+                optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
+    return int(metadata["step"])
+
+
+def _learning_rate(step: int, steps: int, peak: float, warm_up: int = 200) -> float:
+    """Linear warm-up, then a half cosine down to 1 % of the peak."""
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))))
+
+
+def train_detector(
+    network: RegionNetwork,
+    pictures: Sequence[Picture],
+    proposals: Callable[[Picture], NDArray[np.float32]],
+    *,
+    epochs: float = 4.0,
+    batch: int = 4,
+    regions_per_picture: int = 32,
+    learning_rate: float = 0.003,
+    box_regression: bool = True,
+    long_sides: Sequence[int] = LONG_SIDES,
+    seed: int = 0,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    time_limit: float | None = None,
+    report: Callable[[dict[str, float]], None] = lambda row: None,
+) -> bool:
+    """Fine-tune a region network in place.
+
+    Parameters
+    ----------
+    network : RegionNetwork
+        With ImageNet weights in its ``googlenet``. The layers before inception 3a stay as they are.
+    pictures : sequence of Picture
+    proposals : callable
+        Picture -> boxes (N, 4) float32 in its pixels.
+    epochs : float
+        Passes over the pictures; a repeated picture (see `repeat_factors`) counts once for each showing.
+    batch : int
+        Pictures a step.
+    regions_per_picture : int
+    learning_rate : float
+        Its peak; new layers learn at twice that.
+    box_regression : bool
+        False for the setting of the GoogLeNet team, who had none.
+    long_sides : sequence of int
+        Pictures are resized to one of these, drawn for each showing.
+    seed : int
+    device : str
+        A torch device. bfloat16 is used where it is faster.
+    checkpoint : Path, optional
+        Where to keep the state, saved every 200 steps and at the end.
+    resume : bool
+        Go on from `checkpoint` if it exists.
+    time_limit : float, optional
+        Seconds after which to save and stop.
+    report : callable
+        Gets ``{"step", "steps", "epoch", "classification", "regression", "accuracy", "learning_rate",
+        "seconds_left"}`` every 50 steps.
+
+    Returns
+    -------
+    bool
+        True if all steps were done, False if `time_limit` came first.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is not finite.
+    ValueError
+        If `checkpoint` was made with other settings.
+    """
+    weights = repeat_factors(pictures, network.classes)
+    steps = _steps(weights, seed, batch, epochs)
+    settings = {
+        "pictures": len(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
+        "learning_rate": learning_rate, "box_regression": box_regression, "sides": list(long_sides), "seed": seed,
+    }  # fmt: skip
+    network.to(device=device, memory_format=torch.channels_last).train()
+    googlenet = network.googlenet
+    for layer in (googlenet.conv1, googlenet.conv2_reduce, googlenet.conv2):
+        layer.requires_grad_(False)
+    new = [*network.score.parameters(), *network.delta.parameters()]
+    old = [p for p in googlenet.parameters() if p.requires_grad]
+    groups: list[dict[str, object]] = [{"params": old, "factor": 1.0}, {"params": new, "factor": 2.0}]
+    optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, weight_decay=5e-4)
+    start = 0
+    if resume and checkpoint is not None and checkpoint.exists():
+        start = _load_checkpoint(checkpoint, network, optimizer, settings)
+    began = time.monotonic()
+    half = device != "cpu" or bool(torch.cpu._is_amx_tile_supported())
+
+    def examples(step: int) -> list[_Example]:
+        return [
+            _load_example(
+                pictures[i],
+                proposals(pictures[i]),
+                np.random.default_rng([seed, step, slot]),
+                network.classes,
+                regions_per_picture,
+                long_sides,
+            )
+            for slot, i in enumerate(steps[step])
+        ]
+
+    totals = np.zeros(4)
+    for step, loaded in _prefetch(examples, range(start, len(steps))):
+        torch.manual_seed(hash((seed, step)))
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            regions = torch.cat([_regions_of(network, example, device) for example in loaded])
+            logits, deltas = network.score_regions(regions)
+        labels = torch.from_numpy(np.concatenate([e.regions.labels for e in loaded])).to(device)
+        targets = torch.from_numpy(np.concatenate([e.regions.targets for e in loaded])).to(device)
+        allowed = np.concatenate([np.repeat(e.allowed[None], len(e.regions.labels), 0) for e in loaded])
+        classification, regression = detection_loss(
+            logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device)
+        )
+        loss = classification + regression if box_regression else classification
+        if not math.isfinite(loss.item()):
+            names = ", ".join(pictures[i].path.name for i in steps[step])
+            raise FloatingPointError(f"the loss is {loss.item()} at step {step} ({names}); lower the learning rate")
+        rate = _learning_rate(step, len(steps), learning_rate)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([*old, *new], 10.0)
+        optimizer.step()
+        hit = (logits.argmax(1) == labels)[labels > 0].float().sum().item()
+        totals += [classification.item(), regression.item(), hit, (labels > 0).sum().item()]
+        done = step + 1
+        if done % 50 == 0 or done == len(steps):
+            window = (done - start) if done - start < 50 else 50
+            spent = time.monotonic() - began
+            report(
+                {
+                    "step": done, "steps": len(steps), "epoch": epochs * done / len(steps),
+                    "classification": totals[0] / window, "regression": totals[1] / window,
+                    "accuracy": totals[2] / max(1, totals[3]), "learning_rate": rate,
+                    "seconds_left": spent / (done - start) * (len(steps) - done),
+                }  # fmt: skip
+            )
+            totals[:] = 0
+        late = time_limit is not None and time.monotonic() - began > time_limit
+        if checkpoint is not None and (done % 200 == 0 or done == len(steps) or late):
+            _save_checkpoint(checkpoint, network, optimizer, done, settings)
+        if late and done < len(steps):
+            return False
+    return True
+
+
+def _regions_of(network: RegionNetwork, example: _Example, device: str) -> Tensor:
+    """Aligned region features of one picture, (R, 832, 7, 7)."""
+    array = torch.from_numpy(example.array).to(device).contiguous(memory_format=torch.channels_last)
+    googlenet = network.googlenet
+    with torch.no_grad():
+        stem = googlenet.stem(array)
+    features = googlenet.inception_4e(googlenet.modules_4b_to_4d(googlenet.modules_3a_to_4a(stem)))
+    return roi_align(features, torch.from_numpy(example.regions.boxes).to(device))
+
+
+def _prefetch(
+    load: Callable[[int], list[_Example]], steps: Sequence[int], ahead: int = 3
+) -> Iterator[tuple[int, list[_Example]]]:
+    """Yield (step, loaded examples) in order while a thread reads the next few."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [(step, pool.submit(load, step)) for step in steps[:ahead]]
+        for position in range(len(steps)):
+            step, future = waiting.pop(0)
+            if position + ahead < len(steps):
+                waiting.append((steps[position + ahead], pool.submit(load, steps[position + ahead])))
+            yield step, future.result()

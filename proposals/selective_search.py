@@ -1,0 +1,304 @@
+"""Selective search: ranked boxes that may hold an object, of any class, from the picture alone.
+
+Uijlings, van de Sande, Gevers & Smeulders, "Selective Search for Object Recognition", IJCV 104(2), 2013,
+with the settings that R-CNN used (Girshick et al., CVPR 2014): the picture is 500 pixels wide, no box is
+narrower or lower than 20. A picture is segmented in several colour spaces at several scales
+(`segmentation`), the regions of each are merged until one is left (`hierarchy`), and the boxes of all those
+hierarchies are ranked together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from .hierarchy import describe_regions, group_regions, texture_codes
+from .segmentation import pixel_graph, segment
+
+Mode = Literal["single", "fast", "quality"]
+
+
+class Strategy(NamedTuple):
+    """Which hierarchies to build: every colour space x every ``k`` x every sum of similarity measures."""
+
+    spaces: tuple[str, ...]
+    ks: tuple[int, ...]
+    measures: tuple[str, ...]
+
+
+# Uijlings et al., IJCV 2013, section 5.1, table 5.
+STRATEGIES: dict[str, Strategy] = {
+    "single": Strategy(("HSV",), (100,), ("CTSF",)),
+    "fast": Strategy(("HSV", "Lab"), (50, 100), ("CTSF", "TSF")),
+    "quality": Strategy(("HSV", "Lab", "rgI", "H", "I"), (50, 100, 150, 300), ("CTSF", "TSF", "F", "S")),
+}
+WIDTH = 500  # pixels; the scale at which k and the minimum side are meant
+MAX_HEIGHT = 4 * WIDTH  # a strip one pixel wide would otherwise become a picture of 10^8 pixels
+
+
+@dataclass(frozen=True)
+class SelectiveSearch:
+    """Selective search as a callable with its settings; see `selective_search`, which does the work.
+
+    Parameters
+    ----------
+    mode : {"single", "fast", "quality"}
+        1, 8 or 80 hierarchies.
+    superpixel_scale : float
+        Factor of the size of the initial regions; 2 gives about half as many boxes.
+    seed : int
+        Seed of the random part of the ranking.
+    limit : int, optional
+        Return at most this many boxes, the best.
+    min_side : float
+        Drop boxes narrower or lower than this, pixels of the picture scaled to 500 pixels width.
+
+    Examples
+    --------
+    >>> from skimage.data import chelsea
+    >>> boxes, scores = SelectiveSearch(mode="single", limit=100)(chelsea())
+    >>> boxes.shape, boxes.dtype.name, bool((np.diff(scores) < 0).all())
+    ((100, 4), 'float32', True)
+    """
+
+    mode: Mode = "fast"
+    _: KW_ONLY
+    superpixel_scale: float = 1.0
+    seed: int = 0
+    limit: int | None = None
+    min_side: float = 20
+
+    def __post_init__(self) -> None:
+        _check_settings(self.mode, self.superpixel_scale, self.limit, self.min_side)
+
+    def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (N, 4) and scores (N,) of one picture, best first."""
+        return selective_search(
+            image,
+            self.mode,
+            superpixel_scale=self.superpixel_scale,
+            seed=self.seed,
+            limit=self.limit,
+            min_side=self.min_side,
+        )
+
+
+def selective_search(
+    image: NDArray[np.uint8],
+    mode: Mode = "fast",
+    *,
+    superpixel_scale: float = 1.0,
+    seed: int = 0,
+    limit: int | None = None,
+    min_side: float = 20,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Propose boxes that may hold an object, best first.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        The picture, RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4; alpha ignored) are taken too.
+    mode : {"single", "fast", "quality"}
+        ``single``: HSV, k = 100, one hierarchy. ``fast``: HSV and Lab, k = 50, 100, two similarities, 8
+        hierarchies, what R-CNN used. ``quality``: 5 colour spaces, 4 k, 4 similarities, 80 hierarchies.
+    superpixel_scale : float
+        Multiplies k and the minimum size of the initial regions; 2 gives about half as many boxes.
+    seed : int
+        Seed of the random part of the ranking: the same picture and seed give the same boxes in the same
+        order.
+    limit : int, optional
+        Return at most this many boxes, the best.
+    min_side : float
+        Boxes narrower or lower than this are dropped. Counted in pixels of the picture *scaled to 500 pixels
+        width*, as in the protocol, so 20 is 1/25 of the width of any picture.
+
+    Returns
+    -------
+    boxes : ndarray of float32, shape (N, 4)
+        ``x1 y1 x2 y2`` in pixels of `image`, continuous, 0-based, inside the picture; no two alike. At least
+        one: where no box is large enough, the whole picture.
+    scores : ndarray of float32, shape (N,)
+        ``1 / (1 + priority)`` in (0, 1), strictly falling. A rank, not a probability.
+
+    Raises
+    ------
+    ValueError
+        If the picture is not uint8, is empty or has not 1, 3 or 4 channels, or a setting is out of range.
+
+    Notes ----- The rank of a box is its position in its hierarchy, 1 for the whole picture and growing
+    towards the initial regions, times a random number in [0, 1). So large regions come first, but no
+    hierarchy hides another.
+
+    References ---------- J. R. R. Uijlings, K. E. A. van de Sande, T. Gevers, A. W. M. Smeulders. Selective
+    Search for Object Recognition. IJCV 104(2), 2013; section 3, ranking in section 3.3. Settings: R. Girshick
+    et al., CVPR 2014, section 2.1.
+
+    Examples
+    --------
+    >>> from skimage.data import astronaut
+    >>> boxes, scores = selective_search(astronaut(), mode="single", limit=200)
+    >>> boxes.shape, scores.shape
+    ((200, 4), (200,))
+    """
+    _check_settings(mode, superpixel_scale, limit, min_side)
+    rgb = _as_rgb(image)
+    height, width = rgb.shape[:2]
+    scaled = _scale(rgb)
+    rng = np.random.default_rng(seed)
+
+    levels = list(hierarchies(scaled, STRATEGIES[mode], superpixel_scale))
+    nodes = np.concatenate(levels)
+    priority = np.concatenate([rng.random(len(level)) * np.arange(len(level), 0, -1) for level in levels])
+    wide = (nodes[:, 2] - nodes[:, 0] >= min_side) & (nodes[:, 3] - nodes[:, 1] >= min_side)
+    nodes, priority = nodes[wide], priority[wide]
+    if len(nodes) == 0:
+        nodes = np.array([[0, 0, scaled.shape[1], scaled.shape[0]]], np.int32)
+        priority = np.ones(1)
+
+    order = np.argsort(priority, kind="stable")
+    corners = nodes[order].astype(np.int64)
+    key = ((corners[:, 0] * 4096 + corners[:, 1]) * 4096 + corners[:, 2]) * 4096 + corners[:, 3]
+    first = np.sort(np.unique(key, return_index=True)[1])[:limit]  # the best of each set of duplicates
+    stretch = np.array([width / scaled.shape[1], height / scaled.shape[0]] * 2)
+    boxes = np.minimum(corners[first] * stretch, [width, height] * 2).astype(np.float32)
+    return boxes, _falling(1 / (1 + priority[order][first]))
+
+
+def hierarchies(
+    image: NDArray[np.uint8], strategy: Strategy, superpixel_scale: float = 1.0
+) -> Iterator[NDArray[np.int32]]:
+    """Build the hierarchies of a strategy, one after the other.
+
+    What hierarchies have in common is computed once: smoothing, edges, their order and texture by all ``k``
+    of a colour space, regions and their histograms by all similarities of a ``k``.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        The picture, RGB, already at the scale wanted.
+    strategy : Strategy
+        Which hierarchies.
+    superpixel_scale : float
+        Factor of k and of the minimum region size.
+
+    Yields
+    ------
+    ndarray of int32, shape (2 * R - 1, 4)
+        Boxes of one hierarchy, pixels, 0-based, ends exclusive: initial regions first, whole picture last.
+
+    Examples
+    --------
+    >>> image = np.zeros((20, 30, 3), np.uint8)
+    >>> [boxes.tolist() for boxes in hierarchies(image, STRATEGIES["single"])]
+    [[[0, 0, 30, 20]]]
+    """
+    for space in strategy.spaces:
+        values = convert_colour(image, space)
+        graph = pixel_graph(values)
+        codes = texture_codes(values)
+        for k in strategy.ks:
+            size = k * superpixel_scale
+            labels, count = segment(graph, size, round(size))
+            regions = describe_regions(labels, count, values, codes)
+            for measures in strategy.measures:
+                yield group_regions(regions, labels.size, measures)[0]
+
+
+def convert_colour(image: NDArray[np.uint8], space: str) -> NDArray[np.uint8]:
+    """Convert an RGB picture to a colour space of selective search, each channel stretched over 0..255.
+
+    Parameters
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        RGB.
+    space : {"HSV", "Lab", "rgI", "H", "I"}
+        ``rgI`` is normalised red and green (R, G over R + G + B; a third for black) and intensity, ``H`` the
+        hue of HSV, ``I`` the intensity. Lab's a and b are stretched over the values that sRGB colours can
+        take.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, C)
+        3 channels, or 1 for ``H`` and ``I``.
+
+    References
+    ----------
+    Uijlings et al., IJCV 2013, section 3.2 (complementary colour spaces).
+
+    Examples
+    --------
+    >>> magenta = np.array([[[255, 0, 255]]], np.uint8)
+    >>> convert_colour(magenta, "HSV")[0, 0].tolist()  # 300 of 360 degrees
+    [213, 255, 255]
+    """
+    if space in ("HSV", "H"):
+        hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL), np.uint8)
+        return hsv if space == "HSV" else np.ascontiguousarray(hsv[..., :1])
+    if space == "Lab":
+        return np.asarray(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2Lab), _LAB_STRETCH), np.uint8)
+    total = image.sum(axis=2, keepdims=True, dtype=np.float32)
+    if space == "I":
+        return np.rint(total / 3).astype(np.uint8)
+    if space == "rgI":
+        shares = np.where(total == 0, np.float32(1 / 3), image[..., :2] / np.maximum(total, 1))
+        return np.rint(np.concatenate([255 * shares, total / 3], axis=2)).astype(np.uint8)
+    raise ValueError(f"unknown colour space {space!r}; choose one of HSV, Lab, rgI, H, I")
+
+
+def _stretch_lab() -> NDArray[np.uint8]:
+    # OpenCV keeps a + 128 and b + 128 in a byte, but sRGB reaches only these values; L is already stretched.
+    table = np.empty((256, 1, 3), np.uint8)
+    byte = np.arange(256)
+    for channel, (low, high) in enumerate([(0, 255), (42, 226), (20, 223)]):
+        table[:, 0, channel] = np.clip(np.rint((byte - low) * (255 / (high - low))), 0, 255)
+    return table
+
+
+_LAB_STRETCH = _stretch_lab()
+
+
+def _check_settings(mode: str, superpixel_scale: float, limit: int | None, min_side: float) -> None:
+    if mode not in STRATEGIES:
+        raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(STRATEGIES)}")
+    if not 0 < superpixel_scale < float("inf"):
+        raise ValueError(f"superpixel_scale must be a positive number, not {superpixel_scale}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 or None, not {limit}")
+    if not min_side >= 0:
+        raise ValueError(f"min_side must be 0 or more pixels, not {min_side}")
+
+
+def _as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"the picture must be a numpy array of uint8 with values 0..255, not {kind}")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise ValueError(f"the picture must have shape (H, W), (H, W, 3) or (H, W, 4), not {image.shape}")
+    if image.size == 0:
+        raise ValueError(f"the picture has no pixels: its shape is {image.shape}")
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    return np.ascontiguousarray(image[..., :3])
+
+
+def _scale(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    factor = min(WIDTH / width, MAX_HEIGHT / height)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
+
+
+def _falling(scores: NDArray[np.float64]) -> NDArray[np.float32]:
+    # Rounding to float32 can make neighbours equal. The bits of positive floats are ordered like the floats,
+    # so taking one unit in the last place where needed keeps the order strict.
+    bits = scores.astype(np.float32).view(np.int32).astype(np.int64)
+    step = np.arange(len(bits))
+    return (np.minimum.accumulate(bits + step) - step).astype(np.int32).view(np.float32)

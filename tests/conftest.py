@@ -1,0 +1,21 @@
+"""What the tests of all rooms share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The same examples on every run, and no deadline: the first call of a kernel compiles it.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of reference data, not part of the repository; tests that need it are skipped without it."""
+    repository = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("INCEPTION_RCNN_SHARED", repository.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip("no reference data: set INCEPTION_RCNN_SHARED to its folder")
+    return folder

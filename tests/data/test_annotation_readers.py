@@ -1,0 +1,219 @@
+import json
+
+import numpy as np
+import pytest
+
+from inception_rcnn.data import VOC_CLASSES, AnnotationError, read_coco, read_voc
+
+OBJECT = (
+    "<object><name>{name}</name>{flag}<bndbox><xmax>{x2}</xmax><xmin>{x1}</xmin><ymin>{y1}</ymin><ymax>{y2}</ymax>"
+    "</bndbox></object>"
+)
+
+
+def xml(*objects, size="<size><width>50</width><height>40</height><depth>3</depth></size>"):
+    return f"<annotation>{size}{''.join(objects)}</annotation>"
+
+
+def item(name, x1, y1, x2, y2, flag="<difficult>0</difficult>"):
+    return OBJECT.format(name=name, x1=x1, y1=y1, x2=x2, y2=y2, flag=flag)
+
+
+@pytest.fixture
+def voc(tmp_path):
+    def write(annotations, split=None):
+        (tmp_path / "ImageSets/Main").mkdir(parents=True)
+        (tmp_path / "Annotations").mkdir()
+        for image_id, text in annotations.items():
+            (tmp_path / f"Annotations/{image_id}.xml").write_text(text)
+        lines = split or "\n".join(annotations)
+        (tmp_path / "ImageSets/Main/test.txt").write_text(lines)
+        return tmp_path
+
+    return write
+
+
+def test_voc_boxes_flags_and_order(voc):
+    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+    root = voc(
+        {
+            "b": xml(
+                item("cat", 1, 1, 50, 40),
+                item("unicorn", 1, 1, 2, 2),
+                item("dog", 3.5, 4, 3.5, 9, "<difficult>1</difficult>"),
+                item("person", 2, 2, 3, 3, part),
+            ),
+            "a": xml(),
+        },
+        split="b  1\na -1\n\nb\n",
+    )
+    first, second = read_voc(root, "test")
+    assert (first.image_id, first.width, first.height) == ("b", 50, 40)
+    assert first.path == root / "JPEGImages" / "b.jpg"
+    assert first.boxes.tolist() == [[0, 0, 50, 40], [2.5, 3, 3.5, 9], [1, 1, 3, 3]]
+    assert [VOC_CLASSES[label] for label in first.labels] == ["cat", "dog", "person"]
+    assert first.difficult.tolist() == [False, True, False]
+    assert first.crowd.tolist() == [False] * 3
+    assert first.labelled is None
+    assert second.image_id == "a"
+    assert second.boxes.shape == (0, 4)
+    assert (second.boxes.dtype, second.labels.dtype) == (np.float32, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("<annotation><size>", "not well-formed XML"),
+        ('<!DOCTYPE a [<!ENTITY b "bbbb">]><annotation>&b;</annotation>', "document type"),
+        (xml(size=""), "<size><width> is missing"),
+        (xml(size="<size><width>0</width><height>9</height></size>"), "0 x 9"),
+        (xml(item("cat", "one", 1, 2, 2)), "<bndbox><xmin> is 'one', not a number"),
+        (xml(item("cat", 1, "nan", 2, 2)), "<bndbox><ymin> is 'nan'"),
+        (xml(item("cat", 9, 1, 8, 2)), "ends before it begins"),
+        (xml(item("cat", 1, 1, 2, 2, "<difficult>no</difficult>")), "<difficult> is 'no'"),
+        (xml("<object/>"), "no <name>"),
+        ('<?xml version="1.0" encoding="klingon"?><annotation/>', "not well-formed XML"),
+    ],
+)
+def test_bad_voc_annotations_are_named(voc, text, problem):
+    root = voc({"000001": text})
+    with pytest.raises(AnnotationError) as caught:
+        read_voc(root, "test")
+    assert problem in str(caught.value)
+    assert str(root / "Annotations" / "000001.xml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_entity_bomb_in_another_encoding_is_refused(voc):
+    root = voc({"000001": ""})
+    text = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotation>&b;</annotation>'
+    (root / "Annotations/000001.xml").write_bytes(text.encode("utf-16"))
+    with pytest.raises(AnnotationError, match="document type"):
+        read_voc(root, "test")
+
+
+def test_missing_voc_files_are_named(voc):
+    root = voc({"a": xml()}, split="a\nmissing")
+    with pytest.raises(AnnotationError, match=r"missing\.xml"):
+        read_voc(root, "test")
+    with pytest.raises(AnnotationError, match=r"val\.txt.*splits there: test"):
+        read_voc(root, "val")
+    with pytest.raises(AnnotationError, match="root of a VOC set"):
+        read_voc(root / "Annotations", "val")
+
+
+def coco_document():
+    return {
+        "images": [
+            {"id": 9, "file_name": "sub/b.jpg", "width": 20, "height": 10},
+            {"id": 4, "file_name": "a.jpg", "width": 20, "height": 10},
+        ],
+        "categories": [{"id": 3, "name": "tv"}, {"id": 1, "name": "zebra"}, {"id": 2, "name": "cat"}],
+        "annotations": [
+            {"id": 1, "image_id": 4, "category_id": 2, "bbox": [1, 2, 3, 4], "iscrowd": 1},
+            {"id": 2, "image_id": 9, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 0},
+            {"id": 3, "image_id": 4, "category_id": 3, "bbox": [15.5, 2, 4.6, 8.1]},
+            {"id": 4, "image_id": 4, "category_id": 3, "bbox": [5, 5, 0, 3]},
+        ],
+    }
+
+
+@pytest.fixture
+def coco(tmp_path):
+    def write(document):
+        path = tmp_path / "instances.json"
+        path.write_text(document if isinstance(document, str) else json.dumps(document))
+        return path
+
+    return write
+
+
+def test_coco_boxes_names_and_order(coco, tmp_path):
+    first, second = read_coco(coco(coco_document()), tmp_path)
+    assert (first.image_id, first.path, len(first.boxes)) == ("sub/b", tmp_path / "sub/b.jpg", 0)
+    assert second.boxes.tolist() == [[1, 2, 4, 6], [15.5, 2, 20, 10]]
+    assert [VOC_CLASSES[label] for label in second.labels] == ["cat", "tvmonitor"]
+    assert second.crowd.tolist() == [True, False]
+    assert not second.difficult.any()
+    assert second.labelled is None
+    (_, unrenamed) = read_coco(tmp_path / "instances.json", tmp_path, rename=None)
+    assert [VOC_CLASSES[label] for label in unrenamed.labels] == ["cat"]
+    (zebra, _) = read_coco(tmp_path / "instances.json", tmp_path, classes=("zebra", "tv"), rename=None)
+    assert zebra.labels.tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, None),
+        ({"exhaustive": True, "labelled_classes": list(VOC_CLASSES)}, None),
+        ({"exhaustive": False, "labelled_classes": list(VOC_CLASSES)}, tuple(range(20))),
+        ({"exhaustive": False, "labelled_classes": ["tv", "cat", "zebra"]}, (7, 19)),
+        ({"exhaustive": True, "labelled_classes": ["cat"]}, (7,)),
+        ({"exhaustive": False}, (7, 19)),
+    ],
+)
+def test_coco_labelled_classes(coco, tmp_path, fields, expected):
+    document = coco_document()
+    document["images"][1].update(fields)
+    assert read_coco(coco(document), tmp_path)[1].labelled == expected
+
+
+def test_coco_without_images_or_objects(coco, tmp_path):
+    document = coco_document() | {"annotations": []}
+    assert [len(picture.boxes) for picture in read_coco(coco(document), tmp_path)] == [0, 0]
+    assert read_coco(coco(document | {"images": []}), tmp_path) == []
+
+
+def change(key, index, **fields):
+    document = coco_document()
+    document[key][index].update(fields)
+    return document
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ("{", "not well-formed JSON"),
+        ("[" * 100_000, "not well-formed JSON"),
+        ([], "no list of objects 'images'"),
+        ({"images": [1]}, "no list of objects 'images'"),
+        (change("annotations", 0, category_id=77), "77 is missing or not defined"),
+        (change("annotations", 0, image_id=77), "77 is missing or not defined"),
+        (change("annotations", 0, bbox=[1, 2, 3]), "bad annotation"),
+        (change("annotations", 0, bbox=None), "bad annotation"),
+        (change("annotations", 0, bbox=[1, 2, "3", 4]), "bad annotation"),
+        (change("annotations", 0, bbox=[1, 2, float("nan"), 4]), "not finite"),
+        (change("images", 0, width=None), "bad image"),
+        (change("images", 0, height=0), "bad image"),
+        (change("images", 0, labelled_classes="cat"), "not a list of names"),
+        (change("categories", 0, id=None), "'categories' has no 'id'"),
+        (coco_document() | {"categories": [{"id": 1, "name": "zebra"}]}, "none of its categories"),
+    ],
+)
+def test_bad_coco_files_are_named(coco, tmp_path, document, problem):
+    path = coco(document)
+    with pytest.raises(AnnotationError) as caught:
+        read_coco(path, tmp_path)
+    assert problem in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_coco_file_is_named(tmp_path):
+    with pytest.raises(AnnotationError, match=r"missing\.json"):
+        read_coco(tmp_path / "missing.json", tmp_path)
+
+
+def test_reference_sets(shared):
+    data = shared / "data"
+    if not (data / "benchmark").is_dir():
+        pytest.skip("no pictures in the folder of reference data")
+    benchmark = read_voc(data / "benchmark", "test")
+    coco = read_coco(data / "coco/annotations/instances_train.json", data / "coco/images")
+    extra = read_coco(data / "extra/annotations.json", data / "extra/images")
+    assert (len(benchmark), len(coco), len(extra)) == (796, 2737, 1857)
+    persons = sum((p.labels[~p.difficult] == VOC_CLASSES.index("person")).sum() for p in benchmark)
+    assert persons == 918
+    assert sum(picture.labelled is None for picture in extra) == 593
+    assert all(picture.path.is_file() for picture in benchmark[:20] + coco[:20] + extra[:20])

@@ -1,0 +1,170 @@
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inception_rcnn.data import (
+    VOC_CLASSES,
+    DetectionError,
+    Detections,
+    atomic_write,
+    read_detections,
+    read_voc_results,
+    write_detections,
+    write_voc_results,
+)
+
+
+def detections(count, seed=0, classes=VOC_CLASSES):
+    rng = np.random.default_rng(seed)
+    corners = np.sort(rng.uniform(0, 500, (count, 2, 2)), axis=1).reshape(count, 4)
+    labels = rng.integers(0, len(classes), count)
+    return Detections(corners.astype(np.float32), rng.random(count, np.float32), labels, classes)
+
+
+def assert_same(a, b):
+    assert a.classes == b.classes
+    for name, dtype in (("boxes", np.float32), ("scores", np.float32), ("labels", np.int64)):
+        assert getattr(a, name).dtype == dtype
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+@given(st.lists(st.integers(0, 30), max_size=4), st.integers(0, 99))
+def test_the_document_gives_back_what_was_written(tmp_path_factory, counts, seed):
+    path = tmp_path_factory.mktemp("out") / "detections.json"
+    written = {f"{i:06d}": detections(n, seed + i) for i, n in enumerate(counts)}
+    write_detections(path, ((f"{k}.jpg", 500, 400, d) for k, d in written.items()), VOC_CLASSES)
+    found = read_detections(path)
+    assert list(found) == list(written)
+    for name in written:
+        assert_same(found[name], written[name])
+
+
+def test_the_document_is_what_coco_tools_expect(tmp_path):
+    found = Detections(
+        np.array([[1, 2, 4, 8]], np.float32), np.array([0.25], np.float32), np.array([1]), ("cat", "dog")
+    )
+    write_detections(tmp_path / "d.json", [("é/x.jpg", 20, 10, found)], ("dog", "cat"))
+    assert json.loads((tmp_path / "d.json").read_text()) == {
+        "images": [{"id": 1, "file_name": "é/x.jpg", "width": 20, "height": 10}],
+        "categories": [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 1,
+                "bbox": [1, 2, 3, 6],
+                "score": 0.25,
+                "area": 18,
+                "iscrowd": 0,
+            }
+        ],
+    }
+    assert list(read_detections(tmp_path / "d.json")) == ["x"]
+    assert list(read_detections(tmp_path / "d.json", key="file_name")) == ["é/x.jpg"]
+
+
+def test_equal_stems_are_not_mixed_up(tmp_path):
+    write_detections(
+        tmp_path / "detections.json", [(f"{d}/x.jpg", 9, 9, detections(2)) for d in "ab"], VOC_CLASSES
+    )
+    with pytest.raises(DetectionError, match=r"called 'x'.*file_name"):
+        read_detections(tmp_path)
+    assert len(read_detections(tmp_path, key="file_name")) == 2
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text("old")
+    bad = detections(3)
+    bad.scores[1] = np.nan
+    with pytest.raises(DetectionError, match=r"b\.jpg.*finite"):
+        write_detections(path, [("a.jpg", 9, 9, detections(3)), ("b.jpg", 9, 9, bad)], VOC_CLASSES)
+    with pytest.raises(DetectionError, match="not among the classes"):
+        write_detections(path, [("a.jpg", 9, 9, detections(3))], ("zebra",))
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["d.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("{", "JSON"),
+        ("[]", "COCO document"),
+        ('{"images": [], "categories": [{}], "annotations": []}', "'id' is missing"),
+        (
+            '{"images": [], "categories": [], "annotations": [{"bbox": [1, 2, 3, 4], "image_id": 1}]}',
+            "1 is missing",
+        ),
+    ],
+)
+def test_bad_documents_are_named(tmp_path, text, problem):
+    (tmp_path / "d.json").write_text(text)
+    with pytest.raises(DetectionError, match=problem) as caught:
+        read_detections(tmp_path / "d.json")
+    assert str(caught.value).startswith(str(tmp_path / "d.json"))
+    with pytest.raises(DetectionError, match="cannot be read"):
+        read_detections(tmp_path / "missing.json")
+
+
+def test_voc_files_give_back_what_was_written(tmp_path):
+    written = {"000001": detections(40), "000002": detections(3, seed=1)}
+    write_voc_results(tmp_path / "results", written)
+    found = read_voc_results(tmp_path / "results")
+    assert list(found) == list(written)
+    for name, one in written.items():
+        order = np.argsort(one.labels, kind="stable")
+        np.testing.assert_allclose(found[name].boxes, one.boxes[order], atol=1e-4)
+        np.testing.assert_array_equal(found[name].scores, one.scores[order])
+        np.testing.assert_array_equal(found[name].labels, one.labels[order])
+
+
+def test_voc_files_for_some_classes_only(tmp_path):
+    (tmp_path / "comp3_det_val_dog.txt").write_text("x 1e-3 1 2 3.5 4\n\n")
+    found = read_voc_results(tmp_path, prefix="comp3_det_val_")["x"]
+    assert found.boxes.tolist() == [[0, 1, 3.5, 4]]
+    assert found.classes[found.labels[0]] == "dog"
+    with pytest.raises(DetectionError, match="has no file comp4_det_test_<class>"):
+        read_voc_results(tmp_path)
+    (tmp_path / "comp4_det_test_dog.txt").write_text("x 0.1 1 2 3 4\nx 0.1 1 2 3\n")
+    with pytest.raises(DetectionError, match=r"dog\.txt, line 2"):
+        read_voc_results(tmp_path)
+    (tmp_path / "comp4_det_test_dog.txt").write_text("x nan 1 2 3 4\n")
+    with pytest.raises(DetectionError, match="not a finite number"):
+        read_voc_results(tmp_path)
+
+
+def test_detections_of_different_classes_do_not_share_files(tmp_path):
+    with pytest.raises(DetectionError, match="2 different lists"):
+        write_voc_results(tmp_path, {"a": detections(1), "b": detections(1, classes=("cat",))})
+
+
+def test_arrays_must_fit():
+    with pytest.raises(ValueError, match="do not fit"):
+        Detections(np.zeros((2, 4), np.float32), np.zeros(1, np.float32), np.zeros(2, np.int64), VOC_CLASSES)
+
+
+def test_atomic_write_replaces_and_obeys_the_umask(tmp_path):
+    path = tmp_path / ("n" * 255)
+    path.write_text("old")
+    old = os.umask(0o022)
+    try:
+        atomic_write(path, [b"ne", b"w"])
+    finally:
+        os.umask(old)
+    assert path.read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_atomic_write_names_the_file_that_was_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        atomic_write(tmp_path / "missing" / "a.txt", "text")
+    assert caught.value.filename == str(tmp_path / "missing" / "a.txt")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        atomic_write(tmp_path / "folder", "text")
+    assert os.listdir(tmp_path) == ["folder"]

@@ -1,0 +1,271 @@
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inception_rcnn.data import VOC_CLASSES, Detections, Picture, read_voc, read_voc_results
+from inception_rcnn.eval import EvaluationError, average_precision, evaluate_voc
+
+CLASSES = ("cat", "dog")
+
+
+def inclusive(corners):
+    """VOC's 1-based corners, both included, as our boxes."""
+    boxes = np.array(corners, np.float32).reshape(-1, 4)
+    return boxes - np.array([1, 1, 0, 0], np.float32)
+
+
+def picture(corners, image_id="a", labels=None, difficult=None, crowd=None):
+    count = len(corners)
+    return Picture(
+        image_id=image_id,
+        path=Path(f"{image_id}.jpg"),
+        width=100,
+        height=100,
+        boxes=inclusive(corners),
+        labels=np.array(labels if labels is not None else [0] * count, np.int64),
+        difficult=np.array(difficult if difficult is not None else [False] * count, bool),
+        crowd=np.array(crowd if crowd is not None else [False] * count, bool),
+    )
+
+
+def detected(corners, scores, labels=None, classes=CLASSES):
+    labels = np.array(labels if labels is not None else [0] * len(scores), np.int64)
+    return Detections(inclusive(corners), np.array(scores, np.float32), labels, classes)
+
+
+def cat(pictures, found, metric="voc12", **options):
+    """Average precision of cats, by area, which shows every hit and every false detection."""
+    return evaluate_voc(pictures, found, CLASSES, metric, **options)["per_class"]["cat"]
+
+
+A, B, FAR = (1, 1, 10, 10), (31, 31, 40, 40), (71, 71, 80, 80)
+
+
+def test_a_hit_and_a_miss():
+    assert cat([picture([A, B])], {"a": detected([A], [0.5])}) == 0.5
+    assert cat([picture([A])], {"a": detected([A], [0.5])}, metric="voc07") == 1
+    assert cat([picture([A])], {"a": detected([FAR, A], [0.9, 0.5])}) == 0.5
+
+
+def test_a_second_hit_is_false():
+    found = {"a": detected([A, A, B], [0.9, 0.8, 0.7])}
+    assert cat([picture([A, B])], found) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+
+
+def test_a_difficult_object_missed_is_no_miss():
+    assert cat([picture([A, B], difficult=[False, True])], {"a": detected([A], [0.5])}) == 1
+
+
+def test_a_difficult_object_hit_is_left_out():
+    found = {"a": detected([B, A], [0.9, 0.5])}
+    assert cat([picture([A, B], difficult=[False, True])], found) == 1
+
+
+def test_a_difficult_object_hit_twice_is_left_out_twice():
+    found = {"a": detected([B, B, A], [0.9, 0.8, 0.5])}
+    assert cat([picture([A, B], difficult=[False, True])], found) == 1
+
+
+def test_a_crowd_is_left_out_like_a_difficult_object():
+    found = {"a": detected([B, B, A], [0.9, 0.8, 0.5])}
+    assert cat([picture([A, B], crowd=[False, True])], found) == 1
+
+
+def test_the_overlap_counts_inclusive_pixels():
+    # 10 x 10 pixels against the 10 x 5 among them: half, with the last row and column counted.
+    assert cat([picture([A])], {"a": detected([(1, 1, 10, 5)], [0.5])}) == 1
+    # Without counting them it would be 9 x 4 of 9 x 9, and 9 x 5 of 9 x 9 would do.
+    assert cat([picture([A])], {"a": detected([(1, 1, 9, 5)], [0.5])}) == 0
+
+
+def test_the_threshold_can_be_set():
+    found = {"a": detected([(1, 1, 10, 7)], [0.5])}
+    assert cat([picture([A])], found, iou=0.7) == 1
+    assert cat([picture([A])], found, iou=0.71) == 0
+
+
+def test_only_the_best_overlapping_object_counts():
+    first, second = (1, 1, 10, 10), (1, 1, 10, 9)
+    # The second detection would fit the second object well enough, but overlaps the first, taken, better.
+    found = {"a": detected([first, first], [0.9, 0.8])}
+    assert cat([picture([first, second])], found) == 0.5
+    found = {"a": detected([first, second], [0.9, 0.8])}
+    assert cat([picture([first, second])], found) == 1
+
+
+def test_a_difficult_object_that_fits_best_hides_an_ordinary_one():
+    first, second = (1, 1, 10, 10), (1, 1, 10, 9)
+    found = {"a": detected([second], [0.9])}
+    assert cat([picture([first, second], difficult=[False, True])], found) == 0
+    assert cat([picture([first, second], difficult=[True, False])], found) == 1
+
+
+def test_of_equal_overlaps_the_first_object_is_taken():
+    assert cat([picture([A, A], difficult=[True, False])], {"a": detected([A], [0.9])}) == 0
+
+
+def test_objects_of_other_classes_do_not_count():
+    result = evaluate_voc(
+        [picture([A, B], labels=[1, 0])], {"a": detected([A, B], [0.9, 0.8])}, CLASSES, "voc12"
+    )
+    assert result["per_class"] == {"cat": 0.5, "dog": 0}
+    assert result["mAP"] == 0.25
+
+
+def test_equal_scores_keep_the_order_of_the_pictures():
+    pictures = [picture([A], "a"), picture([A], "b")]
+    hit, false = detected([A], [0.5]), detected([FAR], [0.5])
+    for found in ({"a": hit, "b": false}, {"b": false, "a": hit}):
+        assert cat(pictures, found) == 0.5
+        assert cat(pictures[::-1], found) == 0.25
+    assert cat(pictures, {"a": detected([A, FAR], [0.5, 0.5])}) == 0.5
+    assert cat(pictures, {"a": detected([FAR, A], [0.5, 0.5])}) == 0.25
+
+
+def test_a_class_without_objects_is_not_in_the_mean():
+    result = evaluate_voc([picture([A])], {"a": detected([A, A], [0.9, 0.8], [0, 1])}, CLASSES)
+    assert result["mAP"] == 1
+    assert np.isnan(result["per_class"]["dog"])
+    only_difficult = evaluate_voc([picture([A], difficult=[True])], {}, CLASSES)
+    assert np.isnan(only_difficult["per_class"]["cat"])
+    assert np.isnan(only_difficult["mAP"])
+
+
+def test_a_class_without_detections_has_0():
+    for found in ({}, {"a": detected([], [])}, {"a": detected([A], [0.5], [1])}):
+        assert evaluate_voc([picture([A])], found, CLASSES)["per_class"]["cat"] == 0
+    assert evaluate_voc([], {}, CLASSES)["per_class"].keys() == set(CLASSES)
+
+
+def test_detections_in_an_unknown_picture_are_refused():
+    with pytest.raises(EvaluationError, match=r"picture 'b' has detections but no annotations \(1 such"):
+        evaluate_voc([picture([A])], {"a": detected([A], [0.5]), "b": detected([A], [0.5])}, CLASSES)
+    assert cat([picture([A])], {"a": detected([A], [0.5]), "b": detected([], [])}) == 1
+    with pytest.raises(EvaluationError, match="'a' is among the annotations twice"):
+        evaluate_voc([picture([A]), picture([B])], {}, CLASSES)
+
+
+def test_classes_are_matched_by_name():
+    found = {"a": detected([A, B, FAR], [0.9, 0.8, 0.7], [2, 1, 0], classes=("zebra", "dog", "cat"))}
+    result = evaluate_voc([picture([A, B], labels=[0, 1])], found, CLASSES)
+    assert result["per_class"] == {"cat": 1, "dog": 1}
+
+
+def test_11_points():
+    # One of two objects is found: precision 1 at the recalls 0, 0.1, ..., 0.5.
+    assert average_precision([0.5], [1.0]) == pytest.approx(6 / 11)
+    # 3/10 is less than 3 * 0.1 in floating point, where Octave's 0:0.1:1 puts its fourth point.
+    assert average_precision([0.1, 0.2, 0.3], [1.0, 1.0, 1.0]) == pytest.approx(3 / 11)
+
+
+def test_area():
+    assert average_precision([0.25, 0.25, 0.5], [1, 0.5, 2 / 3], "voc12") == pytest.approx(
+        0.25 + 0.25 * 2 / 3
+    )
+    assert average_precision([], [], "voc12") == average_precision([], []) == 0
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ValueError, match="'voc13'"):
+        average_precision([1], [1], "voc13")
+    with pytest.raises(ValueError, match="one shape"):
+        average_precision([1], [1, 2])
+
+
+def official(recall, precision, metric):
+    """Compute average precision as the development kit is written: loops, and infinite guards at the ends."""
+    if metric == "voc07":
+        return (
+            sum(
+                max([p for r, p in zip(recall, precision, strict=True) if r >= i * 0.1], default=0)
+                for i in range(11)
+            )
+            / 11
+        )
+    r, p = [0, *recall, 1], [0, *precision, 0]
+    for i in range(len(p) - 2, -1, -1):
+        p[i] = max(p[i], p[i + 1])
+    return sum((r[i] - r[i - 1]) * p[i] for i in range(1, len(r)) if r[i] != r[i - 1])
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(0, 20), st.sampled_from(["voc07", "voc12"]))
+def test_average_precision_equals_the_official_loops(hits, missed, metric):
+    found = np.cumsum(hits)
+    positives = sum(hits) + missed
+    recall, precision = found / max(positives, 1), found / np.arange(1, len(hits) + 1)
+    value = average_precision(recall, precision, metric)
+    assert value == pytest.approx(official(recall.tolist(), precision.tolist(), metric), abs=1e-12)
+    assert 0 <= value <= 1
+
+
+@st.composite
+def scenes(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    pictures = []
+    for i in range(draw(st.integers(1, 4))):
+        count = int(rng.integers(1, 6))
+        # One object to a cell of 20 pixels: none overlaps another.
+        cell = rng.permutation(25)[:count]
+        start = np.stack([cell % 5 * 20 + 1, cell // 5 * 20 + 1], axis=1)
+        corners = np.concatenate([start, start + rng.integers(3, 19, (count, 2))], axis=1)
+        pictures.append(
+            picture(corners, f"p{i}", labels=rng.integers(0, 2, count), difficult=rng.random(count) < 0.2)
+        )
+    return pictures, rng
+
+
+@given(scenes(), st.sampled_from(["voc07", "voc12"]))
+def test_perfect_detections_have_1(scene, metric):
+    pictures, rng = scene
+    found = {
+        p.image_id: Detections(p.boxes, rng.random(len(p.labels), np.float32), p.labels, CLASSES)
+        for p in pictures
+    }
+    values = [
+        v for v in evaluate_voc(pictures, found, CLASSES, metric)["per_class"].values() if not np.isnan(v)
+    ]
+    assert values == pytest.approx([1] * len(values))
+
+
+@given(scenes(), st.sampled_from(["voc07", "voc12"]))
+def test_any_detections_have_from_0_to_1(scene, metric):
+    pictures, rng = scene
+    found = {}
+    for p in pictures:
+        boxes = p.boxes[rng.integers(0, len(p.boxes), 12)] + rng.integers(-4, 5, (12, 4))
+        found[p.image_id] = Detections(
+            boxes.astype(np.float32), rng.random(12, np.float32), rng.integers(0, 2, 12), CLASSES
+        )
+    result = evaluate_voc(pictures, found, CLASSES, metric)
+    for value in result["per_class"].values():
+        assert np.isnan(value) or 0 <= value <= 1
+
+
+@pytest.fixture(scope="module")
+def reference(shared, tmp_path_factory):
+    folder = shared / "reference" / "voc07_detections"
+    if not folder.is_dir():
+        pytest.skip("no VOC 2007 detections in the folder of reference data")
+    root = tmp_path_factory.mktemp("devkit")
+    with tarfile.open(folder / "devkit_test_annotations.tar.gz") as archive:
+        archive.extractall(root, filter="data")
+    return (
+        read_voc(root / "VOC2007", "test"),
+        read_voc_results(folder),
+        json.loads((folder / "expected_ap.json").read_text()),
+    )
+
+
+@pytest.mark.parametrize("metric", ["voc07", "voc12"])
+def test_the_official_code_gives_the_same(reference, metric):
+    pictures, found, expected = reference
+    assert len(pictures) == 4952
+    result = evaluate_voc(pictures, found, VOC_CLASSES, metric)
+    for name, values in expected.items():
+        assert result["per_class"][name] == pytest.approx(values[metric], abs=1e-8)
+    assert result["mAP"] == pytest.approx(sum(values[metric] for values in expected.values()) / 20, abs=1e-8)
