@@ -30,7 +30,7 @@ lint: $(VENV)/.dev  ## Check style and formatting.
 
 typecheck: $(VENV)/.dev  ## Check types.
 	mkdir -p build/link && ln -sfn ../.. build/link/inception_rcnn
-	MYPYPATH=build/link $(BIN)/mypy -p inception_rcnn
+	MYPYPATH=build/link $(BIN)/mypy
 
 bench: $(VENV)/.dev  ## Measure speed: proposals, scoring, the whole, on the sample photographs.
 	$(BIN)/python benchmarks/pipeline.py

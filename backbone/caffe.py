@@ -120,7 +120,7 @@ def read_caffemodel(path: str | Path) -> dict[str, NDArray[np.float32]]:
                 if weight.ndim == 4 and weight.shape[:2] == (1, 1):
                     weight = weight[0, 0]
                 arrays[f"{name}.weight"], arrays[f"{name}.bias"] = weight, bias.reshape(-1)
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise ModelError(f"{path}: not a Caffe model ({error}); give BVLC's bvlc_googlenet.caffemodel") from None
     if not arrays:
         raise ModelError(f"{path}: a Caffe model without weights; give BVLC's bvlc_googlenet.caffemodel")

@@ -74,6 +74,11 @@ def choose_device(device: str = "auto") -> str:
     return "cpu"
 
 
+def _usable_cores() -> int:
+    # macOS has no affinity.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class RegionScorer:
     """Scores regions of pictures with a model.
 
@@ -97,7 +102,7 @@ class RegionScorer:
         self.device = choose_device(device)
         self._engine: _Engine
         if self.device == "cpu":
-            self._engine = _OnnxEngine(model, threads or len(os.sched_getaffinity(0)))
+            self._engine = _OnnxEngine(model, threads or _usable_cores())
         else:
             self._engine = _TorchEngine(model, self.device)
 
@@ -136,17 +141,20 @@ class _OnnxEngine:
         weights = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy(w.astype(np.float32)) for name, w in model.weights.items()
         }
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        # Spinning threads would take the cores from the threads that propose for the next picture.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_external_initializers(list(weights), list(weights.values()))
+
+        def session(graph: bytes) -> onnxruntime.InferenceSession:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.log_severity_level = 3
+            # Spinning threads would take the cores from the threads that propose for the next picture.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            # ONNX Runtime refuses weights that a graph does not name, and the two graphs share none.
+            own = {name: value for name, value in weights.items() if name.encode() in graph}
+            options.add_external_initializers(list(own), list(own.values()))
+            return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
         try:
-            self._trunk, self._head = (
-                onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-                for graph in (model.trunk_graph, model.head_graph)
-            )
+            self._trunk, self._head = session(model.trunk_graph), session(model.head_graph)
         except Exception as error:  # ONNX Runtime raises one class per kind of failure, none of them public.
             raise ModelError(f"the model's graph cannot be run: {str(error).splitlines()[0]}") from error
 
@@ -177,7 +185,7 @@ class _TorchEngine:
             network.load_state_dict({name: torch.from_numpy(w.astype(np.float32)) for name, w in model.weights.items()})
         except RuntimeError as error:
             raise ModelError(f"the model's weights do not fit the network: {str(error).splitlines()[0]}") from error
-        self.network = network.eval().to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)
+        self.network = network.eval().to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
     def _numpy(self, chunks: list[torch.Tensor]) -> NDArray[np.float32]:
         return np.asarray(self._torch.cat(chunks).float().cpu().numpy())

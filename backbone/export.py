@@ -19,20 +19,22 @@ from .regions import RegionNetwork
 __all__ = ["export_graphs", "to_model"]
 
 
-class _Trunk(nn.Module):
+class _Part(nn.Module):
+    """A part of a network that is exported by itself."""
+
+    network: RegionNetwork
+
     def __init__(self, network: RegionNetwork) -> None:
         super().__init__()
         self.network = network
 
+
+class _Trunk(_Part):
     def forward(self, picture: Tensor) -> Tensor:
         return self.network.trunk(picture)
 
 
-class _Head(nn.Module):
-    def __init__(self, network: RegionNetwork) -> None:
-        super().__init__()
-        self.network = network
-
+class _Head(_Part):
     def forward(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = self.network.head(features, boxes)
         return logits.softmax(1), deltas
@@ -69,11 +71,11 @@ def export_graphs(network: RegionNetwork) -> tuple[bytes, bytes]:
 
 
 def _structure(
-    module: nn.Module,
+    module: _Part,
     example: tuple[Tensor, ...],
     inputs: list[str],
     outputs: list[str],
-    dynamic: Mapping[str, Mapping[int, object]],
+    dynamic: dict[str, dict[int, object]],
 ) -> bytes:
     # The exporter reports each of its steps and reasons aloud about shapes; an error is raised all the same.
     disabled = logging.root.manager.disable
@@ -82,7 +84,12 @@ def _structure(
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                module.eval(), example, dynamo=True, input_names=inputs, output_names=outputs, dynamic_shapes=dynamic
+                module.eval(),
+                example,
+                dynamo=True,
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_shapes=dynamic,
             )
     finally:
         logging.disable(disabled)
@@ -116,7 +123,7 @@ def to_model(
     *,
     long_side: int,
     box_regression: bool = True,
-    trained: dict[str, object] | None = None,
+    trained: Mapping[str, object] | None = None,
 ) -> RegionModel:
     """Pack a trained network as a model that runs without torch.
 
@@ -139,4 +146,4 @@ def to_model(
     """
     trunk, head = export_graphs(network)
     weights = {name: p.detach().cpu().numpy().astype(np.float16) for name, p in network.named_parameters()}
-    return RegionModel(classes, long_side, box_regression, weights, trunk, head, "", trained or {})
+    return RegionModel(classes, long_side, box_regression, weights, trunk, head, "", dict(trained or {}))

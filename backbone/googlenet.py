@@ -46,7 +46,14 @@ class ConvReLU(nn.Module):
     """Convolution, batch norm if asked for, ReLU: (N, C, H, W) -> (N, C', H', W')."""
 
     def __init__(
-        self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0, batch_norm: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, size, stride, padding, bias=not batch_norm)
@@ -117,7 +124,12 @@ class Inception(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = F.max_pool2d(x, 3, stride=1, padding=1, ceil_mode=True)
-        branches = [self.one(x), self.three(self.three_reduce(x)), self.five(self.five_reduce(x)), self.pool(pooled)]
+        branches = [
+            self.one(x),
+            self.three(self.three_reduce(x)),
+            self.five(self.five_reduce(x)),
+            self.pool(pooled),
+        ]
         return torch.cat(branches, dim=1)
 
 
@@ -166,6 +178,16 @@ class GoogLeNet(nn.Module):
     >>> sum(p.numel() for p in GoogLeNet().parameters())
     6998552
     """
+
+    inception_3a: Inception
+    inception_3b: Inception
+    inception_4a: Inception
+    inception_4b: Inception
+    inception_4c: Inception
+    inception_4d: Inception
+    inception_4e: Inception
+    inception_5a: Inception
+    inception_5b: Inception
 
     def __init__(
         self, classes: int = 1000, *, batch_norm: bool = False, auxiliary: bool = False, naive: bool = False

@@ -120,9 +120,12 @@ def read_model(path: str | Path) -> RegionModel:
     try:
         graphs = [tensors.pop(name).tobytes() for name in GRAPHS]
         classes = tuple(str(name) for name in json.loads(metadata["classes"]))
+        long_side = int(metadata["long_side"])
+        if not classes or not 32 <= long_side <= 10_000:
+            raise ValueError(f"{len(classes)} classes, long side {long_side}")
         return RegionModel(
             classes=classes,
-            long_side=int(metadata["long_side"]),
+            long_side=long_side,
             box_regression=bool(json.loads(metadata["box_regression"])),
             weights=tensors,
             trunk_graph=graphs[0],
@@ -130,5 +133,5 @@ def read_model(path: str | Path) -> RegionModel:
             sha256=hashlib.sha256(data).hexdigest(),
             trained=json.loads(metadata["trained"]),
         )
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: a region model with a broken header ({error}); {advice}") from None

@@ -98,7 +98,6 @@ class RegionNetwork(nn.Module):
         self.classes = classes
         self.googlenet = GoogLeNet(classes=1)
         del self.googlenet.classifier
-        self.dropout = nn.Dropout(0.4)
         self.score = nn.Linear(1024 * 9, classes + 1)
         self.delta = nn.Linear(1024 * 9, classes * 4)
         generator = torch.Generator().manual_seed(seed)
@@ -114,7 +113,7 @@ class RegionNetwork(nn.Module):
     def score_regions(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and box deltas of aligned regions: (N, 832, 7, 7) -> (N, 1 + C), (N, C, 4)."""
         pooled = F.avg_pool2d(self.googlenet.top(regions), 3, 2)
-        pooled = self.dropout(pooled.permute(0, 2, 3, 1).flatten(1))
+        pooled = pooled.permute(0, 2, 3, 1).flatten(1)
         return self.score(pooled), self.delta(pooled).unflatten(1, (self.classes, 4))
 
     def head(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

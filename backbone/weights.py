@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -142,7 +143,7 @@ def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: No
                 f"{published.url}: the download's SHA-256 does not begin with {published.sha256}; it was thrown away"
             )
         part.replace(target)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise ModelError(
             f"{name}: cannot download {published.url} ({reason}); put the file {published.file} into {target.parent}"
@@ -176,32 +177,47 @@ def load_imagenet(
     Raises
     ------
     ModelError
-        If the file is missing or not one of these.
+        If the file is missing, not one of these, or not of the whole network.
     """
-    from .caffe import read_caffemodel
-    from .googlenet import state_from_caffe, state_from_torchvision
-
     path = Path(name_or_file)
     if not path.is_file():
         path = fetch(str(name_or_file), report)
     if path.stat().st_size > MAX_BYTES:
         raise ModelError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so not GoogLeNet's weights")
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return state_from_caffe(arrays), False
-        if path.suffix == ".safetensors":
-            from safetensors.numpy import load_file
-
-            return state_from_caffe(load_file(path)), False
-        if path.suffix == ".caffemodel":
-            return state_from_caffe(read_caffemodel(path)), False
-        if path.suffix == ".pth":
-            import torch
-
-            return state_from_torchvision(torch.load(path, map_location="cpu", weights_only=True)), True
+        return _read_imagenet(path)
     except ModelError:
         raise
     except Exception as error:  # Each reader has its own ways to fail on a damaged file; all mean the same here.
-        raise ModelError(f"{path}: cannot be read as GoogLeNet weights ({str(error).splitlines()[0]})") from error
-    raise ModelError(f"{path}: unknown kind of file; give .npz, .safetensors, .caffemodel or .pth")
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path}: cannot be read as GoogLeNet weights ({reason})") from error
+
+
+def _read_imagenet(path: Path) -> tuple[dict[str, Tensor], bool]:
+    import torch
+
+    from .caffe import read_caffemodel
+    from .googlenet import GoogLeNet, state_from_caffe, state_from_torchvision
+
+    batch_norm = path.suffix == ".pth"
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            state = state_from_caffe(arrays)
+    elif path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        state = state_from_caffe(load_file(path))
+    elif path.suffix == ".caffemodel":
+        state = state_from_caffe(read_caffemodel(path))
+    elif batch_norm:
+        state = state_from_torchvision(torch.load(path, map_location="cpu", weights_only=True))
+    else:
+        raise ModelError(f"{path}: unknown kind of file; give .npz, .safetensors, .caffemodel or .pth")
+    with torch.device("meta"):
+        expected = GoogLeNet(batch_norm=batch_norm).state_dict()
+    for name, value in expected.items():
+        if name in state and state[name].shape != value.shape:
+            raise ValueError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(value.shape)}")
+        if name not in state and not name.endswith("num_batches_tracked"):
+            raise ValueError(f"{name} is missing")
+    return state, batch_norm

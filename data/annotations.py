@@ -116,14 +116,10 @@ def _read_split(path: Path) -> Iterable[str]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))[:20])
-        hint = (
-            f"splits there: {there}" if there else "is this the root of a VOC set, such as VOCdevkit/VOC2007?"
-        )
+        hint = f"splits there: {there}" if there else "is this the root of a VOC set, such as VOCdevkit/VOC2007?"
         raise AnnotationError(f"{path}: cannot be read ({error.strerror}); {hint}") from error
     except UnicodeDecodeError as error:
-        raise AnnotationError(
-            f"{path}: is not a text file in UTF-8; one image id a line is expected"
-        ) from error
+        raise AnnotationError(f"{path}: is not a text file in UTF-8; one image id a line is expected") from error
     # The lists of one class (cat_train.txt) have a second column, which says whether the class is there.
     return dict.fromkeys(line.split()[0] for line in lines if line.strip())
 
@@ -138,9 +134,7 @@ def _read_voc_picture(root: Path, image_id: str, index: Mapping[str, int]) -> Pi
         raise AnnotationError(f"{path}: cannot be read ({error.strerror}); its split lists it") from error
     # A zero byte is UTF-16 or UTF-32, in which the declaration would not be seen.
     if b"<!DOCTYPE" in data or b"\0" in data:
-        raise AnnotationError(
-            f"{path}: has a document type declaration or is not UTF-8; plain XML is expected"
-        )
+        raise AnnotationError(f"{path}: has a document type declaration or is not UTF-8; plain XML is expected")
     try:
         document = ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -158,9 +152,7 @@ def _read_voc_picture(root: Path, image_id: str, index: Mapping[str, int]) -> Pi
             continue
         x1, y1, x2, y2 = (_number(item, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
         if x2 < x1 or y2 < y1:
-            raise AnnotationError(
-                f"{path}: the box of a {name} ends before it begins: {x1:g} {y1:g} {x2:g} {y2:g}"
-            )
+            raise AnnotationError(f"{path}: the box of a {name} ends before it begins: {x1:g} {y1:g} {x2:g} {y2:g}")
         boxes.append((x1 - 1, y1 - 1, x2, y2))
         labels.append(index[name])
         # Third-party tools leave the flag out.
@@ -255,9 +247,7 @@ def read_coco(
         for name in [_field(record, "name", "categories", annotation_file)]
     }
     if max(label_of.values(), default=-1) < 0:
-        raise AnnotationError(
-            f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}"
-        )
+        raise AnnotationError(f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}")
     position = {_field(record, "id", "images", annotation_file): i for i, record in enumerate(images)}
 
     owner, labels, boxes, crowd = [], [], [], []
@@ -306,9 +296,7 @@ def _coco_picture(
     except (KeyError, TypeError, ValueError) as error:
         raise AnnotationError(f"{source}: bad image {str(record)[:200]}: {error!r}") from error
     if not name or width <= 0 or height <= 0:
-        raise AnnotationError(
-            f"{source}: bad image {str(record)[:200]}: no name, or a size that is not above 0"
-        )
+        raise AnnotationError(f"{source}: bad image {str(record)[:200]}: no name, or a size that is not above 0")
     clipped = clip_boxes(boxes, width, height)
     whole = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
 

@@ -126,9 +126,7 @@ def write_detections(
     atomic_write(path, _document(entries, tuple(classes)))
 
 
-def _document(
-    entries: Iterable[tuple[str, int, int, Detections]], classes: tuple[str, ...]
-) -> Iterator[bytes]:
+def _document(entries: Iterable[tuple[str, int, int, Detections]], classes: tuple[str, ...]) -> Iterator[bytes]:
     categories = [{"id": i, "name": name} for i, name in enumerate(classes, start=1)]
     yield b'{"categories": ' + json.dumps(categories).encode() + b',\n"annotations": ['
     # Annotations first: they are many and can go straight to the file, the few lines on images wait.
@@ -136,9 +134,7 @@ def _document(
     count = 0
     for name, width, height, found in entries:
         images.append(
-            json.dumps(
-                {"id": len(images) + 1, "file_name": str(name), "width": int(width), "height": int(height)}
-            )
+            json.dumps({"id": len(images) + 1, "file_name": str(name), "width": int(width), "height": int(height)})
         )
         lines = []
         for category, score, (x, y, w, h) in _rows(found, classes, name):
@@ -160,9 +156,7 @@ def _rows(found: Detections, classes: tuple[str, ...], name: str) -> Iterator[tu
     try:
         categories = [classes.index(found.classes[label]) + 1 for label in found.labels]
     except (ValueError, IndexError) as error:
-        raise DetectionError(
-            f"{name}: a detection's class is not among the classes to write: {error}"
-        ) from error
+        raise DetectionError(f"{name}: a detection's class is not among the classes to write: {error}") from error
     corners = found.boxes.astype(np.float64)
     sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     return zip(categories, found.scores.tolist(), sides.tolist(), strict=True)
@@ -215,9 +209,7 @@ def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem"
         rows: dict[Any, list[tuple[float, float, float, float, float, int]]] = {name: [] for name in names}
         for record in document["annotations"]:
             x, y, w, h = record["bbox"]
-            rows[record["image_id"]].append(
-                (x, y, x + w, y + h, record["score"], label_of[record["category_id"]])
-            )
+            rows[record["image_id"]].append((x, y, x + w, y + h, record["score"], label_of[record["category_id"]]))
         result = {name: _from_rows(rows[image_id], classes) for image_id, name in names.items()}
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{error} is missing or not defined" if isinstance(error, KeyError) else str(error)
@@ -225,9 +217,7 @@ def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem"
         raise DetectionError(f"{path}: is not a COCO document with scores: {reason}{where}") from error
     if len(result) < len(document["images"]):
         (twice, _), *_ = Counter(names.values()).most_common(1)
-        raise DetectionError(
-            f"{path}: two images are called {twice!r} or share an id; read it with key='file_name'"
-        )
+        raise DetectionError(f"{path}: two images are called {twice!r} or share an id; read it with key='file_name'")
     return result
 
 
@@ -272,9 +262,7 @@ def read_voc_results(
     files = {label: folder / f"{prefix}{name}.txt" for label, name in enumerate(classes)}
     files = {label: path for label, path in files.items() if path.is_file()}
     if not files:
-        raise DetectionError(
-            f"{folder}: has no file {prefix}<class>.txt for any of the classes; check the folder"
-        )
+        raise DetectionError(f"{folder}: has no file {prefix}<class>.txt for any of the classes; check the folder")
     for label, path in files.items():
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -331,9 +319,7 @@ def write_voc_results(
     os.makedirs(folder, exist_ok=True)
     names = {found.classes for found in detections.values()}
     if len(names) > 1:
-        raise DetectionError(
-            f"the pictures' detections have {len(names)} different lists of classes, not one"
-        )
+        raise DetectionError(f"the pictures' detections have {len(names)} different lists of classes, not one")
     classes = names.pop() if names else ()
     lines: list[list[str]] = [[] for _ in classes]
     for image_id, found in detections.items():
@@ -344,15 +330,11 @@ def write_voc_results(
         atomic_write(Path(folder, f"{prefix}{name}.txt"), "".join(text))
 
 
-def _from_rows(
-    rows: Sequence[tuple[float, float, float, float, float, int]], classes: tuple[str, ...]
-) -> Detections:
+def _from_rows(rows: Sequence[tuple[float, float, float, float, float, int]], classes: tuple[str, ...]) -> Detections:
     """Turn rows of ``x1 y1 x2 y2 score label`` into arrays."""
     table = np.array(rows, np.float64).reshape(-1, 6)
     if not np.isfinite(table).all():
-        raise ValueError(
-            f"not a finite number in {rows[int(np.flatnonzero(~np.isfinite(table).all(1))[0])][:5]}"
-        )
+        raise ValueError(f"not a finite number in {rows[int(np.flatnonzero(~np.isfinite(table).all(1))[0])][:5]}")
     return Detections(
         boxes=table[:, :4].astype(np.float32),
         scores=table[:, 4].astype(np.float32),

@@ -74,9 +74,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
         with open(path, "rb") as file:
             return _decode(file, path, max_pixels)
     except OSError as error:
-        raise ImageError(
-            f"{path}: cannot be read ({error.strerror}); check its name and permissions"
-        ) from error
+        raise ImageError(f"{path}: cannot be read ({error.strerror}); check its name and permissions") from error
 
 
 def _decode(file: BinaryIO, path: Path, max_pixels: int) -> NDArray[np.uint8]:
@@ -235,9 +233,7 @@ def _expand_list(name: str) -> Iterator[str]:
 
 def _walk(folder: str) -> list[str]:
     def refuse(error: OSError) -> None:
-        raise ImageError(
-            f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions"
-        )
+        raise ImageError(f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions")
 
     found: list[str] = []
     visited: set[tuple[int, int]] = set()

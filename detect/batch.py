@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,9 +88,17 @@ def relative_names(paths: Sequence[Path]) -> list[str]:
     """
     if not paths:
         return []
-    absolute = [path.absolute() for path in paths]
+    # Not Path.absolute(), which keeps "..": a name must not lead out of the folder that it is put into.
+    absolute = [Path(os.path.abspath(path)) for path in paths]
     common = os.path.commonpath([path.parent for path in absolute])
     return [path.relative_to(common).as_posix() for path in absolute]
+
+
+def _version() -> str:
+    try:
+        return version("inception-rcnn")
+    except PackageNotFoundError:  # Run from the source folder.
+        return "not installed"
 
 
 def _propose(detector: Detector, path: Path) -> _Proposed:
@@ -132,10 +140,10 @@ def _read_journal(path: Path, settings: str) -> dict[str, dict]:
     return done
 
 
-def _settings_hash(detector: Detector, draw_score: float) -> str:
+def _settings_hash(detector: Detector, draw_score: float, folder: str) -> str:
     state = [
         [scorer.model.sha256 for scorer in detector.scorers], detector.scorers[0].device, detector.min_score,
-        repr(vars(detector.search)), draw_score, version("inception-rcnn"),
+        repr(vars(detector.search)), draw_score, _version(), folder,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
@@ -183,7 +191,9 @@ def detect_batch(
     summary = RunSummary()
     names = relative_names(paths)
     journal_path = output / JOURNAL
-    key = _settings_hash(detector, draw_score)
+    # Other pictures may have the same names below another folder: the journal is about one folder's.
+    folder = os.path.abspath(paths[0])[: -len(names[0])] if names else ""
+    key = _settings_hash(detector, draw_score, folder)
     known = set(names)
     rows = {name: row for name, row in _read_journal(journal_path, key).items() if name in known}
     summary.resumed = len(rows)
@@ -194,10 +204,11 @@ def detect_batch(
     todo = [(name, path) for name, path in zip(names, paths, strict=True) if name not in rows]
     done = len(rows)
     progress(done)
+    # The journal is closed last: on the way out, the drawer still notes what was scored.
     with (
+        journal_path.open("a", encoding="utf-8") as journal,
         ThreadPoolExecutor(max(1, workers), thread_name_prefix="propose") as pool,
         ThreadPoolExecutor(1, thread_name_prefix="draw") as drawer,
-        journal_path.open("a", encoding="utf-8") as journal,
     ):
         drawing: deque[Future[float]] = deque()
         for name, path, future in _ahead(pool, lambda path: _propose(detector, path), todo, 2 * max(1, workers)):
@@ -226,7 +237,7 @@ def detect_batch(
             summary.seconds["draw"] = summary.seconds.get("draw", 0.0) + drawn.result()
     order = [rows[name] for name in names if name in rows]
     write_detections(output / "detections.json", (_entry(row, detector.classes) for row in order), detector.classes)
-    atomic_write(output / "errors.jsonl", "".join(json.dumps(error, ensure_ascii=False) + "\n" for error in errors))
+    atomic_write(output / "errors.jsonl", "".join(json.dumps(error) + "\n" for error in errors))
     for row in order:
         for label, score in zip(row["labels"], row["scores"], strict=True):
             if score >= draw_score:
@@ -235,7 +246,7 @@ def detect_batch(
     summary.pictures, summary.failed = len(order), len(errors)
     summary.seconds["total"] = time.perf_counter() - began
     record = {
-        "version": version("inception-rcnn"),
+        "version": _version(),
         "settings": settings or {},
         "models": [
             {"sha256": scorer.model.sha256, "device": scorer.device, "classes": len(scorer.model.classes)}
@@ -247,7 +258,7 @@ def detect_batch(
         "objects": dict(sorted(summary.objects.items())),
         "seconds": {stage: round(seconds, 3) for stage, seconds in summary.seconds.items()},
     }
-    atomic_write(output / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(output / "run.json", json.dumps(record, indent=2) + "\n")
     journal_path.unlink()
     return summary
 
@@ -258,7 +269,8 @@ def _draw(
     """Save the drawn picture, then note the result in the journal: a noted picture has its drawing."""
     start = time.perf_counter()
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
+    # One thread draws, so one name will do; a suffix could make the picture's own name too long.
+    part = target.with_name(".part")
     draw_detections(image, found, draw_score).save(part, format="JPEG", quality=90)
     part.replace(target)
     journal.write(json.dumps(row) + "\n")  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -49,6 +50,10 @@ app.add_typer(train, name="train")
 console = Console(stderr=True, highlight=False)
 
 
+class CommandError(ValueError):
+    """A command cannot be carried out as given; the text says why and what to do."""
+
+
 class _Speed(ProgressColumn):
     """Items a second since the bar began."""
 
@@ -63,7 +68,8 @@ def _progress(what: str) -> Progress:
 
 
 Images = Annotated[
-    list[str], typer.Argument(metavar="IMAGES...", help="Files, folders (searched recursively), globs, @list.txt.")
+    list[str],
+    typer.Argument(metavar="IMAGES...", help="Files, folders (searched recursively), globs, @list.txt."),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers there.")]
 
@@ -83,10 +89,15 @@ def detect(
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that read pictures and propose.")] = 1,
 ) -> None:
     """Find objects in pictures; write detections.json, drawn pictures, errors.jsonl and run.json."""
-    from .batch import detect_batch
-    from .detector import Detector
+    try:
+        from .batch import detect_batch
+        from .detector import Detector
+    except ImportError as error:
+        raise CommandError(f"detection needs {error.name}; install inception-rcnn[detect]") from None
 
-    paths = find_images(images)
+    # An earlier run's drawn pictures, where the results lie inside the folder of pictures, are no input.
+    results = output.absolute() / "pictures"
+    paths = [path for path in find_images(images) if not path.absolute().is_relative_to(results)]
     if not paths:
         raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
     names = model or ["voc"]
@@ -95,17 +106,21 @@ def detect(
         "images": images, "model": names, "proposals": proposals, "device": device, "min_score": min_score,
         "draw_score": draw_score, "workers": workers,
     }  # fmt: skip
-    with _progress("detect") as bar:
-        task = bar.add_task("detect", total=len(paths))
-        summary = detect_batch(
-            paths,
-            output,
-            detector,
-            workers=workers,
-            draw_score=draw_score,
-            settings=settings,
-            progress=lambda done: bar.update(task, completed=done),
-        )
+    try:
+        with _progress("detect") as bar:
+            task = bar.add_task("detect", total=len(paths))
+            summary = detect_batch(
+                paths,
+                output,
+                detector,
+                workers=workers,
+                draw_score=draw_score,
+                settings=settings,
+                progress=lambda done: bar.update(task, completed=done),
+            )
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        raise typer.Exit(130) from None
     resumed = f" ({summary.resumed} of them by an earlier, interrupted run)" if summary.resumed else ""
     console.print(f"{summary.pictures} pictures{resumed} in {summary.seconds['total']:.1f} s -> {output}")
     if summary.objects:
@@ -121,7 +136,8 @@ def detect(
 def voc(
     devkit: Annotated[Path, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")],
     detections: Annotated[
-        Path, typer.Option(metavar="FILE|DIR", help="detections.json, or a folder of comp4_det_<split>_<class>.txt.")
+        Path,
+        typer.Option(metavar="FILE|DIR", help="detections.json, or a folder of comp4_det_<split>_<class>.txt."),
     ],
     split: Annotated[str, typer.Option(metavar="NAME", help="Image set.")] = "test",
     metric: Annotated[str, typer.Option(metavar="voc07|voc12", help="11-point or area.")] = "voc07",
@@ -168,23 +184,22 @@ def train_detector_command(
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the cache.")] = False,
 ) -> None:
     """Fine-tune a detector on labelled pictures, on VOC's 20 classes."""
-    from ..backbone.model_file import write_model
-    from ..backbone.weights import load_imagenet
-    from .training_data import ProposalCache, read_labelled_folder, split_validation
-
     try:
         from ..backbone.engine import choose_device
         from ..backbone.export import to_model
+        from ..backbone.model_file import write_model
         from ..backbone.regions import RegionNetwork
+        from ..backbone.weights import load_imagenet
         from .training import train_detector
+        from .training_data import ProposalCache, read_labelled_folder, split_validation
     except ImportError as error:
-        raise typer.BadParameter(f"training needs {error.name}; install inception-rcnn[train]") from None
+        raise CommandError(f"training needs {error.name}; install inception-rcnn[train]") from None
 
     if not output.parent.is_dir():
         raise OSError(2, "no such folder", str(output.parent))
     state, batch_norm = load_imagenet(weights)
     if batch_norm:
-        raise typer.BadParameter(f"{weights}: the detector is built on the published form; give BVLC's weights")
+        raise CommandError(f"{weights}: the detector is built on the published form; give BVLC's weights")
     pictures = [picture for folder in data for picture in read_labelled_folder(folder, VOC_CLASSES)]
     training, validation = split_validation(pictures)
     console.print(f"{len(training)} pictures to train on, {len(validation)} set aside")
@@ -205,22 +220,28 @@ def train_detector_command(
             f"foreground right {row['accuracy']:.2f}  {row['seconds_left'] / 60:.0f} min left"
         )
 
-    finished = train_detector(
-        network,
-        training,
-        proposals,
-        epochs=epochs,
-        batch=batch,
-        regions_per_picture=regions,
-        learning_rate=learning_rate,
-        box_regression=box_regression,
-        seed=seed,
-        device=choose_device(device),
-        checkpoint=cache / f"{output.stem}.checkpoint.safetensors",
-        resume=resume,
-        time_limit=None if time_limit is None else time_limit * 60,
-        report=report,
-    )
+    try:
+        finished = train_detector(
+            network,
+            training,
+            proposals,
+            epochs=epochs,
+            batch=batch,
+            regions_per_picture=regions,
+            learning_rate=learning_rate,
+            box_regression=box_regression,
+            seed=seed,
+            device=choose_device(device),
+            checkpoint=cache / f"{output.stem}.checkpoint.safetensors",
+            resume=resume,
+            time_limit=None if time_limit is None else time_limit * 60,
+            report=report,
+        )
+    except FloatingPointError as error:
+        raise CommandError(str(error)) from None
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command with --resume goes on from its last checkpoint")
+        raise typer.Exit(130) from None
     if not finished:
         console.print("time is up; the same command with --resume goes on")
         return
@@ -234,11 +255,14 @@ def train_detector_command(
 
 
 # What a user can get wrong; anything else is a bug and shows its traceback.
-def _user_errors() -> tuple[type[Exception], ...]:
-    from ..backbone.engine import DeviceError
-    from ..backbone.model_file import ModelError
+def _user_errors() -> list[type[Exception]]:
+    errors = [ImageError, AnnotationError, DetectionError, EvaluationError, CommandError, OSError]
+    with contextlib.suppress(ImportError):  # Without the packages that detection needs nobody raised these.
+        from ..backbone.engine import DeviceError
+        from ..backbone.model_file import ModelError
 
-    return (ImageError, AnnotationError, DetectionError, EvaluationError, DeviceError, ModelError, OSError)
+        errors += [DeviceError, ModelError]
+    return errors
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -246,14 +270,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(arguments, standalone_mode=True)
     except Exception as error:
-        if not isinstance(error, _user_errors()):
+        if not isinstance(error, tuple(_user_errors())):
             raise
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         console.print(f"inception-rcnn: {text}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from here")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

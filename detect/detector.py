@@ -185,13 +185,11 @@ class Detector:
         Detections
         """
         outputs = [scorer(image, proposals) for scorer in self.scorers]
-        probabilities = np.mean([probability for probability, _ in outputs], axis=0, dtype=np.float32)
+        probabilities = np.asarray(np.mean([probability for probability, _ in outputs], axis=0), np.float32)
         regressing = [d for (_, d), scorer in zip(outputs, self.scorers, strict=True) if scorer.model.box_regression]
-        deltas = np.mean(regressing, axis=0, dtype=np.float32) if regressing else None
+        deltas = np.asarray(np.mean(regressing, axis=0), np.float32) if regressing else None
         height, width = image.shape[:2]
-        return suppress(
-            proposals, probabilities, deltas, width, height, self.classes, min_score=self.min_score
-        )
+        return suppress(proposals, probabilities, deltas, width, height, self.classes, min_score=self.min_score)
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Find the objects in a picture: image (H, W, 3) uint8 RGB -> Detections, best first."""

@@ -31,11 +31,11 @@ def class_colour(label: int) -> tuple[int, int, int]:
     Examples
     --------
     >>> class_colour(0)
-    (204, 20, 66)
+    (204, 20, 67)
     """
     hue = (0.958 + label * GOLDEN_RATIO) % 1.0
-    # Yellow to green look lighter than the rest at the same value.
-    value = 0.60 if 0.1 < hue < 0.5 else 0.80
+    # Yellow to cyan look lighter than the rest at the same value.
+    value = 0.60 if 0.1 < hue < 0.54 else 0.80
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.9, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 

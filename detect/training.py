@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbone.preprocessing import encode_boxes, prepare_picture
@@ -207,7 +209,7 @@ def detection_loss(
     positive = labels.nonzero()[:, 0]
     predicted = deltas[positive, labels[positive] - 1]
     regression = F.smooth_l1_loss(predicted, targets[positive], reduction="sum") / max(1, len(labels))
-    return -picked.mean(), regression
+    return -picked.sum() / max(1, len(labels)), regression
 
 
 class _Example(NamedTuple):
@@ -269,7 +271,11 @@ def _steps(weights: NDArray[np.float64], seed: int, batch: int, epochs: float) -
 
 
 def _save_checkpoint(
-    path: Path, network: RegionNetwork, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, object]
+    path: Path,
+    network: RegionNetwork,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    settings: Mapping[str, object],
 ) -> None:
     tensors = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
     for name, parameter in network.named_parameters():
@@ -374,19 +380,19 @@ def train_detector(
         "pictures": len(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
         "learning_rate": learning_rate, "box_regression": box_regression, "sides": list(long_sides), "seed": seed,
     }  # fmt: skip
-    network.to(device=device, memory_format=torch.channels_last).train()
+    network.to(device).to(memory_format=torch.channels_last).train()
     googlenet = network.googlenet
     for layer in (googlenet.conv1, googlenet.conv2_reduce, googlenet.conv2):
         layer.requires_grad_(False)
     new = [*network.score.parameters(), *network.delta.parameters()]
     old = [p for p in googlenet.parameters() if p.requires_grad]
+    parameters = [*old, *new]
     groups: list[dict[str, object]] = [{"params": old, "factor": 1.0}, {"params": new, "factor": 2.0}]
     optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, weight_decay=5e-4)
     start = 0
     if resume and checkpoint is not None and checkpoint.exists():
         start = _load_checkpoint(checkpoint, network, optimizer, settings)
     began = time.monotonic()
-    half = device != "cpu" or bool(torch.cpu._is_amx_tile_supported())
 
     def examples(step: int) -> list[_Example]:
         return [
@@ -402,59 +408,109 @@ def train_detector(
         ]
 
     totals = np.zeros(4)
-    for step, loaded in _prefetch(examples, range(start, len(steps))):
-        torch.manual_seed(hash((seed, step)))
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
-            regions = torch.cat([_regions_of(network, example, device) for example in loaded])
-            logits, deltas = network.score_regions(regions)
-        labels = torch.from_numpy(np.concatenate([e.regions.labels for e in loaded])).to(device)
-        targets = torch.from_numpy(np.concatenate([e.regions.targets for e in loaded])).to(device)
-        allowed = np.concatenate([np.repeat(e.allowed[None], len(e.regions.labels), 0) for e in loaded])
-        classification, regression = detection_loss(
-            logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device)
-        )
-        loss = classification + regression if box_regression else classification
-        if not math.isfinite(loss.item()):
-            names = ", ".join(pictures[i].path.name for i in steps[step])
-            raise FloatingPointError(f"the loss is {loss.item()} at step {step} ({names}); lower the learning rate")
-        rate = _learning_rate(step, len(steps), learning_rate)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([*old, *new], 10.0)
-        optimizer.step()
-        hit = (logits.argmax(1) == labels)[labels > 0].float().sum().item()
-        totals += [classification.item(), regression.item(), hit, (labels > 0).sum().item()]
-        done = step + 1
-        if done % 50 == 0 or done == len(steps):
-            window = (done - start) if done - start < 50 else 50
-            spent = time.monotonic() - began
-            report(
-                {
-                    "step": done, "steps": len(steps), "epoch": epochs * done / len(steps),
-                    "classification": totals[0] / window, "regression": totals[1] / window,
-                    "accuracy": totals[2] / max(1, totals[3]), "learning_rate": rate,
-                    "seconds_left": spent / (done - start) * (len(steps) - done),
-                }  # fmt: skip
-            )
-            totals[:] = 0
-        late = time_limit is not None and time.monotonic() - began > time_limit
-        if checkpoint is not None and (done % 200 == 0 or done == len(steps) or late):
-            _save_checkpoint(checkpoint, network, optimizer, done, settings)
-        if late and done < len(steps):
-            return False
+    # On a CPU one thread per picture, each with its own backward pass: threads inside an operation wait for each
+    # other a thousand times a step. Gradients are added in a fixed order, so that the sum is the same every time.
+    workers = min(batch, len(os.sched_getaffinity(0))) if device == "cpu" else 1
+    half = device != "cpu" or bool(torch.cpu._is_amx_tile_supported())
+
+    def part_gradients(part: list[_Example], regions: int) -> tuple[tuple[Tensor, ...], NDArray[np.float64]]:
+        return _gradients(network, parameters, part, regions, device, half=half, box_regression=box_regression)
+
+    threads = torch.get_num_threads() if device != "cpu" else 1
+    with (
+        _torch_threads(threads),
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
+    ):
+        for step, loaded in _prefetch(examples, range(start, len(steps))):
+            regions = sum(len(example.regions.labels) for example in loaded)
+            parts = [loaded[i::workers] for i in range(workers)]
+            results = list(pool.map(part_gradients, parts, [regions] * workers))
+            figures = np.sum([figures for _, figures in results], axis=0)
+            if not np.isfinite(figures).all():
+                names = ", ".join(pictures[i].path.name for i in steps[step])
+                raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
+            rate = _learning_rate(step, len(steps), learning_rate)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            for parameter, *gradients in zip(parameters, *(gradients for gradients, _ in results), strict=True):
+                parameter.grad = gradients[0]
+                for gradient in gradients[1:]:
+                    parameter.grad += gradient
+            torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+            optimizer.step()
+            totals += figures
+            done = step + 1
+            if done % 50 == 0 or done == len(steps):
+                window = (done - start) if done - start < 50 else 50
+                spent = time.monotonic() - began
+                report(
+                    {
+                        "step": done,
+                        "steps": len(steps),
+                        "epoch": epochs * done / len(steps),
+                        "classification": totals[0] / window,
+                        "regression": totals[1] / window,
+                        "accuracy": totals[2] / max(1, totals[3]),
+                        "learning_rate": rate,
+                        "seconds_left": spent / (done - start) * (len(steps) - done),
+                    }  # fmt: skip
+                )
+                totals[:] = 0
+            late = time_limit is not None and time.monotonic() - began > time_limit
+            if checkpoint is not None and (done % 200 == 0 or done == len(steps) or late):
+                _save_checkpoint(checkpoint, network, optimizer, done, settings)
+            if late and done < len(steps):
+                return False
     return True
 
 
-def _regions_of(network: RegionNetwork, example: _Example, device: str) -> Tensor:
-    """Aligned region features of one picture, (R, 832, 7, 7)."""
-    array = torch.from_numpy(example.array).to(device).contiguous(memory_format=torch.channels_last)
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    """Run with `number` threads inside an operation."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _gradients(
+    network: RegionNetwork,
+    parameters: Sequence[nn.Parameter],
+    examples: Sequence[_Example],
+    regions: int,
+    device: str,
+    *,
+    half: bool,
+    box_regression: bool,
+) -> tuple[tuple[Tensor, ...], NDArray[np.float64]]:
+    """Gradients of some pictures' share of a step's loss, and its parts.
+
+    `regions` is the number of regions in the whole step. The second result is the classification loss, the regression
+    loss, the foreground regions that are classified right, and their number.
+    """
     googlenet = network.googlenet
-    with torch.no_grad():
-        stem = googlenet.stem(array)
-    features = googlenet.inception_4e(googlenet.modules_4b_to_4d(googlenet.modules_3a_to_4a(stem)))
-    return roi_align(features, torch.from_numpy(example.regions.boxes).to(device))
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+        aligned = []
+        for example in examples:
+            array = torch.from_numpy(example.array).to(device).contiguous(memory_format=torch.channels_last)
+            with torch.no_grad():
+                stem = googlenet.stem(array)
+            features = googlenet.inception_4e(googlenet.modules_4b_to_4d(googlenet.modules_3a_to_4a(stem)))
+            aligned.append(roi_align(features, torch.from_numpy(example.regions.boxes).to(device)))
+        logits, deltas = network.score_regions(torch.cat(aligned))
+    labels = torch.from_numpy(np.concatenate([e.regions.labels for e in examples])).to(device)
+    targets = torch.from_numpy(np.concatenate([e.regions.targets for e in examples])).to(device)
+    allowed = np.concatenate([np.repeat(e.allowed[None], len(e.regions.labels), 0) for e in examples])
+    share = len(labels) / regions
+    classification, regression = detection_loss(
+        logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device)
+    )
+    loss = (classification + regression if box_regression else classification) * share
+    right = (logits.argmax(1) == labels)[labels > 0].sum().item()
+    figures = [classification.item() * share, regression.item() * share, right, (labels > 0).sum().item()]
+    return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), np.array(figures)
 
 
 def _prefetch(

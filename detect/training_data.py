@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..data import COCO_TO_VOC, AnnotationError, Picture, atomic_write, read_coco, read_image, read_voc
 from ..proposals import SelectiveSearch
+from ..proposals.selective_search import Mode
 
 __all__ = ["ProposalCache", "read_labelled_folder", "split_validation"]
 
@@ -86,7 +87,7 @@ class ProposalCache:
         Of `SelectiveSearch`.
     """
 
-    def __init__(self, folder: Path, mode: str = "fast", superpixel_scale: float = 1.0) -> None:
+    def __init__(self, folder: Path, mode: Mode = "fast", superpixel_scale: float = 1.0) -> None:
         self.folder = folder
         self.search = SelectiveSearch(mode=mode, superpixel_scale=superpixel_scale)
         self.settings = json.dumps([mode, superpixel_scale])

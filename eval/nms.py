@@ -49,9 +49,7 @@ def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> NDArray[np.int
     score_array = _finite(scores, "scores")
     box_array = _finite(boxes, "boxes").reshape(-1, 4)
     if score_array.ndim != 1 or len(box_array) != len(score_array):
-        raise ValueError(
-            f"boxes {np.shape(boxes)} and scores {score_array.shape} do not fit: (N, 4) and (N,)"
-        )
+        raise ValueError(f"boxes {np.shape(boxes)} and scores {score_array.shape} do not fit: (N, 4) and (N,)")
     return _greedy(box_array, np.argsort(-score_array, kind="stable"), float(threshold))
 
 

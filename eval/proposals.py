@@ -83,9 +83,7 @@ def evaluate_proposals(
         counted = ~(picture.difficult | picture.crowd)
         overlaps = box_iou(picture.boxes[counted], boxes)
         labels.append(picture.labels[counted])
-        best.append(
-            np.stack([overlaps[:, :n].max(axis=1, initial=0) for n in (*limits, overlaps.shape[1])], axis=1)
-        )
+        best.append(np.stack([overlaps[:, :n].max(axis=1, initial=0) for n in (*limits, overlaps.shape[1])], axis=1))
         count += overlaps.shape[1]
     label = np.concatenate(labels)
     *at_limits, everything = np.concatenate(best).T

@@ -24,9 +24,7 @@ class EvaluationError(ValueError):
     """Detections and annotations do not belong together; the text is one line that says how."""
 
 
-def average_precision(
-    recall: ArrayLike, precision: ArrayLike, metric: Literal["voc07", "voc12"] = "voc07"
-) -> float:
+def average_precision(recall: ArrayLike, precision: ArrayLike, metric: Literal["voc07", "voc12"] = "voc07") -> float:
     """Summarise a precision-recall curve as one number.
 
     Parameters

@@ -83,9 +83,7 @@ def texture_codes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     smooth = smooth.astype(np.float32)
     dx = cv2.sepFilter2D(image, cv2.CV_32F, derive, smooth, borderType=cv2.BORDER_REPLICATE)
     dy = cv2.sepFilter2D(image, cv2.CV_32F, smooth, derive, borderType=cv2.BORDER_REPLICATE)
-    codes = _steer(
-        dx.reshape(-1, channels), dy.reshape(-1, channels), np.float32(TEXTURE_BINS / TEXTURE_RANGE)
-    )
+    codes = _steer(dx.reshape(-1, channels), dy.reshape(-1, channels), np.float32(TEXTURE_BINS / TEXTURE_RANGE))
     return codes.reshape(height, width, 4 * channels)
 
 

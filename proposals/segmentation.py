@@ -76,9 +76,7 @@ def pixel_graph(image: NDArray[np.uint8], sigma: float = 0.8) -> PixelGraph:
     """
     smooth = image.astype(np.float32)
     if sigma > 0:
-        smooth = np.asarray(
-            cv2.GaussianBlur(smooth, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32
-        )
+        smooth = np.asarray(cv2.GaussianBlur(smooth, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
     height, width = image.shape[:2]
     planes = np.stack(cv2.split(smooth))  # planes, because the inner loops then vectorise
     edges, starts = _sorted_edges(_edge_levels(planes))

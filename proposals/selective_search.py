@@ -130,13 +130,15 @@ def selective_search(
     ValueError
         If the picture is not uint8, is empty or has not 1, 3 or 4 channels, or a setting is out of range.
 
-    Notes ----- The rank of a box is its position in its hierarchy, 1 for the whole picture and growing
-    towards the initial regions, times a random number in [0, 1). So large regions come first, but no
-    hierarchy hides another.
+    Notes
+    -----
+    The rank of a box is its position in its hierarchy, 1 for the whole picture and growing towards the initial
+    regions, times a random number in [0, 1). So large regions come first, but no hierarchy hides another.
 
-    References ---------- J. R. R. Uijlings, K. E. A. van de Sande, T. Gevers, A. W. M. Smeulders. Selective
-    Search for Object Recognition. IJCV 104(2), 2013; section 3, ranking in section 3.3. Settings: R. Girshick
-    et al., CVPR 2014, section 2.1.
+    References
+    ----------
+    J. R. R. Uijlings, K. E. A. van de Sande, T. Gevers, A. W. M. Smeulders. Selective Search for Object Recognition.
+    IJCV 104(2), 2013; section 3, ranking in section 3.3. Settings: R. Girshick et al., CVPR 2014, section 2.1.
 
     Examples
     --------

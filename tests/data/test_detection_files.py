@@ -69,9 +69,7 @@ def test_the_document_is_what_coco_tools_expect(tmp_path):
 
 
 def test_equal_stems_are_not_mixed_up(tmp_path):
-    write_detections(
-        tmp_path / "detections.json", [(f"{d}/x.jpg", 9, 9, detections(2)) for d in "ab"], VOC_CLASSES
-    )
+    write_detections(tmp_path / "detections.json", [(f"{d}/x.jpg", 9, 9, detections(2)) for d in "ab"], VOC_CLASSES)
     with pytest.raises(DetectionError, match=r"called 'x'.*file_name"):
         read_detections(tmp_path)
     assert len(read_detections(tmp_path, key="file_name")) == 2

@@ -55,9 +55,7 @@ def test_jpeg_equals_pillow(tmp_path, photo, mode):
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK"])
 def test_modes_become_rgb(tmp_path, photo, mode):
     photo.convert(mode).save(tmp_path / "a.tif")
-    np.testing.assert_array_equal(
-        read_image(tmp_path / "a.tif"), np.asarray(photo.convert(mode).convert("RGB"))
-    )
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), np.asarray(photo.convert(mode).convert("RGB")))
 
 
 def test_16_bit_grey_is_scaled(tmp_path):

@@ -75,9 +75,7 @@ def test_more_proposals_never_cover_less(seed):
     rng = np.random.default_rng(seed)
     corners = rng.uniform(0, 90, (2, 30, 2))
     boxes = np.concatenate([corners.min(axis=0), corners.max(axis=0)], axis=1)
-    result = evaluate_proposals(
-        [picture(boxes[:5], labels=rng.integers(0, 3, 5))], {"a": boxes[5:]}, (1, 5, 25)
-    )
+    result = evaluate_proposals([picture(boxes[:5], labels=rng.integers(0, 3, 5))], {"a": boxes[5:]}, (1, 5, 25))
     for at in (result["recall_at"], result["mabo_at"]):
         assert list(at.values()) == sorted(at.values())
     assert list(result["recall"].values()) == sorted(result["recall"].values(), reverse=True)

@@ -110,9 +110,7 @@ def test_of_equal_overlaps_the_first_object_is_taken():
 
 
 def test_objects_of_other_classes_do_not_count():
-    result = evaluate_voc(
-        [picture([A, B], labels=[1, 0])], {"a": detected([A, B], [0.9, 0.8])}, CLASSES, "voc12"
-    )
+    result = evaluate_voc([picture([A, B], labels=[1, 0])], {"a": detected([A, B], [0.9, 0.8])}, CLASSES, "voc12")
     assert result["per_class"] == {"cat": 0.5, "dog": 0}
     assert result["mAP"] == 0.25
 
@@ -164,9 +162,7 @@ def test_11_points():
 
 
 def test_area():
-    assert average_precision([0.25, 0.25, 0.5], [1, 0.5, 2 / 3], "voc12") == pytest.approx(
-        0.25 + 0.25 * 2 / 3
-    )
+    assert average_precision([0.25, 0.25, 0.5], [1, 0.5, 2 / 3], "voc12") == pytest.approx(0.25 + 0.25 * 2 / 3)
     assert average_precision([], [], "voc12") == average_precision([], []) == 0
 
 
@@ -181,10 +177,7 @@ def official(recall, precision, metric):
     """Compute average precision as the development kit is written: loops, and infinite guards at the ends."""
     if metric == "voc07":
         return (
-            sum(
-                max([p for r, p in zip(recall, precision, strict=True) if r >= i * 0.1], default=0)
-                for i in range(11)
-            )
+            sum(max([p for r, p in zip(recall, precision, strict=True) if r >= i * 0.1], default=0) for i in range(11))
             / 11
         )
     r, p = [0, *recall, 1], [0, *precision, 0]
@@ -213,9 +206,7 @@ def scenes(draw):
         cell = rng.permutation(25)[:count]
         start = np.stack([cell % 5 * 20 + 1, cell // 5 * 20 + 1], axis=1)
         corners = np.concatenate([start, start + rng.integers(3, 19, (count, 2))], axis=1)
-        pictures.append(
-            picture(corners, f"p{i}", labels=rng.integers(0, 2, count), difficult=rng.random(count) < 0.2)
-        )
+        pictures.append(picture(corners, f"p{i}", labels=rng.integers(0, 2, count), difficult=rng.random(count) < 0.2))
     return pictures, rng
 
 
@@ -223,12 +214,9 @@ def scenes(draw):
 def test_perfect_detections_have_1(scene, metric):
     pictures, rng = scene
     found = {
-        p.image_id: Detections(p.boxes, rng.random(len(p.labels), np.float32), p.labels, CLASSES)
-        for p in pictures
+        p.image_id: Detections(p.boxes, rng.random(len(p.labels), np.float32), p.labels, CLASSES) for p in pictures
     }
-    values = [
-        v for v in evaluate_voc(pictures, found, CLASSES, metric)["per_class"].values() if not np.isnan(v)
-    ]
+    values = [v for v in evaluate_voc(pictures, found, CLASSES, metric)["per_class"].values() if not np.isnan(v)]
     assert values == pytest.approx([1] * len(values))
 
 

@@ -1,0 +1,70 @@
+"""RoIAlign against torchvision's, and the network that stands on it."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from inception_rcnn.backbone.regions import RegionNetwork, roi_align  # noqa: E402
+
+
+def reference(features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """Torchvision's, on boxes with R-CNN's context and on the grid of three unpadded poolings."""
+    ops = pytest.importorskip("torchvision.ops")
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * 7 / 6
+    moved = torch.cat([centre - half, centre + half], 1) - 6.5
+    return ops.roi_align(features, [moved], 7, spatial_scale=1 / 16, sampling_ratio=2, aligned=True)
+
+
+def test_roi_align_is_torchvisions_inside_the_picture() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 16, 22, 30, generator=generator)  # of a picture of about 480 x 352
+    corner = torch.rand(60, 2, generator=generator) * torch.tensor([220.0, 140.0]) + 50
+    side = torch.rand(60, 2, generator=generator) * torch.tensor([160.0, 110.0]) + 4
+    boxes = torch.cat([corner, corner + side], 1)
+    torch.testing.assert_close(roi_align(features, boxes), reference(features, boxes), rtol=1e-4, atol=1e-4)
+
+
+def test_roi_align_outside_repeats_the_border() -> None:
+    features = torch.arange(12.0).reshape(1, 1, 3, 4)
+    regions = roi_align(features, torch.tensor([[-900.0, -900.0, -500.0, -500.0], [500.0, 500.0, 900.0, 900.0]]))
+    assert regions.shape == (2, 1, 7, 7)
+    torch.testing.assert_close(regions[0], torch.zeros(1, 7, 7))
+    torch.testing.assert_close(regions[1], torch.full((1, 7, 7), 11.0))
+
+
+def test_roi_align_reads_a_ramp_where_the_cells_look() -> None:
+    # A feature map that holds the x of the pixel under each cell's centre.
+    x = 14.5 + 16 * torch.arange(20.0)
+    features = x.expand(1, 1, 20, 20).contiguous()
+    region = roi_align(features, torch.tensor([[100.0, 100.0, 184.0, 184.0]]))[0, 0]
+    length = 84 * 7 / 6
+    expected = 142 - length / 2 + length * (torch.arange(7) + 0.5) / 7
+    torch.testing.assert_close(region, expected.expand(7, 7), rtol=0, atol=1e-3)
+
+
+def test_roi_align_of_no_boxes() -> None:
+    assert roi_align(torch.zeros(1, 8, 5, 6), torch.zeros(0, 4)).shape == (0, 8, 7, 7)
+
+
+def test_gradients_reach_the_features() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 2, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    boxes = torch.tensor([[5.0, 3.0, 60.0, 50.0], [20.0, 10.0, 40.0, 60.0]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda f: roi_align(f, boxes), (features,))
+
+
+def test_network_scores_every_box() -> None:
+    network = RegionNetwork(5).eval()
+    boxes = torch.tensor([[0.0, 0.0, 90.0, 70.0], [10.0, 10.0, 40.0, 60.0]])
+    with torch.no_grad():
+        logits, deltas = network(torch.zeros(1, 3, 96, 128), boxes)
+    assert logits.shape == (2, 6)
+    assert deltas.shape == (2, 5, 4)
+
+
+def test_new_layers_follow_the_seed() -> None:
+    one, same, other = (RegionNetwork(2, seed=seed).score.weight for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)

@@ -1,0 +1,277 @@
+"""Runs over many pictures: bad files, interruptions, names, and what the results folder holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("safetensors")
+pytest.importorskip("platformdirs")
+
+from PIL import Image
+
+from inception_rcnn.data import find_images, read_detections
+from inception_rcnn.detect import Detector
+from inception_rcnn.detect.batch import JOURNAL, detect_batch, relative_names
+
+NAMES = ["a.jpg", "b.png", "c.JPG", "sub/a.jpg", "sub/d.jpeg"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything that a run found: all but the times."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def count_scored(detector: Detector) -> list[tuple[int, ...]]:
+    """Sizes of the pictures that the detector scores from now on."""
+    scored: list[tuple[int, ...]] = []
+    score = detector.score
+
+    def counting(image: np.ndarray, proposals: np.ndarray) -> object:
+        scored.append(image.shape)
+        return score(image, proposals)
+
+    detector.score = counting  # type: ignore[method-assign, assignment]
+    return scored
+
+
+def stop_after(number: int) -> Callable[[int], None]:
+    def progress(done: int) -> None:
+        if done == number:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_results_folder(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, output = find_images(photos), tmp_path / "deep" / "out"
+    progress: list[int] = []
+    summary = detect_batch(paths, output, detector, settings={"asked": "naïvely"}, progress=progress.append)
+    assert sorted(path.name for path in output.iterdir()) == [
+        "detections.json",
+        "errors.jsonl",
+        "pictures",
+        "run.json",
+    ]
+    assert progress == [0, 1, 2, 3, 4, 5]
+    assert (summary.pictures, summary.failed, summary.resumed) == (5, 0, 0)
+    assert (output / "errors.jsonl").read_bytes() == b""
+
+    document = json.loads((output / "detections.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == NAMES
+    assert [(image["width"], image["height"]) for image in document["images"]] == [(100 + 10 * i, 90) for i in range(5)]
+    assert [category["name"] for category in document["categories"]] == list(detector.classes)
+    sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
+    assert document["annotations"]
+    for annotation in document["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        width, height = sizes[annotation["image_id"]]
+        assert x >= 0 <= y
+        assert x + w <= width + 1e-3
+        assert y + h <= height + 1e-3
+        assert annotation["score"] >= detector.min_score
+
+    found = read_detections(output, key="file_name")
+    expected = detector(np.asarray(Image.open(photos / "b.png")))
+    np.testing.assert_array_equal(found["b.png"].scores, expected.scores)
+    np.testing.assert_allclose(found["b.png"].boxes, expected.boxes, rtol=1e-6, atol=1e-4)
+
+    drawn = ["a.jpg", "b.png.jpg", "c.JPG", "sub/a.jpg", "sub/d.jpeg.jpg"]
+    assert sorted(name for name in contents(output) if name.startswith("pictures/")) == [
+        f"pictures/{name}" for name in drawn
+    ]
+    for name, drawing in zip(NAMES, drawn, strict=True):
+        with Image.open(photos / name) as original, Image.open(output / "pictures" / drawing) as picture:
+            assert picture.format == "JPEG"
+            assert picture.size == original.size
+
+
+def test_run_json_tells_what_was_done(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    summary = detect_batch(find_images(photos), tmp_path / "out", detector, draw_score=0.3, settings={"workers": 1})
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["settings"] == {"workers": 1}
+    model = detector.scorers[0].model
+    assert run["models"] == [{"sha256": model.sha256, "device": "cpu", "classes": 3}]
+    assert isinstance(run["version"], str)
+    assert (run["pictures"], run["resumed"], run["failed"]) == (5, 0, 0)
+    assert set(run["seconds"]) == {"read", "propose", "wait for proposals", "score", "draw", "total"}
+    assert all(seconds >= 0 for seconds in run["seconds"].values())
+    found = read_detections(tmp_path / "out", key="file_name").values()
+    counts = {name: 0 for name in detector.classes}
+    for picture in found:
+        for label in picture.labels[picture.scores >= np.float32(0.3)]:
+            counts[detector.classes[label]] += 1
+    assert run["objects"] == summary.objects == {name: n for name, n in sorted(counts.items()) if n}
+    assert sum(counts.values()) > 0
+
+
+def test_bad_files_are_noted_and_the_run_goes_on(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    whole = (photos / "a.jpg").read_bytes()
+    (photos / "aa truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "empty.jpg").touch()
+    (photos / "text.jpg").write_text("no picture")
+    paths = [*find_images(photos), photos / "absent.jpg"]
+    progress: list[int] = []
+    summary = detect_batch(paths, tmp_path / "out", detector, progress=progress.append)
+    assert (summary.pictures, summary.failed) == (5, 4)
+    assert progress[-1] == 9
+    errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert [Path(error["file"]).name for error in errors] == [
+        "aa truncated.jpg",
+        "empty.jpg",
+        "text.jpg",
+        "absent.jpg",
+    ]
+    for error, reason in zip(errors, ["truncated", "is empty", "is not a picture", "does not exist"], strict=True):
+        assert set(error) == {"file", "kind", "message"}
+        assert error["kind"] == "ImageError"
+        assert reason in error["message"]
+        assert error["file"] in error["message"]
+    assert list(read_detections(tmp_path / "out", key="file_name")) == NAMES
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["failed"] == 4
+
+
+def test_a_failure_of_the_detector_is_noted_too(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    score = detector.score
+
+    def failing(image: np.ndarray, proposals: np.ndarray) -> object:
+        if image.shape[1] == 110:
+            raise RuntimeError("out of\nmemory")
+        return score(image, proposals)
+
+    detector.score = failing  # type: ignore[method-assign, assignment]
+    summary = detect_batch(find_images(photos), tmp_path / "out", detector)
+    assert (summary.pictures, summary.failed) == (4, 1)
+    (line,) = (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
+    assert json.loads(line) == {
+        "file": str(photos / "b.png"),
+        "kind": "RuntimeError",
+        "message": f"{photos / 'b.png'}: out of\nmemory",
+    }
+
+
+def test_workers_do_not_change_the_result(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    (photos / "broken.jpg").touch()
+    for workers in (1, 3):
+        detect_batch(find_images(photos), tmp_path / str(workers), detector, workers=workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")
+
+
+def test_interrupted_and_resumed_is_uninterrupted(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    (photos / "broken.jpg").touch()
+    paths = find_images(photos)  # a.jpg b.png broken.jpg c.JPG ...
+    detect_batch(paths, tmp_path / "whole", detector)
+    output = tmp_path / "halves"
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, progress=stop_after(2))
+    assert not (output / "detections.json").exists()
+    # The interruption hit the middle of a line.
+    with (output / JOURNAL).open("a") as journal:
+        journal.write('{"file": "c.JPG", "width": 12')
+    scored = count_scored(detector)
+    progress: list[int] = []
+    summary = detect_batch(paths, output, detector, progress=progress.append)
+    assert progress == [2, 3, 4, 5, 6]
+    assert [shape[1] for shape in scored] == [120, 130, 140]
+    assert (summary.pictures, summary.resumed, summary.failed) == (5, 2, 1)
+    assert contents(output) == contents(tmp_path / "whole")
+    assert json.loads((output / "run.json").read_text())["resumed"] == 2
+
+
+def test_a_finished_run_is_not_resumed(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths = find_images(photos)[:2]
+    detect_batch(paths, tmp_path / "out", detector)
+    scored = count_scored(detector)
+    assert detect_batch(paths, tmp_path / "out", detector).resumed == 0
+    assert len(scored) == 2
+
+
+def test_other_settings_begin_anew(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths = find_images(photos)
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, tmp_path / "out", detector, progress=stop_after(2))
+    detector.min_score = 0.2
+    summary = detect_batch(paths, tmp_path / "out", detector)
+    assert summary.resumed == 0
+    found = read_detections(tmp_path / "out", key="file_name")
+    assert all((picture.scores >= np.float32(0.2)).all() for picture in found.values())
+
+
+def test_other_pictures_of_the_same_names_are_not_taken_for_done(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(find_images(photos), tmp_path / "out", detector, progress=stop_after(2))
+    others = tmp_path / "others"
+    shutil.copytree(photos, others)
+    assert detect_batch(find_images(others), tmp_path / "out", detector).resumed == 0
+
+
+def test_journal_of_something_else_is_passed_over(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    for text in ("", "\0\0\0", "[]\n", '{"settings": 3}\n{"file": "a.jpg"}\n'):
+        (output / JOURNAL).write_text(text)
+        assert detect_batch(find_images(photos)[:1], output, detector).resumed == 0
+        assert not (output / JOURNAL).exists()
+
+
+def test_no_pictures(tmp_path: Path, detector: Detector) -> None:
+    assert detect_batch([], tmp_path / "out", detector).pictures == 0
+    assert read_detections(tmp_path / "out") == {}
+
+
+def test_drawings_that_cannot_be_written_end_the_run(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    output = tmp_path / "out"
+    (output / "pictures" / "a.jpg").mkdir(parents=True)
+    with pytest.raises(OSError, match="irectory"):
+        detect_batch(find_images(photos), output, detector)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
+def test_names_that_are_not_utf_8(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    good, bad = photos / os.fsdecode(b"g\xff.jpg"), photos / os.fsdecode(b"b\xff.jpg")
+    try:
+        shutil.copy(photos / "a.jpg", good)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    bad.touch()
+    summary = detect_batch([good, bad], tmp_path / "out", detector, settings={"images": [str(good)]})
+    assert (summary.pictures, summary.failed) == (1, 1)
+    assert list(read_detections(tmp_path / "out", key="file_name")) == [good.name]
+    assert json.loads((tmp_path / "out" / "errors.jsonl").read_text())["file"] == str(bad)
+
+
+def test_names_as_long_as_they_may_be(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    long = photos / f"{'n' * 251}.jpg"
+    try:
+        shutil.copy(photos / "a.jpg", long)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    assert detect_batch([long], tmp_path / "out", detector).pictures == 1
+    assert (tmp_path / "out" / "pictures" / long.name).is_file()
+
+
+def test_relative_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert relative_names([]) == []
+    assert relative_names([Path("/x/y/1.jpg")]) == ["1.jpg"]
+    assert relative_names([Path("/x/1.jpg"), Path("/y/1.jpg")]) == ["x/1.jpg", "y/1.jpg"]
+    assert relative_names([Path("/x/ab/1.jpg"), Path("/x/abc/1.jpg")]) == ["ab/1.jpg", "abc/1.jpg"]
+    monkeypatch.chdir(tmp_path)
+    assert relative_names([Path("1.jpg"), tmp_path / "sub" / "2.jpg"]) == ["1.jpg", "sub/2.jpg"]
+
+
+def test_no_name_leads_out_of_the_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    names = relative_names([Path("1.jpg"), Path("../there/1.jpg"), Path("./../here/2.jpg")])
+    assert names == ["here/1.jpg", "there/1.jpg", "here/2.jpg"]

@@ -1,0 +1,280 @@
+"""The command line: help everywhere, a mistake is one line and exit status 2, an interruption says how to go on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inception_rcnn.data import VOC_CLASSES, read_detections
+from inception_rcnn.detect.cli import main
+
+COMMANDS = [
+    [],
+    ["detect"],
+    ["evaluate"],
+    ["evaluate", "voc"],
+    ["train"],
+    ["train", "detector"],
+]
+
+
+def run(*arguments: object) -> int:
+    """Exit status of a command."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a mistake ends in."""
+    assert run(*arguments) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    (line,) = written.err.splitlines()
+    assert line.startswith("inception-rcnn: ")
+    return line
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A development kit with one picture of one cat."""
+    root = tmp_path / "VOC2007"
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    (root / "Annotations").mkdir()
+    (root / "ImageSets" / "Main" / "test.txt").write_text("000001\n")
+    (root / "Annotations" / "000001.xml").write_text(
+        "<annotation><size><width>60</width><height>40</height></size><object><name>cat</name><bndbox>"
+        "<xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>10</ymax></bndbox></object></annotation>"
+    )
+    return root
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_every_command(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    assert run(*command, "--help") == 0
+    text = capsys.readouterr().out
+    assert "Usage: " in text
+    assert "--help" in text
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--help")
+    text = capsys.readouterr().out
+    for name in ("detect", "evaluate", "train"):
+        assert f"\n  {name} " in text
+
+
+def test_as_a_process_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    command = [sys.executable, "-m", "inception_rcnn.detect.cli"]
+    done = subprocess.run(
+        [*command, "detect", str(tmp_path / "absent.jpg"), "--output", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "absent.jpg: does not exist" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_with_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    output = tmp_path / "out"
+    assert "does not exist" in mistake(capsys, "detect", tmp_path / "absent", "--output", output)
+    assert "matches no file" in mistake(capsys, "detect", tmp_path / "*.jpg", "--output", output)
+    assert "no pictures there" in mistake(capsys, "detect", tmp_path, "--output", output)
+    assert "the list cannot be read" in mistake(capsys, "detect", f"@{tmp_path}/list.txt", "--output", output)
+    assert not output.exists()
+
+
+def test_mistakes_with_models(capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    detect = ["detect", photos, "--output", tmp_path / "out", "--model"]
+    assert "nosuch: no such model or file; bundled models: " in mistake(capsys, *detect, "nosuch")
+    assert "not a safetensors file" in mistake(capsys, *detect, photos / "a.jpg")
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_with_devices_and_outputs(
+    capsys: pytest.CaptureFixture[str], photos: Path, model_file: Path, tmp_path: Path
+) -> None:
+    detect = ["detect", photos, "--model", model_file, "--output"]
+    assert "device 'tpu' is unknown" in mistake(capsys, *detect, tmp_path / "out", "--device", "tpu")
+    file = tmp_path / "file"
+    file.touch()
+    assert run(*detect, file, "--device", "cpu") == 2
+    assert str(file) in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_mistakes_with_evaluation(capsys: pytest.CaptureFixture[str], voc: Path, tmp_path: Path) -> None:
+    evaluate = ["evaluate", "voc", "--detections", tmp_path, "--devkit"]
+    assert "is this the root of a VOC set" in mistake(capsys, *evaluate, tmp_path)
+    assert "splits there: test" in mistake(capsys, *evaluate, voc, "--split", "val")
+    assert "has no file comp4_det_test_<class>.txt" in mistake(capsys, *evaluate, voc)
+    assert "--metric coco: unknown" in mistake(capsys, *evaluate, voc, "--metric", "coco")
+    (tmp_path / "detections.json").write_text("{}")
+    detections = ["--detections", tmp_path / "detections.json"]
+    assert "a COCO document is expected" in mistake(capsys, "evaluate", "voc", "--devkit", voc, *detections)
+
+
+def test_mistakes_with_options_name_the_option(capsys: pytest.CaptureFixture[str], photos: Path) -> None:
+    for arguments, name in [
+        (["detect", photos], "--output"),
+        (["detect", photos, "--output", "out", "--workers", 0], "--workers"),
+        (["detect", photos, "--output", "out", "--min-score", 2], "--min-score"),
+        (["detect", photos, "--output", "out", "--nosuch"], "--nosuch"),
+        (["train", "detector"], "--data"),
+    ]:
+        assert run(*arguments) == 2
+        written = capsys.readouterr().err
+        assert name in written
+        assert "Traceback" not in written
+
+
+def test_evaluate_voc(capsys: pytest.CaptureFixture[str], voc: Path, tmp_path: Path) -> None:
+    found = tmp_path / "results"
+    found.mkdir()
+    (found / "comp4_det_test_cat.txt").write_text("000001 0.9 1 1 20 10\n")
+    numbers = tmp_path / "numbers.json"
+    assert run("evaluate", "voc", "--devkit", voc, "--detections", found, "--json", numbers) == 0
+    assert "1.0000" in capsys.readouterr().out
+    result = json.loads(numbers.read_text())
+    assert result["mAP"] == 1.0
+    assert result["per_class"]["cat"] == 1.0
+
+
+def test_detect(capsys: pytest.CaptureFixture[str], photos: Path, model_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    (photos / "broken.jpg").touch()
+    arguments = ["--model", model_file, "--proposals", 8, "--device", "cpu", "--draw-score", 0.2]
+    assert run("detect", photos, "--output", output, *arguments) == 0
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert "5 pictures in " in written.err
+    assert "1 files could not be processed, see " in written.err
+    assert len(read_detections(output, key="file_name")) == 5
+    settings = json.loads((output / "run.json").read_text())["settings"]
+    assert settings["model"] == [str(model_file)]
+    assert settings["proposals"] == 8
+    assert settings["draw_score"] == 0.2
+
+
+def test_results_inside_the_folder_of_pictures(photos: Path, model_file: Path) -> None:
+    arguments = [photos, "--output", photos / "out", "--model", model_file, "--proposals", 2, "--device", "cpu"]
+    for _ in range(2):
+        assert run("detect", *arguments) == 0
+        assert len(read_detections(photos / "out", key="file_name")) == 5
+
+
+def test_detect_where_every_file_fails(capsys: pytest.CaptureFixture[str], model_file: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.touch()
+    assert run("detect", bad, "--output", tmp_path / "out", "--model", model_file, "--device", "cpu") == 1
+    assert "0 pictures" in capsys.readouterr().err
+
+
+def test_interruption_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str],
+    photos: Path,
+    model_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*arguments: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("inception_rcnn.detect.batch.detect_batch", interrupt)
+    assert run("detect", photos, "--output", tmp_path / "out", "--model", model_file, "--device", "cpu") == 130
+    assert "interrupted; the same command goes on from here" in capsys.readouterr().err
+
+
+def test_mistakes_with_training(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    train = ["train", "detector", "--data", tmp_path, "--cache", tmp_path / "cache", "--weights"]
+    weights = tmp_path / "net.npz"
+    weights.write_bytes(b"nothing")
+    output = tmp_path / "a.safetensors"
+    assert "no such weights" in mistake(capsys, *train, "nosuch", "--output", output)
+    assert "cannot be read as GoogLeNet weights" in mistake(capsys, *train, weights, "--output", output)
+    absent = tmp_path / "absent" / "a.safetensors"
+    assert "absent: no such folder" in mistake(capsys, *train, weights, "--output", absent)
+
+
+def test_train_detector_interrupted_and_resumed(
+    capsys: pytest.CaptureFixture[str],
+    picture: Callable[..., np.ndarray],
+    voc: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from inception_rcnn.backbone.googlenet import GoogLeNet
+    from inception_rcnn.backbone.model_file import read_model
+
+    # The export takes ten seconds, and has tests of its own.
+    monkeypatch.setattr("inception_rcnn.backbone.export.export_graphs", lambda network: (b"trunk", b"head"))
+    state = {name: torch.zeros_like(value) for name, value in GoogLeNet().state_dict().items()}
+    monkeypatch.setattr("inception_rcnn.backbone.weights.load_imagenet", lambda name: (state, False))
+    (voc / "JPEGImages").mkdir()
+    (voc / "ImageSets" / "Main" / "trainval.txt").write_text("000001\n000002\n")
+    for name in ("000001", "000002"):
+        Image.fromarray(picture(int(name), 60, 40)).save(voc / "JPEGImages" / f"{name}.jpg")
+    annotation = (voc / "Annotations" / "000001.xml").read_text()
+    (voc / "Annotations" / "000002.xml").write_text(annotation)
+    output, cache = tmp_path / "mine.safetensors", tmp_path / "cache"
+    train = ["train", "detector", "--data", voc, "--output", output, "--cache", cache, "--weights", "zeros"]
+    train += ["--epochs", 1, "--batch", 1, "--regions", 4, "--workers", 1, "--device", "cpu"]
+    assert run(*train, "--time-limit", 0) == 0
+    written = capsys.readouterr().err
+    assert "2 pictures to train on, 0 set aside" in written
+    assert "time is up; the same command with --resume goes on" in written
+    assert not output.exists()
+    assert run(*train, "--resume") == 0
+    assert f"wrote {output}" in capsys.readouterr().err.replace("\n", "")
+    model = read_model(output)
+    assert model.classes == VOC_CLASSES
+    assert (model.long_side, model.box_regression) == (576, True)
+    assert model.trained["pictures"] == 2
+    log = [json.loads(line) for line in (cache / "mine.log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == log[-1]["steps"] == 2
+
+    def fail(*arguments: object, **settings: object) -> None:
+        raise FloatingPointError("the loss is not finite at step 3 (a.jpg); lower the learning rate")
+
+    monkeypatch.setattr("inception_rcnn.detect.training.train_detector", fail)
+    assert run(*train) == 2
+    assert "lower the learning rate" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_without_the_packages_of_detection(voc: Path, tmp_path: Path) -> None:
+    """Evaluation works in the light installation, and detection says what to install."""
+    (tmp_path / "a.jpg").touch()
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'onnxruntime', 'safetensors', 'safetensors.numpy', 'platformdirs'):\n"
+        "    sys.modules[name] = None\n"
+        "from inception_rcnn.detect.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    for arguments, message in [
+        (["evaluate", "voc", "--devkit", tmp_path, "--detections", tmp_path], "is this the root of a VOC set"),
+        (["detect", tmp_path / "a.jpg", "--output", tmp_path / "out"], "install inception-rcnn[detect]"),
+    ]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert message in line

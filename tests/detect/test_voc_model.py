@@ -1,0 +1,66 @@
+"""The model that comes with the package finds what anybody sees in two well-known photographs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("safetensors")
+pytest.importorskip("platformdirs")
+skimage_data = pytest.importorskip("skimage.data")
+
+from inception_rcnn.backbone.model_file import read_model  # noqa: E402
+from inception_rcnn.backbone.weights import bundled_models, find_model  # noqa: E402
+from inception_rcnn.data import VOC_CLASSES, Detections, box_iou  # noqa: E402
+from inception_rcnn.detect import Detector  # noqa: E402
+
+pytestmark = pytest.mark.skipif("voc" not in bundled_models(), reason="the model is not there: train it first")
+
+# Extents as seen by eye, pixels.
+CAT = [5, 0, 390, 300]
+ASTRONAUT = [20, 15, 370, 512]
+
+
+@pytest.fixture(scope="module")
+def voc() -> Detector:
+    return Detector.load("voc", device="cpu", threads=1)
+
+
+def best(found: Detections, name: str, box: list[float]) -> tuple[float, float]:
+    """Score of the best detection of a class, and its IoU with a box."""
+    of_class = np.flatnonzero(found.labels == VOC_CLASSES.index(name))
+    assert len(of_class), f"no {name} among {[found.classes[label] for label in found.labels]}"
+    return float(found.scores[of_class[0]]), float(box_iou(found.boxes[of_class[:1]], np.float32([box]))[0, 0])
+
+
+def test_cat(voc: Detector) -> None:
+    found = voc(skimage_data.chelsea())
+    score, overlap = best(found, "cat", CAT)
+    assert score >= 0.5
+    assert overlap >= 0.5
+    assert found.classes[found.labels[0]] == "cat"
+
+
+def test_astronaut(voc: Detector) -> None:
+    score, overlap = best(voc(skimage_data.astronaut()), "person", ASTRONAUT)
+    assert score >= 0.5
+    assert overlap >= 0.5
+
+
+def test_same_picture_same_detections(voc: Detector) -> None:
+    image = skimage_data.chelsea()
+    proposals = voc.propose(image)
+    np.testing.assert_array_equal(proposals, voc.propose(image))
+    one, two = voc.score(image, proposals[:70]), voc.score(image, proposals[:70])
+    np.testing.assert_array_equal(one.boxes, two.boxes)
+    np.testing.assert_array_equal(one.scores, two.scores)
+    np.testing.assert_array_equal(one.labels, two.labels)
+
+
+def test_file_is_small_and_says_what_it_is() -> None:
+    path = find_model("voc")
+    assert path.stat().st_size < 20 * 2**20
+    model = read_model(path)
+    assert model.classes == VOC_CLASSES
+    assert model.trained
