@@ -12,13 +12,15 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 help:  ## Show this.
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
-detect: $(VENV)/.detect  ## Find objects in IMAGES=files or folders; results in OUTPUT=out.
+# Without IMAGES: photographs that scikit-image ships.
 ifdef IMAGES
+detect: $(VENV)/.detect  ## Find objects in IMAGES=files, folders or globs; results in OUTPUT=out.
 	$(BIN)/inception-rcnn detect $(IMAGES) --output "$(OUTPUT)" $(ARGS)
 else
-	$(PIP) scikit-image
-	cd $$($(BIN)/python -c "import skimage, os; print(os.path.dirname(skimage.__file__))")/data && \
-	$(abspath $(BIN))/inception-rcnn detect chelsea.png astronaut.png motorcycle_left.png --output "$(abspath $(OUTPUT))" $(ARGS)
+SAMPLES = $(shell $(BIN)/python -c "import os, skimage; print(os.path.dirname(skimage.__file__))")/data
+detect: $(VENV)/.detect $(VENV)/.samples
+	$(BIN)/inception-rcnn detect $(foreach n,chelsea astronaut motorcycle_left,"$(SAMPLES)/$(n).png") \
+		--output "$(OUTPUT)" $(ARGS)
 endif
 
 test: $(VENV)/.dev  ## Run the tests.
@@ -46,6 +48,10 @@ $(BIN)/python:
 $(VENV)/.detect: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what detection needs into $(VENV) (about a minute)"
 	$(PIP) --editable '.[detect]'
+	@touch $@
+
+$(VENV)/.samples: | $(VENV)/.detect
+	$(PIP) scikit-image
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

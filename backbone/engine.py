@@ -18,7 +18,7 @@ from .preprocessing import prepare_picture
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DeviceError", "RegionScorer", "choose_device"]
+__all__ = ["DeviceError", "RegionScorer", "choose_device", "usable_cores"]
 
 # Regions that go through the head at once: the largest activations of 64 regions stay inside a usual L2 + L3 share.
 CHUNK = 64
@@ -74,7 +74,8 @@ def choose_device(device: str = "auto") -> str:
     return "cpu"
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
     # macOS has no affinity.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -102,7 +103,7 @@ class RegionScorer:
         self.device = choose_device(device)
         self._engine: _Engine
         if self.device == "cpu":
-            self._engine = _OnnxEngine(model, threads or _usable_cores())
+            self._engine = _OnnxEngine(model, threads or usable_cores())
         else:
             self._engine = _TorchEngine(model, self.device)
 

@@ -123,6 +123,7 @@ class Inception(nn.Module):
         self.outputs = widths.one + widths.three + widths.five + pool_outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, self.outputs, H, W)."""
         pooled = F.max_pool2d(x, 3, stride=1, padding=1, ceil_mode=True)
         branches = [
             self.one(x),
@@ -244,6 +245,7 @@ class GoogLeNet(nn.Module):
         return self.top(F.max_pool2d(x, size, 2, ceil_mode=True)).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """(N, 3, H, W) -> (N, classes) logits; see the class for training with auxiliary classifiers."""
         x4a = self.modules_3a_to_4a(self.stem(x))
         x4d = self.modules_4b_to_4d(x4a)
         logits = self.classifier(self.dropout(self._pool(self.inception_4e(x4d))))

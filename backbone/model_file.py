@@ -75,13 +75,15 @@ def write_model(path: str | Path, model: RegionModel) -> None:
     tensors: dict[str, NDArray] = {name: np.ascontiguousarray(w, np.float16) for name, w in model.weights.items()}
     for name, graph in zip(GRAPHS, (model.trunk_graph, model.head_graph), strict=True):
         tensors[name] = np.frombuffer(graph, dtype=np.uint8)
-    metadata = {
+    # One key: safetensors writes several in an order that changes from run to run, and with it the file's hash.
+    description = {
         "format": FORMAT,
-        "classes": json.dumps(model.classes),
-        "long_side": str(model.long_side),
-        "box_regression": json.dumps(model.box_regression),
-        "trained": json.dumps(model.trained, sort_keys=True),
+        "classes": model.classes,
+        "long_side": model.long_side,
+        "box_regression": model.box_regression,
+        "trained": model.trained,
     }
+    metadata = {"model": json.dumps(description, sort_keys=True)}
     atomic_write(path, save_tensors(tensors, metadata=metadata))
 
 
@@ -114,24 +116,32 @@ def read_model(path: str | Path) -> RegionModel:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (SafetensorError, ValueError, KeyError) as error:
         raise ModelError(f"{path}: not a safetensors file ({error}); {advice}") from None
-    metadata = header.get("__metadata__", {})
-    if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path}: not a region model (format {metadata.get('format')!r}); {advice}")
+    try:
+        description = json.loads(header.get("__metadata__", {}).get("model", "{}"))
+        format_name = description.get("format")
+    except (AttributeError, ValueError, RecursionError):
+        format_name = None
+    if format_name != FORMAT:
+        raise ModelError(f"{path}: not a region model (format {format_name!r}); {advice}")
     try:
         graphs = [tensors.pop(name).tobytes() for name in GRAPHS]
-        classes = tuple(str(name) for name in json.loads(metadata["classes"]))
-        long_side = int(metadata["long_side"])
-        if not classes or not 32 <= long_side <= 10_000:
-            raise ValueError(f"{len(classes)} classes, long side {long_side}")
+        classes, long_side = description["classes"], description["long_side"]
+        box_regression, trained = description["box_regression"], description["trained"]
+        if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
+            raise ValueError("classes is not a list of names")
+        if not (isinstance(long_side, int) and 32 <= long_side <= 10_000):
+            raise ValueError(f"long_side is {long_side!r}")
+        if not isinstance(box_regression, bool) or not isinstance(trained, dict):
+            raise ValueError("box_regression or trained is of the wrong type")
         return RegionModel(
-            classes=classes,
+            classes=tuple(classes),
             long_side=long_side,
-            box_regression=bool(json.loads(metadata["box_regression"])),
+            box_regression=box_regression,
             weights=tensors,
             trunk_graph=graphs[0],
             head_graph=graphs[1],
             sha256=hashlib.sha256(data).hexdigest(),
-            trained=json.loads(metadata["trained"]),
+            trained=trained,
         )
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, ValueError) as error:
         raise ModelError(f"{path}: a region model with a broken header ({error}); {advice}") from None

@@ -7,6 +7,7 @@ import http.client
 import os
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -86,11 +87,6 @@ def find_model(name_or_file: str | Path) -> Path:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _blocks(path)
-
-
-def _blocks(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -201,6 +197,9 @@ def _read_imagenet(path: Path) -> tuple[dict[str, Tensor], bool]:
 
     batch_norm = path.suffix == ".pth"
     if path.suffix == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > MAX_BYTES:
+                raise ModelError(f"{path}: unpacks to more than {MAX_BYTES >> 20} MiB, so not GoogLeNet's weights")
         with np.load(path, allow_pickle=False) as arrays:
             state = state_from_caffe(arrays)
     elif path.suffix == ".safetensors":

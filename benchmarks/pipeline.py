@@ -75,12 +75,8 @@ def main() -> None:
                 timed(notes, f"score ({name})", lambda e=engine, i=image, b=boxes: e(i, b))
                 for name, engine in engines.items()
             ]
-            height, width = image.shape[:2]
-            timed(
-                notes,
-                "suppress",
-                lambda i=image, b=boxes, o=outputs[0]: suppress(b, *o, width, height, detector.classes),
-            )
+            size = image.shape[1::-1]
+            timed(notes, "suppress", lambda b=boxes, o=outputs[0], s=size: suppress(b, *o, *s, detector.classes))
             counts.append(len(boxes))
     table = Table("stage", "CPU s", title=f"one picture, one thread, {round(statistics.mean(counts))} proposals")
     table.columns[1].justify = "right"

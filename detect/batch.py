@@ -10,13 +10,13 @@ import hashlib
 import json
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +54,9 @@ class RunSummary:
     objects: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def add_seconds(self, stage: str, since: float) -> float:
-        """Add the time since ``since`` to a stage; returns now."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - since
-        return now
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        """Add to the time that a stage took."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
 class _Proposed(NamedTuple):
@@ -213,14 +211,14 @@ def detect_batch(
         drawing: deque[Future[float]] = deque()
         for name, path, future in _ahead(pool, lambda path: _propose(detector, path), todo, 2 * max(1, workers)):
             try:
-                waited = time.perf_counter()
+                start = time.perf_counter()
                 proposed = future.result()
-                summary.add_seconds("wait for proposals", waited)
-                summary.seconds["read"] = summary.seconds.get("read", 0.0) + proposed.read_seconds
-                summary.seconds["propose"] = summary.seconds.get("propose", 0.0) + proposed.propose_seconds
-                scoring = time.perf_counter()
+                ready = time.perf_counter()
                 found = detector.score(proposed.image, proposed.proposals)
-                summary.add_seconds("score", scoring)
+                summary.add_seconds("score", time.perf_counter() - ready)
+                summary.add_seconds("wait for proposals", ready - start)
+                summary.add_seconds("read", proposed.read_seconds)
+                summary.add_seconds("propose", proposed.propose_seconds)
             except Exception as error:  # One file must not end a run over thousands; the line says what happened.
                 message = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
                 errors.append({"file": str(path), "kind": type(error).__name__, "message": message})
@@ -228,43 +226,57 @@ def detect_batch(
                 height, width = proposed.image.shape[:2]
                 rows[name] = _row(name, width, height, found)
                 while len(drawing) > 4:
-                    summary.seconds["draw"] = summary.seconds.get("draw", 0.0) + drawing.popleft().result()
+                    summary.add_seconds("draw", drawing.popleft().result())
                 target = output / "pictures" / (name if name.lower().endswith(".jpg") else f"{name}.jpg")
                 drawing.append(drawer.submit(_draw, proposed.image, found, target, draw_score, journal, rows[name]))
             done += 1
             progress(done)
         for drawn in drawing:
-            summary.seconds["draw"] = summary.seconds.get("draw", 0.0) + drawn.result()
-    order = [rows[name] for name in names if name in rows]
-    write_detections(output / "detections.json", (_entry(row, detector.classes) for row in order), detector.classes)
-    atomic_write(output / "errors.jsonl", "".join(json.dumps(error) + "\n" for error in errors))
-    for row in order:
-        for label, score in zip(row["labels"], row["scores"], strict=True):
-            if score >= draw_score:
-                name = detector.classes[label]
-                summary.objects[name] = summary.objects.get(name, 0) + 1
-    summary.pictures, summary.failed = len(order), len(errors)
+            summary.add_seconds("draw", drawn.result())
+    summary.pictures, summary.failed = len(rows), len(errors)
     summary.seconds["total"] = time.perf_counter() - began
-    record = {
-        "version": _version(),
-        "settings": settings or {},
-        "models": [
-            {"sha256": scorer.model.sha256, "device": scorer.device, "classes": len(scorer.model.classes)}
-            for scorer in detector.scorers
-        ],
-        "pictures": summary.pictures,
-        "resumed": summary.resumed,
-        "failed": summary.failed,
-        "objects": dict(sorted(summary.objects.items())),
-        "seconds": {stage: round(seconds, 3) for stage, seconds in summary.seconds.items()},
-    }
-    atomic_write(output / "run.json", json.dumps(record, indent=2) + "\n")
+    _write_results(
+        output, [rows[name] for name in names if name in rows], errors, detector, draw_score, summary, settings
+    )
     journal_path.unlink()
     return summary
 
 
+def _write_results(
+    output: Path,
+    rows: Sequence[dict],
+    errors: Sequence[dict[str, str]],
+    detector: Detector,
+    draw_score: float,
+    summary: RunSummary,
+    settings: dict[str, object] | None,
+) -> None:
+    """Write detections.json, errors.jsonl and run.json, and count the objects in the summary."""
+    classes = detector.classes
+    write_detections(output / "detections.json", (_entry(row, classes) for row in rows), classes)
+    atomic_write(output / "errors.jsonl", "".join(json.dumps(error) + "\n" for error in errors))
+    drawn = Counter(
+        classes[label]
+        for row in rows
+        for label, score in zip(row["labels"], row["scores"], strict=True)
+        if score >= draw_score
+    )
+    summary.objects = dict(sorted(drawn.items()))
+    record = {
+        "version": _version(),
+        "settings": settings or {},
+        "models": [
+            {"sha256": scorer.model.sha256, "device": scorer.device, "classes": len(classes)}
+            for scorer in detector.scorers
+        ],
+        **asdict(summary),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in summary.seconds.items()},
+    }
+    atomic_write(output / "run.json", json.dumps(record, indent=2) + "\n")
+
+
 def _draw(
-    image: NDArray[np.uint8], found: Detections, target: Path, draw_score: float, journal: object, row: dict
+    image: NDArray[np.uint8], found: Detections, target: Path, draw_score: float, journal: IO[str], row: dict
 ) -> float:
     """Save the drawn picture, then note the result in the journal: a noted picture has its drawing."""
     start = time.perf_counter()
@@ -273,8 +285,8 @@ def _draw(
     part = target.with_name(".part")
     draw_detections(image, found, draw_score).save(part, format="JPEG", quality=90)
     part.replace(target)
-    journal.write(json.dumps(row) + "\n")  # type: ignore[attr-defined]
-    journal.flush()  # type: ignore[attr-defined]
+    journal.write(json.dumps(row) + "\n")
+    journal.flush()
     return time.perf_counter() - start
 
 

@@ -190,7 +190,7 @@ def train_detector_command(
         from ..backbone.model_file import write_model
         from ..backbone.regions import RegionNetwork
         from ..backbone.weights import load_imagenet
-        from .training import train_detector
+        from .training import CheckpointError, train_detector
         from .training_data import ProposalCache, read_labelled_folder, split_validation
     except ImportError as error:
         raise CommandError(f"training needs {error.name}; install inception-rcnn[train]") from None
@@ -209,11 +209,10 @@ def train_detector_command(
         proposals.fill(training, workers, lambda done: bar.update(task, completed=done))
     network = RegionNetwork(len(VOC_CLASSES), seed=seed)
     network.googlenet.load_state_dict({name: state[name] for name in network.googlenet.state_dict()})
-    log = (cache / f"{output.stem}.log.jsonl").open("a")
 
     def report(row: dict[str, float]) -> None:
-        log.write(json.dumps(row) + "\n")
-        log.flush()
+        with (cache / f"{output.stem}.log.jsonl").open("a") as log:
+            log.write(json.dumps(row) + "\n")
         console.print(
             f"step {row['step']:.0f}/{row['steps']:.0f}  epoch {row['epoch']:.2f}  "
             f"loss {row['classification']:.3f} + {row['regression']:.3f}  "
@@ -237,7 +236,7 @@ def train_detector_command(
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,
         )
-    except FloatingPointError as error:
+    except (CheckpointError, FloatingPointError) as error:
         raise CommandError(str(error)) from None
     except KeyboardInterrupt:
         console.print("interrupted; the same command with --resume goes on from its last checkpoint")

@@ -75,7 +75,10 @@ def draw_detections(image: NDArray[np.uint8], detections: Detections, min_score:
     font = _font(max(11, round(13 * unit)))
     shown = [i for i in np.argsort(detections.scores, kind="stable") if detections.scores[i] >= min_score]
     for i in shown:
-        draw.rectangle(detections.boxes[i].tolist(), outline=class_colour(int(detections.labels[i])), width=line)
+        x1, y1, x2, y2 = detections.boxes[i].tolist()
+        # The last pixel of a box that ends at x2 is x2 - 1.
+        corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
+        draw.rectangle(corners, outline=class_colour(int(detections.labels[i])), width=line)
     # Labels last and the best on top: no box may run through the name of a surer one.
     taken: list[tuple[float, float, float, float]] = []
     for i in reversed(shown):

@@ -7,9 +7,9 @@ was interrupted and resumed gives the weights of one that was not.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,11 +26,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..backbone.engine import usable_cores
 from ..backbone.preprocessing import encode_boxes, prepare_picture
 from ..backbone.regions import RegionNetwork, roi_align
 from ..data import Picture, box_iou, read_image
 
-__all__ = ["Regions", "detection_loss", "repeat_factors", "sample_regions", "train_detector"]
+__all__ = ["CheckpointError", "Regions", "detection_loss", "repeat_factors", "sample_regions", "train_detector"]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint does not belong to this run; the text says why and what to do."""
+
 
 LONG_SIDES = (416, 480, 544, 608)
 
@@ -87,7 +93,7 @@ def repeat_factors(pictures: Sequence[Picture], classes: int, threshold: float =
 
 
 def _jitter(boxes: NDArray[np.float32], copies: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Copies of boxes (N, 4), shifted by up to 15 % of their sides and rescaled by up to a quarter."""
+    """Copy boxes (N, 4), shifted by up to 15 % of their sides and rescaled by up to a quarter."""
     boxes = np.repeat(boxes, copies, axis=0)
     sides = boxes[:, 2:] - boxes[:, :2]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + sides * rng.uniform(-0.15, 0.15, sides.shape)
@@ -293,15 +299,21 @@ def _load_checkpoint(
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
         if metadata["settings"] != json.dumps(settings, sort_keys=True):
-            raise ValueError(
+            raise CheckpointError(
                 f"{path}: was made with other settings ({metadata['settings']}); train with those, or remove it"
             )
-        network.load_state_dict({k[8:]: file.get_tensor(k) for k in file.keys() if k.startswith("network.")})
+        names = list(file.keys())
+        network.load_state_dict({name[8:]: file.get_tensor(name) for name in names if name.startswith("network.")})
         for name, parameter in network.named_parameters():
-            if f"momentum.{name}" in file.keys():
+            if f"momentum.{name}" in names:
                 momentum = file.get_tensor(f"momentum.{name}")
                 optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
     return int(metadata["step"])
+
+
+def _fingerprint(pictures: Sequence[Picture]) -> str:
+    """Short hash of the pictures' names and their order."""
+    return hashlib.sha256("\n".join(picture.image_id for picture in pictures).encode()).hexdigest()[:16]
 
 
 def _learning_rate(step: int, steps: int, peak: float, warm_up: int = 200) -> float:
@@ -355,7 +367,7 @@ def train_detector(
     checkpoint : Path, optional
         Where to keep the state, saved every 200 steps and at the end.
     resume : bool
-        Go on from `checkpoint` if it exists.
+        Go on from `checkpoint` if it exists: on a machine with as many cores, bit for bit what would have been.
     time_limit : float, optional
         Seconds after which to save and stop.
     report : callable
@@ -371,13 +383,13 @@ def train_detector(
     ------
     FloatingPointError
         If the loss is not finite.
-    ValueError
-        If `checkpoint` was made with other settings.
+    CheckpointError
+        If `checkpoint` was made with other settings or pictures.
     """
     weights = repeat_factors(pictures, network.classes)
     steps = _steps(weights, seed, batch, epochs)
     settings = {
-        "pictures": len(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
+        "pictures": _fingerprint(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
         "learning_rate": learning_rate, "box_regression": box_regression, "sides": list(long_sides), "seed": seed,
     }  # fmt: skip
     network.to(device).to(memory_format=torch.channels_last).train()
@@ -410,7 +422,7 @@ def train_detector(
     totals = np.zeros(4)
     # On a CPU one thread per picture, each with its own backward pass: threads inside an operation wait for each
     # other a thousand times a step. Gradients are added in a fixed order, so that the sum is the same every time.
-    workers = min(batch, len(os.sched_getaffinity(0))) if device == "cpu" else 1
+    workers = min(batch, usable_cores()) if device == "cpu" else 1
     half = device != "cpu" or bool(torch.cpu._is_amx_tile_supported())
 
     def part_gradients(part: list[_Example], regions: int) -> tuple[tuple[Tensor, ...], NDArray[np.float64]]:
@@ -441,7 +453,7 @@ def train_detector(
             totals += figures
             done = step + 1
             if done % 50 == 0 or done == len(steps):
-                window = (done - start) if done - start < 50 else 50
+                window = (done - start) % 50 or 50
                 spent = time.monotonic() - began
                 report(
                     {
@@ -453,7 +465,7 @@ def train_detector(
                         "accuracy": totals[2] / max(1, totals[3]),
                         "learning_rate": rate,
                         "seconds_left": spent / (done - start) * (len(steps) - done),
-                    }  # fmt: skip
+                    }
                 )
                 totals[:] = 0
             late = time_limit is not None and time.monotonic() - began > time_limit
@@ -503,7 +515,7 @@ def _gradients(
     labels = torch.from_numpy(np.concatenate([e.regions.labels for e in examples])).to(device)
     targets = torch.from_numpy(np.concatenate([e.regions.targets for e in examples])).to(device)
     allowed = np.concatenate([np.repeat(e.allowed[None], len(e.regions.labels), 0) for e in examples])
-    share = len(labels) / regions
+    share = len(labels) / max(1, regions)
     classification, regression = detection_loss(
         logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device)
     )

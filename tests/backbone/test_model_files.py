@@ -35,16 +35,21 @@ MODEL = RegionModel(
 )
 GOOD = {
     "format": FORMAT,
-    "classes": '["cat"]',
-    "long_side": "576",
-    "box_regression": "true",
-    "trained": "{}",
+    "classes": ["cat"],
+    "long_side": 576,
+    "box_regression": True,
+    "trained": {},
 }
 TENSORS = {
     "score.bias": np.zeros(2, np.float16),
     "graph.trunk": np.zeros(4, np.uint8),
     "graph.head": np.zeros(4, np.uint8),
 }
+
+
+def header(**change: object) -> dict[str, str]:
+    """Metadata of a good file with some entries changed, or left out where None."""
+    return {"model": json.dumps({k: v for k, v in {**GOOD, **change}.items() if v is not None})}
 
 
 def refused(path: Path) -> str:
@@ -120,40 +125,45 @@ def test_safetensors_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(save(TENSORS))
     assert "not a region model (format None)" in refused(path)
-    path.write_bytes(save(TENSORS, metadata={**GOOD, "format": "inception-rcnn region model 99"}))
+    path.write_bytes(save(TENSORS, metadata=header(format="inception-rcnn region model 99")))
     assert "not a region model (format 'inception-rcnn region model 99')" in refused(path)
+
+
+@pytest.mark.parametrize("text", ["", "5", "null", "[]", "{", "[" * 100_000])
+def test_headers_that_are_no_description(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(save(TENSORS, metadata={"model": text}))
+    assert "not a region model (format None)" in refused(path)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"classes": "cat, dog"},
-        {"classes": "5"},
-        {"classes": "[]"},
-        {"classes": "null"},
-        {"classes": "[" * 100_000},
+        {"classes": 5},
+        {"classes": []},
+        {"classes": [1, 2]},
         {"classes": None},
         {"long_side": "large"},
-        {"long_side": "-5"},
-        {"long_side": "100000000"},
+        {"long_side": -5},
+        {"long_side": 100_000_000},
         {"long_side": None},
         {"box_regression": "maybe"},
         {"box_regression": None},
-        {"trained": "{"},
+        {"trained": 7},
         {"trained": None},
     ],
     ids=lambda change: "-".join(f"{k}={str(v)[:12]}" for k, v in change.items()),
 )
-def test_broken_headers(tmp_path: Path, change: dict[str, str | None]) -> None:
+def test_broken_headers(tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "a.safetensors"
-    metadata = {k: v for k, v in {**GOOD, **change}.items() if v is not None}
-    path.write_bytes(save(TENSORS, metadata=metadata))
+    path.write_bytes(save(TENSORS, metadata=header(**change)))
     assert "broken header" in refused(path)
 
 
 def test_missing_graph(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    path.write_bytes(save({k: v for k, v in TENSORS.items() if k != "graph.head"}, metadata=GOOD))
+    path.write_bytes(save({k: v for k, v in TENSORS.items() if k != "graph.head"}, metadata=header()))
     assert "graph.head" in refused(path)
 
 
@@ -168,5 +178,11 @@ def test_header_is_plain_json(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_model(path, MODEL)
     data = path.read_bytes()
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    assert header["__metadata__"]["format"] == FORMAT
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    assert json.loads(metadata["model"])["format"] == FORMAT
+
+
+def test_the_same_model_is_the_same_file(tmp_path: Path) -> None:
+    for name in "ab":
+        write_model(tmp_path / name, MODEL)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
