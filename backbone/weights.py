@@ -1,4 +1,4 @@
-"""Where weights come from: bundled with the package, the user's cache, or a download whose SHA-256 is checked."""
+"""Where weights come from: bundled with the package, the user's cache, or a download whose hash is checked."""
 
 from __future__ import annotations
 
@@ -26,17 +26,24 @@ BUNDLED = Path(__file__).parent / "models"
 
 
 class Published(NamedTuple):
-    """Weights that somebody else publishes."""
+    """Weights that somebody else publishes, and the hash that they publish with them."""
 
     file: str
     url: str
-    sha256: str
-    """The hash, or its beginning where the publisher gives no more."""
+    algorithm: str
+    digest: str
+    """Hexadecimal; only its beginning where the publisher gives no more."""
 
 
 PUBLISHED = {
+    "googlenet-bvlc": Published(
+        "bvlc_googlenet.caffemodel",
+        "http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel",
+        "sha1",  # All that BVLC's model card gives.
+        "405fc5acd08a3bb12de8ee5e23a96bec22f08204",
+    ),
     "googlenet-torchvision": Published(
-        "googlenet-1378be20.pth", "https://download.pytorch.org/models/googlenet-1378be20.pth", "1378be20"
+        "googlenet-1378be20.pth", "https://download.pytorch.org/models/googlenet-1378be20.pth", "sha256", "1378be20"
     ),
 }
 
@@ -86,12 +93,12 @@ def find_model(name_or_file: str | Path) -> Path:
     raise ModelError(f"{name_or_file}: no such model or file; bundled models: {', '.join(bundled_models()) or 'none'}")
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
+def _genuine(path: Path, published: Published) -> bool:
+    digest = hashlib.new(published.algorithm)
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()
+    return digest.hexdigest().startswith(published.digest)
 
 
 def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: None) -> Path:
@@ -117,11 +124,12 @@ def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: No
     if name not in PUBLISHED:
         raise ModelError(f"{name}: no such weights; published: {', '.join(PUBLISHED)}, or name a file")
     published = PUBLISHED[name]
+    wrong = f"{published.algorithm.upper()} does not begin with {published.digest}"
     target = cache_folder() / published.file
     if target.is_file():
-        if _digest(target).startswith(published.sha256):
+        if _genuine(target, published):
             return target
-        raise ModelError(f"{target}: its SHA-256 does not begin with {published.sha256}; remove it and try again")
+        raise ModelError(f"{target}: its {wrong}; remove it and try again")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
@@ -134,10 +142,8 @@ def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: No
                     raise ModelError(f"{published.url}: more than {MAX_BYTES >> 20} MiB; not what it should be")
                 file.write(block)
                 report(done, total)
-        if not _digest(part).startswith(published.sha256):
-            raise ModelError(
-                f"{published.url}: the download's SHA-256 does not begin with {published.sha256}; it was thrown away"
-            )
+        if not _genuine(part, published):
+            raise ModelError(f"{published.url}: the download's {wrong}; it was thrown away")
         part.replace(target)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
@@ -158,8 +164,8 @@ def load_imagenet(
     ----------
     name_or_file : str or Path
         ``.npz`` or ``.safetensors`` with the arrays of BVLC's network (``<layer>.weight``, ``<layer>.bias``), its
-        ``bvlc_googlenet.caffemodel``, torchvision's ``googlenet-1378be20.pth``, or ``"googlenet-torchvision"`` for
-        that file from the cache or the network.
+        ``bvlc_googlenet.caffemodel``, torchvision's ``googlenet-1378be20.pth``; or ``"googlenet-bvlc"`` or
+        ``"googlenet-torchvision"`` for those files from the cache or the network.
     report : callable
         See `fetch`.
 

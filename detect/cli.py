@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -19,6 +20,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -65,6 +67,25 @@ class _Speed(ProgressColumn):
 def _progress(what: str) -> Progress:
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
     return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
+
+
+def _load_weights(name: str) -> Any:
+    """`load_imagenet` with a progress bar if there is something to download."""
+    from ..backbone.weights import load_imagenet
+
+    bar = Progress(TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
+    task = bar.add_task(name, total=None)
+
+    def report(done: int, total: int) -> None:
+        if not bar.live.is_started:
+            bar.start()
+        bar.update(task, completed=done, total=total or None)
+
+    try:
+        return load_imagenet(name, report)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 Images = Annotated[
@@ -168,9 +189,9 @@ def train_detector_command(
     data: Annotated[list[Path], typer.Option(metavar="DIR", help="Folder in VOC or COCO layout; repeat for more.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The model, .safetensors.")],
     weights: Annotated[
-        str, typer.Option(metavar="FILE", help="ImageNet weights: BVLC's .caffemodel, or its arrays as .npz.")
-    ],
-    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the pictures.")] = 3.0,
+        str, typer.Option(metavar="NAME|FILE", help="ImageNet weights: BVLC's, by name, .caffemodel or .npz.")
+    ] = "googlenet-bvlc",
+    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the pictures.")] = 2.5,
     batch: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 4,
     regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="Its peak.")] = 0.003,
@@ -189,7 +210,6 @@ def train_detector_command(
         from ..backbone.export import to_model
         from ..backbone.model_file import write_model
         from ..backbone.regions import RegionNetwork
-        from ..backbone.weights import load_imagenet
         from .training import CheckpointError, train_detector
         from .training_data import ProposalCache, read_labelled_folder, split_validation
     except ImportError as error:
@@ -197,7 +217,7 @@ def train_detector_command(
 
     if not output.parent.is_dir():
         raise OSError(2, "no such folder", str(output.parent))
-    state, batch_norm = load_imagenet(weights)
+    state, batch_norm = _load_weights(weights)
     if batch_norm:
         raise CommandError(f"{weights}: the detector is built on the published form; give BVLC's weights")
     pictures = [picture for folder in data for picture in read_labelled_folder(folder, VOC_CLASSES)]

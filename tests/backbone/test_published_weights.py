@@ -47,7 +47,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, url: str, sha256: str = HASH[:8]) -> None:
-    monkeypatch.setattr(weights, "PUBLISHED", {"net": Published("net.pth", url, sha256)})
+    monkeypatch.setattr(weights, "PUBLISHED", {"net": Published("net.pth", url, "sha256", sha256)})
 
 
 def refused(name: str) -> str:
@@ -64,7 +64,7 @@ def test_cache_folder_follows_the_environment(cache: Path, monkeypatch: pytest.M
 
 
 def test_unknown_name(cache: Path) -> None:
-    assert "published: googlenet-torchvision" in refused("resnet")
+    assert "published: googlenet-bvlc, googlenet-torchvision" in refused("resnet")
     assert not cache.exists()
 
 

@@ -226,7 +226,7 @@ def test_train_detector_interrupted_and_resumed(
     # The export takes ten seconds, and has tests of its own.
     monkeypatch.setattr("inception_rcnn.backbone.export.export_graphs", lambda network: (b"trunk", b"head"))
     state = {name: torch.zeros_like(value) for name, value in GoogLeNet().state_dict().items()}
-    monkeypatch.setattr("inception_rcnn.backbone.weights.load_imagenet", lambda name: (state, False))
+    monkeypatch.setattr("inception_rcnn.backbone.weights.load_imagenet", lambda name, report: (state, False))
     (voc / "JPEGImages").mkdir()
     (voc / "ImageSets" / "Main" / "trainval.txt").write_text("000001\n000002\n")
     for name in ("000001", "000002"):
