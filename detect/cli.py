@@ -196,7 +196,7 @@ def train_detector_command(
     regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="Its peak.")] = 0.003,
     box_regression: Annotated[bool, typer.Option(help="Learn to correct the proposals.")] = True,
-    long_side: Annotated[int, typer.Option(min=64, help="Size of pictures when the model is used.")] = 576,
+    long_side: Annotated[int, typer.Option(min=64, help="Size of pictures when the model is used.")] = 640,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Processes that compute proposals.")] = 2,
