@@ -1,7 +1,7 @@
 """Running a region model: on a CPU through ONNX Runtime, on a GPU through torch, the same weights in both.
 
-On CPUs ONNX Runtime runs this network 1.3 to 2.7 times as fast as torch, and installs in a tenth of the time; torch
-is imported only when a GPU is asked for.
+On CPUs ONNX Runtime is at least as fast as torch on this network (``benchmarks/pipeline.py`` compares them) and a
+twentieth of its size to install; torch is imported only when a GPU is asked for.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ..data import Detections, ImageError, atomic_write, read_image, write_detections
 from .detector import Detector
-from .drawing import draw_detections
+from .drawing import DRAW_SCORE, draw_detections
 
 __all__ = ["RunSummary", "detect_batch", "relative_names"]
 
@@ -152,7 +152,7 @@ def detect_batch(
     detector: Detector,
     *,
     workers: int = 1,
-    draw_score: float = 0.5,
+    draw_score: float = DRAW_SCORE,
     settings: dict[str, object] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> RunSummary:

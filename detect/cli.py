@@ -106,7 +106,7 @@ def detect(
     proposals: Annotated[int, typer.Option(min=1, metavar="N", help="Regions scored in each picture.")] = 1000,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")] = "auto",
     min_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are dropped.")] = 0.05,
-    draw_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are not drawn.")] = 0.5,
+    draw_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are not drawn.")] = 0.7,
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that read pictures and propose.")] = 1,
 ) -> None:
     """Find objects in pictures; write detections.json, drawn pictures, errors.jsonl and run.json."""

@@ -19,3 +19,17 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no reference data: set INCEPTION_RCNN_SHARED to its folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A written region model with random weights."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from random_model import random_model
+
+    from inception_rcnn.backbone.model_file import write_model
+
+    path = tmp_path_factory.mktemp("model") / "random.safetensors"
+    write_model(path, random_model())
+    return path

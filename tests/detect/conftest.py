@@ -15,20 +15,6 @@ if TYPE_CHECKING:
     from inception_rcnn.detect import Detector
 
 
-@pytest.fixture(scope="session")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A written region model with random weights."""
-    pytest.importorskip("torch")
-    pytest.importorskip("onnxscript")
-    from random_model import random_model
-
-    from inception_rcnn.backbone.model_file import write_model
-
-    path = tmp_path_factory.mktemp("model") / "random.safetensors"
-    write_model(path, random_model())
-    return path
-
-
 @pytest.fixture
 def detector(model_file: Path) -> Detector:
     """A detector that finds something, nothing sensible, everywhere, and does so fast."""
