@@ -43,7 +43,8 @@ clean:  ## Remove the environment and everything made; keeps cache/.
 
 # Stamp files: made when an installation ended well, so that the next call starts at once.
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip --version >/dev/null || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make virtual environments; install its venv module (Debian: python3-venv)"; exit 1; }
 
 $(VENV)/.detect: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what detection needs into $(VENV) (about a minute)"

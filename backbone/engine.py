@@ -68,7 +68,7 @@ def choose_device(device: str = "auto") -> str:
             return "cuda"
         missing = "torch sees no GPU; check the driver"
     except ImportError:
-        missing = "torch is not installed; install inception-rcnn[train]"
+        missing = "torch is not installed; in a clone of the project: pip install '.[train]'"
     if device == "cuda":
         raise DeviceError(f"device cuda is not available: {missing}, or use --device cpu")
     return "cpu"

@@ -6,12 +6,14 @@ appended to a journal; a run that was interrupted goes on from there.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +30,8 @@ from .drawing import DRAW_SCORE, draw_detections
 __all__ = ["RunSummary", "detect_batch", "relative_names"]
 
 JOURNAL = "journal.jsonl"
+# A disk that is full or not ours to write to will not take the next picture either.
+_FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 @dataclass
@@ -41,7 +45,7 @@ class RunSummary:
     resumed : int
         How many of them an interrupted run had done.
     failed : int
-        Files without a result; ``errors.jsonl`` names them.
+        Files that ``errors.jsonl`` names: without a result, or with one that cannot be drawn.
     objects : dict of str to int
         Detections drawn, by class.
     seconds : dict of str to float
@@ -192,8 +196,14 @@ def detect_batch(
     # Other pictures may have the same names below another folder: the journal is about one folder's.
     folder = os.path.abspath(paths[0])[: -len(names[0])] if names else ""
     key = _settings_hash(detector, draw_score, folder)
-    known = set(names)
-    rows = {name: row for name, row in _read_journal(journal_path, key).items() if name in known}
+    known = dict(zip(names, paths, strict=True))
+    rows = {
+        name: row
+        for name, row in _read_journal(journal_path, key).items()
+        if name in known and row.get("stamp") == _stamp(known[name])
+    }
+    if not rows:
+        _remove_results(output)
     summary.resumed = len(rows)
     errors: list[dict[str, str]] = []
     # Rewritten rather than appended to: the interruption may have left half a line.
@@ -202,43 +212,53 @@ def detect_batch(
     todo = [(name, path) for name, path in zip(names, paths, strict=True) if name not in rows]
     done = len(rows)
     progress(done)
+
+    def collect(path: Path, task: Future[float]) -> None:
+        try:
+            summary.add_seconds("draw", task.result())
+        except OSError as error:
+            if error.errno in _FULL_OR_FORBIDDEN:
+                raise
+            # No picture in that size or under that name can be saved; its detections are in the journal.
+            errors.append(_error(path, error))
+
     # The journal is closed last: on the way out, the drawer still notes what was scored.
     with (
         journal_path.open("a", encoding="utf-8") as journal,
         ThreadPoolExecutor(max(1, workers), thread_name_prefix="propose") as pool,
         ThreadPoolExecutor(1, thread_name_prefix="draw") as drawer,
     ):
-        drawing: deque[Future[float]] = deque()
+        drawing: deque[tuple[Path, Future[float]]] = deque()
         for name, path, future in _ahead(pool, lambda path: _propose(detector, path), todo, 2 * max(1, workers)):
+            start = time.perf_counter()
             try:
-                start = time.perf_counter()
                 proposed = future.result()
+            except Exception as error:  # One file must not end a run over thousands; the line says what happened.
+                errors.append(_error(path, error))
+            else:
                 ready = time.perf_counter()
                 found = detector.score(proposed.image, proposed.proposals)
                 summary.add_seconds("score", time.perf_counter() - ready)
                 summary.add_seconds("wait for proposals", ready - start)
                 summary.add_seconds("read", proposed.read_seconds)
                 summary.add_seconds("propose", proposed.propose_seconds)
-            except Exception as error:  # One file must not end a run over thousands; the line says what happened.
-                message = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
-                errors.append({"file": str(path), "kind": type(error).__name__, "message": message})
-            else:
                 height, width = proposed.image.shape[:2]
-                rows[name] = _row(name, width, height, found)
+                rows[name] = _row(name, _stamp(path), width, height, found)
                 while len(drawing) > 4:
-                    summary.add_seconds("draw", drawing.popleft().result())
-                target = output / "pictures" / (name if name.lower().endswith(".jpg") else f"{name}.jpg")
-                drawing.append(drawer.submit(_draw, proposed.image, found, target, draw_score, journal, rows[name]))
+                    collect(*drawing.popleft())
+                target = output / "pictures" / _drawn_name(name, known)
+                task = drawer.submit(_draw, proposed.image, found, target, draw_score, journal, rows[name])
+                drawing.append((path, task))
             done += 1
             progress(done)
-        for drawn in drawing:
-            summary.add_seconds("draw", drawn.result())
+        for path, task in drawing:
+            collect(path, task)
     summary.pictures, summary.failed = len(rows), len(errors)
     summary.seconds["total"] = time.perf_counter() - began
     _write_results(
-        output, [rows[name] for name in names if name in rows], errors, detector, draw_score, summary, settings
+        output, [rows[name] for name in names if name in rows], errors, detector, draw_score, summary, settings, folder
     )
-    journal_path.unlink()
+    journal_path.unlink(missing_ok=True)
     return summary
 
 
@@ -250,6 +270,7 @@ def _write_results(
     draw_score: float,
     summary: RunSummary,
     settings: dict[str, object] | None,
+    folder: str,
 ) -> None:
     """Write detections.json, errors.jsonl and run.json, and count the objects in the summary."""
     classes = detector.classes
@@ -265,6 +286,7 @@ def _write_results(
     record = {
         "version": _version(),
         "settings": settings or {},
+        "folder": folder,
         "models": [
             {"sha256": scorer.model.sha256, "device": scorer.device, "classes": len(classes)}
             for scorer in detector.scorers
@@ -278,21 +300,53 @@ def _write_results(
 def _draw(
     image: NDArray[np.uint8], found: Detections, target: Path, draw_score: float, journal: IO[str], row: dict
 ) -> float:
-    """Save the drawn picture, then note the result in the journal: a noted picture has its drawing."""
+    """Save the drawn picture, then note the result in the journal."""
     start = time.perf_counter()
-    target.parent.mkdir(parents=True, exist_ok=True)
     # One thread draws, so one name will do; a suffix could make the picture's own name too long.
     part = target.with_name(".part")
-    draw_detections(image, found, draw_score).save(part, format="JPEG", quality=90)
-    part.replace(target)
-    journal.write(json.dumps(row) + "\n")
-    journal.flush()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draw_detections(image, found, draw_score).save(part, format="JPEG", quality=90)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+        journal.write(json.dumps(row) + "\n")
+        journal.flush()
     return time.perf_counter() - start
 
 
-def _row(name: str, width: int, height: int, found: Detections) -> dict:
+def _error(path: Path, error: Exception) -> dict[str, str]:
+    message = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
+    return {"file": str(path), "kind": type(error).__name__, "message": message}
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size and time of change: a picture that was replaced is not the one in the journal."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _drawn_name(name: str, names: Collection[str]) -> str:
+    """Where a picture is drawn below ``pictures/``: under its own name, as a JPEG."""
+    if name.lower().endswith(".jpg"):
+        return name
+    return f"{name}.drawn.jpg" if f"{name}.jpg" in names else f"{name}.jpg"
+
+
+def _remove_results(output: Path) -> None:
+    """Remove what an earlier run wrote, so that results of two runs never stand side by side."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        names = [image["file_name"] for image in json.loads((output / "detections.json").read_bytes())["images"]]
+        for name in names:
+            if not os.path.isabs(name) and ".." not in Path(name).parts:
+                (output / "pictures" / _drawn_name(name, names)).unlink(missing_ok=True)
+    for name in ("detections.json", "errors.jsonl", "run.json"):
+        (output / name).unlink(missing_ok=True)
+
+
+def _row(name: str, stamp: list[int], width: int, height: int, found: Detections) -> dict:
     return {
-        "file": name, "width": width, "height": height, "boxes": found.boxes.tolist(),
+        "file": name, "stamp": stamp, "width": width, "height": height, "boxes": found.boxes.tolist(),
         "scores": found.scores.tolist(), "labels": found.labels.tolist(),
     }  # fmt: skip
 

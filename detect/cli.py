@@ -60,7 +60,7 @@ class _Speed(ProgressColumn):
     """Items a second since the bar began."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = task.completed / task.elapsed if task.completed and task.elapsed else None
         return Text("" if speed is None else f"{speed:.2f}/s" if speed < 10 else f"{speed:.0f}/s")
 
 
@@ -114,7 +114,9 @@ def detect(
         from .batch import detect_batch
         from .detector import Detector
     except ImportError as error:
-        raise CommandError(f"detection needs {error.name}; install inception-rcnn[detect]") from None
+        raise CommandError(
+            f"detection needs {error.name}; in a clone of the project: pip install '.[detect]'"
+        ) from None
 
     # An earlier run's drawn pictures, where the results lie inside the folder of pictures, are no input.
     results = output.absolute() / "pictures"
@@ -123,6 +125,10 @@ def detect(
         raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
     names = model or ["voc"]
     detector = Detector.load(*names, device=device, proposals=proposals, min_score=min_score)
+    try:
+        (output / "pictures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
     settings: dict[str, Any] = {
         "images": images, "model": names, "proposals": proposals, "device": device, "min_score": min_score,
         "draw_score": draw_score, "workers": workers,
@@ -172,6 +178,9 @@ def voc(
         found = read_voc_results(detections, prefix=f"comp4_det_{split}_")
     else:
         found = read_detections(detections)
+    missing = 0 if detections.is_dir() else sum(picture.image_id not in found for picture in pictures)
+    if missing:
+        console.print(f"{missing} of {len(pictures)} pictures are not in {detections}: their objects count as missed")
     result = evaluate_voc(pictures, found, metric=metric)  # type: ignore[arg-type]
     table = Table("class", "AP", title=f"{metric}, {len(pictures)} pictures")
     table.columns[1].justify = "right"
@@ -213,7 +222,7 @@ def train_detector_command(
         from .training import CheckpointError, train_detector
         from .training_data import ProposalCache, read_labelled_folder, split_validation
     except ImportError as error:
-        raise CommandError(f"training needs {error.name}; install inception-rcnn[train]") from None
+        raise CommandError(f"training needs {error.name}; in a clone of the project: pip install '.[train]'") from None
 
     if not output.parent.is_dir():
         raise OSError(2, "no such folder", str(output.parent))

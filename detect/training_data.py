@@ -25,8 +25,8 @@ def read_labelled_folder(folder: Path, classes: Sequence[str]) -> list[Picture]:
     Parameters
     ----------
     folder : Path
-        VOC: has ``ImageSets/Main/trainval.txt``. COCO: has ``annotations.json`` or ``annotations/*train*.json``, and
-        ``images/`` or ``train2017/``.
+        VOC: has ``ImageSets/Main/trainval.txt``. COCO: has ``annotations.json`` or
+        ``annotations/instances_*train*.json``, and ``images/`` or ``train2017/``.
     classes : sequence of str
         Objects of other classes are left out.
 
@@ -41,7 +41,7 @@ def read_labelled_folder(folder: Path, classes: Sequence[str]) -> list[Picture]:
     """
     if (folder / "ImageSets" / "Main" / "trainval.txt").is_file():
         return read_voc(folder, "trainval", classes)
-    files = [folder / "annotations.json", *sorted(folder.glob("annotations/*train*.json"))]
+    files = [folder / "annotations.json", *sorted(folder.glob("annotations/instances_*train*.json"))]
     roots = [root for root in (folder / "images", folder / "train2017") if root.is_dir()]
     pictures: list[Picture] = []
     for file in files:
@@ -50,7 +50,7 @@ def read_labelled_folder(folder: Path, classes: Sequence[str]) -> list[Picture]:
     if not pictures:
         raise AnnotationError(
             f"{folder}: neither VOC layout (ImageSets/Main/trainval.txt) nor COCO layout (annotations.json or "
-            "annotations/*train*.json, with images/); name a folder that has one of them"
+            "annotations/instances_*train*.json, with images/); name a folder that has one of them"
         )
     return pictures
 

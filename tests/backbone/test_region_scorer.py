@@ -168,7 +168,7 @@ def test_cuda_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cuda_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     assert choose_device("auto") == "cpu"
-    with pytest.raises(DeviceError, match=r"install inception-rcnn\[train\]"):
+    with pytest.raises(DeviceError, match=r"pip install '.\[train\]'"):
         choose_device("cuda")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -140,23 +141,20 @@ def test_bad_files_are_noted_and_the_run_goes_on(photos: Path, tmp_path: Path, d
     assert json.loads((tmp_path / "out" / "run.json").read_text())["failed"] == 4
 
 
-def test_a_failure_of_the_detector_is_noted_too(photos: Path, tmp_path: Path, detector: Detector) -> None:
+def test_a_failure_of_the_network_is_a_bug_and_loses_nothing(photos: Path, tmp_path: Path, detector: Detector) -> None:
     score = detector.score
 
     def failing(image: np.ndarray, proposals: np.ndarray) -> object:
         if image.shape[1] == 110:
-            raise RuntimeError("out of\nmemory")
+            raise RuntimeError("out of memory")
         return score(image, proposals)
 
     detector.score = failing  # type: ignore[method-assign, assignment]
+    with pytest.raises(RuntimeError, match="out of memory"):
+        detect_batch(find_images(photos), tmp_path / "out", detector)
+    detector.score = score  # type: ignore[method-assign]
     summary = detect_batch(find_images(photos), tmp_path / "out", detector)
-    assert (summary.pictures, summary.failed) == (4, 1)
-    (line,) = (tmp_path / "out" / "errors.jsonl").read_text().splitlines()
-    assert json.loads(line) == {
-        "file": str(photos / "b.png"),
-        "kind": "RuntimeError",
-        "message": f"{photos / 'b.png'}: out of\nmemory",
-    }
+    assert (summary.pictures, summary.failed, summary.resumed) == (5, 0, 1)
 
 
 def test_workers_do_not_change_the_result(photos: Path, tmp_path: Path, detector: Detector) -> None:
@@ -230,11 +228,56 @@ def test_no_pictures(tmp_path: Path, detector: Detector) -> None:
     assert read_detections(tmp_path / "out") == {}
 
 
-def test_drawings_that_cannot_be_written_end_the_run(photos: Path, tmp_path: Path, detector: Detector) -> None:
+def test_a_drawing_that_cannot_be_saved_is_noted(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    # JPEG ends at 65,535 pixels.
+    wide = photos / "wide.png"
+    Image.fromarray(np.zeros((24, 66_000, 3), np.uint8)).save(wide)
     output = tmp_path / "out"
-    (output / "pictures" / "a.jpg").mkdir(parents=True)
-    with pytest.raises(OSError, match="irectory"):
-        detect_batch(find_images(photos), output, detector)
+    summary = detect_batch(find_images(photos), output, detector)
+    assert (summary.pictures, summary.failed) == (6, 1)
+    assert "wide.png" in read_detections(output, key="file_name")
+    (line,) = (output / "errors.jsonl").read_text().splitlines()
+    assert json.loads(line)["file"] == str(wide)
+    assert not list((output / "pictures").rglob(".part"))
+
+
+def test_a_full_disk_ends_the_run(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("inception_rcnn.detect.batch.draw_detections", full)
+    with pytest.raises(OSError, match="No space"):
+        detect_batch(find_images(photos), tmp_path / "out", detector)
+
+
+def test_a_picture_that_changed_is_not_taken_for_done(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, progress=stop_after(3))
+    Image.fromarray(np.zeros((70, 71, 3), np.uint8)).save(paths[0])
+    scored = count_scored(detector)
+    detect_batch(paths, output, detector)
+    assert (70, 71, 3) in scored
+    document = json.loads((output / "detections.json").read_text())
+    assert {"width": 71, "height": 70}.items() <= document["images"][0].items()
+
+
+def test_results_of_two_runs_never_stand_side_by_side(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+    detect_batch(paths, output, detector)
+    (output / "pictures" / "mine.txt").write_text("not the run's")
+    detect_batch(paths[:1], output, detector)
+    drawn = sorted(path.name for path in (output / "pictures").rglob("*") if path.is_file())
+    assert drawn == ["a.jpg", "mine.txt"]
+
+
+def test_drawings_of_like_names_do_not_collide(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    shutil.copy(photos / "a.jpg", photos / "b.png.jpg")
+    paths, output = find_images(photos), tmp_path / "out"
+    detect_batch(paths, output, detector)
+    assert len([path for path in (output / "pictures").rglob("*") if path.is_file()]) == len(paths)
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
