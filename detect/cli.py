@@ -233,9 +233,6 @@ def train_detector_command(
     training, validation = split_validation(pictures)
     console.print(f"{len(training)} pictures to train on, {len(validation)} set aside")
     proposals = ProposalCache(cache / "proposals")
-    with _progress("proposals") as bar:
-        task = bar.add_task("proposals", total=len(training))
-        proposals.fill(training, workers, lambda done: bar.update(task, completed=done))
     network = RegionNetwork(len(VOC_CLASSES), seed=seed)
     network.googlenet.load_state_dict({name: state[name] for name in network.googlenet.state_dict()})
 
@@ -249,6 +246,9 @@ def train_detector_command(
         )
 
     try:
+        with _progress("proposals") as bar:
+            task = bar.add_task("proposals", total=len(training))
+            proposals.fill(training, workers, lambda done: bar.update(task, completed=done))
         finished = train_detector(
             network,
             training,
@@ -268,7 +268,7 @@ def train_detector_command(
     except (CheckpointError, FloatingPointError) as error:
         raise CommandError(str(error)) from None
     except KeyboardInterrupt:
-        console.print("interrupted; the same command with --resume goes on from its last checkpoint")
+        console.print("interrupted; the same command with --resume goes on from what the cache holds")
         raise typer.Exit(130) from None
     if not finished:
         console.print("time is up; the same command with --resume goes on")
