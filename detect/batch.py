@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from ..data import Detections, ImageError, atomic_write, read_image, write_detections
 from .detector import Detector
 from .drawing import DRAW_SCORE, draw_detections
+from .prefetch import prefetch
 
 __all__ = ["RunSummary", "detect_batch", "relative_names"]
 
@@ -64,6 +65,7 @@ class RunSummary:
 
 
 class _Proposed(NamedTuple):
+    stamp: list[int]
     image: NDArray[np.uint8]
     proposals: NDArray[np.float32]
     read_seconds: float
@@ -105,22 +107,12 @@ def _version() -> str:
 
 def _propose(detector: Detector, path: Path) -> _Proposed:
     start = time.perf_counter()
+    # Before reading: a picture that is replaced meanwhile must not pass for the one that was read.
+    stamp = _stamp(path) if path.is_file() else []
     image = read_image(path)
     read = time.perf_counter()
     proposals = detector.propose(image)
-    return _Proposed(image, proposals, read - start, time.perf_counter() - read)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Path], _Proposed], items: Iterable[tuple[str, Path]], limit: int
-) -> Iterator[tuple[str, Path, Future[_Proposed]]]:
-    """Yield the items in order while at most `limit` of them are worked on or wait."""
-    waiting: deque[tuple[str, Path, Future[_Proposed]]] = deque()
-    for name, path in items:
-        waiting.append((name, path, pool.submit(work, path)))
-        if len(waiting) >= limit:
-            yield waiting.popleft()
-    yield from waiting
+    return _Proposed(stamp, image, proposals, read - start, time.perf_counter() - read)
 
 
 def _read_journal(path: Path, settings: str) -> dict[str, dict]:
@@ -200,7 +192,7 @@ def detect_batch(
     rows = {
         name: row
         for name, row in _read_journal(journal_path, key).items()
-        if name in known and row.get("stamp") == _stamp(known[name])
+        if name in known and known[name].is_file() and row.get("stamp") == _stamp(known[name])
     }
     if not rows:
         _remove_results(output)
@@ -209,7 +201,7 @@ def detect_batch(
     # Rewritten rather than appended to: the interruption may have left half a line.
     header = [{"settings": key}, *rows.values()]
     atomic_write(journal_path, "".join(json.dumps(row) + "\n" for row in header))
-    todo = [(name, path) for name, path in zip(names, paths, strict=True) if name not in rows]
+    todo = [(name, path) for name, path in known.items() if name not in rows]
     done = len(rows)
     progress(done)
 
@@ -229,7 +221,8 @@ def detect_batch(
         ThreadPoolExecutor(1, thread_name_prefix="draw") as drawer,
     ):
         drawing: deque[tuple[Path, Future[float]]] = deque()
-        for name, path, future in _ahead(pool, lambda path: _propose(detector, path), todo, 2 * max(1, workers)):
+        ahead = prefetch(pool, lambda item: _propose(detector, item[1]), todo, limit=2 * max(1, workers))
+        for (name, path), future in ahead:
             start = time.perf_counter()
             try:
                 proposed = future.result()
@@ -243,7 +236,7 @@ def detect_batch(
                 summary.add_seconds("read", proposed.read_seconds)
                 summary.add_seconds("propose", proposed.propose_seconds)
                 height, width = proposed.image.shape[:2]
-                rows[name] = _row(name, _stamp(path), width, height, found)
+                rows[name] = _row(name, proposed.stamp, width, height, found)
                 while len(drawing) > 4:
                     collect(*drawing.popleft())
                 target = output / "pictures" / _drawn_name(name, known)
@@ -336,7 +329,7 @@ def _drawn_name(name: str, names: Collection[str]) -> str:
 def _remove_results(output: Path) -> None:
     """Remove what an earlier run wrote, so that results of two runs never stand side by side."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        names = [image["file_name"] for image in json.loads((output / "detections.json").read_bytes())["images"]]
+        names = {image["file_name"] for image in json.loads((output / "detections.json").read_bytes())["images"]}
         for name in names:
             if not os.path.isabs(name) and ".." not in Path(name).parts:
                 (output / "pictures" / _drawn_name(name, names)).unlink(missing_ok=True)

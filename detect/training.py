@@ -22,14 +22,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbone.engine import usable_cores
 from ..backbone.preprocessing import encode_boxes, prepare_picture
 from ..backbone.regions import RegionNetwork, roi_align
-from ..data import Picture, box_iou, read_image
+from ..data import Picture, atomic_write, box_iou, read_image
+from .prefetch import prefetch
 
 __all__ = ["CheckpointError", "Regions", "detection_loss", "repeat_factors", "sample_regions", "train_detector"]
 
@@ -288,9 +289,8 @@ def _save_checkpoint(
         momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             tensors[f"momentum.{name}"] = momentum.contiguous()
-    temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, metadata={"step": str(step), "settings": json.dumps(settings, sort_keys=True)})
-    temporary.replace(path)
+    metadata = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
+    atomic_write(path, save(tensors, metadata=metadata))
 
 
 def _load_checkpoint(
@@ -432,8 +432,10 @@ def train_detector(
     with (
         _torch_threads(threads),
         ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
+        ThreadPoolExecutor(1) as reader,
     ):
-        for step, loaded in _prefetch(examples, range(start, len(steps))):
+        for step, future in prefetch(reader, examples, range(start, len(steps)), limit=4):
+            loaded = future.result()
             regions = sum(len(example.regions.labels) for example in loaded)
             parts = [loaded[i::workers] for i in range(workers)]
             results = list(pool.map(part_gradients, parts, [regions] * workers))
@@ -523,16 +525,3 @@ def _gradients(
     right = (logits.argmax(1) == labels)[labels > 0].sum().item()
     figures = [classification.item() * share, regression.item() * share, right, (labels > 0).sum().item()]
     return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), np.array(figures)
-
-
-def _prefetch(
-    load: Callable[[int], list[_Example]], steps: Sequence[int], ahead: int = 3
-) -> Iterator[tuple[int, list[_Example]]]:
-    """Yield (step, loaded examples) in order while a thread reads the next few."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = [(step, pool.submit(load, step)) for step in steps[:ahead]]
-        for position in range(len(steps)):
-            step, future = waiting.pop(0)
-            if position + ahead < len(steps):
-                waiting.append((steps[position + ahead], pool.submit(load, steps[position + ahead])))
-            yield step, future.result()

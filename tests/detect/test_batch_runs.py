@@ -264,6 +264,21 @@ def test_a_picture_that_changed_is_not_taken_for_done(photos: Path, tmp_path: Pa
     assert {"width": 71, "height": 70}.items() <= document["images"][0].items()
 
 
+def test_a_picture_that_vanishes_while_it_is_scored_is_no_matter(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    paths = find_images(photos)
+    score = detector.score
+
+    def vanishing(image: np.ndarray, proposals: np.ndarray) -> object:
+        paths[0].unlink(missing_ok=True)
+        return score(image, proposals)
+
+    detector.score = vanishing  # type: ignore[method-assign, assignment]
+    summary = detect_batch(paths, tmp_path / "out", detector)
+    assert (summary.pictures, summary.failed) == (5, 0)
+
+
 def test_results_of_two_runs_never_stand_side_by_side(photos: Path, tmp_path: Path, detector: Detector) -> None:
     paths, output = find_images(photos), tmp_path / "out"
     detect_batch(paths, output, detector)
