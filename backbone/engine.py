@@ -6,19 +6,19 @@ twentieth of its size to install; torch is imported only when a GPU is asked for
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.parallel import usable_cores
 from .model_file import ModelError, RegionModel
 from .preprocessing import prepare_picture
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DeviceError", "RegionScorer", "choose_device", "usable_cores"]
+__all__ = ["DeviceError", "RegionScorer", "choose_device"]
 
 # Regions that go through the head at once: the largest activations of 64 regions stay inside a usual L2 + L3 share.
 CHUNK = 64
@@ -72,12 +72,6 @@ def choose_device(device: str = "auto") -> str:
     if device == "cuda":
         raise DeviceError(f"device cuda is not available: {missing}, or use --device cpu")
     return "cpu"
-
-
-def usable_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    # macOS has no affinity.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class RegionScorer:

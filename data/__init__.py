@@ -1,6 +1,6 @@
 """Pictures and annotations in, detections out: readers and writers, class lists, the box convention."""
 
-from .annotations import AnnotationError, Picture, read_coco, read_voc
+from .annotations import AnnotationError, Picture, read_coco, read_coco_ids, read_voc
 from .boxes import box_iou, clip_boxes
 from .classes import COCO_TO_VOC, VOC_CLASSES
 from .detections import (
@@ -29,6 +29,7 @@ __all__ = [
     "clip_boxes",
     "find_images",
     "read_coco",
+    "read_coco_ids",
     "read_detections",
     "read_image",
     "read_voc",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .boxes import clip_boxes
 from .classes import COCO_TO_VOC, VOC_CLASSES
 
-__all__ = ["AnnotationError", "Picture", "read_coco", "read_voc"]
+__all__ = ["AnnotationError", "Picture", "read_coco", "read_coco_ids", "read_voc"]
 
 
 class AnnotationError(ValueError):
@@ -279,6 +279,41 @@ def read_coco(
         objects = table[own], label_array[own], crowd_array[own]
         pictures.append(_coco_picture(image, Path(image_root), *objects, index, rename, annotation_file))
     return pictures
+
+
+def read_coco_ids(annotation_file: str | Path) -> dict[str, int]:
+    """Read which id a COCO annotation file gives to which picture.
+
+    Parameters
+    ----------
+    annotation_file : str or Path
+        JSON document with ``images``; neither objects nor categories are looked at.
+
+    Returns
+    -------
+    dict of str to int
+        By file name, without folders.
+
+    Raises
+    ------
+    AnnotationError
+        If the file is missing or malformed, or two images have the same name.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.json").write_text('{"images": [{"id": 42, "file_name": "val2017/42.jpg"}]}')
+    ...     read_coco_ids(f"{folder}/a.json")
+    {'42.jpg': 42}
+    """
+    ids: dict[str, int] = {}
+    for record in _records(_read_json(Path(annotation_file)), "images", annotation_file):
+        name = str(_field(record, "file_name", "images", annotation_file)).replace("\\", "/").rsplit("/", 1)[-1]
+        if name in ids:
+            raise AnnotationError(f"{annotation_file}: two images are called {name!r}; their ids cannot be told apart")
+        ids[name] = _field(record, "id", "images", annotation_file)
+    return ids
 
 
 def _coco_picture(

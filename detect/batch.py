@@ -7,7 +7,6 @@ appended to a journal; a run that was interrupted goes on from there.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -16,23 +15,21 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Detections, ImageError, atomic_write, read_image, write_detections
+from ..data import Detections, atomic_write, read_image, write_detections
+from ..data.parallel import prefetch
 from .detector import Detector
 from .drawing import DRAW_SCORE, draw_detections
-from .prefetch import prefetch
+from .runs import FULL_OR_FORBIDDEN, error_line, package_version, relative_names, stamp
 
-__all__ = ["RunSummary", "detect_batch", "relative_names"]
+__all__ = ["RunSummary", "detect_batch"]
 
 JOURNAL = "journal.jsonl"
-# A disk that is full or not ours to write to will not take the next picture either.
-_FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 
 
 @dataclass
@@ -72,47 +69,14 @@ class _Proposed(NamedTuple):
     propose_seconds: float
 
 
-def relative_names(paths: Sequence[Path]) -> list[str]:
-    """Name files by their paths below the folder that holds them all.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        Distinct files.
-
-    Returns
-    -------
-    list of str
-        Distinct, with forward slashes.
-
-    Examples
-    --------
-    >>> relative_names([Path("a/b/1.jpg"), Path("a/2.jpg")])
-    ['b/1.jpg', '2.jpg']
-    """
-    if not paths:
-        return []
-    # Not Path.absolute(), which keeps "..": a name must not lead out of the folder that it is put into.
-    absolute = [Path(os.path.abspath(path)) for path in paths]
-    common = os.path.commonpath([path.parent for path in absolute])
-    return [path.relative_to(common).as_posix() for path in absolute]
-
-
-def _version() -> str:
-    try:
-        return version("inception-rcnn")
-    except PackageNotFoundError:  # Run from the source folder.
-        return "not installed"
-
-
 def _propose(detector: Detector, path: Path) -> _Proposed:
     start = time.perf_counter()
     # Before reading: a picture that is replaced meanwhile must not pass for the one that was read.
-    stamp = _stamp(path) if path.is_file() else []
+    found = stamp(path) if path.is_file() else []
     image = read_image(path)
     read = time.perf_counter()
     proposals = detector.propose(image)
-    return _Proposed(stamp, image, proposals, read - start, time.perf_counter() - read)
+    return _Proposed(found, image, proposals, read - start, time.perf_counter() - read)
 
 
 def _read_journal(path: Path, settings: str) -> dict[str, dict]:
@@ -137,7 +101,7 @@ def _read_journal(path: Path, settings: str) -> dict[str, dict]:
 def _settings_hash(detector: Detector, draw_score: float, folder: str) -> str:
     state = [
         [scorer.model.sha256 for scorer in detector.scorers], detector.scorers[0].device, detector.min_score,
-        repr(vars(detector.search)), draw_score, _version(), folder,
+        repr(vars(detector.search)), draw_score, package_version(), folder,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
@@ -192,7 +156,7 @@ def detect_batch(
     rows = {
         name: row
         for name, row in _read_journal(journal_path, key).items()
-        if name in known and known[name].is_file() and row.get("stamp") == _stamp(known[name])
+        if name in known and known[name].is_file() and row.get("stamp") == stamp(known[name])
     }
     if not rows:
         _remove_results(output)
@@ -209,10 +173,10 @@ def detect_batch(
         try:
             summary.add_seconds("draw", task.result())
         except OSError as error:
-            if error.errno in _FULL_OR_FORBIDDEN:
+            if error.errno in FULL_OR_FORBIDDEN:
                 raise
             # No picture in that size or under that name can be saved; its detections are in the journal.
-            errors.append(_error(path, error))
+            errors.append(error_line(path, error))
 
     # The journal is closed last: on the way out, the drawer still notes what was scored.
     with (
@@ -227,7 +191,7 @@ def detect_batch(
             try:
                 proposed = future.result()
             except Exception as error:  # One file must not end a run over thousands; the line says what happened.
-                errors.append(_error(path, error))
+                errors.append(error_line(path, error))
             else:
                 ready = time.perf_counter()
                 found = detector.score(proposed.image, proposed.proposals)
@@ -277,7 +241,7 @@ def _write_results(
     )
     summary.objects = dict(sorted(drawn.items()))
     record = {
-        "version": _version(),
+        "version": package_version(),
         "settings": settings or {},
         "folder": folder,
         "models": [
@@ -306,17 +270,6 @@ def _draw(
         journal.write(json.dumps(row) + "\n")
         journal.flush()
     return time.perf_counter() - start
-
-
-def _error(path: Path, error: Exception) -> dict[str, str]:
-    message = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
-    return {"file": str(path), "kind": type(error).__name__, "message": message}
-
-
-def _stamp(path: Path) -> list[int]:
-    """Size and time of change: a picture that was replaced is not the one in the journal."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _drawn_name(name: str, names: Collection[str]) -> str:

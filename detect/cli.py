@@ -26,16 +26,20 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data import (
+    PROPOSAL_SUFFIXES,
     VOC_CLASSES,
     AnnotationError,
     DetectionError,
     ImageError,
+    ProposalFileError,
     atomic_write,
     find_images,
+    read_coco_ids,
     read_detections,
     read_voc,
     read_voc_results,
 )
+from ..data.parallel import usable_cores
 from ..eval import EvaluationError, evaluate_voc
 
 app = typer.Typer(
@@ -155,6 +159,68 @@ def detect(
         console.print("found: " + ", ".join(f"{name} {count}" for name, count in counts))
     if summary.failed:
         console.print(f"{summary.failed} files could not be processed, see {output / 'errors.jsonl'}")
+        if not summary.pictures:
+            raise typer.Exit(1)
+
+
+@app.command()
+def propose(
+    images: Images,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .parquet, .json, .mat, .pkl or .npz.")],
+    mode: Annotated[str, typer.Option(metavar="single|fast|quality", help="1, 8 or 80 hierarchies.")] = "fast",
+    superpixel_scale: Annotated[float, typer.Option(metavar="S", help="2 gives half as many boxes.")] = 1.0,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The best N boxes of a picture.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random part of the ranking.")] = 0,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="COCO annotations whose image ids .json and .pkl shall have."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes.  [default: the cores]", show_default=False)
+    ] = None,
+) -> None:
+    """Write ranked boxes that may hold an object, by selective search, of many pictures into one file."""
+    from ..proposals import SelectiveSearch
+    from .propose import propose_batch
+    from .runs import relative_names
+
+    if output.suffix.lower() not in PROPOSAL_SUFFIXES:
+        raise CommandError(f"--output {output}: the suffix tells the format; use one of {', '.join(PROPOSAL_SUFFIXES)}")
+    if output.is_dir() or not output.parent.is_dir():
+        raise CommandError(f"--output {output}: name a file in a folder that exists")
+    try:
+        search = SelectiveSearch(mode, superpixel_scale=superpixel_scale, limit=limit, seed=seed)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    paths = find_images(images)
+    if not paths:
+        raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
+    image_ids = None
+    if annotations is not None:
+        ids = read_coco_ids(annotations)
+        names = relative_names(paths)
+        image_ids = {name: ids[Path(name).name] for name in names if Path(name).name in ids}
+        if unknown := [name for name in names if name not in image_ids]:
+            raise CommandError(f"{annotations}: has no image called {unknown[0]!r} ({len(unknown)} such in all)")
+    try:
+        with _progress("propose") as bar:
+            task = bar.add_task("propose", total=len(paths))
+            summary = propose_batch(
+                paths,
+                output,
+                search,
+                workers=min(workers or usable_cores(), len(paths)),
+                image_ids=image_ids,
+                progress=lambda done: bar.update(task, completed=done),
+            )
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        raise typer.Exit(130) from None
+    resumed = f" ({summary.resumed} of them by an earlier, interrupted run)" if summary.resumed else ""
+    mean = f", {summary.boxes / summary.pictures:.0f} boxes each" if summary.pictures else ""
+    console.print(f"{summary.pictures} pictures{resumed}{mean} in {summary.seconds:.1f} s -> {output}")
+    if summary.failed:
+        console.print(f"{summary.failed} files could not be processed, see {output.with_suffix('.errors.jsonl')}")
         if not summary.pictures:
             raise typer.Exit(1)
 
@@ -284,7 +350,10 @@ def train_detector_command(
 
 # What a user can get wrong; anything else is a bug and shows its traceback.
 def _user_errors() -> list[type[Exception]]:
-    errors = [ImageError, AnnotationError, DetectionError, EvaluationError, CommandError, OSError]
+    from .propose import JournalError
+
+    errors = [ImageError, AnnotationError, DetectionError, ProposalFileError, JournalError, EvaluationError]
+    errors += [CommandError, OSError]
     with contextlib.suppress(ImportError):  # Without the packages that detection needs nobody raised these.
         from ..backbone.engine import DeviceError
         from ..backbone.model_file import ModelError

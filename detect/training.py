@@ -26,11 +26,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbone.engine import usable_cores
 from ..backbone.preprocessing import encode_boxes, prepare_picture
 from ..backbone.regions import RegionNetwork, roi_align
 from ..data import Picture, atomic_write, box_iou, read_image
-from .prefetch import prefetch
+from ..data.parallel import prefetch, usable_cores
 
 __all__ = ["CheckpointError", "Regions", "detection_loss", "repeat_factors", "sample_regions", "train_detector"]
 

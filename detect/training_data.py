@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data import COCO_TO_VOC, AnnotationError, Picture, atomic_write, read_coco, read_image, read_voc
-from ..proposals import SelectiveSearch
+from ..data.parallel import ProcessDied, map_processes
+from ..proposals import SelectiveSearch, compile_kernels
 from ..proposals.selective_search import Mode
 
 __all__ = ["ProposalCache", "read_labelled_folder", "split_validation"]
@@ -111,10 +110,12 @@ class ProposalCache:
         missing = [picture for picture in pictures if not self._file(picture).exists()]
         done = len(pictures) - len(missing)
         report(done)
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for _ in pool.map(self._touch, missing, chunksize=8):
-                done += 1
-                report(done)
+        compile_kernels()
+        for _, result in map_processes(self._touch, missing, workers):
+            if isinstance(result, ProcessDied):
+                raise result
+            done += 1
+            report(done)
 
     def _touch(self, picture: Picture) -> None:
         self(picture)

@@ -9,7 +9,10 @@ hierarchies are ranked together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal, NamedTuple
 
@@ -18,24 +21,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .hierarchy import describe_regions, group_regions, texture_codes
-from .segmentation import pixel_graph, segment
+from .segmentation import PixelGraph, pixel_graph, segment
 
 Mode = Literal["single", "fast", "quality"]
 
 
 class Strategy(NamedTuple):
-    """Which hierarchies to build: every colour space x every ``k`` x every sum of similarity measures."""
+    """A grid of hierarchies: every colour space x every ``k`` x every sum of similarity measures.
+
+    Attributes
+    ----------
+    spaces : tuple of {"HSV", "Lab", "rgI", "H", "I"}
+        Colour spaces, see `convert_colour`.
+    ks : tuple of float
+        Thresholds of the segmentation and at the same time minimum sizes of its regions, see `segment`.
+    measures : tuple of str
+        Sums of similarities, each some of the letters ``C`` (colour), ``T`` (texture), ``S`` (size) and ``F``
+        (fill), see `group_regions`.
+
+    Examples
+    --------
+    >>> grey = Strategy(spaces=("I",), ks=(100, 200), measures=("TSF",))  # two hierarchies
+    """
 
     spaces: tuple[str, ...]
-    ks: tuple[int, ...]
+    ks: tuple[float, ...]
     measures: tuple[str, ...]
 
 
+SPACES = ("HSV", "Lab", "rgI", "H", "I")
 # Uijlings et al., IJCV 2013, section 5.1, table 5.
 STRATEGIES: dict[str, Strategy] = {
     "single": Strategy(("HSV",), (100,), ("CTSF",)),
     "fast": Strategy(("HSV", "Lab"), (50, 100), ("CTSF", "TSF")),
-    "quality": Strategy(("HSV", "Lab", "rgI", "H", "I"), (50, 100, 150, 300), ("CTSF", "TSF", "F", "S")),
+    "quality": Strategy(SPACES, (50, 100, 150, 300), ("CTSF", "TSF", "F", "S")),
 }
 WIDTH = 500  # pixels; the scale at which k and the minimum side are meant
 MAX_HEIGHT = 4 * WIDTH  # a strip one pixel wide would otherwise become a picture of 10^8 pixels
@@ -57,6 +76,10 @@ class SelectiveSearch:
         Return at most this many boxes, the best.
     min_side : float
         Drop boxes narrower or lower than this, pixels of the picture scaled to 500 pixels width.
+    strategies : sequence of Strategy, optional
+        The hierarchies to build instead of the mode's.
+    threads : int
+        Hierarchies built at the same time.
 
     Examples
     --------
@@ -72,20 +95,15 @@ class SelectiveSearch:
     seed: int = 0
     limit: int | None = None
     min_side: float = 20
+    strategies: Sequence[Strategy] | None = None
+    threads: int = 1
 
     def __post_init__(self) -> None:
-        _check_settings(self.mode, self.superpixel_scale, self.limit, self.min_side)
+        _check_settings(**vars(self))
 
     def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes (N, 4) and scores (N,) of one picture, best first."""
-        return selective_search(
-            image,
-            self.mode,
-            superpixel_scale=self.superpixel_scale,
-            seed=self.seed,
-            limit=self.limit,
-            min_side=self.min_side,
-        )
+        return selective_search(image, **vars(self))
 
 
 def selective_search(
@@ -96,6 +114,8 @@ def selective_search(
     seed: int = 0,
     limit: int | None = None,
     min_side: float = 20,
+    strategies: Sequence[Strategy] | None = None,
+    threads: int = 1,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Propose boxes that may hold an object, best first.
 
@@ -116,6 +136,11 @@ def selective_search(
     min_side : float
         Boxes narrower or lower than this are dropped. Counted in pixels of the picture *scaled to 500 pixels
         width*, as in the protocol, so 20 is 1/25 of the width of any picture.
+    strategies : sequence of Strategy, optional
+        The hierarchies to build instead of the mode's; a hierarchy that two grids ask for is built once.
+    threads : int
+        Hierarchies built at the same time. The result does not depend on it; memory does, about 10 MB for each
+        of ``fast``'s.
 
     Returns
     -------
@@ -132,6 +157,9 @@ def selective_search(
 
     Notes
     -----
+    The first call on a machine compiles the kernels, and says so if that takes long; later ones find them on
+    the disk.
+
     The rank of a box is its position in its hierarchy, 1 for the whole picture and growing towards the initial
     regions, times a random number in [0, 1). So large regions come first, but no hierarchy hides another.
 
@@ -147,13 +175,15 @@ def selective_search(
     >>> boxes.shape, scores.shape
     ((200, 4), (200,))
     """
-    _check_settings(mode, superpixel_scale, limit, min_side)
-    rgb = _as_rgb(image)
-    height, width = rgb.shape[:2]
-    scaled = _scale(rgb)
+    _check_settings(mode, superpixel_scale, seed, limit, min_side, strategies, threads)
+    _check_image(image)
+    height, width = image.shape[:2]
+    # First the size, then the channels: a very large picture is not copied.
+    scaled = _as_rgb(_scale(image))
     rng = np.random.default_rng(seed)
 
-    levels = list(hierarchies(scaled, STRATEGIES[mode], superpixel_scale))
+    compile_kernels()
+    levels = hierarchies(scaled, strategies or [STRATEGIES[mode]], superpixel_scale, threads)
     nodes = np.concatenate(levels)
     priority = np.concatenate([rng.random(len(level)) * np.arange(len(level), 0, -1) for level in levels])
     wide = (nodes[:, 2] - nodes[:, 0] >= min_side) & (nodes[:, 3] - nodes[:, 1] >= min_side)
@@ -172,9 +202,9 @@ def selective_search(
 
 
 def hierarchies(
-    image: NDArray[np.uint8], strategy: Strategy, superpixel_scale: float = 1.0
-) -> Iterator[NDArray[np.int32]]:
-    """Build the hierarchies of a strategy, one after the other.
+    image: NDArray[np.uint8], strategies: Sequence[Strategy], superpixel_scale: float = 1.0, threads: int = 1
+) -> list[NDArray[np.int32]]:
+    """Build the hierarchies of one or more grids.
 
     What hierarchies have in common is computed once: smoothing, edges, their order and texture by all ``k``
     of a colour space, regions and their histograms by all similarities of a ``k``.
@@ -183,32 +213,57 @@ def hierarchies(
     ----------
     image : ndarray of uint8, shape (H, W, 3)
         The picture, RGB, already at the scale wanted.
-    strategy : Strategy
+    strategies : sequence of Strategy
         Which hierarchies.
     superpixel_scale : float
         Factor of k and of the minimum region size.
+    threads : int
+        How many to build at the same time.
 
-    Yields
-    ------
-    ndarray of int32, shape (2 * R - 1, 4)
-        Boxes of one hierarchy, pixels, 0-based, ends exclusive: initial regions first, whole picture last.
+    Returns
+    -------
+    list of ndarray of int32, shape (2 * R - 1, 4)
+        Boxes of every hierarchy, pixels, 0-based, ends exclusive: initial regions first, whole picture last.
 
     Examples
     --------
     >>> image = np.zeros((20, 30, 3), np.uint8)
-    >>> [boxes.tolist() for boxes in hierarchies(image, STRATEGIES["single"])]
+    >>> [boxes.tolist() for boxes in hierarchies(image, [STRATEGIES["single"]])]
     [[[0, 0, 30, 20]]]
     """
-    for space in strategy.spaces:
+    plan: dict[str, dict[float, dict[str, None]]] = {}  # dicts for sets that keep their order
+    for spaces, ks, sums in strategies:
+        for space in spaces:
+            for k in ks:
+                plan.setdefault(space, {}).setdefault(k, {}).update(dict.fromkeys(sums))
+
+    def prepare(space: str) -> tuple[NDArray[np.uint8], PixelGraph, NDArray[np.uint8]]:
         values = convert_colour(image, space)
-        graph = pixel_graph(values)
-        codes = texture_codes(values)
-        for k in strategy.ks:
-            size = k * superpixel_scale
-            labels, count = segment(graph, size, round(size))
-            regions = describe_regions(labels, count, values, codes)
-            for measures in strategy.measures:
-                yield group_regions(regions, labels.size, measures)[0]
+        return values, pixel_graph(values), texture_codes(values)
+
+    def build(
+        values: NDArray[np.uint8], graph: PixelGraph, codes: NDArray[np.uint8], k: float, sums: Sequence[str]
+    ) -> list[NDArray[np.int32]]:
+        labels, count = segment(graph, k * superpixel_scale, round(k * superpixel_scale))
+        regions = describe_regions(labels, count, values, codes)
+        return [group_regions(regions, labels.size, measures)[0] for measures in sums]
+
+    if threads == 1:
+        levels: list[NDArray[np.int32]] = []
+        for space, ks in plan.items():
+            prepared = prepare(space)
+            for k, sums in ks.items():
+                levels += build(*prepared, k, tuple(sums))
+        return levels
+    # Threads and not processes: the kernels hold no lock of the interpreter.
+    with ThreadPoolExecutor(threads) as pool:
+        preparing = {space: pool.submit(prepare, space) for space in plan}
+        building = [
+            pool.submit(build, *preparing[space].result(), k, tuple(sums))
+            for space, ks in plan.items()
+            for k, sums in ks.items()
+        ]
+        return [boxes for task in building for boxes in task.result()]
 
 
 def convert_colour(image: NDArray[np.uint8], space: str) -> NDArray[np.uint8]:
@@ -249,7 +304,7 @@ def convert_colour(image: NDArray[np.uint8], space: str) -> NDArray[np.uint8]:
     if space == "rgI":
         shares = np.where(total == 0, np.float32(1 / 3), image[..., :2] / np.maximum(total, 1))
         return np.rint(np.concatenate([255 * shares, total / 3], axis=2)).astype(np.uint8)
-    raise ValueError(f"unknown colour space {space!r}; choose one of HSV, Lab, rgI, H, I")
+    raise ValueError(f"unknown colour space {space!r}; choose one of {', '.join(SPACES)}")
 
 
 def _stretch_lab() -> NDArray[np.uint8]:
@@ -264,30 +319,85 @@ def _stretch_lab() -> NDArray[np.uint8]:
 _LAB_STRETCH = _stretch_lab()
 
 
-def _check_settings(mode: str, superpixel_scale: float, limit: int | None, min_side: float) -> None:
+def compile_kernels() -> None:
+    """Make ready what `selective_search` runs: compiled on a machine's first call, read from the disk later.
+
+    `selective_search` does this itself. Call it before starting processes that all would compile at once, or
+    to keep the time out of a measurement. Says through `logging` what is going on when it takes long.
+
+    Examples
+    --------
+    >>> compile_kernels()
+    """
+    global _compiled
+    with _compiling:
+        if _compiled:
+            return
+        message = "compiling the kernels of selective search, once on this machine (about ten seconds) ..."
+        notice = threading.Timer(2.0, logging.getLogger(__name__).warning, [message])
+        notice.daemon = True
+        notice.start()
+        try:
+            hierarchies(np.zeros((8, 8, 3), np.uint8), [STRATEGIES["single"]])
+        finally:
+            notice.cancel()
+        _compiled = True
+
+
+_compiled = False
+_compiling = threading.Lock()
+
+
+def _check_settings(
+    mode: str,
+    superpixel_scale: float,
+    seed: int,
+    limit: int | None,
+    min_side: float,
+    strategies: Sequence[Strategy] | None,
+    threads: int,
+) -> None:
     if mode not in STRATEGIES:
         raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(STRATEGIES)}")
     if not 0 < superpixel_scale < float("inf"):
         raise ValueError(f"superpixel_scale must be a positive number, not {superpixel_scale}")
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or more, not {seed}")
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 or None, not {limit}")
     if not min_side >= 0:
         raise ValueError(f"min_side must be 0 or more pixels, not {min_side}")
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, not {threads}")
+    for strategy in strategies if strategies is not None else [STRATEGIES[mode]]:
+        spaces, ks, sums = strategy
+        if isinstance(spaces, str) or isinstance(sums, str) or not (len(spaces) and len(ks) and len(sums)):
+            raise ValueError(f"a strategy has three tuples (spaces, ks, measures), none of them empty, not {strategy}")
+        if unknown := [space for space in spaces if space not in SPACES]:
+            raise ValueError(f"unknown colour space {unknown[0]!r}; choose from {', '.join(SPACES)}")
+        if wrong := [k for k in ks if not 0 < k < float("inf")]:
+            raise ValueError(f"k must be a positive number, not {wrong[0]}")
+        if strange := [letters for letters in sums if not letters or set(letters) - set("CTSF")]:
+            raise ValueError(f"measures must be some of the letters C, T, S, F, not {strange[0]!r}")
+    if strategies is not None and not len(strategies):
+        raise ValueError("strategies is empty; give at least one, or None for the mode's")
 
 
-def _as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"the picture must be a numpy array of uint8 with values 0..255, not {kind}")
+def _check_image(image: NDArray[np.uint8]) -> None:
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"the picture must be a numpy array of uint8, not {type(image).__name__}")
+    if image.dtype != np.uint8:
+        # How to convert only the caller knows: 12 bits in a uint16 divided by 257 would be nearly black.
+        advice = {
+            "f": "if its values lie in [0, 1]: (255 * image).round().astype(np.uint8)",
+            "u": "if it uses all of its 16 bits: (image // 257).astype(np.uint8)",
+            "b": "for black and white: 255 * image.astype(np.uint8)",
+        }.get(image.dtype.kind, "convert it with .astype(np.uint8)")
+        raise ValueError(f"the picture must be uint8 with values 0..255, not {image.dtype}; {advice}")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
         raise ValueError(f"the picture must have shape (H, W), (H, W, 3) or (H, W, 4), not {image.shape}")
     if image.size == 0:
         raise ValueError(f"the picture has no pixels: its shape is {image.shape}")
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.shape[2] == 1:
-        image = np.repeat(image, 3, axis=2)
-    return np.ascontiguousarray(image[..., :3])
 
 
 def _scale(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -296,6 +406,14 @@ def _scale(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
+
+
+def _as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    return np.ascontiguousarray(image[..., :3])
 
 
 def _falling(scores: NDArray[np.float64]) -> NDArray[np.float32]:

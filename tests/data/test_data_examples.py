@@ -4,6 +4,6 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["annotations", "boxes", "classes", "detections", "files", "images"])
+@pytest.mark.parametrize("module", ["annotations", "boxes", "classes", "detections", "files", "images", "parallel"])
 def test_examples_in_the_documentation(module):
     assert doctest.testmod(importlib.import_module(f"inception_rcnn.data.{module}")).failed == 0

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from inception_rcnn.proposals import SelectiveSearch, selective_search
+from inception_rcnn.proposals import SelectiveSearch, Strategy, selective_search
 from inception_rcnn.proposals.hierarchy import (
     COLOUR_BINS,
     TEXTURE_RANGE,
@@ -311,10 +312,33 @@ def test_one_channel_is_smoothed_like_three(cat):
 
 def test_modes_build_their_hierarchies(cat):
     small = np.ascontiguousarray(cat[::4, ::4])
-    counts = {mode: len(list(hierarchies(small, strategy))) for mode, strategy in STRATEGIES.items()}
+    counts = {mode: len(hierarchies(small, [strategy])) for mode, strategy in STRATEGIES.items()}
     assert counts == {"single": 1, "fast": 8, "quality": 80}
-    for boxes in hierarchies(small, STRATEGIES["quality"]):
+    for boxes in hierarchies(small, [STRATEGIES["quality"]]):
         assert boxes[-1].tolist() == [0, 0, small.shape[1], small.shape[0]]
+
+
+def test_own_strategies(cat, proposals):
+    small = np.ascontiguousarray(cat[::4, ::4])
+    fast = STRATEGIES["fast"]
+    by_space = [fast._replace(spaces=(space,)) for space in fast.spaces]
+    assert (selective_search(cat, "single", strategies=by_space)[0] == proposals[0]).all()
+    # what two grids share is built once, at the first one's place
+    overlapping = [Strategy(("I",), (100,), ("CTSF",)), Strategy(("I", "H"), (100, 90.5), ("CTSF", "F"))]
+    assert len(hierarchies(small, overlapping)) == 8
+    assert len(SelectiveSearch(strategies=overlapping[:1])(cat)[0]) < len(
+        SelectiveSearch(strategies=overlapping)(cat)[0]
+    )
+
+
+@pytest.mark.parametrize("mode", ["single", "fast", "quality"])
+def test_threads_change_nothing(cat, mode):
+    small = np.ascontiguousarray(cat[::2, ::2])
+    one = selective_search(small, mode)
+    for threads in (2, 5):
+        many = SelectiveSearch(mode, threads=threads)(small)
+        assert one[0].tobytes() == many[0].tobytes()
+        assert one[1].tobytes() == many[1].tobytes()
 
 
 def test_boxes_are_in_the_pictures_own_pixels():
@@ -354,7 +378,10 @@ def test_greyscale_and_alpha_are_the_rgb_they_stand_for(cat):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((9, 9, 3)), "uint8"),
+        (np.zeros((9, 9, 3)), r"255 \* image"),
+        (np.zeros((9, 9, 3), np.uint16), "image // 257"),
+        (np.zeros((9, 9), bool), r"255 \* image"),
+        (np.zeros((9, 9), int), "astype"),
         ([[1, 2], [3, 4]], "uint8"),
         (np.zeros((9, 9, 2), np.uint8), "shape"),
         (np.zeros(9, np.uint8), "shape"),
@@ -370,11 +397,53 @@ def test_bad_pictures(image, message):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"mode": "slow"}, {"superpixel_scale": 0}, {"limit": 0}, {"min_side": -1}, {"min_side": np.nan}],
+    [
+        {"mode": "slow"},
+        {"superpixel_scale": 0},
+        {"limit": 0},
+        {"min_side": -1},
+        {"min_side": np.nan},
+        {"seed": -1},
+        {"threads": 0},
+        {"strategies": []},
+        {"strategies": [Strategy("HSV", (100,), ("CTSF",))]},
+        {"strategies": [Strategy(("HSV",), (), ("CTSF",))]},
+        {"strategies": [Strategy(("CMYK",), (100,), ("CTSF",))]},
+        {"strategies": [Strategy(("HSV",), (0,), ("CTSF",))]},
+        {"strategies": [Strategy(("HSV",), (100,), ("CX",))]},
+    ],
 )
 def test_bad_settings(settings):
-    with pytest.raises(ValueError, match=r"must be|choose one of"):
+    with pytest.raises(ValueError, match=r"must be|choose|empty"):
         SelectiveSearch(**settings)
+
+
+def test_a_very_large_picture_takes_no_more_memory_than_its_pixels():
+    script = """
+import resource, numpy as np
+from inception_rcnn.proposals import compile_kernels, selective_search
+compile_kernels()
+image = np.zeros((9000, 12000, 3), np.uint8)
+image[2000:5000, 3000:9000] = 200
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+boxes, _ = selective_search(image)
+print(len(boxes), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    count, megabytes = run.stdout.split()
+    assert int(count) >= 2
+    assert float(megabytes) < 60
+
+
+def test_the_first_call_says_that_it_compiles(tmp_path):
+    script = "import numpy, inception_rcnn.proposals as p; p.selective_search(numpy.zeros((9, 9), 'u1'))"
+    fresh = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=fresh).stderr
+        for _ in range(2)
+    )
+    assert "compiling the kernels of selective search" in first
+    assert second == ""
 
 
 def test_torch_is_not_imported():
