@@ -11,19 +11,24 @@ from .detections import (
     write_detections,
     write_voc_results,
 )
-from .files import atomic_write
+from .files import atomic_file, atomic_write
 from .images import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, find_images, read_image
+from .proposal_files import PROPOSAL_SUFFIXES, ProposalFileError, Proposals, read_proposals, write_proposals
 
 __all__ = [
     "COCO_TO_VOC",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
+    "PROPOSAL_SUFFIXES",
     "VOC_CLASSES",
     "AnnotationError",
     "DetectionError",
     "Detections",
     "ImageError",
     "Picture",
+    "ProposalFileError",
+    "Proposals",
+    "atomic_file",
     "atomic_write",
     "box_iou",
     "clip_boxes",
@@ -32,8 +37,10 @@ __all__ = [
     "read_coco_ids",
     "read_detections",
     "read_image",
+    "read_proposals",
     "read_voc",
     "read_voc_results",
     "write_detections",
+    "write_proposals",
     "write_voc_results",
 ]

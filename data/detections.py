@@ -80,7 +80,10 @@ class Detections:
 
 
 def write_detections(
-    path: str | Path, entries: Iterable[tuple[str, int, int, Detections]], classes: Sequence[str]
+    path: str | Path,
+    entries: Iterable[tuple[str, int, int, Detections]],
+    classes: Sequence[str],
+    image_ids: Mapping[str, int | str] | None = None,
 ) -> None:
     """Write the detections of many pictures as one COCO document.
 
@@ -96,11 +99,15 @@ def write_detections(
     classes : sequence of str
         The classes of the document; category ids are 1-based positions in it. Every class that a `Detections`
         mentions must be among them.
+    image_ids : mapping of str to int or str, optional
+        The id of each picture by its ``file_name``, for results that are compared with a document that has
+        its own. Without it the pictures are counted from 1.
 
     Raises
     ------
     DetectionError
-        If a score or a coordinate is not finite, or a label is not one of `classes`.
+        If a score or a coordinate is not finite, a label is not one of `classes`, or `image_ids` lacks a
+        picture.
     OSError
         If the file cannot be written.
 
@@ -123,24 +130,30 @@ def write_detections(
     ...     read_detections(f"{folder}/detections.json")["a"].boxes.tolist()
     [[1.0, 2.0, 4.0, 8.0]]
     """
-    atomic_write(path, _document(entries, tuple(classes)))
+    atomic_write(path, _document(entries, tuple(classes), image_ids))
 
 
-def _document(entries: Iterable[tuple[str, int, int, Detections]], classes: tuple[str, ...]) -> Iterator[bytes]:
+def _document(
+    entries: Iterable[tuple[str, int, int, Detections]],
+    classes: tuple[str, ...],
+    image_ids: Mapping[str, int | str] | None,
+) -> Iterator[bytes]:
     categories = [{"id": i, "name": name} for i, name in enumerate(classes, start=1)]
     yield b'{"categories": ' + json.dumps(categories).encode() + b',\n"annotations": ['
     # Annotations first: they are many and can go straight to the file, the few lines on images wait.
     images: list[str] = []
     count = 0
     for name, width, height, found in entries:
-        images.append(
-            json.dumps({"id": len(images) + 1, "file_name": str(name), "width": int(width), "height": int(height)})
-        )
+        if image_ids is not None and name not in image_ids:
+            raise DetectionError(f"{name}: image_ids has no id for this picture")
+        image_id = json.dumps(len(images) + 1 if image_ids is None else image_ids[name])
+        size = f'"width": {int(width)}, "height": {int(height)}'
+        images.append(f'{{"id": {image_id}, "file_name": {json.dumps(str(name))}, {size}}}')
         lines = []
         for category, score, (x, y, w, h) in _rows(found, classes, name):
             count += 1
             lines.append(
-                f'{{"id": {count}, "image_id": {len(images)}, "category_id": {category}, '
+                f'{{"id": {count}, "image_id": {image_id}, "category_id": {category}, '
                 f'"bbox": [{x:.9g}, {y:.9g}, {w:.9g}, {h:.9g}], "score": {score:.9g}, '
                 f'"area": {w * h:.9g}, "iscrowd": 0}}'
             )
@@ -196,7 +209,11 @@ def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem"
     path = Path(path)
     if path.is_dir():
         path = path / "detections.json"
-    document = _load(path)
+    return _by_picture(_load(path), key, path)
+
+
+def _by_picture(document: dict[str, Any], key: Literal["stem", "file_name"], path: Path) -> dict[str, Detections]:
+    """Sort the annotations of a document by picture; `path` is for the errors."""
     record: Any = None
     try:
         categories = sorted(document["categories"], key=lambda category: category["id"])
@@ -217,7 +234,8 @@ def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem"
         raise DetectionError(f"{path}: is not a COCO document with scores: {reason}{where}") from error
     if len(result) < len(document["images"]):
         (twice, _), *_ = Counter(names.values()).most_common(1)
-        raise DetectionError(f"{path}: two images are called {twice!r} or share an id; read it with key='file_name'")
+        hint = "; read it with key='file_name'" if key == "stem" else ""
+        raise DetectionError(f"{path}: two images are called {twice!r} or share an id{hint}")
     return result
 
 

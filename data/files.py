@@ -2,10 +2,12 @@
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["atomic_write"]
+__all__ = ["atomic_file", "atomic_write"]
 
 
 def atomic_write(path: str | Path, data: bytes | str | Iterable[bytes]) -> None:
@@ -35,21 +37,58 @@ def atomic_write(path: str | Path, data: bytes | str | Iterable[bytes]) -> None:
     ...     print(open(f"{folder}/a.txt").read(), os.listdir(folder))
     hello ['a.txt']
     """
-    path = Path(path)
     if isinstance(data, str):
         data = data.encode()
-    chunks = (data,) if isinstance(data, bytes) else data
+    with atomic_file(path) as file:
+        file.writelines((data,) if isinstance(data, bytes) else data)
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file to write as `atomic_write` does, for libraries that want a file and not its bytes.
+
+    It gets its name when the ``with`` block ends well. If the block ends with an exception, the old file
+    stays and nothing is left behind.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write; its folder must exist.
+
+    Yields
+    ------
+    binary file
+        Open for writing, seekable.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; its text names `path`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_file(f"{folder}/a.txt") as file:
+    ...         _ = file.write(b"hello")
+    ...     print(open(f"{folder}/a.txt").read(), os.listdir(folder))
+    hello ['a.txt']
+    """
+    path = Path(path)
     # Not named after `path`: a name near the file system's limit would have no room for a suffix.
     temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         # "x" and not tempfile, which would make a file that only its owner may read.
         with open(temporary, "xb") as file:
-            file.writelines(chunks)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
+        # What is written may come from other files; an error that names one of them is about that one.
+        if error.filename is not None and str(error.filename) != str(temporary):
+            raise
         # The user asked for `path` and has never heard of the temporary name.
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:

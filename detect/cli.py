@@ -352,7 +352,14 @@ def train_detector_command(
 def _user_errors() -> list[type[Exception]]:
     from .propose import JournalError
 
-    errors = [ImageError, AnnotationError, DetectionError, ProposalFileError, JournalError, EvaluationError]
+    errors: list[type[Exception]] = [
+        ImageError,
+        AnnotationError,
+        DetectionError,
+        ProposalFileError,
+        JournalError,
+        EvaluationError,
+    ]
     errors += [CommandError, OSError]
     with contextlib.suppress(ImportError):  # Without the packages that detection needs nobody raised these.
         from ..backbone.engine import DeviceError

@@ -151,7 +151,7 @@ def propose_batch(
             output.with_suffix(".errors.jsonl"), "".join(json.dumps(error) + "\n" for error in errors.values())
         )
         journal.remove()
-    found = [journal.places[key].count for key in keys if key in journal.places]
+    found = [journal.places[key].boxes for key in keys if key in journal.places]
     return ProposeSummary(len(found), resumed, len(errors), sum(found), time.perf_counter() - began)
 
 
@@ -169,7 +169,7 @@ class _Place(NamedTuple):
     """Where a picture's boxes and scores are in the journal."""
 
     offset: int
-    count: int
+    boxes: int
     width: int
     height: int
 
@@ -245,8 +245,8 @@ class _Journal:
     def read(self, place: _Place) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes (N, 4) and scores (N,) of a picture."""
         self.file.seek(place.offset)
-        values = np.frombuffer(self.file.read(place.count * 20), "<f4").astype(np.float32)
-        return values[: 4 * place.count].reshape(-1, 4), values[4 * place.count :]
+        values = np.frombuffer(self.file.read(place.boxes * 20), "<f4").astype(np.float32)
+        return values[: 4 * place.boxes].reshape(-1, 4), values[4 * place.boxes :]
 
     def remove(self) -> None:
         self.path.unlink()

@@ -5,8 +5,9 @@ have exactly the overlap 0.3, and stay at a threshold of 0.3.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
+
+from ..data.kernels import kernel
 
 __all__ = ["nms", "nms_per_class"]
 
@@ -151,7 +152,7 @@ def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
     return array
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _iou(a, b):  # type: ignore[no-untyped-def]
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])
@@ -162,7 +163,7 @@ def _iou(a, b):  # type: ignore[no-untyped-def]
     return inter / union
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _greedy(boxes, order, threshold):  # type: ignore[no-untyped-def]
     """Visit the boxes in the given order and return those that no kept one suppresses."""
     kept = np.empty(len(order), np.int64)
@@ -181,7 +182,7 @@ def _greedy(boxes, order, threshold):  # type: ignore[no-untyped-def]
 
 # Under NumPy's rules for division 0 / 0 is nan, no overlap, and no test for it stops the compiler from
 # vectorising.
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _overlap_bits(boxes, threshold):  # type: ignore[no-untyped-def]
     """Return for every box the set of boxes that it suppresses, 64 to a word."""
     count = len(boxes)
@@ -202,7 +203,7 @@ def _overlap_bits(boxes, threshold):  # type: ignore[no-untyped-def]
     return bits
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _greedy_bits(bits, order):  # type: ignore[no-untyped-def]
     """Do as `_greedy` does, the comparisons looked up."""
     suppressed = np.zeros(bits.shape[1], np.uint64)

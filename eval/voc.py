@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from ..data import VOC_CLASSES, Detections, Picture
+from ..data.kernels import kernel
 
 __all__ = ["EvaluationError", "average_precision", "evaluate_voc"]
 
@@ -206,7 +206,7 @@ def _class_precision(outcome: NDArray[np.int8], positives: int, metric: Literal[
     return average_precision(found / positives, found / np.arange(1, len(hits) + 1), metric)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _match(boxes, image, object_boxes, start, difficult, threshold):  # type: ignore[no-untyped-def]
     """Tell hits from false detections; all of one class, detections best first."""
     outcome = np.empty(len(boxes), np.int8)

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ..data.kernels import kernel
 from .segmentation import find_root
 
 COLOUR_BINS = 25  # per channel
@@ -180,7 +180,7 @@ def group_regions(
     )
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _steer(dx, dy, scale):  # type: ignore[no-untyped-def]
     pixels, channels = dx.shape
     codes = np.empty((pixels, 4 * channels), np.uint8)
@@ -198,7 +198,7 @@ def _steer(dx, dy, scale):  # type: ignore[no-untyped-def]
     return codes
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _describe(labels, count, image, codes):  # type: ignore[no-untyped-def]
     height, width, channels = image.shape
     orientations = 4 * channels
@@ -273,7 +273,7 @@ def _describe(labels, count, image, codes):  # type: ignore[no-untyped-def]
     return size, box, colour, texture, pairs
 
 
-@njit(nogil=True, cache=True, fastmath=True)
+@kernel(fastmath=True)
 def _intersection(a, b):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for i in range(len(a)):
@@ -281,7 +281,7 @@ def _intersection(a, b):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _similarity(a, b, size, box, colour, texture, unit, use_size, use_fill):  # type: ignore[no-untyped-def]
     total = _intersection(colour[a], colour[b]) + _intersection(texture[a], texture[b])
     both = np.float32(size[a] + size[b])
@@ -298,12 +298,12 @@ def _similarity(a, b, size, box, colour, texture, unit, use_size, use_fill):  # 
 # so that a similarity can change in place and the heap never grows.
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _before(similarity, p, q):  # type: ignore[no-untyped-def]
     return similarity[p] > similarity[q] or (similarity[p] == similarity[q] and p < q)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _settle(heap, place, n, i, similarity):  # type: ignore[no-untyped-def]
     pair = heap[i]
     while i > 0 and _before(similarity, pair, heap[(i - 1) >> 1]):
@@ -323,7 +323,7 @@ def _settle(heap, place, n, i, similarity):  # type: ignore[no-untyped-def]
     place[pair] = i
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _remove(heap, place, n, pair, similarity):  # type: ignore[no-untyped-def]
     i = place[pair]
     place[pair] = -1
@@ -335,7 +335,7 @@ def _remove(heap, place, n, pair, similarity):  # type: ignore[no-untyped-def]
     return n
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _group(size, box, colour, texture, ends, unit, use_size, use_fill):  # type: ignore[no-untyped-def]
     count = len(size)
     n_pairs = len(ends) // 2

@@ -22,8 +22,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ..data.kernels import kernel
 
 # An edge of weight w (grey levels) has level sqrt(w) * LEVELS; the heaviest, 255 * sqrt(3), fits 16 bits.
 LEVELS = 3100.0
@@ -118,7 +119,7 @@ def segment(graph: PixelGraph, k: float, min_size: int) -> tuple[NDArray[np.int3
     return labels, int(count)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _edge_levels(planes):  # type: ignore[no-untyped-def]
     channels, height, width = planes.shape
     levels = np.full((4, height, width), _NO_EDGE, np.uint16)
@@ -146,7 +147,7 @@ def _edge_levels(planes):  # type: ignore[no-untyped-def]
     return levels
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _sorted_edges(levels):  # type: ignore[no-untyped-def]
     flat = levels.reshape(4, -1)
     starts = np.zeros(_NO_EDGE + 1, np.int32)
@@ -167,7 +168,7 @@ def _sorted_edges(levels):  # type: ignore[no-untyped-def]
     return edges, starts
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def find_root(parent, node):  # type: ignore[no-untyped-def]
     """Root of a node in a union-find forest, an int32 array of parents; halves the path on the way."""
     while parent[node] != node:
@@ -176,7 +177,7 @@ def find_root(parent, node):  # type: ignore[no-untyped-def]
     return node
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _grow(edges, starts, height, width, k, min_size):  # type: ignore[no-untyped-def]
     pixels = height * width
     parent = np.arange(pixels).astype(np.int32)

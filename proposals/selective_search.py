@@ -232,10 +232,10 @@ def hierarchies(
     [[[0, 0, 30, 20]]]
     """
     plan: dict[str, dict[float, dict[str, None]]] = {}  # dicts for sets that keep their order
-    for spaces, ks, sums in strategies:
-        for space in spaces:
-            for k in ks:
-                plan.setdefault(space, {}).setdefault(k, {}).update(dict.fromkeys(sums))
+    for strategy in strategies:
+        for space in strategy.spaces:
+            for k in strategy.ks:
+                plan.setdefault(space, {}).setdefault(k, {}).update(dict.fromkeys(strategy.measures))
 
     def prepare(space: str) -> tuple[NDArray[np.uint8], PixelGraph, NDArray[np.uint8]]:
         values = convert_colour(image, space)
@@ -370,14 +370,13 @@ def _check_settings(
     if threads < 1:
         raise ValueError(f"threads must be at least 1, not {threads}")
     for strategy in strategies if strategies is not None else [STRATEGIES[mode]]:
-        spaces, ks, sums = strategy
-        if isinstance(spaces, str) or isinstance(sums, str) or not (len(spaces) and len(ks) and len(sums)):
-            raise ValueError(f"a strategy has three tuples (spaces, ks, measures), none of them empty, not {strategy}")
-        if unknown := [space for space in spaces if space not in SPACES]:
+        if not isinstance(strategy, Strategy) or not all(isinstance(part, tuple) and part for part in strategy):
+            raise ValueError(f"a strategy is a Strategy(spaces, ks, measures) of tuples, none empty, not {strategy}")
+        if unknown := [space for space in strategy.spaces if space not in SPACES]:
             raise ValueError(f"unknown colour space {unknown[0]!r}; choose from {', '.join(SPACES)}")
-        if wrong := [k for k in ks if not 0 < k < float("inf")]:
+        if wrong := [k for k in strategy.ks if not 0 < k < float("inf")]:
             raise ValueError(f"k must be a positive number, not {wrong[0]}")
-        if strange := [letters for letters in sums if not letters or set(letters) - set("CTSF")]:
+        if strange := [letters for letters in strategy.measures if not letters or set(letters) - set("CTSF")]:
             raise ValueError(f"measures must be some of the letters C, T, S, F, not {strange[0]!r}")
     if strategies is not None and not len(strategies):
         raise ValueError("strategies is empty; give at least one, or None for the mode's")

@@ -4,6 +4,9 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("module", ["annotations", "boxes", "classes", "detections", "files", "images", "parallel"])
+@pytest.mark.parametrize(
+    "module",
+    ["annotations", "boxes", "classes", "detections", "files", "images", "kernels", "parallel", "proposal_files"],
+)
 def test_examples_in_the_documentation(module):
     assert doctest.testmod(importlib.import_module(f"inception_rcnn.data.{module}")).failed == 0

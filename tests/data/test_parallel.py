@@ -1,0 +1,78 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from inception_rcnn.data.parallel import ProcessDied, map_processes
+
+
+def double_unless_deadly(item):
+    if item in (3, 4, 17):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * item
+
+
+def refuse(item):
+    raise ValueError(f"not {item}")
+
+
+def test_results_come_in_order_whatever_takes_longer():
+    items = [0.2, 0.0, 0.1, 0.0]
+    assert list(map_processes(time.sleep, items, workers=2)) == [(item, None) for item in items]
+
+
+def test_a_process_that_dies_costs_only_its_item():
+    results = dict(map_processes(double_unless_deadly, range(20), workers=2))
+    assert list(results) == list(range(20))
+    died = [item for item, result in results.items() if isinstance(result, ProcessDied)]
+    assert died == [3, 4, 17]
+    assert all(results[item] == 2 * item for item in results if item not in died)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_is_raised_here_and_the_processes_end(workers):
+    with pytest.raises(ValueError, match="not 1"):
+        list(map_processes(refuse, [1, 2], workers))
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_items_are_taken_as_they_are_needed(workers):
+    taken = []
+
+    def endless():
+        number = 0
+        while True:
+            taken.append(number)
+            yield number
+            number += 1
+
+    results = map_processes(abs, endless(), workers)
+    assert [next(results) for _ in range(3)] == [(0, 0), (1, 1), (2, 2)]
+    results.close()
+    assert len(taken) < 20
+
+
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from inception_rcnn.data.parallel import map_processes\n"
+        "def work(n):\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    time.sleep(0.1)\n"
+        "if __name__ == '__main__':\n"
+        "    list(map_processes(work, range(10**6), 2))\n"
+    )
+    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    workers = {int(parent.stdout.readline()) for _ in range(6)}
+    assert workers
+    assert parent.pid not in workers
+    parent.kill()
+    parent.wait()
+    parent.stdout.read()  # ends when the last worker has ended
+    parent.stdout.close()
