@@ -1,5 +1,6 @@
-"""The README's commands and examples run as they stand there."""
+"""The commands and examples of the README and the pages under docs/ run as they stand there."""
 
+import json
 import re
 import shlex
 import shutil
@@ -10,7 +11,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Language and content of the code blocks of a page."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Words of every call of the command line on a page."""
+    lines = (line for language, block in blocks(text) if language in ("", "sh")
+             for line in block.replace("\\\n", " ").splitlines())  # fmt: skip
+    return [shlex.split(line)[1:] for line in lines if line.startswith("inception-rcnn ")]
+
+
 XML = """<annotation><size><width>451</width><height>300</height><depth>3</depth></size>
 <object><name>cat</name><difficult>0</difficult>
 <bndbox><xmin>1</xmin><ymin>1</ymin><xmax>451</xmax><ymax>300</ymax></bndbox></object></annotation>"""
@@ -45,7 +60,7 @@ def test_the_examples_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(folder)
     names: dict[str, object] = {"image": read_image("cat.jpg")}
     ran = 0
-    for language, text in BLOCKS:
+    for language, text in blocks(README):
         if language == "python":
             if "read_detections" in text and not Path("out").exists():
                 with pytest.raises(SystemExit) as stop:
@@ -59,20 +74,47 @@ def test_the_examples_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert boxes.shape[1] == 4
 
 
-def test_every_command_is_one_that_exists(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_proposals_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+    from skimage.data import chelsea
+
     from inception_rcnn.detect.cli import main
 
-    commands = [
-        shlex.split(line.replace("\\\n", " "))
-        for language, text in BLOCKS
-        if language == ""
-        for line in text.replace("\\\n", " ").splitlines()
-        if line.startswith("inception-rcnn ")
-    ]
-    assert commands
-    for words in commands:
-        options = [word for word in words[1:] if word.startswith("--")]
-        path = [word for word in words[1:3] if word in ("detect", "evaluate", "train", "voc", "detector")]
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/cat.jpg", "coco/val2017/000000000042.jpg"):
+        Path(name).parent.mkdir(parents=True)
+        Image.fromarray(chelsea()).save(name)
+    Path("train.txt").write_text("photos/cat.jpg\n")
+    Path("coco/annotations").mkdir()
+    images = [{"id": 42, "file_name": "000000000042.jpg"}]
+    Path("coco/annotations/instances_val2017.json").write_text(json.dumps({"images": images}))
+    page = (ROOT / "docs" / "proposals.md").read_text(encoding="utf-8")
+    for words in commands(page):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 0
+        assert Path(words[words.index("--output") + 1]).exists()
+    names: dict[str, object] = {}
+    for language, text in blocks(page):
+        if language == "python" and "import torch" not in text:
+            exec(compile(text, "docs/proposals.md", "exec"), names)
+    assert names["picture"].file == "cat.jpg"  # type: ignore[attr-defined]
+    pytest.importorskip("torch")
+    for language, text in blocks(page):
+        if language == "python" and "import torch" in text:
+            exec(compile(text, "docs/proposals.md", "exec"), names)
+            image, boxes = names["Proposed"]([Path("photos/cat.jpg")])[0]  # type: ignore[operator]
+            assert image.shape == chelsea().shape
+            assert boxes.shape == (1000, 4)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_is_one_that_exists(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from inception_rcnn.detect.cli import main
+
+    for words in commands((ROOT / page).read_text(encoding="utf-8")):
+        options = [word for word in words if word.startswith("--")]
+        path = words[:2] if words[0] in ("evaluate", "train") else words[:1]
         with pytest.raises(SystemExit) as stop:
             main([*path, "--help"])
         assert stop.value.code == 0
@@ -90,9 +132,9 @@ def test_make_targets_named_in_the_documents_exist() -> None:
     assert named <= targets
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [*PAGES, "benchmarks/README.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), f"{page}: {target} does not exist"
+            assert ((ROOT / page).parent / target).exists(), f"{page}: {target} does not exist"
