@@ -1,0 +1,66 @@
+"""Average precision as the development kit of the ILSVRC detection challenge computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ..data import Detections, Picture
+from .matching import match_ilsvrc
+from .voc import class_average_precision, mean_of_numbers
+
+__all__ = ["evaluate_ilsvrc"]
+
+
+def evaluate_ilsvrc(
+    pictures: Sequence[Picture],
+    detections: Mapping[str, Detections],
+    classes: Sequence[str],
+    blacklist: Collection[tuple[str, str]] = (),
+) -> dict[str, Any]:
+    """Compute the mean average precision of detections by the rules of the ILSVRC detection challenge.
+
+    `match_ilsvrc` has the rules; a class is summarised by the area under its curve, as VOC does since 2010.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+        The annotated pictures; their labels are indices into `classes`.
+    detections : mapping of str to Detections
+        By ``image_id``; matched with `classes` by name.
+    classes : sequence of str
+        Names of the classes.
+    blacklist : collection of (str, str)
+        Pairs of ``image_id`` and class that do not count.
+
+    Returns
+    -------
+    dict
+        ``"mAP"``: float, the mean over the classes that have objects. ``"per_class"``: name to average
+        precision, nan for a class without objects.
+
+    Raises
+    ------
+    EvaluationError
+        If a detection is in a picture that is not among `pictures`, or two pictures have the same
+        ``image_id``.
+
+    References
+    ----------
+    Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015, section 5.4;
+    ``eval_detection.m`` of the ILSVRC 2014 development kit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> flags = np.array([False])
+    >>> picture = Picture("1", "1.jpg", 99, 99, np.float32([[0, 0, 10, 10]]), np.array([0]), flags, flags)
+    >>> found = Detections(np.float32([[0, 0, 15, 15]]), np.float32([0.9]), np.array([0]), ("ant",))
+    >>> evaluate_ilsvrc([picture], {"1": found}, ("ant",))["mAP"]
+    1.0
+    """
+    per_class = {
+        name: class_average_precision(matches, "voc12")
+        for name, matches in match_ilsvrc(pictures, detections, classes, blacklist).items()
+    }
+    return {"mAP": mean_of_numbers(per_class.values()), "per_class": per_class}

@@ -1,0 +1,326 @@
+"""Which detections are hits, by the rules of VOC and of ILSVRC: the part that average precision rests on.
+
+Both kits count pixels from 1 and include both corners, so the width of a box is ``xmax - xmin + 1``. Our boxes
+are continuous, ``x1 = xmin - 1`` and ``x2 = xmax``, and their width ``x2 - x1`` is that same number, as is the
+width of every intersection: the plain continuous overlap *is* the kits' inclusive one, and nothing has to be
+converted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data import VOC_CLASSES, Detections, Picture
+from ..data.kernels import kernel
+
+__all__ = ["FALSE", "HIT", "IGNORED", "EvaluationError", "Matches", "match_ilsvrc", "match_voc"]
+
+HIT, FALSE, IGNORED = 1, 0, -1
+
+
+class EvaluationError(ValueError):
+    """Detections and annotations do not belong together; the text is one line that says how."""
+
+
+class Matches(NamedTuple):
+    """The detections of one class in all pictures, best first, and what became of them.
+
+    Attributes
+    ----------
+    picture : ndarray of int64, shape (D,)
+        Position of each detection's picture in the list of pictures.
+    index : ndarray of int64, shape (D,)
+        Position of the detection among those of its picture.
+    score : ndarray of float64, shape (D,)
+        Never rising.
+    outcome : ndarray of int8, shape (D,)
+        `HIT` (1), `FALSE` (0) or `IGNORED` (-1).
+    object : ndarray of int64, shape (D,)
+        Position, among its picture's objects, of the object of this class that the detection was compared with; -1
+        if it touches none.
+    overlap : ndarray of float64, shape (D,)
+        IoU with that object, 0 if there is none.
+    positives : int
+        Objects to be found.
+    """
+
+    picture: NDArray[np.int64]
+    index: NDArray[np.int64]
+    score: NDArray[np.float64]
+    outcome: NDArray[np.int8]
+    object: NDArray[np.int64]
+    overlap: NDArray[np.float64]
+    positives: int
+
+    def precision_recall(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Precision and recall (C,) after each detection that counts; recall is nan without positives."""
+        hits = self.outcome[self.outcome != IGNORED] == HIT
+        found = np.cumsum(hits)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return found / np.arange(1, len(hits) + 1), found / np.float64(self.positives)
+
+
+def match_voc(
+    pictures: Sequence[Picture],
+    detections: Mapping[str, Detections],
+    classes: Sequence[str] = VOC_CLASSES,
+    iou: float = 0.5,
+) -> dict[str, Matches]:
+    """Tell hits from false detections by the rules of PASCAL VOC.
+
+    The detections of a class are taken from the best score down, over all pictures. Each is compared with the
+    object of its class that it overlaps most, and with no other. If that overlap is below `iou`, the
+    detection is false; if the object is difficult, the detection is left out; if the object has been found
+    before, the detection is false; otherwise it is a hit. Objects marked as a crowd are treated as difficult
+    ones.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+        The annotated pictures; their labels are indices into `classes`.
+    detections : mapping of str to Detections
+        By ``image_id``. A picture that is not in it has no detections. Their classes are matched by name, and
+        classes that are not evaluated are left out. Equal scores keep the order of `pictures`, then that
+        of the picture's detections: the official order, if `pictures` is in the order of the split's list.
+    classes : sequence of str
+        Names of the classes.
+    iou : float
+        Overlap from which a detection is good enough.
+
+    Returns
+    -------
+    dict of str to Matches
+        By class, every one of `classes`.
+
+    Raises
+    ------
+    EvaluationError
+        If a detection is in a picture that is not among `pictures`, or two pictures have the same
+        ``image_id``.
+
+    References
+    ----------
+    Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010, section 4.2;
+    ``VOCevaldet.m`` of the VOC 2007 development kit.
+
+    Examples
+    --------
+    >>> box, label = np.array([[0, 0, 20, 10]], np.float32), np.array([7])
+    >>> picture = Picture("000001", "000001.jpg", 20, 10, box, label, np.array([False]), np.array([False]))
+    >>> found = Detections(box, np.array([0.9], np.float32), label, VOC_CLASSES)
+    >>> match_voc([picture], {"000001": found})["cat"].outcome.tolist()
+    [1]
+    """
+    result = {}
+    for label, (name, objects, claims) in enumerate(_by_class(pictures, detections, classes)):
+        difficult = np.concatenate([np.zeros(0, bool), *((p.difficult | p.crowd)[p.labels == label] for p in pictures)])
+        outcome, row, overlap = _match_voc(claims.boxes, claims.picture, objects.boxes, objects.start, difficult, iou)
+        result[name] = _matches(claims, objects, outcome, row, overlap, int((~difficult).sum()))
+    return result
+
+
+def match_ilsvrc(
+    pictures: Sequence[Picture],
+    detections: Mapping[str, Detections],
+    classes: Sequence[str],
+    blacklist: Collection[tuple[str, str]] = (),
+) -> dict[str, Matches]:
+    """Tell hits from false detections by the rules of the ILSVRC detection challenge.
+
+    The detections of a class are taken from the best score down. Each takes, of the objects of its class that
+    are still free and that it overlaps by at least the object's own threshold, the one that it overlaps most;
+    if there is none, it is false. The threshold of an object of w x h pixels is
+    ``min(0.5, w * h / ((w + 10) * (h + 10)))``: lower than 0.5 only for objects under about 25 x 25 pixels, so
+    that a box may be 5 pixels off on every side.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+        The annotated pictures; their labels are indices into `classes`. Difficult objects are ordinary ones
+        here.
+    detections : mapping of str to Detections
+        As for `match_voc`.
+    classes : sequence of str
+        Names of the classes.
+    blacklist : collection of (str, str)
+        Pairs of ``image_id`` and class that were not annotated with care: the picture's detections of that class are
+        left out, and its objects need not be found.
+
+    Returns
+    -------
+    dict of str to Matches
+        By class, every one of `classes`.
+
+    Raises
+    ------
+    EvaluationError
+        As for `match_voc`.
+
+    References
+    ----------
+    Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015, section 5.4;
+    ``eval_detection.m`` of the ILSVRC 2014 development kit.
+
+    Examples
+    --------
+    >>> flags = np.array([False])
+    >>> picture = Picture("1", "1.jpg", 99, 99, np.float32([[0, 0, 10, 10]]), np.array([0]), flags, flags)
+    >>> found = Detections(np.float32([[0, 0, 15, 15]]), np.float32([0.9]), np.array([0]), ("ant",))
+    >>> match_ilsvrc([picture], {"1": found}, ("ant",))["ant"].outcome.tolist()  # IoU 0.44, above 0.25
+    [1]
+    """
+    avoided: dict[str, set[str]] = {}
+    for image_id, name in blacklist:
+        avoided.setdefault(name, set()).add(image_id)
+    result = {}
+    for name, objects, claims in _by_class(pictures, detections, classes):
+        width, height = (objects.boxes[:, 2:] - objects.boxes[:, :2]).T
+        threshold = np.minimum(0.5, width * height / ((width + 10) * (height + 10)))
+        skipped = np.array([p.image_id in avoided.get(name, ()) for p in pictures], bool)
+        outcome, row, overlap = _match_ilsvrc(claims.boxes, claims.picture, objects.boxes, objects.start, threshold)
+        outcome[skipped[claims.picture]] = IGNORED
+        positives = int((~skipped)[objects.picture].sum())
+        result[name] = _matches(claims, objects, outcome, row, overlap, positives)
+    return result
+
+
+class _Boxes(NamedTuple):
+    """Boxes of one class in many pictures: their picture, their position in it, where each picture's begin."""
+
+    boxes: NDArray[np.float64]
+    picture: NDArray[np.int64]
+    index: NDArray[np.int64]
+    start: NDArray[np.int64]
+    score: NDArray[np.float64]
+
+
+def _by_class(
+    pictures: Sequence[Picture], detections: Mapping[str, Detections], classes: Sequence[str]
+) -> list[tuple[str, _Boxes, _Boxes]]:
+    """Every class with its objects, picture by picture, and its detections, best first."""
+    position = {picture.image_id: i for i, picture in enumerate(pictures)}
+    if len(position) < len(pictures):
+        twice = next(p.image_id for i, p in enumerate(pictures) if position[p.image_id] != i)
+        raise EvaluationError(f"picture {twice!r} is among the annotations twice; give every picture once")
+    unknown = [image_id for image_id, found in detections.items() if len(found) and image_id not in position]
+    if unknown:
+        raise EvaluationError(
+            f"picture {unknown[0]!r} has detections but no annotations ({len(unknown)} such in all); "
+            "evaluate on the pictures that were detected on"
+        )
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), tuple(classes))
+    found = [detections.get(picture.image_id, nothing) for picture in pictures]
+    objects = _split([p.boxes for p in pictures], [p.labels for p in pictures], None, len(classes))
+    claims = _split(
+        [d.boxes for d in found], [_renumber(d, classes) for d in found], [d.scores for d in found], len(classes)
+    )
+    return list(zip(classes, objects, claims, strict=True))
+
+
+def _split(
+    boxes: Sequence[NDArray[np.float32]],
+    labels: Sequence[NDArray[np.int64]],
+    scores: Sequence[NDArray[np.float32]] | None,
+    count: int,
+) -> list[_Boxes]:
+    """Sort the boxes of all pictures into classes, and those with scores best first."""
+    label = np.concatenate([np.zeros(0, np.int64), *labels])
+    lengths = np.array([len(one) for one in labels], np.int64)
+    picture = np.repeat(np.arange(len(lengths)), lengths)
+    index = np.arange(len(label)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    box = np.concatenate([np.zeros((0, 4)), *boxes])
+    score = np.zeros(len(label)) if scores is None else np.concatenate([np.zeros(0), *scores])
+    # Stable, so that within a class the pictures and their boxes keep their order.
+    order = np.argsort(label, kind="stable")
+    bounds = np.searchsorted(label[order], np.arange(count + 1))
+    result = []
+    for first, last in pairwise(bounds):
+        rows = order[first:last]
+        if scores is not None:
+            rows = rows[np.argsort(-score[rows], kind="stable")]
+        start = np.searchsorted(picture[rows], np.arange(len(lengths) + 1)) if scores is None else np.zeros(0, np.int64)
+        result.append(_Boxes(box[rows], picture[rows], index[rows], start, score[rows]))
+    return result
+
+
+def _renumber(found: Detections, classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the labels as indices into `classes`, -1 for a class that is not among them."""
+    if found.classes == tuple(classes):
+        return found.labels
+    index = {name: label for label, name in enumerate(classes)}
+    return np.array([index.get(name, -1) for name in found.classes], np.int64)[found.labels]
+
+
+def _matches(
+    claims: _Boxes,
+    objects: _Boxes,
+    outcome: NDArray[np.int8],
+    row: NDArray[np.int64],
+    overlap: NDArray[np.float64],
+    positives: int,
+) -> Matches:
+    index = np.where(row < 0, -1, np.append(objects.index, -1)[row])
+    return Matches(claims.picture, claims.index, claims.score, outcome, index, overlap, positives)
+
+
+@kernel()
+def _overlap(a, b):  # type: ignore[no-untyped-def]
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    inter = width * height
+    return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
+
+
+# Both take detections of one class, best first, and the objects of that class, those of picture i being
+# start[i] : start[i + 1]; both give each detection's outcome, its object (-1: none) and its overlap with it.
+
+
+@kernel()
+def _match_voc(boxes, picture, object_boxes, start, difficult, threshold):  # type: ignore[no-untyped-def]
+    outcome = np.empty(len(boxes), np.int8)
+    row = np.full(len(boxes), -1, np.int64)
+    overlaps = np.zeros(len(boxes))
+    taken = np.zeros(len(object_boxes), np.bool_)
+    for d in range(len(boxes)):
+        for j in range(start[picture[d]], start[picture[d] + 1]):
+            overlap = _overlap(boxes[d], object_boxes[j])
+            if overlap > overlaps[d]:
+                row[d], overlaps[d] = j, overlap
+        if row[d] < 0 or overlaps[d] < threshold:
+            outcome[d] = FALSE
+        elif difficult[row[d]]:
+            outcome[d] = IGNORED
+        elif taken[row[d]]:
+            outcome[d] = FALSE
+        else:
+            outcome[d] = HIT
+            taken[row[d]] = True
+    return outcome, row, overlaps
+
+
+@kernel()
+def _match_ilsvrc(boxes, picture, object_boxes, start, threshold):  # type: ignore[no-untyped-def]
+    outcome = np.zeros(len(boxes), np.int8)
+    row = np.full(len(boxes), -1, np.int64)
+    overlaps = np.zeros(len(boxes))
+    taken = np.zeros(len(object_boxes), np.bool_)
+    for d in range(len(boxes)):
+        free, free_overlap = -1, 0.0
+        for j in range(start[picture[d]], start[picture[d] + 1]):
+            overlap = _overlap(boxes[d], object_boxes[j])
+            if overlap > overlaps[d]:
+                row[d], overlaps[d] = j, overlap
+            if not taken[j] and overlap >= threshold[j] and overlap > free_overlap:
+                free, free_overlap = j, overlap
+        if free >= 0:
+            outcome[d] = HIT
+            taken[free] = True
+            row[d], overlaps[d] = free, free_overlap
+    return outcome, row, overlaps
