@@ -34,7 +34,7 @@ class Matches(NamedTuple):
     ----------
     picture : ndarray of int64, shape (D,)
         Position of each detection's picture in the list of pictures.
-    index : ndarray of int64, shape (D,)
+    detection : ndarray of int64, shape (D,)
         Position of the detection among those of its picture.
     score : ndarray of float64, shape (D,)
         Never rising.
@@ -50,7 +50,7 @@ class Matches(NamedTuple):
     """
 
     picture: NDArray[np.int64]
-    index: NDArray[np.int64]
+    detection: NDArray[np.int64]
     score: NDArray[np.float64]
     outcome: NDArray[np.int8]
     object: NDArray[np.int64]
@@ -194,7 +194,7 @@ class _Boxes(NamedTuple):
 
     boxes: NDArray[np.float64]
     picture: NDArray[np.int64]
-    index: NDArray[np.int64]
+    place: NDArray[np.int64]
     start: NDArray[np.int64]
     score: NDArray[np.float64]
 
@@ -264,8 +264,8 @@ def _matches(
     overlap: NDArray[np.float64],
     positives: int,
 ) -> Matches:
-    index = np.where(row < 0, -1, np.append(objects.index, -1)[row])
-    return Matches(claims.picture, claims.index, claims.score, outcome, index, overlap, positives)
+    index = np.where(row < 0, -1, np.append(objects.place, -1)[row])
+    return Matches(claims.picture, claims.place, claims.score, outcome, index, overlap, positives)
 
 
 @kernel()
