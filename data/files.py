@@ -1,5 +1,6 @@
 """Writing a file so that nobody ever sees half of it."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_file", "atomic_write"]
+__all__ = ["atomic_file", "atomic_write", "remove_leftovers"]
 
 
 def atomic_write(path: str | Path, data: bytes | str | Iterable[bytes]) -> None:
@@ -75,8 +76,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     hello ['a.txt']
     """
     path = Path(path)
-    # Not named after `path`: a name near the file system's limit would have no room for a suffix.
-    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / f".{_mark(path)}-{secrets.token_hex(8)}.tmp"
     try:
         # "x" and not tempfile, which would make a file that only its owner may read.
         with open(temporary, "xb") as file:
@@ -93,6 +93,30 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what processes that were killed while they wrote a file with `atomic_file` left beside it.
+
+    Only for a caller who knows that nobody is writing that file now.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, not the leftovers.
+
+    Examples
+    --------
+    >>> remove_leftovers("never-written.txt")
+    """
+    path = Path(path)
+    for temporary in path.parent.glob(f".{_mark(path)}-*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def _mark(path: Path) -> str:
+    # A hash: a name near the file system's limit would have no room for a suffix.
+    return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
 
-__all__ = ["ProcessDied", "map_processes", "prefetch", "usable_cores"]
+__all__ = ["ProcessDied", "ProcessStartError", "map_processes", "prefetch", "usable_cores"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,6 +25,10 @@ Result = TypeVar("Result")
 
 class ProcessDied(Exception):
     """The process that worked on an item ended without a result: killed for its memory, or crashed in a decoder."""
+
+
+class ProcessStartError(OSError):
+    """No process can be started to work in; the text says what to do."""
 
 
 def usable_cores() -> int:
@@ -33,7 +40,11 @@ def usable_cores() -> int:
     True
     """
     # macOS has no affinity.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # A container's share of the machine, if it has one.
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        count = min(count, math.ceil(int(quota) / int(period)))
+    return max(1, count)
 
 
 def prefetch(
@@ -71,7 +82,7 @@ def prefetch(
 
 def map_processes(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int
-) -> Iterator[tuple[Item, Result | ProcessDied]]:
+) -> Generator[tuple[Item, Result | ProcessDied], None, None]:
     """Yield every item with its result, in order; a process that dies costs only the item it worked on.
 
     Parameters
@@ -86,6 +97,11 @@ def map_processes(
     Yields
     ------
     item, result or ProcessDied
+
+    Raises
+    ------
+    ProcessStartError
+        If processes cannot be started here.
 
     Notes
     -----
@@ -102,43 +118,69 @@ def map_processes(
         for item in items:
             yield item, work(item)
         return
-
-    def processes(count: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
+    if multiprocessing.current_process().daemon:
+        raise ProcessStartError("a daemon, such as another pool's worker, may not start processes; use workers=1")
 
     queue = iter(items)
     under_way: deque[tuple[Item, Future[Result]]] = deque()
-    retry: deque[Item] = deque()
-    pool = processes(workers)
+    pool = _processes(workers)
     try:
         while True:
-            while retry:
-                item = retry.popleft()
-                with processes(1) as alone:
-                    try:
-                        result: Result | ProcessDied = alone.submit(work, item).result()
-                    except BrokenProcessPool as error:
-                        result = ProcessDied(str(error))
-                yield item, result
+            lost: list[Item] = []
             try:
                 for item in queue:
-                    retry.append(item)  # Only until it is under way: submitting to a broken pool fails.
+                    lost = [item]  # if the pool takes it no more
                     under_way.append((item, pool.submit(work, item)))
-                    retry.pop()
                     if len(under_way) >= 4 * workers:
                         break
+                lost = []
                 if not under_way:
                     return
                 result = under_way[0][1].result()
             except BrokenProcessPool:
                 pool.shutdown()
-                retry.extendleft(item for item, _ in reversed(under_way))
+                again = [*under_way, *((item, Future[Result]()) for item in lost)]
                 under_way.clear()
-                pool = processes(workers)
+                yield from _one_by_one(work, again)
+                pool = _processes(workers)
                 continue
             yield under_way.popleft()[0], result
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _one_by_one(
+    work: Callable[[Item], Result], items: Iterable[tuple[Item, Future[Result]]]
+) -> Generator[tuple[Item, Result | ProcessDied], None, None]:
+    """Yield the results that are there, and those of the other items, each alone in a process."""
+    alone: ProcessPoolExecutor | None = None
+    try:
+        for item, future in items:
+            if future.done() and future.exception() is None:
+                yield item, future.result()
+                continue
+            try:
+                if alone is None:
+                    alone = _processes(1)
+                    alone.submit(int).result()
+            except BrokenProcessPool as error:
+                raise ProcessStartError(
+                    "processes cannot be started here; run a script from a file and put what it does under "
+                    '`if __name__ == "__main__":`, or use workers=1'
+                ) from error
+            try:
+                yield item, alone.submit(work, item).result()
+            except BrokenProcessPool as error:
+                alone.shutdown()
+                alone = None
+                yield item, ProcessDied(str(error))
+    finally:
+        if alone is not None:
+            alone.shutdown()
+
+
+def _processes(count: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
 
 
 def _begin() -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,7 +30,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data import (
-    PROPOSAL_SUFFIXES,
     VOC_CLASSES,
     AnnotationError,
     DetectionError,
@@ -41,6 +44,7 @@ from ..data import (
 )
 from ..data.parallel import usable_cores
 from ..eval import EvaluationError, evaluate_voc
+from .runs import JournalError
 
 app = typer.Typer(
     help="R-CNN style object detection with selective search and GoogLeNet.",
@@ -53,7 +57,8 @@ evaluate = typer.Typer(help="Measure detections against annotations.", no_args_i
 train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(train, name="train")
-console = Console(stderr=True, highlight=False)
+# Names of files are printed as they are: neither styled nor broken at the width of a terminal.
+console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 class CommandError(ValueError):
@@ -64,13 +69,28 @@ class _Speed(ProgressColumn):
     """Items a second since the bar began."""
 
     def render(self, task: Task) -> Text:
-        speed = task.completed / task.elapsed if task.completed and task.elapsed else None
+        done = task.completed - task.fields["first"]
+        speed = done / task.elapsed if done and task.elapsed else None
         return Text("" if speed is None else f"{speed:.2f}/s" if speed < 10 else f"{speed:.0f}/s")
 
 
-def _progress(what: str) -> Progress:
+@contextlib.contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that takes the number of items done; the bar appears when it is first called."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
-    return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
+    bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
+
+    def report(done: int) -> None:
+        if not bar.tasks:
+            bar.start()
+            bar.add_task(what, total=total, completed=done, first=done)
+        bar.update(bar.tasks[0].id, completed=done)
+
+    try:
+        yield report
+    finally:
+        if bar.tasks:
+            bar.stop()
 
 
 def _load_weights(name: str) -> Any:
@@ -138,8 +158,7 @@ def detect(
         "draw_score": draw_score, "workers": workers,
     }  # fmt: skip
     try:
-        with _progress("detect") as bar:
-            task = bar.add_task("detect", total=len(paths))
+        with _progress("detect", len(paths)) as report:
             summary = detect_batch(
                 paths,
                 output,
@@ -147,7 +166,7 @@ def detect(
                 workers=workers,
                 draw_score=draw_score,
                 settings=settings,
-                progress=lambda done: bar.update(task, completed=done),
+                progress=report,
             )
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")
@@ -184,10 +203,10 @@ def propose(
     from .propose import propose_batch
     from .runs import relative_names
 
-    if output.suffix.lower() not in PROPOSAL_SUFFIXES:
-        raise CommandError(f"--output {output}: the suffix tells the format; use one of {', '.join(PROPOSAL_SUFFIXES)}")
     if output.is_dir() or not output.parent.is_dir():
         raise CommandError(f"--output {output}: name a file in a folder that exists")
+    if annotations is not None and output.suffix.lower() not in (".json", ".pkl"):
+        raise CommandError(f"--annotations: only .json and .pkl have image ids, {output.name} has none")
     try:
         search = SelectiveSearch(mode, superpixel_scale=superpixel_scale, limit=limit, seed=seed)  # type: ignore[arg-type]
     except ValueError as error:
@@ -203,15 +222,14 @@ def propose(
         if unknown := [name for name in names if name not in image_ids]:
             raise CommandError(f"{annotations}: has no image called {unknown[0]!r} ({len(unknown)} such in all)")
     try:
-        with _progress("propose") as bar:
-            task = bar.add_task("propose", total=len(paths))
+        with _progress("propose", len(paths)) as report:
             summary = propose_batch(
                 paths,
                 output,
                 search,
                 workers=min(workers or usable_cores(), len(paths)),
                 image_ids=image_ids,
-                progress=lambda done: bar.update(task, completed=done),
+                progress=report,
             )
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")
@@ -221,7 +239,9 @@ def propose(
     console.print(f"{summary.pictures} pictures{resumed}{mean} in {summary.seconds:.1f} s -> {output}")
     if summary.failed:
         console.print(f"{summary.failed} files could not be processed, see {output.with_suffix('.errors.jsonl')}")
-        if not summary.pictures:
+        if summary.passing:
+            console.print(f"{summary.passing} of them may have been bad luck; the same command tries those again")
+        if summary.passing or not summary.pictures:
             raise typer.Exit(1)
 
 
@@ -312,9 +332,8 @@ def train_detector_command(
         )
 
     try:
-        with _progress("proposals") as bar:
-            task = bar.add_task("proposals", total=len(training))
-            proposals.fill(training, workers, lambda done: bar.update(task, completed=done))
+        with _progress("proposals", len(training)) as report_proposals:
+            proposals.fill(training, workers, report_proposals)
         finished = train_detector(
             network,
             training,
@@ -350,8 +369,6 @@ def train_detector_command(
 
 # What a user can get wrong; anything else is a bug and shows its traceback.
 def _user_errors() -> list[type[Exception]]:
-    from .propose import JournalError
-
     errors: list[type[Exception]] = [
         ImageError,
         AnnotationError,
@@ -371,13 +388,16 @@ def _user_errors() -> list[type[Exception]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line and exit status 2."""
+    with contextlib.suppress(ValueError):  # What a cluster or a container sends before it kills is Ctrl-C to us.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `read_image` has its own limit.
     try:
         app(arguments, standalone_mode=True)
     except Exception as error:
         if not isinstance(error, tuple(_user_errors())):
             raise
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        console.print(f"inception-rcnn: {text}", style="red", markup=False, soft_wrap=True)
+        console.print(f"inception-rcnn: {text}", style="red")
         sys.exit(2)
 
 

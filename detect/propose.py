@@ -10,28 +10,28 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import mmap
 import os
+import struct
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Proposals, atomic_write, read_image, write_proposals
+from ..data import PROPOSAL_SUFFIXES, ProposalFileError, Proposals, atomic_write, read_image, write_proposals
+from ..data.files import remove_leftovers
 from ..data.parallel import ProcessDied, map_processes
 from ..proposals import SelectiveSearch, compile_kernels
-from .runs import error_line, package_version, relative_names, stamp
+from .runs import JournalError, error_line, package_version, relative_names, stamp
 
-__all__ = ["JournalError", "ProposeSummary", "propose_batch"]
-
-
-class JournalError(ValueError):
-    """The journal beside the output cannot be gone on from; the text says why and what to do."""
+__all__ = ["ProposeSummary", "propose_batch"]
 
 
 @dataclass
@@ -46,6 +46,9 @@ class ProposeSummary:
         How many of them an interrupted run had done.
     failed : int
         Files that the errors file names.
+    passing : int
+        How many of them may do better when they are tried again: they were not there, could not be read, or the memory
+        did not suffice.
     boxes : int
         Proposals of all pictures.
     seconds : float
@@ -55,8 +58,14 @@ class ProposeSummary:
     pictures: int = 0
     resumed: int = 0
     failed: int = 0
+    passing: int = 0
     boxes: int = 0
     seconds: float = 0.0
+
+
+class _Failed(NamedTuple):
+    line: dict[str, str]
+    passing: bool
 
 
 class _Found(NamedTuple):
@@ -69,7 +78,7 @@ class _Found(NamedTuple):
 
 def propose_batch(
     paths: Sequence[Path],
-    output: Path,
+    output: str | Path,
     search: SelectiveSearch,
     *,
     workers: int = 1,
@@ -83,11 +92,12 @@ def propose_batch(
     paths : sequence of Path
         Distinct files. They appear in the output in this order, named by their paths below the folder that
         holds them all.
-    output : Path
+    output : str or Path
         The file; its suffix tells the format, see `inception_rcnn.data.write_proposals`. Beside it stands
         ``<name>.errors.jsonl``, a line per file that could not be processed (file, kind, message), and during
-        the run ``<name>.journal``. A file that could not be processed is not in the output; only in a
-        ``.mat``, whose readers go by position, it has a row without boxes.
+        the run ``<name>.journal``. A file that could not be processed is not in the output; only in ``.mat``
+        and ``.pkl``, whose readers go by position, it is there without boxes. If the fault may be a passing one (the
+        file is gone, the memory was full), the journal stays, and the same call tries those files again.
     search : SelectiveSearch
         What proposes.
     workers : int
@@ -104,10 +114,12 @@ def propose_batch(
     Raises
     ------
     JournalError
-        If another run is writing this output, or an interrupted one had other settings.
+        If another run is writing this output, or an interrupted one had other settings or other pictures.
     ProposalFileError
-        If the format cannot hold the proposals. The journal stays: the same call with another suffix turns it
-        into another format.
+        If the suffix is not known, `image_ids` lacks a picture or has an id twice, or the format cannot hold the
+        proposals: then the journal stays, and the same call with another suffix turns it into another format.
+    ProcessStartError
+        If `workers` is above 1 and processes cannot be started here.
     OSError
         If the output cannot be written.
 
@@ -121,48 +133,77 @@ def propose_batch(
     (1, 50, ['chelsea.png'])
     """
     began = time.perf_counter()
+    output = Path(output)
+    if output.suffix.lower() not in PROPOSAL_SUFFIXES:
+        raise ProposalFileError(f"{output}: its name must end in one of {', '.join(PROPOSAL_SUFFIXES)}")
     keys = [os.path.abspath(path) for path in paths]
+    names = dict(zip(keys, map(_printable, relative_names(paths)), strict=True))
+    if image_ids is not None:
+        _check_ids(output, names.values(), image_ids)
     settings = {name: value for name, value in vars(search).items() if name != "threads"}
     settings |= {"version": package_version()}
-    errors: dict[str, dict[str, str]] = {}
-    with _Journal(output.with_suffix(".journal"), repr(settings)) as journal:
-        todo = [path for path, key in zip(paths, keys, strict=True) if not journal.has(key)]
+    failures: list[_Failed] = []
+    with _Journal(output.with_suffix(".journal"), repr(settings), names) as journal:
+        todo = [path for path, key in zip(paths, keys, strict=True) if key not in journal.places]
         resumed = done = len(paths) - len(todo)
         progress(done)
         if todo:
             compile_kernels()  # Before the processes start, which would all do it.
-        for path, result in map_processes(partial(_propose, search), todo, workers):
-            if isinstance(result, _Found):
-                journal.append(os.path.abspath(path), result)
-            elif isinstance(result, ProcessDied):
-                message = f"{path}: the process that worked on it ended; too large for the memory, or a broken decoder"
-                errors[str(path)] = {"file": str(path), "kind": "ProcessDied", "message": message}
-            else:
-                errors[str(path)] = result
-            done += 1
-            progress(done)
+        # Closed at once when this loop ends early, so that what waits is not done first.
+        with closing(map_processes(partial(_propose, search), todo, workers)) as results:
+            for path, result in results:
+                if isinstance(result, _Found):
+                    journal.append(os.path.abspath(path), result)
+                elif isinstance(result, ProcessDied):
+                    reason = "the process that worked on it ended; too large for the memory, or a broken decoder"
+                    line = {"file": str(path), "kind": "ProcessDied", "message": f"{path}: {reason}"}
+                    failures.append(_Failed(line, passing=True))
+                else:
+                    failures.append(result)
+                done += 1
+                progress(done)
         # Read by position, a file without a result must not move the ones behind it.
-        kept = keys if output.suffix.lower() == ".mat" else [key for key in keys if key in journal.places]
-        names = dict(zip(keys, relative_names(paths), strict=True))
-        entries = _Entries(journal, kept, names)
+        by_position = output.suffix.lower() in (".mat", ".pkl")
+        kept = keys if by_position else [key for key in keys if key in journal.places]
+        remove_leftovers(output)
         metadata = {"inception-rcnn": json.dumps(settings, default=repr)}
-        write_proposals(output, entries, image_ids=image_ids, metadata=metadata)
+        write_proposals(output, _Entries(journal, kept, names), image_ids=image_ids, metadata=metadata)
         atomic_write(
-            output.with_suffix(".errors.jsonl"), "".join(json.dumps(error) + "\n" for error in errors.values())
+            output.with_suffix(".errors.jsonl"), "".join(json.dumps(failed.line) + "\n" for failed in failures)
         )
-        journal.remove()
-    found = [journal.places[key].boxes for key in keys if key in journal.places]
-    return ProposeSummary(len(found), resumed, len(errors), sum(found), time.perf_counter() - began)
+        passing = sum(failed.passing for failed in failures)
+        if not passing:
+            journal.remove()
+        counts = [journal.places[key].boxes for key in keys if key in journal.places]
+    return ProposeSummary(len(counts), resumed, len(failures), passing, sum(counts), time.perf_counter() - began)
 
 
-def _propose(search: SelectiveSearch, path: Path) -> _Found | dict[str, str]:
+def _printable(name: str) -> str:
+    """Name a file as its format can: a name need not be text, but these files hold text."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _check_ids(output: Path, names: Iterable[str], image_ids: Mapping[str, int | str]) -> None:
+    seen: dict[int | str, str] = {}
+    for name in names:
+        if name not in image_ids:
+            raise ProposalFileError(f"{output}: there is no image id for {name!r}")
+        other = seen.setdefault(image_ids[name], name)
+        if other != name:
+            raise ProposalFileError(f"{output}: {other!r} and {name!r} have the same image id, {image_ids[name]}")
+
+
+def _propose(search: SelectiveSearch, path: Path) -> _Found | _Failed:
     try:
         # Before reading: a picture that is replaced meanwhile must not pass for the one that was read.
         before = stamp(path) if path.is_file() else []
         image = read_image(path)
         return _Found(before, image.shape[1], image.shape[0], *search(image))
     except Exception as error:  # One file must not end a run over thousands; the line says what happened.
-        return error_line(path, error)
+        cause = error.__cause__ or error
+        # Pillow raises an OSError without a number for bad content.
+        system = isinstance(cause, OSError) and cause.errno is not None
+        return _Failed(error_line(path, error), system or isinstance(cause, MemoryError) or not path.is_file())
 
 
 class _Place(NamedTuple):
@@ -175,72 +216,101 @@ class _Place(NamedTuple):
 
 
 class _Journal:
-    """One file, only ever appended to: a line on the settings, then per picture a line and its boxes and scores.
+    """One file, only ever appended to: a header, then a record a picture.
 
-    A run that was killed leaves at most the last record incomplete; it is cut off. The checksum finds what a
-    power failure left of blocks that never reached the disk.
+    A record is a mark, the lengths of its two parts, a checksum over them, and the parts: a line that says which
+    picture it is, and its boxes and scores. What an interruption left at the end is cut off; a record that was
+    damaged in any way is passed over, and its picture done again.
     """
 
-    def __init__(self, path: Path, settings: str) -> None:
+    HEADER = b"inception-rcnn proposals journal, settings "
+    MARK = b"\xf0IRC"
+    FRAME = struct.Struct("<4sIII")  # mark, length of the line, length of boxes and scores, checksum
+
+    def __init__(self, path: Path, settings: str, known: Collection[str]) -> None:
         self.path = path
         self.places: dict[str, _Place] = {}
         self.file = open(path, "a+b")  # noqa: SIM115 - closed by __exit__
         try:
+            self._begin(self.HEADER + hashlib.sha256(settings.encode()).hexdigest().encode() + b"\n", known)
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _begin(self, header: bytes, known: Collection[str]) -> None:
+        try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.file.close()
-            raise JournalError(f"{path}: another run is writing there; wait for it, or name another output") from None
-        header = json.dumps({"settings": hashlib.sha256(settings.encode()).hexdigest()}).encode() + b"\n"
-        self.file.seek(0)
-        first = self.file.readline()
-        if first.endswith(b"\n") and first != header:
-            self.file.close()
+        except BlockingIOError:
             raise JournalError(
-                f"{path}: left by a run with other settings or another version; repeat it with those, "
-                "or delete that file to begin anew"
-            )
-        end = self._read_records() if first == header else 0
-        self.file.truncate(end)
-        if not end:
+                f"{self.path}: another run is writing there; wait for it, or name another output"
+            ) from None
+        self.file.seek(0)
+        first = self.file.read(len(header))
+        if first == header:
+            end, others = self._read_records(len(header), known)
+            if others and not self.places:
+                raise JournalError(
+                    f"{self.path}: left by a run over {others} other pictures; finish that one first, name another "
+                    "output, or delete that file"
+                )
+            self.file.truncate(end)
+        elif header.startswith(first):  # new, or interrupted at its very beginning
+            self.file.truncate(0)
             self.file.write(header)
+        elif first.startswith(self.HEADER):
+            raise JournalError(
+                f"{self.path}: left by a run with other settings or another version; repeat it with those, name "
+                "another output, or delete that file to begin anew"
+            )
+        else:
+            raise JournalError(f"{self.path}: is in the way and no journal of this program; name another output")
         self.file.flush()
 
-    def _read_records(self) -> int:
-        """Fill `places`; return where the last whole record ends."""
-        end = self.file.tell()
-        while line := self.file.readline():
-            try:
-                row = json.loads(line)
-                body = self.file.read(row["count"] * 20)
-                whole = zlib.crc32(body) == row["crc"] and self.file.read(1) == b"\n"
-            except (ValueError, KeyError, TypeError):
-                break
-            if not whole:
-                break
-            path = Path(row["file"])
-            # A picture that was changed since is done again.
-            if path.is_file() and stamp(path) == row["stamp"]:
-                offset = self.file.tell() - 1 - len(body)
-                self.places[row["file"]] = _Place(offset, row["count"], row["width"], row["height"])
-            end = self.file.tell()
-        return end
+    def _read_records(self, start: int, known: Collection[str]) -> tuple[int, int]:
+        """Fill `places`; return where the last whole record ends, and how many are not of `known` pictures."""
+        end, others = start, 0
+        with mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            at = data.find(self.MARK, start)
+            while at >= 0:
+                record = self._record(data, at)
+                if record is None:
+                    at = data.find(self.MARK, at + 1)
+                    continue
+                row, place, end = record
+                path = Path(row["file"])
+                if row["file"] not in known:
+                    others += 1
+                # A picture that was changed since is done again.
+                elif path.is_file() and stamp(path) == row["stamp"]:
+                    self.places[row["file"]] = place
+                at = data.find(self.MARK, end)
+        return end, others
 
-    def has(self, key: str) -> bool:
-        """Whether the picture at this absolute path is done."""
-        return key in self.places
+    def _record(self, data: mmap.mmap, at: int) -> tuple[dict[str, Any], _Place, int] | None:
+        """Read the record at a place: its line, where its boxes are, where it ends. None if it is not whole."""
+        body = at + self.FRAME.size
+        if body > len(data):
+            return None
+        _, line_size, size, checksum = self.FRAME.unpack_from(data, at)
+        end = body + line_size + size
+        if end > len(data) or zlib.crc32(memoryview(data)[body:end]) != checksum:
+            return None
+        row = json.loads(data[body : body + line_size])
+        return row, _Place(body + line_size, size // 20, row["width"], row["height"]), end
 
     def append(self, key: str, found: _Found) -> None:
         """Note a finished picture; it outlives this process from here on."""
         body = found.boxes.astype("<f4").tobytes() + found.scores.astype("<f4").tobytes()
-        row = {
-            "file": key, "stamp": found.stamp, "width": found.width, "height": found.height,
-            "count": len(found.scores), "crc": zlib.crc32(body),
-        }  # fmt: skip
-        line = json.dumps(row).encode() + b"\n"
-        end = self.file.seek(0, os.SEEK_END)
-        self.file.write(line + body + b"\n")
-        self.file.flush()
-        self.places[key] = _Place(end + len(line), len(found.scores), found.width, found.height)
+        row = {"file": key, "stamp": found.stamp, "width": found.width, "height": found.height}
+        line = json.dumps(row).encode()
+        frame = self.FRAME.pack(self.MARK, len(line), len(body), zlib.crc32(line + body))
+        try:
+            start = self.file.seek(0, os.SEEK_END)
+            self.file.write(frame + line + body)
+            self.file.flush()
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}; the same call goes on from there", str(self.path)) from error
+        self.places[key] = _Place(start + len(frame) + len(line), len(found.scores), found.width, found.height)
 
     def read(self, place: _Place) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes (N, 4) and scores (N,) of a picture."""
@@ -249,7 +319,8 @@ class _Journal:
         return values[: 4 * place.boxes].reshape(-1, 4), values[4 * place.boxes :]
 
     def remove(self) -> None:
-        self.path.unlink()
+        """Delete the file, when all that is in it stands elsewhere."""
+        self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> _Journal:
         return self
@@ -273,6 +344,3 @@ class _Entries(Sequence[Proposals]):
             return Proposals(self.names[key], 0, 0, np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
         place = self.journal.places[key]
         return Proposals(self.names[key], place.width, place.height, *self.journal.read(place))
-
-    def __iter__(self) -> Iterator[Proposals]:
-        return (self[index] for index in range(len(self)))

@@ -10,10 +10,14 @@ from pathlib import Path
 
 from ..data import ImageError
 
-__all__ = ["FULL_OR_FORBIDDEN", "error_line", "package_version", "relative_names", "stamp"]
+__all__ = ["FULL_OR_FORBIDDEN", "JournalError", "error_line", "package_version", "relative_names", "stamp"]
 
 # A disk that is full or not ours to write to will not take the next picture either.
 FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+
+
+class JournalError(ValueError):
+    """The journal beside the output cannot be gone on from; the text says why and what to do."""
 
 
 def relative_names(paths: Sequence[Path]) -> list[str]:
@@ -51,7 +55,7 @@ def stamp(path: Path) -> list[int]:
 
 def error_line(path: Path, error: Exception) -> dict[str, str]:
     """One line of ``errors.jsonl``: which file, what kind of error, what is wrong."""
-    message = str(error) if isinstance(error, ImageError) else f"{path}: {error}"
+    message = str(error) if isinstance(error, ImageError) else f"{path}: {error or type(error).__name__}"
     return {"file": str(path), "kind": type(error).__name__, "message": message}
 
 

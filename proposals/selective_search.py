@@ -14,6 +14,8 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral, Real
+from pickle import UnpicklingError
 from typing import Literal, NamedTuple
 
 import cv2
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .hierarchy import describe_regions, group_regions, texture_codes
-from .segmentation import PixelGraph, pixel_graph, segment
+from .segmentation import PixelGraph, find_root, pixel_graph, segment
 
 Mode = Literal["single", "fast", "quality"]
 
@@ -135,7 +137,8 @@ def selective_search(
         Return at most this many boxes, the best.
     min_side : float
         Boxes narrower or lower than this are dropped. Counted in pixels of the picture *scaled to 500 pixels
-        width*, as in the protocol, so 20 is 1/25 of the width of any picture.
+        width*, as in the protocol, so 20 is 1/25 of a picture's width. (A picture over four times as high as
+        wide is scaled to 2000 pixels height.)
     strategies : sequence of Strategy, optional
         The hierarchies to build instead of the mode's; a hierarchy that two grids ask for is built once.
     threads : int
@@ -157,6 +160,9 @@ def selective_search(
 
     Notes
     -----
+    The same picture and settings give the same boxes on every run, with any number of threads, on one kind of
+    processor: on another, sums of similarities may be rounded otherwise and ties fall otherwise.
+
     The first call on a machine compiles the kernels, and says so if that takes long; later ones find them on
     the disk.
 
@@ -339,6 +345,9 @@ def compile_kernels() -> None:
         notice.start()
         try:
             hierarchies(np.zeros((8, 8, 3), np.uint8), [STRATEGIES["single"]])
+        except (EOFError, UnpicklingError) as error:
+            folder = getattr(getattr(find_root, "_cache", None), "cache_path", "numba's cache")
+            raise OSError(f"{folder}: the compiled code kept there is damaged ({error}); delete that folder") from error
         finally:
             notice.cancel()
         _compiled = True
@@ -357,10 +366,16 @@ def _check_settings(
     strategies: Sequence[Strategy] | None,
     threads: int,
 ) -> None:
-    if mode not in STRATEGIES:
+    if not isinstance(mode, str) or mode not in STRATEGIES:
         raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(STRATEGIES)}")
-    if not 0 < superpixel_scale < float("inf"):
-        raise ValueError(f"superpixel_scale must be a positive number, not {superpixel_scale}")
+    for name, value in {"seed": seed, "limit": limit, "threads": threads}.items():
+        if not isinstance(value, Integral) and not (name == "limit" and value is None):
+            raise ValueError(f"{name} must be a whole number, not {value!r}")
+    for name, size in {"superpixel_scale": superpixel_scale, "min_side": min_side}.items():
+        if not isinstance(size, Real):
+            raise ValueError(f"{name} must be a number, not {size!r}")
+    if not 0 < superpixel_scale <= 1000:
+        raise ValueError(f"superpixel_scale must be a number above 0 and at most 1000, not {superpixel_scale}")
     if seed < 0:
         raise ValueError(f"seed must be 0 or more, not {seed}")
     if limit is not None and limit < 1:
@@ -374,8 +389,8 @@ def _check_settings(
             raise ValueError(f"a strategy is a Strategy(spaces, ks, measures) of tuples, none empty, not {strategy}")
         if unknown := [space for space in strategy.spaces if space not in SPACES]:
             raise ValueError(f"unknown colour space {unknown[0]!r}; choose from {', '.join(SPACES)}")
-        if wrong := [k for k in strategy.ks if not 0 < k < float("inf")]:
-            raise ValueError(f"k must be a positive number, not {wrong[0]}")
+        if wrong := [k for k in strategy.ks if not 0 < k <= 1e6]:
+            raise ValueError(f"k must be a number above 0 and at most 1000000, not {wrong[0]}")
         if strange := [letters for letters in strategy.measures if not letters or set(letters) - set("CTSF")]:
             raise ValueError(f"measures must be some of the letters C, T, S, F, not {strange[0]!r}")
     if strategies is not None and not len(strategies):

@@ -81,8 +81,8 @@ def test_proposals_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     from inception_rcnn.detect.cli import main
 
     monkeypatch.chdir(tmp_path)
-    for name in ("photos/cat.jpg", "coco/val2017/000000000042.jpg"):
-        Path(name).parent.mkdir(parents=True)
+    for name in ("cat.jpg", "photos/cat.jpg", "coco/val2017/000000000042.jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(chelsea()).save(name)
     Path("train.txt").write_text("photos/cat.jpg\n")
     Path("coco/annotations").mkdir()

@@ -60,10 +60,10 @@ def test_items_are_taken_as_they_are_needed(workers):
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
-        "import os, sys, time\n"
+        "import os, time\n"
         "from inception_rcnn.data.parallel import map_processes\n"
         "def work(n):\n"
-        "    print(os.getpid(), flush=True)\n"
+        "    os.write(1, f'{os.getpid()}\\n'.encode())\n"
         "    time.sleep(0.1)\n"
         "if __name__ == '__main__':\n"
         "    list(map_processes(work, range(10**6), 2))\n"

@@ -1,3 +1,4 @@
+import contextlib
 import fcntl
 import json
 import multiprocessing
@@ -18,9 +19,11 @@ import scipy.io
 import skimage
 from PIL import Image
 
-from inception_rcnn.data import ProposalFileError, read_image, read_proposals
+from inception_rcnn.data import ProposalFileError, atomic_file, read_image, read_proposals
+from inception_rcnn.data.parallel import ProcessStartError
 from inception_rcnn.detect.cli import main
-from inception_rcnn.detect.propose import JournalError, propose_batch
+from inception_rcnn.detect.propose import propose_batch
+from inception_rcnn.detect.runs import JournalError
 from inception_rcnn.proposals import SelectiveSearch
 
 SEARCH = SelectiveSearch("single", limit=100)
@@ -82,7 +85,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x00" * 4096, b'{"file": "x", "stamp": [1, 2], "wid', None])
+@pytest.mark.parametrize("damage", [b"", b"\x00" * 4096, b"\xf0IRC\x30\0\0\0\xff\xff\xff\xff1234{", None])
 def test_an_interrupted_run_goes_on(photos, reference, tmp_path, damage):
     def stop_after_seven(done):
         if done == 7:
@@ -99,6 +102,114 @@ def test_an_interrupted_run_goes_on(photos, reference, tmp_path, damage):
     summary = propose_batch(paths_of(photos), output, SEARCH, progress=seen.append)
     assert summary.resumed == seen[0] == (5 if damage is None else 6)  # one of the seven is no picture
     assert output.read_bytes() == reference.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.errors.jsonl", "all.parquet"]
+
+
+def interrupted(paths, output, after):
+    """Leave the journal of a run that was interrupted after so many files."""
+
+    def stop(done):
+        if done == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        propose_batch(paths, output, SEARCH, progress=stop)
+    return output.with_suffix(".journal")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_damaged_record_costs_only_its_picture(photos, reference, tmp_path, seed):
+    output = tmp_path / "all.parquet"
+    journal = interrupted(paths_of(photos), output, after=14)
+    content = bytearray(journal.read_bytes())
+    draw = random.Random(seed)
+    content[draw.randrange(120, len(content))] ^= 1 << draw.randrange(8)
+    journal.write_bytes(content)
+    summary = propose_batch(paths_of(photos), output, SEARCH)
+    assert summary.resumed == 11
+    assert output.read_bytes() == reference.read_bytes()
+
+
+def test_what_stands_in_the_journals_place_is_left_alone(photos, tmp_path):
+    for notes in (b"my notes", b"my notes\n" * 100):
+        (tmp_path / "x.journal").write_bytes(notes)
+        with pytest.raises(JournalError, match="no journal of this program"):
+            propose_batch(paths_of(photos), tmp_path / "x.npz", SEARCH)
+        assert (tmp_path / "x.journal").read_bytes() == notes
+
+
+def test_another_list_of_pictures_does_not_end_an_unfinished_run(photos, tmp_path):
+    paths = paths_of(photos)
+    journal = interrupted(paths[:4], tmp_path / "x.npz", after=4)
+    before = journal.read_bytes()
+    with pytest.raises(JournalError, match="3 other pictures"):
+        propose_batch(paths[5:], tmp_path / "x.npz", SEARCH)
+    assert journal.read_bytes() == before
+    assert propose_batch(paths, tmp_path / "x.npz", SEARCH).resumed == 3
+
+
+def test_bad_luck_is_tried_again(photos, tmp_path, capsys):
+    shutil.copytree(photos / "a", tmp_path / "a")
+    paths = sorted((tmp_path / "a").iterdir())
+    paths[2].rename(tmp_path / "away")
+    summary = propose_batch(paths, tmp_path / "x.npz", SEARCH)
+    assert (summary.pictures, summary.failed, summary.passing) == (5, 2, 1)
+    (tmp_path / "away").rename(paths[2])
+    summary = propose_batch(paths, tmp_path / "x.npz", SEARCH)
+    assert (summary.pictures, summary.resumed, summary.failed, summary.passing) == (6, 5, 1, 0)
+    assert not (tmp_path / "x.journal").exists()
+
+
+def test_what_a_killed_run_left_is_cleared_away(photos, tmp_path):
+    with contextlib.suppress(Stop), atomic_file(tmp_path / "x.npz"):
+        left = next(tmp_path.glob(".*.tmp"))
+        copy = left.with_name(left.name.replace(".tmp", "0.tmp"))
+        copy.write_bytes(b"half")
+        raise Stop
+    assert copy.exists()
+    propose_batch(paths_of(photos)[:1], tmp_path / "x.npz", SEARCH)
+    assert not copy.exists()
+
+
+def test_a_name_that_is_no_text(photos, tmp_path):
+    source = paths_of(photos)[0]
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))
+    try:
+        shutil.copy(source, odd)
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    propose_batch([odd], tmp_path / "x.parquet", SEARCH)
+    assert next(read_proposals(tmp_path / "x.parquet")).file == "caf\\xe9.jpg"
+
+
+def test_mistakes_are_told_before_the_work(photos, tmp_path):
+    paths = paths_of(photos)[:3]
+    with pytest.raises(ProposalFileError, match="must end in"):
+        propose_batch(paths, tmp_path / "x.csv", SEARCH)
+    names = [path.name for path in paths]
+    with pytest.raises(ProposalFileError, match="no image id"):
+        propose_batch(paths, tmp_path / "x.pkl", SEARCH, image_ids=dict.fromkeys(names[1:], 1))
+    with pytest.raises(ProposalFileError, match="the same image id"):
+        propose_batch(paths, tmp_path / "x.pkl", SEARCH, image_ids=dict.fromkeys(names, 1))
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_script_without_a_guard_is_told(photos, tmp_path):
+    script = tmp_path / "noguard.py"
+    script.write_text(
+        "from pathlib import Path\n"
+        "from inception_rcnn.detect.propose import propose_batch\n"
+        "from inception_rcnn.proposals import SelectiveSearch\n"
+        f"propose_batch(sorted(Path({str(photos / 'a')!r}).iterdir()), 'x.npz', SelectiveSearch('single'), workers=2)\n"
+    )
+    run = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert "ProcessStartError: processes cannot be started here" in run.stderr
+
+
+def test_a_daemon_is_told(photos, tmp_path):
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(ProcessStartError, match="workers=1"):
+        pool.apply(propose_batch, (paths_of(photos), tmp_path / "x.npz", SEARCH), {"workers": 2})
 
 
 def test_a_picture_that_changed_is_done_again(photos, tmp_path):
@@ -149,10 +260,12 @@ def test_what_a_format_refuses_is_not_lost(photos, reference, tmp_path, monkeypa
     assert (tmp_path / "all.parquet").read_bytes() == reference.read_bytes()
 
 
-def test_positions_in_a_mat_file_are_those_of_the_list(photos, tmp_path):
+@pytest.mark.parametrize("suffix", ["mat", "pkl"])
+def test_positions_are_those_of_the_list(photos, tmp_path, suffix):
     paths = paths_of(photos)
-    propose_batch(paths, tmp_path / "voc.mat", SEARCH)
-    boxes = scipy.io.loadmat(tmp_path / "voc.mat")["boxes"].ravel()
+    output = tmp_path / f"voc.{suffix}"
+    propose_batch(paths, output, SEARCH)
+    boxes = scipy.io.loadmat(output)["boxes"].ravel() if suffix == "mat" else pickle.loads(output.read_bytes())["boxes"]
     assert len(boxes) == len(paths)
     assert [len(rows) > 0 for rows in boxes] == [path.stat().st_size > 100 for path in paths]
 
@@ -218,6 +331,7 @@ def test_the_command_writes_every_format(photos, tmp_path, suffix, capsys):
     assert run_command("propose", photos / "a", "--output", output, *options) == 0
     assert "6 pictures, 20 boxes each" in capsys.readouterr().err
     assert [len(entry.boxes) for entry in read_proposals(output) if len(entry.boxes)] == [20] * 6
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".journal"]
 
 
 def test_image_ids_come_from_the_annotations(photos, tmp_path, capsys):
@@ -226,7 +340,9 @@ def test_image_ids_come_from_the_annotations(photos, tmp_path, capsys):
     options = ["--mode", "single", "--workers", 1, "--annotations", tmp_path / "coco.json"]
     assert run_command("propose", photos / "a", "--output", tmp_path / "a.pkl", *options) == 0
     with open(tmp_path / "a.pkl", "rb") as file:
-        assert pickle.load(file)["ids"] == [900, 902, 903, 904, 905, 906]
+        assert pickle.load(file)["ids"] == [900, 901, 902, 903, 904, 905, 906]
+    assert run_command("propose", photos / "a", "--output", tmp_path / "a.npz", *options) == 2
+    assert "only .json and .pkl" in capsys.readouterr().err
     assert run_command("propose", photos, "--output", tmp_path / "b.pkl", *options) == 2
     assert "has no image called 'b/000.jpg'" in capsys.readouterr().err
 
@@ -234,8 +350,8 @@ def test_image_ids_come_from_the_annotations(photos, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output", "x.csv"], "suffix"),
-        (["--output", "."], "suffix"),
+        (["--output", "x.csv"], "must end in"),
+        (["--output", "."], "folder that exists"),
         (["--output", "missing/x.npz"], "folder that exists"),
         (["--output", "x.npz", "--mode", "slow"], "unknown mode"),
         (["--output", "x.npz", "--superpixel-scale", "0"], "superpixel_scale"),
