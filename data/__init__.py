@@ -2,21 +2,33 @@
 
 from .annotations import AnnotationError, Picture, read_coco, read_coco_ids, read_voc
 from .boxes import box_iou, clip_boxes
-from .classes import COCO_TO_VOC, VOC_CLASSES
+from .classes import COCO_TO_VOC, ILSVRC_DET_CLASSES, VOC_CLASSES
 from .detections import (
     DetectionError,
     Detections,
+    read_coco_results,
+    read_detection_entries,
     read_detections,
     read_voc_results,
     write_detections,
     write_voc_results,
 )
 from .files import atomic_file, atomic_write
+from .ilsvrc import (
+    read_ilsvrc,
+    read_ilsvrc_blacklist,
+    read_ilsvrc_list,
+    read_ilsvrc_results,
+    read_meta_det,
+    write_ilsvrc_results,
+)
 from .images import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, find_images, read_image
+from .matlab import MatlabFileError, read_matlab
 from .proposal_files import PROPOSAL_SUFFIXES, ProposalFileError, Proposals, read_proposals, write_proposals
 
 __all__ = [
     "COCO_TO_VOC",
+    "ILSVRC_DET_CLASSES",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "PROPOSAL_SUFFIXES",
@@ -25,6 +37,7 @@ __all__ = [
     "DetectionError",
     "Detections",
     "ImageError",
+    "MatlabFileError",
     "Picture",
     "ProposalFileError",
     "Proposals",
@@ -35,12 +48,21 @@ __all__ = [
     "find_images",
     "read_coco",
     "read_coco_ids",
+    "read_coco_results",
+    "read_detection_entries",
     "read_detections",
+    "read_ilsvrc",
+    "read_ilsvrc_blacklist",
+    "read_ilsvrc_list",
+    "read_ilsvrc_results",
     "read_image",
+    "read_matlab",
+    "read_meta_det",
     "read_proposals",
     "read_voc",
     "read_voc_results",
     "write_detections",
+    "write_ilsvrc_results",
     "write_proposals",
     "write_voc_results",
 ]

@@ -1,9 +1,15 @@
-"""What is in which picture: readers for PASCAL VOC's folders and COCO's JSON, to a list of `Picture`."""
+"""What is in which picture: readers for PASCAL VOC's folders and COCO's JSON, to a list of `Picture`.
+
+ILSVRC's are in `ilsvrc`.
+"""
 
 import json
 import os
+import reprlib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,33 +111,57 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES)
     """
     root = Path(root)
     index = {name: label for label, name in enumerate(classes)}
+    listed = root / "ImageSets" / "Main" / f"{split}.txt"
+    # Strings, since joining Path objects takes longer than parsing the file.
     return [
-        _read_voc_picture(root, image_id, index)
-        for image_id in _read_split(root / "ImageSets" / "Main" / f"{split}.txt")
+        _read_xml(
+            os.path.join(root, "Annotations", f"{image_id}.xml"),
+            image_id,
+            Path(os.path.join(root, "JPEGImages", f"{image_id}.jpg")),
+            index,
+            listed,
+        )
+        for image_id in _read_split(listed)
     ]
 
 
 def _read_split(path: Path) -> Iterable[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    if not path.is_file():
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))[:20])
         hint = f"splits there: {there}" if there else "is this the root of a VOC set, such as VOCdevkit/VOC2007?"
-        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); {hint}") from error
+        raise AnnotationError(f"{path}: there is no such file; {hint}")
+    # The lists of one class (cat_train.txt) have a second column, which says whether the class is there.
+    return dict.fromkeys(words[0] for _, words in _read_words(path))
+
+
+def _read_words(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the words of every line that is not empty."""
+    try:
+        # A byte order mark, as some editors write it, is no part of the first word.
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if words := line.split():
+                    yield number, words
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); check its name") from error
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{path}: is not a text file in UTF-8; one image id a line is expected") from error
-    # The lists of one class (cat_train.txt) have a second column, which says whether the class is there.
-    return dict.fromkeys(line.split()[0] for line in lines if line.strip())
 
 
-def _read_voc_picture(root: Path, image_id: str, index: Mapping[str, int]) -> Picture:
-    # Strings, since joining Path objects takes longer than parsing the file.
-    path = os.path.join(root, "Annotations", image_id + ".xml")
+def _read_xml(
+    path: str, image_id: str, image: Path, index: Mapping[str, int], listed: Path, smallest: float = 1
+) -> Picture:
+    """Read an annotation in VOC's form that the file `listed` names.
+
+    `smallest` is the least width and height that a box may have.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read()
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); its split lists it") from error
+    # A ValueError: the name has a zero byte.
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AnnotationError(f"{path}: cannot be read ({reason}); {listed} names it") from error
     # A zero byte is UTF-16 or UTF-32, in which the declaration would not be seen.
     if b"<!DOCTYPE" in data or b"\0" in data:
         raise AnnotationError(f"{path}: has a document type declaration or is not UTF-8; plain XML is expected")
@@ -151,7 +181,7 @@ def _read_voc_picture(root: Path, image_id: str, index: Mapping[str, int]) -> Pi
         if name not in index:
             continue
         x1, y1, x2, y2 = (_number(item, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
-        if x2 < x1 or y2 < y1:
+        if min(x2 - x1, y2 - y1) + 1 < smallest:
             raise AnnotationError(f"{path}: the box of a {name} ends before it begins: {x1:g} {y1:g} {x2:g} {y2:g}")
         boxes.append((x1 - 1, y1 - 1, x2, y2))
         labels.append(index[name])
@@ -159,7 +189,7 @@ def _read_voc_picture(root: Path, image_id: str, index: Mapping[str, int]) -> Pi
         difficult.append(item.find("difficult") is not None and _number(item, "difficult", path) != 0)
     return Picture(
         image_id=image_id,
-        path=Path(os.path.join(root, "JPEGImages", image_id + ".jpg")),
+        path=image,
         width=width,
         height=height,
         boxes=np.array(boxes, np.float32).reshape(-1, 4),
@@ -175,8 +205,9 @@ def _number(element: ElementTree.Element, tag: str, path: str) -> float:
         value = float(text or "")
     except ValueError:
         value = np.nan
-    if not np.isfinite(value):
-        problem = "is missing" if text is None else f"is {text.strip()[:40]!r}, not a number"
+    # Also false for nan; further out no picture reaches.
+    if not abs(value) < 2**31:
+        problem = "is missing" if text is None else f"is {text.strip()[:40]!r}, not a number that a picture can have"
         raise AnnotationError(f"{path}: <{tag.replace('/', '><')}> {problem}")
     return value
 
@@ -214,7 +245,7 @@ def read_coco(
     Raises
     ------
     AnnotationError
-        If the file is missing, malformed, or has none of the classes.
+        If the file is missing, malformed, or has none of the classes, or two images have the same id or name.
 
     References
     ----------
@@ -249,8 +280,12 @@ def read_coco(
     if max(label_of.values(), default=-1) < 0:
         raise AnnotationError(f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}")
     position = {_field(record, "id", "images", annotation_file): i for i, record in enumerate(images)}
+    if len(position) < len(images):
+        raise AnnotationError(f"{annotation_file}: two images have the same id")
 
-    owner, labels, boxes, crowd = [], [], [], []
+    owner, labels, crowd, kept = [], [], [], []
+    numbers = array("d")
+    record: Any = None
     try:
         for record in annotations:
             label = label_of[record["category_id"]]
@@ -258,15 +293,15 @@ def read_coco(
                 owner.append(position[record["image_id"]])
                 labels.append(label)
                 x, y, width, height = record["bbox"]
-                boxes.append((x, y, x + width, y + height))
+                numbers.extend((x, y, x + width, y + height))
                 crowd.append(bool(record.get("iscrowd", 0)))
-        table = np.array(boxes, np.float64).reshape(-1, 4)
-        if not np.isfinite(table).all():
-            record = {"bbox": boxes[int(np.flatnonzero(~np.isfinite(table).all(1))[0])]}
+                kept.append(record)
+        table, bad = _table(numbers, 4)
+        if bad >= 0:
+            record = kept[bad]
             raise ValueError("a number in it is not finite")
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"{error} is missing or not defined" if isinstance(error, KeyError) else str(error)
-        raise AnnotationError(f"{annotation_file}: bad annotation {str(record)[:200]}: {reason}") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise AnnotationError(f"{annotation_file}: bad annotation {_shown(record)}: {_reason(error)}") from error
 
     # One sort and a cut per picture, where a search per picture would take minutes on COCO's 118,000.
     owners = np.array(owner, np.int64)
@@ -278,6 +313,9 @@ def read_coco(
         own = order[start:end]
         objects = table[own], label_array[own], crowd_array[own]
         pictures.append(_coco_picture(image, Path(image_root), *objects, index, rename, annotation_file))
+    if len({picture.image_id for picture in pictures}) < len(pictures):
+        (twice, _), *_ = Counter(picture.image_id for picture in pictures).most_common(1)
+        raise AnnotationError(f"{annotation_file}: two images are called {twice!r}; give every picture its own name")
     return pictures
 
 
@@ -328,10 +366,10 @@ def _coco_picture(
 ) -> Picture:
     try:
         name, width, height = str(record["file_name"]), int(record["width"]), int(record["height"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise AnnotationError(f"{source}: bad image {str(record)[:200]}: {error!r}") from error
-    if not name or width <= 0 or height <= 0:
-        raise AnnotationError(f"{source}: bad image {str(record)[:200]}: no name, or a size that is not above 0")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise AnnotationError(f"{source}: bad image {_shown(record)}: {_reason(error)}") from error
+    if not name or not (0 < width < 2**31 and 0 < height < 2**31):
+        raise AnnotationError(f"{source}: bad image {_shown(record)}: no name, or a size that is not above 0")
     clipped = clip_boxes(boxes, width, height)
     whole = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
 
@@ -342,9 +380,9 @@ def _coco_picture(
     elif isinstance(names, list):
         boxed = {index[n] for n in (rename.get(str(n), str(n)) for n in names) if n in index}
     else:
-        raise AnnotationError(f"{source}: labelled_classes of {name} is not a list of names")
+        raise AnnotationError(f"{source}: labelled_classes of {name!r} is not a list of names")
     return Picture(
-        image_id=os.path.splitext(name)[0],
+        image_id=_image_id(name),
         path=image_root / name,
         width=width,
         height=height,
@@ -354,6 +392,29 @@ def _coco_picture(
         crowd=crowd[whole],
         labelled=None if exhaustive and len(boxed) == len(index) else tuple(sorted(boxed)),
     )
+
+
+def _image_id(file_name: str) -> str:
+    return os.path.splitext(file_name)[0]
+
+
+def _table(numbers: "array[float]", columns: int) -> tuple[NDArray[np.float64], int]:
+    """Rows of so many columns, and the first row with a number that is no finite float32 (-1: there is none)."""
+    table = np.array(numbers).reshape(-1, columns)
+    with np.errstate(over="ignore"):  # becomes an infinity
+        bad = ~np.isfinite(table.astype(np.float32)).all(axis=1)
+    return table, int(bad.argmax()) if bad.any() else -1
+
+
+def _shown(record: Any) -> str:
+    """Write a record of a document in short, however long or deep it is."""
+    short = reprlib.Repr()
+    short.maxdict, short.maxstring = 12, 60
+    return short.repr(record)[:200]
+
+
+def _reason(error: Exception) -> str:
+    return f"{error} is missing or not defined"[-200:] if isinstance(error, KeyError) else str(error)[:200]
 
 
 def _read_json(path: Path) -> Any:
@@ -375,5 +436,5 @@ def _records(document: Any, key: str, source: str | Path) -> list[dict[str, Any]
 def _field(record: Mapping[str, Any], key: str, kind: str, source: str | Path) -> Any:
     value = record.get(key)
     if not isinstance(value, (int, str)):
-        raise AnnotationError(f"{source}: an entry of {kind!r} has no {key!r}: {str(record)[:200]}")
+        raise AnnotationError(f"{source}: an entry of {kind!r} has no {key!r}: {_shown(record)}")
     return value

@@ -1,13 +1,14 @@
 """What a detector returns for a picture, and the files that detections are kept in.
 
-Two formats: one JSON document in COCO's form (``images``, ``categories``, ``annotations`` with a ``score``),
-and the text files that the PASCAL VOC development kit takes, one per class, with pixels counted from 1 and
-both corners included. Inside the program boxes are continuous and 0-based; the other conventions begin and
-end here.
+One JSON document in COCO's form (``images``, ``categories``, ``annotations`` with a ``score``), the list of results
+that COCO's tools take, and the text files that the PASCAL VOC development kit takes, one per class, with pixels
+counted from 1 and both corners included. Inside the program boxes are continuous and 0-based; the other conventions
+begin and end here. ILSVRC's file is in `ilsvrc`.
 """
 
 import json
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .annotations import AnnotationError, _field, _image_id, _read_json, _reason, _records, _shown, _table
 from .classes import VOC_CLASSES
 from .files import atomic_write
 
 __all__ = [
     "DetectionError",
     "Detections",
+    "read_coco_results",
+    "read_detection_entries",
     "read_detections",
     "read_voc_results",
     "write_detections",
@@ -164,8 +168,7 @@ def _document(
 
 def _rows(found: Detections, classes: tuple[str, ...], name: str) -> Iterator[tuple[int, float, list[float]]]:
     """Yield category id, score and ``x y w h`` of every detection."""
-    if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
-        raise DetectionError(f"{name}: a detection has a coordinate or a score that is not a finite number")
+    _check_finite(found, name)
     try:
         categories = [classes.index(found.classes[label]) + 1 for label in found.labels]
     except (ValueError, IndexError) as error:
@@ -173,6 +176,11 @@ def _rows(found: Detections, classes: tuple[str, ...], name: str) -> Iterator[tu
     corners = found.boxes.astype(np.float64)
     sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
     return zip(categories, found.scores.tolist(), sides.tolist(), strict=True)
+
+
+def _check_finite(found: Detections, name: str) -> None:
+    if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
+        raise DetectionError(f"{name}: a detection has a coordinate or a score that is not a finite number")
 
 
 def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem") -> dict[str, Detections]:
@@ -196,7 +204,8 @@ def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem"
     Raises
     ------
     DetectionError
-        If the file is missing or malformed, or two pictures have the same key.
+        If the file is missing, malformed or has a number that is not finite, two pictures have the same key, or
+        it is a plain list of results, for which there is `read_coco_results`.
 
     Examples
     --------
@@ -209,7 +218,49 @@ def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem"
     path = Path(path)
     if path.is_dir():
         path = path / "detections.json"
-    return _by_picture(_load(path), key, path)
+    return _by_picture(_load_document(path), key, path)
+
+
+def read_detection_entries(path: str | Path) -> list[tuple[str, int, int, Detections]]:
+    """Read what `write_detections` was given: the pictures of a document with their names and sizes.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, or the folder in which it is called ``detections.json``.
+
+    Returns
+    -------
+    list of (file_name, width, height, Detections)
+        In the order of the document. A size that it does not tell is 0.
+
+    Raises
+    ------
+    DetectionError
+        If the file is missing or malformed, or two pictures have the same name.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_detections(f"{folder}/detections.json", [], ("cat", "dog"))
+    ...     read_detection_entries(folder)
+    []
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "detections.json"
+    document = _load_document(path)
+    found = _by_picture(document, "file_name", path)
+    entries = []
+    for record in document["images"]:
+        name, width, height = str(record["file_name"]), record.get("width", 0), record.get("height", 0)
+        if not all(isinstance(side, int) and 0 <= side < 2**31 for side in (width, height)):
+            raise DetectionError(
+                f"{path}: the size of {name!r} is {str(width)[:40]} x {str(height)[:40]}, not two numbers"
+            )
+        entries.append((name, width, height, found[name]))
+    return entries
 
 
 def _by_picture(document: dict[str, Any], key: Literal["stem", "file_name"], path: Path) -> dict[str, Detections]:
@@ -217,26 +268,108 @@ def _by_picture(document: dict[str, Any], key: Literal["stem", "file_name"], pat
     record: Any = None
     try:
         categories = sorted(document["categories"], key=lambda category: category["id"])
-        classes = tuple(str(category["name"]) for category in categories)
-        label_of = {category["id"]: label for label, category in enumerate(categories)}
         names: dict[Any, str] = {}
         for record in document["images"]:
             file_name = str(record["file_name"])
             names[record["id"]] = Path(file_name).stem if key == "stem" else file_name
-        rows: dict[Any, list[tuple[float, float, float, float, float, int]]] = {name: [] for name in names}
-        for record in document["annotations"]:
-            x, y, w, h = record["bbox"]
-            rows[record["image_id"]].append((x, y, x + w, y + h, record["score"], label_of[record["category_id"]]))
-        result = {name: _from_rows(rows[image_id], classes) for image_id, name in names.items()}
+        record = None
+        classes = tuple(str(category["name"]) for category in categories)
+        label_of = {category["id"]: label for label, category in enumerate(categories)}
     except (KeyError, TypeError, ValueError) as error:
-        reason = f"{error} is missing or not defined" if isinstance(error, KeyError) else str(error)
-        where = f" in {str(record)[:200]}" if record is not None else ""
-        raise DetectionError(f"{path}: is not a COCO document with scores: {reason}{where}") from error
-    if len(result) < len(document["images"]):
+        where = f" in {_shown(record)}" if record is not None else ""
+        raise DetectionError(f"{path}: is not a COCO document with scores: {_reason(error)}{where}") from error
+    if len(set(names.values())) < len(document["images"]):
         (twice, _), *_ = Counter(names.values()).most_common(1)
         hint = "; read it with key='file_name'" if key == "stem" else ""
         raise DetectionError(f"{path}: two images are called {twice!r} or share an id{hint}")
-    return result
+    if len(label_of) < len(categories):
+        raise DetectionError(f"{path}: two categories share an id")
+    return _from_records(document["annotations"], names, label_of, classes, path)
+
+
+def _from_records(
+    records: list[Any], names: Mapping[Any, str], label_of: Mapping[Any, int], classes: tuple[str, ...], path: Path
+) -> dict[str, Detections]:
+    """Sort COCO's records by picture: `names` and `label_of` are what their ids mean, `path` is for the errors."""
+    position = {image_id: i for i, image_id in enumerate(names)}
+    owner, labels = [], []
+    numbers = array("d")
+    record: Any = None
+    try:
+        for record in records:
+            owner.append(position[record["image_id"]])
+            labels.append(label_of[record["category_id"]])
+            x, y, w, h = record["bbox"]
+            numbers.extend((x, y, x + w, y + h, record["score"]))
+        table, bad = _table(numbers, 5)
+        if bad >= 0:
+            record = records[bad]
+            raise ValueError("not a finite number")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DetectionError(f"{path}: bad detection {_shown(record)}: {_reason(error)}") from error
+    owners, label_array = np.array(owner, np.int64), np.array(labels, np.int64)
+    return _group(list(names.values()), owners, table[:, :4], table[:, 4], label_array, classes)
+
+
+def read_coco_results(path: str | Path, annotation_file: str | Path) -> dict[str, Detections]:
+    """Read a plain list of COCO results, which has neither the pictures' names nor those of the classes.
+
+    Parameters
+    ----------
+    path : str or Path
+        JSON list of ``{"image_id", "category_id", "bbox", "score"}``; more fields do not matter.
+    annotation_file : str or Path
+        JSON document whose ``images`` and ``categories`` have the ids that the list uses.
+
+    Returns
+    -------
+    dict of str to Detections
+        By ``image_id`` of `read_coco`: every picture of the annotation file in its order, also those without
+        detections. ``classes`` are the file's categories in the order of their ids, by the file's own names.
+
+    Raises
+    ------
+    DetectionError
+        If the list is missing or malformed, or has an id that the annotation file does not have.
+    AnnotationError
+        If the annotation file is missing or malformed, or two of its images or categories have the same id, or
+        two images the same name.
+
+    References
+    ----------
+    https://cocodataset.org/#format-results
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> images = {"images": [{"id": 7, "file_name": "a.jpg"}], "categories": [{"id": 5, "name": "cat"}]}
+    >>> results = [{"image_id": 7, "category_id": 5, "bbox": [2, 3, 4, 5], "score": 0.5}]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "instances.json").write_text(json.dumps(images))
+    ...     _ = Path(folder, "results.json").write_text(json.dumps(results))
+    ...     found = read_coco_results(f"{folder}/results.json", f"{folder}/instances.json")
+    >>> found["a"].boxes.tolist(), found["a"].classes
+    ([[2.0, 3.0, 6.0, 8.0]], ('cat',))
+    """
+    source = Path(annotation_file)
+    document = _read_json(source)
+    names, classes = (
+        {_field(r, "id", key, source): str(_field(r, name, key, source)) for r in _records(document, key, source)}
+        for key, name in (("images", "file_name"), ("categories", "name"))
+    )
+    names = {image_id: _image_id(file_name) for image_id, file_name in names.items()}
+    for key, known in (("images", len(set(names.values()))), ("categories", len(classes))):
+        if known < len(document[key]):
+            raise AnnotationError(f"{source}: two of its {key} have the same id or name")
+    try:
+        ids = sorted(classes)
+    except TypeError as error:
+        raise AnnotationError(f"{source}: the ids of its categories are numbers as well as texts") from error
+    records = _load(Path(path))
+    if not isinstance(records, list):
+        raise DetectionError(f"{path}: is not a list of COCO results; a document with its own images can be read alone")
+    label_of = {category: label for label, category in enumerate(ids)}
+    return _from_records(records, names, label_of, tuple(classes[i] for i in ids), Path(path))
 
 
 def read_voc_results(
@@ -249,7 +382,7 @@ def read_voc_results(
     folder : str or Path
         Folder with files ``<prefix><class>.txt``.
     classes : sequence of str
-        Classes to look for. A class without a file has no detections.
+        Classes to look for. A class without a file, or with an empty one, has no detections.
     prefix : str
         Competition and split: "comp4_det_test_", "comp3_det_val_".
 
@@ -261,7 +394,7 @@ def read_voc_results(
     Raises
     ------
     DetectionError
-        If the folder has no such file, or a line is malformed.
+        If the folder has no such file, or a line is malformed or has a number that is not finite.
 
     References
     ----------
@@ -276,31 +409,55 @@ def read_voc_results(
     [[0.0, 0.0, 20.0, 10.0]]
     """
     folder = Path(folder)
-    rows: dict[str, list[tuple[float, float, float, float, float, int]]] = {}
     files = {label: folder / f"{prefix}{name}.txt" for label, name in enumerate(classes)}
     files = {label: path for label, path in files.items() if path.is_file()}
     if not files:
         raise DetectionError(f"{folder}: has no file {prefix}<class>.txt for any of the classes; check the folder")
+    names: dict[str, int] = {}
+    tables, owners, labels = [np.zeros((0, 5))], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for label, path in files.items():
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DetectionError(f"{path}: cannot be read ({error})") from error
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                image_id, *fields = line.split()
-                score, x1, y1, x2, y2 = map(float, fields)
-            except ValueError as error:
-                raise DetectionError(
-                    f"{path}, line {number}: {line[:80]!r} is not 'image_id score xmin ymin xmax ymax'"
-                ) from error
-            rows.setdefault(image_id, []).append((x1 - 1, y1 - 1, x2, y2, score, label))
+        owner, table, _ = _read_rows(path, "image_id score xmin ymin xmax ymax", names)
+        tables.append(table)
+        owners.append(owner)
+        labels.append(np.full(len(table), label))
+    table = np.concatenate(tables)
+    boxes = table[:, 1:] - [1, 1, 0, 0]
+    return _group(list(names), np.concatenate(owners), boxes, table[:, 0], np.concatenate(labels), tuple(classes))
+
+
+def _read_rows(
+    path: Path, form: str, names: dict[str, int]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Read lines of a word and numbers.
+
+    Returns for every line the position of its word in `names`, which grows, its numbers, and the line's number.
+    `form` says what is expected.
+    """
+    columns = len(form.split()) - 1
+    owner, numbers, lines = array("q"), array("d"), array("q")
     try:
-        return {image_id: _from_rows(found, tuple(classes)) for image_id, found in rows.items()}
-    except ValueError as error:
-        raise DetectionError(f"{folder}: {error}") from error
+        # A byte order mark, as some editors write it, is no part of the first word.
+        with open(path, encoding="utf-8-sig") as file:
+            for line_number, line in enumerate(file, start=1):
+                word, *fields = line.split() or [""]
+                if not word:
+                    continue
+                try:
+                    numbers.extend(map(float, fields))
+                except ValueError:
+                    fields = []
+                if len(fields) != columns:
+                    raise DetectionError(f"{path}, line {line_number}: {line.strip()[:80]!r} is not {form!r}")
+                owner.append(names.setdefault(word, len(names)))
+                lines.append(line_number)
+    except OSError as error:
+        raise DetectionError(f"{path}: cannot be read ({error.strerror}); check its name") from error
+    except UnicodeDecodeError as error:
+        raise DetectionError(f"{path}: is not a text file in UTF-8; lines {form!r} are expected") from error
+    table, bad = _table(numbers, columns)
+    if bad >= 0:
+        raise DetectionError(f"{path}, line {lines[bad]}: not a finite number in {table[bad].tolist()}")
+    return np.array(owner, np.int64), table, np.array(lines, np.int64)
 
 
 def write_voc_results(
@@ -320,7 +477,7 @@ def write_voc_results(
     Raises
     ------
     DetectionError
-        If the pictures' classes differ.
+        If the pictures' classes differ, or a score or a coordinate is not finite.
     OSError
         If a file cannot be written.
 
@@ -341,6 +498,7 @@ def write_voc_results(
     classes = names.pop() if names else ()
     lines: list[list[str]] = [[] for _ in classes]
     for image_id, found in detections.items():
+        _check_finite(found, image_id)
         rows = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
         for label, score, (x1, y1, x2, y2) in rows:
             lines[label].append(f"{image_id} {score:.9g} {x1 + 1:.6f} {y1 + 1:.6f} {x2:.6f} {y2:.6f}\n")
@@ -348,26 +506,31 @@ def write_voc_results(
         atomic_write(Path(folder, f"{prefix}{name}.txt"), "".join(text))
 
 
-def _from_rows(rows: Sequence[tuple[float, float, float, float, float, int]], classes: tuple[str, ...]) -> Detections:
-    """Turn rows of ``x1 y1 x2 y2 score label`` into arrays."""
-    table = np.array(rows, np.float64).reshape(-1, 6)
-    if not np.isfinite(table).all():
-        raise ValueError(f"not a finite number in {rows[int(np.flatnonzero(~np.isfinite(table).all(1))[0])][:5]}")
-    return Detections(
-        boxes=table[:, :4].astype(np.float32),
-        scores=table[:, 4].astype(np.float32),
-        labels=table[:, 5].astype(np.int64),
-        classes=classes,
-    )
+def _group(
+    names: Sequence[str],
+    owner: NDArray[np.int64],
+    boxes: NDArray[np.float64],
+    scores: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    classes: tuple[str, ...],
+) -> dict[str, Detections]:
+    """Sort detections by picture, which keeps their order in each; `owner` is the position of the picture's name."""
+    order = np.argsort(owner, kind="stable")
+    ends = np.cumsum(np.bincount(owner, minlength=len(names))).tolist()
+    box, score, label = boxes[order].astype(np.float32), scores[order].astype(np.float32), labels[order]
+    return {
+        name: Detections(box[start:end], score[start:end], label[start:end], classes)
+        for name, start, end in zip(names, [0, *ends], ends, strict=False)
+    }
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DetectionError(f"{path}: cannot be read ({error.strerror}); check its name") from error
-    except (ValueError, RecursionError) as error:
-        raise DetectionError(f"{path}: is not well-formed JSON ({error})") from error
+def _load_document(path: Path) -> dict[str, Any]:
+    document = _load(path)
+    if isinstance(document, list):
+        raise DetectionError(
+            f"{path}: is a list of results, not a COCO document: it says nothing of pictures and classes; "
+            "read it together with the annotation file that has its ids"
+        )
     if not isinstance(document, dict) or not all(
         isinstance(document.get(key), list) for key in ("images", "categories", "annotations")
     ):
@@ -375,3 +538,12 @@ def _load(path: Path) -> dict[str, Any]:
             f"{path}: has no lists 'images', 'categories' and 'annotations'; a COCO document is expected"
         )
     return document
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise DetectionError(f"{path}: cannot be read ({error.strerror}); check its name") from error
+    except (ValueError, RecursionError) as error:
+        raise DetectionError(f"{path}: is not well-formed JSON ({error})") from error

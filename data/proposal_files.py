@@ -11,7 +11,6 @@ import posixpath
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -19,8 +18,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .detections import DetectionError, Detections, _by_picture, _load, write_detections
+from .detections import DetectionError, Detections, read_detection_entries, write_detections
 from .files import atomic_file, atomic_write
+from .matlab import MatlabFileError, read_matlab
 
 if TYPE_CHECKING:
     import pyarrow
@@ -220,7 +220,7 @@ def _read(path: Path, reader: Callable[[Path], Iterable[Proposals]]) -> Iterator
             yield entry._replace(boxes=entry.boxes[order], scores=entry.scores[order])
     except ProposalFileError:
         raise
-    except DetectionError as error:
+    except (DetectionError, MatlabFileError) as error:
         raise ProposalFileError(str(error)) from error
     # Five parsers, and bytes that nobody vouches for: there is no list of what they may raise.
     except Exception as error:
@@ -306,7 +306,7 @@ def _chosen_ids(path: Path, files: Iterable[str], image_ids: Mapping[str, int | 
 def _take(path: Path, holder: Mapping[str, Any], *names: str) -> list[Any]:
     for name in names:
         if name not in holder:
-            there = ", ".join(map(str, holder))[:200] or "nothing"
+            there = " ".join(", ".join(map(str, holder)).split())[:200] or "nothing"
             raise ProposalFileError(f"{path}: has no {name!r}, which is expected beside {names}; there is: {there}")
     return [holder[name] for name in names]
 
@@ -475,64 +475,16 @@ def _write_mat(file: BinaryIO, count: int, boxes_of: Callable[[int], NDArray[np.
 
 
 def _read_mat(path: Path) -> Iterator[Proposals]:
-    # Not with scipy, whose reader takes a damaged file at its word, which can end the whole program.
-    data = memoryview(path.read_bytes())
-    order = {b"\0\1IM": "<", b"\1\0MI": ">"}.get(bytes(data[124:128]))
-    if order is None:
-        raise ProposalFileError(f"{path}: is not a file of MATLAB 5; if it is from MATLAB, save it there with '-v7'")
-    cells = {}
-    for kind, variable in _mat_elements(data[128:], order):
-        if kind == 15:
-            inflater = zlib.decompressobj()
-            inflated = memoryview(inflater.decompress(variable, MAX_RATIO * len(data)))
-            if inflater.unconsumed_tail:
-                raise ProposalFileError(f"{path}: would unpack to over {MAX_RATIO} times its size; refused")
-            _, variable = next(_mat_elements(inflated, order))
-        (_, flags), *parts = _mat_elements(variable, order)
-        if _mat_class(flags, order) == 1:
-            _, (_, name), *contents = parts
-            cells[str(name, "latin1")] = [content for _, content in contents]
+    cells = {name: value for name, value in read_matlab(path).items() if isinstance(value, list)}
     boxes, images = _take(path, cells, "boxes", "images")
     if len(boxes) != len(images):
         raise ProposalFileError(f"{path}: the cells 'boxes' ({len(boxes)}) and 'images' ({len(images)}) do not fit")
-    for image, element in zip(images, boxes, strict=True):
+    for image, array in zip(images, boxes, strict=True):
         # y1 x1 y2 x2, from 1, both included. MATLAB's empty array is 0 x 0.
-        corners: Any = np.asarray(_mat_array(element, order), np.float64)
+        corners: Any = np.asarray(array, np.float64)
         corners = (corners if corners.size else np.zeros((0, 4)))[:, (1, 0, 3, 2)] - [1, 1, 0, 0]
         scores = (1 / np.arange(1, len(corners) + 1)).astype(np.float32)
-        yield Proposals(str(_mat_array(image, order)), 0, 0, corners, scores)
-
-
-def _mat_elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """Yield type and content of the data elements in `data`."""
-    at = 0
-    while at < len(data):
-        kind, size = struct.unpack_from(f"{order}II", data, at)
-        start, after = at + 8, at + 8 + size + (-size % 8 if kind != 15 else 0)
-        if kind > 0xFFFF:  # at most four bytes, packed together with their tag
-            kind, size, start, after = kind & 0xFFFF, kind >> 16, at + 4, at + 8
-        if start + size > min(after, len(data)):
-            raise ValueError("an element is longer than what it is in")
-        yield kind, data[start : start + size]
-        at = after
-
-
-def _mat_class(flags: memoryview, order: str) -> int:
-    return int(struct.unpack_from(f"{order}I", flags)[0]) & 0xFF
-
-
-def _mat_array(data: memoryview, order: str) -> NDArray[Any] | str:
-    """Read an array of numbers or a text."""
-    if not data:  # what MATLAB writes for an element of a cell that was never set
-        return np.zeros((0, 0))
-    (_, flags), (_, shape), _, (kind, content), *_ = _mat_elements(data, order)
-    if _mat_class(flags, order) == 4:
-        wide = {"<": "le", ">": "be"}[order]
-        encodings = {4: f"utf-16-{wide}", 16: "utf-8", 17: f"utf-16-{wide}", 18: f"utf-32-{wide}"}
-        return str(content, encodings.get(kind, "latin1"))
-    numbers = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-    rows, columns = np.frombuffer(shape, f"{order}i4").tolist()
-    return np.ndarray((rows, columns), f"{order}{numbers[kind]}", content, order="F")
+        yield Proposals(str(image), 0, 0, corners, scores)
 
 
 # Detectron's pickles
@@ -662,10 +614,5 @@ def _as_detections(picture: Proposals) -> tuple[str, int, int, Detections]:
 
 
 def _read_json(path: Path) -> Iterator[Proposals]:
-    document = _load(path)
-    found = _by_picture(document, "file_name", path)
-    for record in document["images"]:
-        one = found[str(record["file_name"])]
-        yield Proposals(
-            str(record["file_name"]), record.get("width", 0), record.get("height", 0), one.boxes, one.scores
-        )
+    for name, width, height, found in read_detection_entries(path):
+        yield Proposals(name, width, height, found.boxes, found.scores)

@@ -7,27 +7,12 @@ import json
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from PIL import Image
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.table import Table
-from rich.text import Text
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ..data import (
     VOC_CLASSES,
@@ -35,16 +20,16 @@ from ..data import (
     DetectionError,
     ImageError,
     ProposalFileError,
-    atomic_write,
     find_images,
     read_coco_ids,
-    read_detections,
-    read_voc,
-    read_voc_results,
+    read_detection_entries,
+    write_detections,
 )
 from ..data.parallel import usable_cores
-from ..eval import EvaluationError, evaluate_voc
+from ..eval import EvaluationError, merge_detections
+from .cli_evaluate import evaluate
 from .runs import JournalError
+from .terminal import CommandError, console, progress_bar
 
 app = typer.Typer(
     help="R-CNN style object detection with selective search and GoogLeNet.",
@@ -53,44 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-evaluate = typer.Typer(help="Measure detections against annotations.", no_args_is_help=True, rich_markup_mode=None)
 train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(train, name="train")
-# Names of files are printed as they are: neither styled nor broken at the width of a terminal.
-console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-
-class CommandError(ValueError):
-    """A command cannot be carried out as given; the text says why and what to do."""
-
-
-class _Speed(ProgressColumn):
-    """Items a second since the bar began."""
-
-    def render(self, task: Task) -> Text:
-        done = task.completed - task.fields["first"]
-        speed = done / task.elapsed if done and task.elapsed else None
-        return Text("" if speed is None else f"{speed:.2f}/s" if speed < 10 else f"{speed:.0f}/s")
-
-
-@contextlib.contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that takes the number of items done; the bar appears when it is first called."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
-    bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
-
-    def report(done: int) -> None:
-        if not bar.tasks:
-            bar.start()
-            bar.add_task(what, total=total, completed=done, first=done)
-        bar.update(bar.tasks[0].id, completed=done)
-
-    try:
-        yield report
-    finally:
-        if bar.tasks:
-            bar.stop()
 
 
 def _load_weights(name: str) -> Any:
@@ -116,7 +66,6 @@ Images = Annotated[
     list[str],
     typer.Argument(metavar="IMAGES...", help="Files, folders (searched recursively), globs, @list.txt."),
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers there.")]
 
 
 @app.command()
@@ -158,7 +107,7 @@ def detect(
         "draw_score": draw_score, "workers": workers,
     }  # fmt: skip
     try:
-        with _progress("detect", len(paths)) as report:
+        with progress_bar("detect", len(paths)) as report:
             summary = detect_batch(
                 paths,
                 output,
@@ -222,7 +171,7 @@ def propose(
         if unknown := [name for name in names if name not in image_ids]:
             raise CommandError(f"{annotations}: has no image called {unknown[0]!r} ({len(unknown)} such in all)")
     try:
-        with _progress("propose", len(paths)) as report:
+        with progress_bar("propose", len(paths)) as report:
             summary = propose_batch(
                 paths,
                 output,
@@ -245,38 +194,36 @@ def propose(
             raise typer.Exit(1)
 
 
-@evaluate.command()
-def voc(
-    devkit: Annotated[Path, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")],
-    detections: Annotated[
-        Path,
-        typer.Option(metavar="FILE|DIR", help="detections.json, or a folder of comp4_det_<split>_<class>.txt."),
-    ],
-    split: Annotated[str, typer.Option(metavar="NAME", help="Image set.")] = "test",
-    metric: Annotated[str, typer.Option(metavar="voc07|voc12", help="11-point or area.")] = "voc07",
-    json_file: JsonFile = None,
+@app.command()
+def ensemble(
+    members: Annotated[list[Path], typer.Argument(metavar="A.json B.json ...", help="Each model's detections.json.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The merged detections, .json.")],
+    method: Annotated[str, typer.Option(metavar="wbf|nms|soft-nms", help="Fuse boxes or suppress them.")] = "wbf",
+    iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which two boxes are one object.")] = 0.55,
+    weight: Annotated[
+        list[float] | None, typer.Option(metavar="W", help="A member's weight; repeat, in their order.")
+    ] = None,
 ) -> None:
-    """Mean average precision by the rules of PASCAL VOC."""
-    if metric not in ("voc07", "voc12"):
-        raise EvaluationError(f"--metric {metric}: unknown; use voc07 (11-point) or voc12 (area)")
-    pictures = read_voc(devkit, split)
-    if detections.is_dir():
-        found = read_voc_results(detections, prefix=f"comp4_det_{split}_")
-    else:
-        found = read_detections(detections)
-    missing = 0 if detections.is_dir() else sum(picture.image_id not in found for picture in pictures)
-    if missing:
-        console.print(f"{missing} of {len(pictures)} pictures are not in {detections}: their objects count as missed")
-    result = evaluate_voc(pictures, found, metric=metric)  # type: ignore[arg-type]
-    table = Table("class", "AP", title=f"{metric}, {len(pictures)} pictures")
-    table.columns[1].justify = "right"
-    for name, precision in result["per_class"].items():
-        table.add_row(name, f"{precision:.3f}")
-    table.add_section()
-    table.add_row("mean", f"{result['mAP']:.4f}")
-    Console(highlight=False).print(table)
-    if json_file is not None:
-        atomic_write(json_file, json.dumps(result, indent=2) + "\n")
+    """Merge what several models found in the same pictures."""
+    if method not in ("wbf", "nms", "soft-nms"):
+        raise CommandError(f"--method {method}: unknown; use wbf, nms or soft-nms")
+    if weight and (len(weight) != len(members) or min(weight) <= 0):
+        raise CommandError(f"--weight: give {len(members)} numbers above 0, one for each member in their order")
+    documents = [read_detection_entries(path) for path in members]
+    sizes = {name: (width, height) for entries in documents for name, width, height, _ in entries}
+    merged = merge_detections(
+        [{name: found for name, _, _, found in entries} for entries in documents],
+        method,  # type: ignore[arg-type]
+        iou=iou,
+        weights=weight,
+    )
+    classes = next((found.classes for found in merged.values()), VOC_CLASSES)
+    write_detections(output, ((name, *sizes[name], found) for name, found in merged.items()), classes)
+    before = sum(len(found) for entries in documents for _, _, _, found in entries)
+    console.print(
+        f"{before} detections of {len(members)} models in {len(merged)} pictures, merged into "
+        f"{sum(map(len, merged.values()))} -> {output}"
+    )
 
 
 @train.command("detector")
@@ -332,7 +279,7 @@ def train_detector_command(
         )
 
     try:
-        with _progress("proposals", len(training)) as report_proposals:
+        with progress_bar("proposals", len(training)) as report_proposals:
             proposals.fill(training, workers, report_proposals)
         finished = train_detector(
             network,

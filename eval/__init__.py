@@ -1,20 +1,33 @@
-"""Detections to numbers: non-maximum suppression, average precision, the quality of proposals."""
+"""Detections to numbers: suppression and ensembling, average precision, the quality of proposals, error analysis."""
 
+from .coco import evaluate_coco
+from .ensemble import merge_detections, weighted_box_fusion
+from .errors import false_positive_shares, false_positives, normalised_average_precision, size_sensitivity
 from .ilsvrc import evaluate_ilsvrc
 from .matching import EvaluationError, Matches, match_ilsvrc, match_voc
-from .nms import nms, nms_per_class
+from .nms import nms, nms_per_class, soft_nms
 from .proposals import evaluate_proposals
+from .report import write_report
 from .voc import average_precision, evaluate_voc
 
 __all__ = [
     "EvaluationError",
     "Matches",
     "average_precision",
+    "evaluate_coco",
     "evaluate_ilsvrc",
     "evaluate_proposals",
     "evaluate_voc",
+    "false_positive_shares",
+    "false_positives",
     "match_ilsvrc",
     "match_voc",
+    "merge_detections",
     "nms",
     "nms_per_class",
+    "normalised_average_precision",
+    "size_sensitivity",
+    "soft_nms",
+    "weighted_box_fusion",
+    "write_report",
 ]

@@ -116,9 +116,11 @@ def match_voc(
     >>> match_voc([picture], {"000001": found})["cat"].outcome.tolist()
     [1]
     """
+    flags = np.concatenate([np.zeros(0, bool), *(p.difficult | p.crowd for p in pictures)])
+    first = np.cumsum([0, *(len(p.labels) for p in pictures)])
     result = {}
-    for label, (name, objects, claims) in enumerate(_by_class(pictures, detections, classes)):
-        difficult = np.concatenate([np.zeros(0, bool), *((p.difficult | p.crowd)[p.labels == label] for p in pictures)])
+    for name, objects, claims in _by_class(pictures, detections, classes):
+        difficult = flags[first[objects.picture] + objects.place]
         outcome, row, overlap = _match_voc(claims.boxes, claims.picture, objects.boxes, objects.start, difficult, iou)
         result[name] = _matches(claims, objects, outcome, row, overlap, int((~difficult).sum()))
     return result

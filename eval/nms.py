@@ -1,15 +1,21 @@
-"""Greedy non-maximum suppression: of boxes that overlap, the best one stays.
+"""Greedy non-maximum suppression: of boxes that overlap, the best one stays. Soft-NMS: it only outshines the others.
 
 The overlap is computed in double precision by a division, which rounds correctly: boxes whose overlap is 3/10
 have exactly the overlap 0.3, and stay at a threshold of 0.3.
+
+Tensors on a GPU are suppressed there, by torchvision's kernel, which is imported only then. It does not promise which
+of two equal scores it visits first, and takes an overlap that is above the threshold by no more than a rounding to
+float32 for equal to it; all else is the same.
 """
+
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data.kernels import kernel
 
-__all__ = ["nms", "nms_per_class"]
+__all__ = ["nms", "nms_per_class", "soft_nms"]
 
 
 def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> NDArray[np.int64]:
@@ -21,7 +27,7 @@ def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> NDArray[np.int
     Parameters
     ----------
     boxes : array_like of float32, shape (N, 4)
-        ``x1 y1 x2 y2`` in pixels.
+        ``x1 y1 x2 y2`` in pixels. A torch tensor will do, also on a GPU.
     scores : array_like of float32, shape (N,)
         Higher is better; equal scores are visited in the order of the array.
     threshold : float
@@ -47,11 +53,15 @@ def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> NDArray[np.int
     >>> nms([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10]], [0.8, 0.9, 0.7], threshold=0.5).tolist()
     [1, 2]
     """
-    score_array = _finite(scores, "scores")
-    box_array = _finite(boxes, "boxes").reshape(-1, 4)
-    if score_array.ndim != 1 or len(box_array) != len(score_array):
-        raise ValueError(f"boxes {np.shape(boxes)} and scores {score_array.shape} do not fit: (N, 4) and (N,)")
-    return _greedy(box_array, np.argsort(-score_array, kind="stable"), float(threshold))
+    if _on_gpu(boxes) or _on_gpu(scores):
+        box_tensor, score_tensor = _gpu_tensors(boxes, scores)
+        _check_pairs(box_tensor.shape, score_tensor.shape)
+        row, _ = _survivors_in_torch(box_tensor, score_tensor[:, None], threshold, -np.inf, None)
+        return row.cpu().numpy()
+    box_array, score_array = _box_list(boxes), _finite(scores, "scores")
+    _check_pairs(box_array.shape, score_array.shape)
+    ranked, counts = _ranked(score_array[:, None], np.arange(len(score_array)), -np.inf)
+    return _rows(_greedy(ranked, counts, box_array[:, None], float(threshold), len(score_array)))
 
 
 def nms_per_class(
@@ -66,7 +76,7 @@ def nms_per_class(
     Parameters
     ----------
     boxes : array_like of float32, shape (N, 4) or (N, C, 4)
-        ``x1 y1 x2 y2`` in pixels: one box for all classes, or one for each.
+        ``x1 y1 x2 y2`` in pixels: one box for all classes, or one for each. A torch tensor will do, also on a GPU.
     scores : array_like of float32, shape (N, C)
         Higher is better; no column for background.
     threshold : float
@@ -89,12 +99,13 @@ def nms_per_class(
     Raises
     ------
     ValueError
-        If the shapes do not fit, or a box or score is not finite.
+        If the shapes do not fit, a box or score is not finite, or the scores are 2**32 or more.
 
     Notes
     -----
     Boxes shared by all classes are compared with each other once, N * N / 2 comparisons whatever the number
-    of classes; the result is kept as one bit a pair, so that suppressing is an "or" of machine words.
+    of classes; the result is kept as one bit a pair, so that suppressing is an "or" of machine words. Score, class
+    and box share one integer, so that one sort of integers ranks every class, and another the survivors.
 
     References
     ----------
@@ -107,111 +118,322 @@ def nms_per_class(
     >>> boxes[:, 0].tolist(), labels.tolist()
     ([0.0, 1.0], [0, 1])
     """
-    score_array = _finite(scores, "scores")
-    box_array = _finite(boxes, "boxes")
+    if _on_gpu(boxes) or _on_gpu(scores):
+        box_tensor, score_tensor = _gpu_tensors(boxes, scores)
+        _check_classes(box_tensor.shape, score_tensor.shape)
+        row, label = _survivors_in_torch(box_tensor, score_tensor, threshold, min_score, limit)
+        chosen = box_tensor[row] if box_tensor.ndim == 2 else box_tensor[row, label]
+        return chosen.cpu().numpy(), score_tensor[row, label].cpu().numpy(), label.cpu().numpy()
+
+    box_array, score_array = _finite(boxes, "boxes"), _finite(scores, "scores")
+    _check_classes(box_array.shape, score_array.shape)
     shared = box_array.ndim == 2
-    expected = (*score_array.shape[: 1 if shared else 2], 4)
-    if score_array.ndim != 2 or box_array.shape != expected:
-        raise ValueError(
-            f"boxes {box_array.shape} and scores {score_array.shape} do not fit: "
-            "(N, 4) or (N, C, 4), and (N, C), are expected"
-        )
-    # In float32, so that a score of 0.7 reaches a minimum of 0.7.
-    wanted = score_array >= np.float32(min_score)
-    rows = np.flatnonzero(wanted.any(axis=1))
+    rows = np.flatnonzero((score_array >= np.float32(min_score)).any(axis=1))
+    ranked, counts = _ranked(score_array, rows, min_score)
+    candidates = box_array[rows]
+    most = len(rows) if limit is None else limit
     # With few candidates to a class it is less work to compare those.
-    worthwhile = shared and (wanted.sum(axis=0) ** 2).sum() > len(rows) ** 2
-    bits = _overlap_bits(box_array[rows], float(threshold)) if worthwhile else None
-
-    indices, labels = [], []
-    for label in range(score_array.shape[1]):
-        # Positions in `rows`, best first.
-        order = np.flatnonzero(wanted[rows, label])
-        order = order[np.argsort(-score_array[rows[order], label], kind="stable")]
-        if bits is not None:
-            kept = rows[_greedy_bits(bits, order)]
-        else:
-            own = box_array if shared else np.ascontiguousarray(box_array[:, label])
-            kept = _greedy(own, rows[order], float(threshold))
-        indices.append(np.sort(kept))
-        labels.append(np.full(len(kept), label, np.int64))
-
-    index = np.concatenate([np.zeros(0, np.int64), *indices])
-    label_array = np.concatenate([np.zeros(0, np.int64), *labels])
-    best = np.argsort(-score_array[index, label_array], kind="stable")[:limit]
-    index, label_array = index[best], label_array[best]
-    chosen = box_array[index] if shared else box_array[index, label_array]
-    return chosen.astype(np.float32), score_array[index, label_array].astype(np.float32), label_array
+    if shared and (counts**2).sum() > len(rows) ** 2:
+        kept = _greedy_bits(ranked, counts, _overlap_bits(candidates, float(threshold)), most)
+    else:
+        kept = _greedy(ranked, counts, candidates[:, None] if shared else candidates, float(threshold), most)
+    label, row = np.divmod(_rows(np.sort(kept)[:limit]), max(len(rows), 1))
+    row = rows[row]
+    return box_array[row] if shared else box_array[row, label], score_array[row, label], label
 
 
-def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    # Float32 first: what callers hand over is float32, and a list must give what the array would.
-    array = np.ascontiguousarray(np.asarray(values, np.float32), np.float64)
+def soft_nms(
+    boxes: ArrayLike,
+    scores: ArrayLike,
+    method: Literal["gaussian", "linear"] = "gaussian",
+    *,
+    sigma: float = 0.5,
+    threshold: float = 0.3,
+    min_score: float = 0.001,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return all boxes, those that overlap a better one with a lower score.
+
+    The best box is taken, the scores of those that are left are lowered by their overlap with it, and so on with the
+    best of those: where `nms` drops a box, it sinks in the ranking, and an object behind another is not lost.
+
+    Parameters
+    ----------
+    boxes : array_like of float32, shape (N, 4)
+        ``x1 y1 x2 y2`` in pixels.
+    scores : array_like of float32, shape (N,)
+        Higher is better, 0 or above; of equal scores the first in the array is taken first.
+    method : {"gaussian", "linear"}
+        "gaussian": a score is multiplied by ``exp(-IoU ** 2 / sigma)``. "linear": by ``1 - IoU`` if the IoU is above
+        `threshold`.
+    sigma : float
+        Width of the Gaussian; the smaller, the stricter.
+    threshold : float
+        IoU up to which "linear" lowers nothing.
+    min_score : float
+        Boxes are dropped once their score is below it.
+
+    Returns
+    -------
+    indices : ndarray of int64, shape (K,)
+        Positions of the boxes, in the order in which they were taken, best first.
+    scores : ndarray of float32, shape (K,)
+        Their lowered scores; never rising.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, a box or score is not finite, `method` is neither, or `sigma` is not above 0.
+
+    References
+    ----------
+    Bodla et al., "Soft-NMS: improving object detection with one line of code", ICCV 2017, section 3.
+
+    Examples
+    --------
+    >>> indices, scores = soft_nms([[0, 0, 10, 10], [0, 0, 10, 5], [20, 0, 30, 10]], [0.9, 0.8, 0.7], "linear")
+    >>> indices.tolist(), scores.round(3).tolist()
+    ([0, 2, 1], [0.8999999761581421, 0.699999988079071, 0.4000000059604645])
+    """
+    if method not in ("gaussian", "linear"):
+        raise ValueError(f"method must be 'gaussian' or 'linear', not {method!r}")
+    if not sigma > 0:
+        raise ValueError(f"sigma must be above 0, not {sigma}")
+    box_array, score_array = _box_list(boxes), _finite(scores, "scores")
+    _check_pairs(box_array.shape, score_array.shape)
+    return _soft(
+        box_array.astype(np.float64),
+        score_array.astype(np.float64),
+        method == "gaussian",
+        float(sigma),
+        float(threshold),
+        float(np.float32(min_score)),
+    )
+
+
+def _finite(values: ArrayLike, name: str) -> NDArray[np.float32]:
+    array = np.ascontiguousarray(values, np.float32)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite numbers")
     return array
 
 
-@kernel()
-def _iou(a, b):  # type: ignore[no-untyped-def]
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    inter = width * height
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter
-    return inter / union
+def _box_list(boxes: ArrayLike) -> NDArray[np.float32]:
+    array = _finite(boxes, "boxes")
+    return array if array.size else array.reshape(-1, 4)
+
+
+def _check_pairs(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
+    if len(scores) != 1 or boxes != (scores[0], 4):
+        raise ValueError(f"boxes {tuple(boxes)} and scores {tuple(scores)} do not fit: (N, 4) and (N,) are expected")
+
+
+def _check_classes(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
+    if len(scores) != 2 or boxes not in ((scores[0], 4), (*scores, 4)):
+        raise ValueError(
+            f"boxes {tuple(boxes)} and scores {tuple(scores)} do not fit: (N, 4) or (N, C, 4), and (N, C), are expected"
+        )
+
+
+# Ranking: 64 bits hold what orders a candidate, score, class and row, in this order; smaller is better.
+
+_LOW = np.uint64(2**32 - 1)
+
+
+def _ranked(
+    scores: NDArray[np.float32], rows: NDArray[np.int64], min_score: float
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Rank what reaches the minimum among some rows of the scores (N, C): keys (C, most of a class), counts (C,)."""
+    if scores.shape[1] * len(rows) > _LOW:
+        raise ValueError(f"{scores.shape[1] * len(rows)} scores are too many for one call; raise the minimum")
+    # The minimum in float32, so that a score of 0.7 reaches a minimum of 0.7.
+    keys, counts = _keys(scores, scores.view(np.int32), rows, np.float32(min_score))
+    keys.sort(axis=1)
+    return keys, counts
+
+
+def _rows(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return ``label * R + row`` of some keys."""
+    return (keys & _LOW).astype(np.int64)
 
 
 @kernel()
-def _greedy(boxes, order, threshold):  # type: ignore[no-untyped-def]
-    """Visit the boxes in the given order and return those that no kept one suppresses."""
-    kept = np.empty(len(order), np.int64)
-    count = 0
-    for i in order:
-        free = True
-        for k in range(count):
-            if _iou(boxes[i], boxes[kept[k]]) > threshold:
-                free = False
+def _keys(scores, bits, rows, min_score):  # type: ignore[no-untyped-def]
+    """Put the score, turned round, above ``label * R + row``; the largest key fills up what has no candidate."""
+    counts = np.zeros(scores.shape[1], np.int64)
+    for row in rows:
+        for label in range(len(counts)):
+            counts[label] += scores[row, label] >= min_score
+    keys = np.empty((len(counts), counts.max() if len(counts) else 0), np.uint64)
+    for label in range(len(counts)):
+        k = 0
+        for i in range(len(rows)):
+            score = scores[rows[i], label]
+            if score >= min_score:
+                # Read as integers, floats from 0 up rise, and negative ones fall; -0 equals 0 but has other bits.
+                falling = bits[rows[i], label] if score < 0 else ~bits[rows[i], label] & np.int32(0x7FFFFFFF)
+                keys[label, k] = np.uint64(np.uint32(falling)) << np.uint64(32) | np.uint64(label * len(rows) + i)
+                k += 1
+        keys[label, k:] = ~np.uint64(0)
+    return keys, counts
+
+
+# Both visit every class's candidates in the order of `ranked`, the first counts[label] of each, and return the keys of
+# those that no kept one suppresses, at most `limit` of a class.
+
+
+@kernel()
+def _greedy(ranked, counts, boxes, threshold, limit):  # type: ignore[no-untyped-def]
+    """Suppress boxes (R, 1 or C, 4) by comparing every kept one with those that are left."""
+    width = ranked.shape[1]
+    kept = np.empty(counts.sum(), np.uint64)
+    total = 0
+    x1, y1, x2, y2 = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
+    free = np.empty(width, np.bool_)
+    for label in range(len(counts)):
+        own, last, end = min(label, boxes.shape[1] - 1), counts[label], total + limit
+        for k in range(last):
+            x1[k], y1[k], x2[k], y2[k] = boxes[np.int64(ranked[label, k] & _LOW) - label * len(boxes), own]
+        free[:last] = True
+        for k in range(last):
+            if total == end:
                 break
-        if free:
-            kept[count] = i
-            count += 1
-    return kept[:count].copy()
+            if free[k]:
+                kept[total] = ranked[label, k]
+                total += 1
+                s = slice(k + 1, last)
+                _strike(x1[k], y1[k], x2[k], y2[k], x1[s], y1[s], x2[s], y2[s], threshold, free[s])
+    return kept[:total]
 
 
-# Under NumPy's rules for division 0 / 0 is nan, no overlap, and no test for it stops the compiler from
-# vectorising.
-@kernel(error_model="numpy")
+@kernel()
+def _greedy_bits(ranked, counts, bits, limit):  # type: ignore[no-untyped-def]
+    """Do as `_greedy` does, the comparisons looked up."""
+    kept = np.empty(counts.sum(), np.uint64)
+    total = 0
+    suppressed = np.empty(bits.shape[1], np.uint64)
+    for label in range(len(counts)):
+        suppressed[:] = 0
+        end = total + limit
+        for k in range(counts[label]):
+            if total == end:
+                break
+            i = np.int64(ranked[label, k] & _LOW) - label * len(bits)
+            if not (suppressed[i >> 6] >> np.uint64(i & 63)) & np.uint64(1):
+                for word in range(len(suppressed)):
+                    suppressed[word] |= bits[i, word]
+                kept[total] = ranked[label, k]
+                total += 1
+    return kept[:total]
+
+
+@kernel()
 def _overlap_bits(boxes, threshold):  # type: ignore[no-untyped-def]
     """Return for every box the set of boxes that it suppresses, 64 to a word."""
     count = len(boxes)
-    x1, y1, x2, y2 = boxes[:, 0].copy(), boxes[:, 1].copy(), boxes[:, 2].copy(), boxes[:, 3].copy()
-    area = (x2 - x1) * (y2 - y1)
-    overlaps = np.zeros(count, np.bool_)
+    x1, y1, x2, y2 = (
+        boxes[:, 0].astype(np.float64),
+        boxes[:, 1].astype(np.float64),
+        boxes[:, 2].astype(np.float64),
+        boxes[:, 3].astype(np.float64),
+    )
+    free = np.empty(count, np.bool_)
+    struck = np.empty(count, np.int64)
     bits = np.zeros((count, (count + 63) // 64), np.uint64)
     for i in range(count):
+        free[:i] = True
+        _strike(x1[i], y1[i], x2[i], y2[i], x1[:i], y1[:i], x2[:i], y2[:i], threshold, free[:i])
+        # Listed first, which needs no branch that could be guessed wrong.
+        total = 0
         for j in range(i):
-            width = max(min(x2[i], x2[j]) - max(x1[i], x1[j]), 0.0)
-            height = max(min(y2[i], y2[j]) - max(y1[i], y1[j]), 0.0)
-            inter = width * height
-            overlaps[j] = inter / (area[i] + area[j] - inter) > threshold
-        for j in range(i):
-            if overlaps[j]:
-                bits[i, j >> 6] |= np.uint64(1) << np.uint64(j & 63)
-                bits[j, i >> 6] |= np.uint64(1) << np.uint64(i & 63)
+            struck[total] = j
+            total += not free[j]
+        for j in struck[:total]:
+            bits[i, j >> 6] |= np.uint64(1) << np.uint64(j & 63)
+            bits[j, i >> 6] |= np.uint64(1) << np.uint64(i & 63)
     return bits
 
 
-@kernel()
-def _greedy_bits(bits, order):  # type: ignore[no-untyped-def]
-    """Do as `_greedy` does, the comparisons looked up."""
-    suppressed = np.zeros(bits.shape[1], np.uint64)
-    kept = np.empty(len(order), np.int64)
-    count = 0
-    for i in order:
-        if not (suppressed[i >> 6] >> np.uint64(i & 63)) & np.uint64(1):
-            suppressed |= bits[i]
-            kept[count] = i
-            count += 1
-    return kept[:count].copy()
+# A function of its own, and under NumPy's rules for division, where 0 / 0 is nan, no overlap: so the compiler can
+# vectorise it.
+@kernel(error_model="numpy")
+def _strike(left, top, right, bottom, x1, y1, x2, y2, threshold, free):  # type: ignore[no-untyped-def]
+    """Clear `free` where a box overlaps the first one by more than the threshold."""
+    area = (right - left) * (bottom - top)
+    for j in range(len(free)):
+        width = max(min(right, x2[j]) - max(left, x1[j]), 0.0)
+        height = max(min(bottom, y2[j]) - max(top, y1[j]), 0.0)
+        inter = width * height
+        free[j] &= not inter / (area + (x2[j] - x1[j]) * (y2[j] - y1[j]) - inter) > threshold
+
+
+@kernel(error_model="numpy")
+def _soft(boxes, scores, gaussian, sigma, threshold, min_score):  # type: ignore[no-untyped-def]
+    """Take the best box and lower the scores of the others, as long as there is one; `scores` is overwritten."""
+    count = len(scores)
+    taken = np.zeros(count, np.bool_)
+    order, lowered = np.empty(count, np.int64), np.empty(count, np.float32)
+    for k in range(count):
+        best = -1
+        for j in range(count):
+            if not taken[j] and (best < 0 or scores[j] > scores[best]):
+                best = j
+        if scores[best] < min_score:
+            return order[:k], lowered[:k]
+        taken[best] = True
+        order[k], lowered[k] = best, scores[best]
+        x1, y1, x2, y2 = boxes[best]
+        area = (x2 - x1) * (y2 - y1)
+        for j in range(count):
+            width = min(x2, boxes[j, 2]) - max(x1, boxes[j, 0])
+            height = min(y2, boxes[j, 3]) - max(y1, boxes[j, 1])
+            if taken[j] or width <= 0 or height <= 0:
+                continue
+            inter = width * height
+            iou = inter / (area + (boxes[j, 2] - boxes[j, 0]) * (boxes[j, 3] - boxes[j, 1]) - inter)
+            if gaussian:
+                scores[j] *= np.exp(-iou * iou / sigma)
+            elif iou > threshold:
+                scores[j] *= 1 - iou
+    return order, lowered
+
+
+# On a GPU
+
+
+def _on_gpu(values: Any) -> bool:
+    return bool(getattr(values, "is_cuda", False))
+
+
+def _gpu_tensors(boxes: Any, scores: Any) -> tuple[Any, Any]:
+    """Boxes and scores as float32 tensors on the GPU that one of them is on."""
+    import torch
+
+    device = (boxes if _on_gpu(boxes) else scores).device
+    tensors = [torch.as_tensor(values, dtype=torch.float32, device=device) for values in (boxes, scores)]
+    for tensor, name in zip(tensors, ("boxes", "scores"), strict=True):
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} must be finite numbers")
+    return tensors[0].detach(), tensors[1].detach()
+
+
+def _survivors_in_torch(
+    boxes: Any, scores: Any, threshold: float, min_score: float, limit: int | None
+) -> tuple[Any, Any]:
+    """Rows and labels of the survivors, in the order of `nms_per_class`: boxes (N, 4) or (N, C, 4), scores (N, C)."""
+    import torch
+    from torchvision.ops import batched_nms
+
+    label, row = torch.ge(scores.T, float(np.float32(min_score))).nonzero(as_tuple=True)
+    if not len(row):
+        return row, label
+    score = scores[row, label]
+    # Few classes are suppressed in one go, moved apart by the largest coordinate: in double, which does not round
+    # them, and from 0 up, so that they are really apart.
+    corners = (boxes[row] if boxes.ndim == 2 else boxes[row, label]).double()
+    # The kernel on GPUs compares with a float32: rounded up, an overlap that is equal stays equal or below.
+    limit32 = np.float32(threshold)
+    if limit32 < threshold:
+        limit32 = np.nextafter(limit32, np.float32(np.inf))
+    kept = batched_nms(corners - corners.min(), score.double(), label, float(limit32)).sort().values
+    kept = kept[score[kept].argsort(descending=True, stable=True)][:limit]
+    return row[kept], label[kept]

@@ -1,23 +1,26 @@
 """How good proposals are before anything is classified: the objects they cover, and how well."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..data import Picture, box_iou
-from .voc import EvaluationError
+from ..data import Picture
+from ..data.kernels import kernel
+from .matching import EvaluationError
 
 __all__ = ["evaluate_proposals"]
 
-_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+# As decimal literals: 0.5 + 2 * 0.05 is not 0.6, and an overlap of exactly 6/10 has to reach that.
+_THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
 def evaluate_proposals(
     pictures: Sequence[Picture],
-    proposals: Mapping[str, ArrayLike],
+    proposals: Mapping[str, ArrayLike] | Iterable[tuple[str, ArrayLike]],
     limits: Sequence[int] = (100, 500, 1000, 2000),
+    classes: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Measure how many objects are covered by ranked proposals, and how tightly.
 
@@ -28,81 +31,135 @@ def evaluate_proposals(
     ----------
     pictures : sequence of Picture
         The annotated pictures.
-    proposals : mapping of str to array_like of float32, shape (N, 4)
+    proposals : mapping of str to array_like of float32, shape (N, 4), or iterable of (str, array_like)
         By ``image_id``, best first, ``x1 y1 x2 y2`` in pixels. A picture that is not in it has no proposals,
-        and its objects count as missed.
+        and its objects count as missed. Of an iterable, such as one over a file that is read on the way, one
+        picture's proposals are in memory at a time.
     limits : sequence of int
-        Numbers of proposals per picture for ``"recall_at"`` and ``"mabo_at"``.
+        Numbers of proposals per picture for ``"recall_at"``, ``"ar_at"`` and ``"mabo_at"``.
+    classes : sequence of str, or None
+        Names of the labels in `pictures`, for ``"abo"``.
 
     Returns
     -------
     dict
-        ``"recall"``: threshold ("0.5", "0.6", ..., "0.9") to the share of objects covered by any proposal.
-        ``"mabo"``: mean average best overlap, averaged over the objects of a class, then over the classes
-        that have objects. ``"boxes_per_image"``: float. ``"recall_at"``: limit ("100", ...) to the recall at
-        IoU 0.5 of the first so many proposals. ``"mabo_at"``: limit to their mean average best overlap.
-        Shares are nan if there is no object.
+        ``"recall"``: threshold ("0.5", "0.6", ..., "0.9") to the share of objects covered by any proposal;
+        ``"recall_curve"``: the same in steps of 0.05 ("0.50", "0.55", ..., "0.95"). ``"mabo"``: mean average best
+        overlap, averaged over the objects of a class, then over the classes that have objects; ``"abo"``, only
+        with `classes`: class to its average best overlap, nan without objects. ``"boxes_per_image"``: float.
+        ``"recall_at"``: limit ("100", ...) to the recall at IoU 0.5 of the first so many proposals, also called
+        coverage; ``"ar_at"``: limit to their average recall; ``"mabo_at"``: limit to their mean average best
+        overlap. Shares are nan if there is no object.
 
     Raises
     ------
     EvaluationError
-        If there are proposals for a picture that is not among `pictures`, or two pictures have the same
-        ``image_id``.
+        If there are proposals for a picture that is not among `pictures`, or two pictures or two entries of
+        `proposals` have the same ``image_id``.
     ValueError
-        If boxes are not of shape (N, 4).
+        If boxes are not of shape (N, 4) or not finite, or a label has no name in `classes`.
+
+    Notes
+    -----
+    Average recall is COCO's: the mean of the recalls at IoU 0.5, 0.55, ..., 0.95, here over all objects whatever their
+    class, as COCO does for proposals. Hosang et al. define it as twice the area under the recall curve between 0.5
+    and 1, which is a little less, since at 1 there is next to no recall.
 
     References
     ----------
     Uijlings et al., "Selective Search for Object Recognition", IJCV 2013, section 5 (MABO). Hosang et al.,
-    "What makes for effective detection proposals?", PAMI 2016 (recall at a number of proposals).
+    "What makes for effective detection proposals?", PAMI 2016 (recall at a number of proposals, average recall).
+    https://cocodataset.org/#detection-eval
 
     Examples
     --------
     >>> box, no = np.array([[0, 0, 20, 10]], np.float32), np.array([False])
     >>> picture = Picture("000001", "000001.jpg", 20, 10, box, np.array([7]), no, no)
     >>> result = evaluate_proposals([picture], {"000001": [[0, 0, 10, 5], [0, 0, 20, 6]]}, limits=(1, 2))
-    >>> result["recall"]["0.5"], round(result["mabo"], 3), result["recall_at"]
-    (1.0, 0.6, {'1': 0.0, '2': 1.0})
+    >>> result["recall"]["0.5"], round(result["mabo"], 3), result["recall_at"], result["ar_at"]
+    (1.0, 0.6, {'1': 0.0, '2': 1.0}, {'1': 0.0, '2': 0.3})
     """
-    known = {picture.image_id for picture in pictures}
-    if len(known) < len(pictures):
-        raise EvaluationError(f"{len(pictures) - len(known)} pictures are among the annotations twice")
-    unknown = [image_id for image_id in proposals if image_id not in known]
-    if unknown:
-        raise EvaluationError(
-            f"picture {unknown[0]!r} has proposals but no annotations ({len(unknown)} such in all); "
-            "evaluate on the pictures that the proposals are of"
-        )
+    position = {picture.image_id: i for i, picture in enumerate(pictures)}
+    if len(position) < len(pictures):
+        raise EvaluationError(f"{len(pictures) - len(position)} pictures are among the annotations twice")
+    counted = [~(picture.difficult | picture.crowd) for picture in pictures]
+    objects = [picture.boxes[own].astype(np.float64) for picture, own in zip(pictures, counted, strict=True)]
+    label = np.concatenate([np.zeros(0, np.int64), *(p.labels[own] for p, own in zip(pictures, counted, strict=True))])
+    if classes is not None and len(label) and label.max() >= len(classes):
+        raise ValueError(f"an object has label {label.max()}, but there are {len(classes)} names of classes")
 
-    nothing = np.zeros((0, 4), np.float32)
-    labels = [np.zeros(0, np.int64)]
-    best = [np.zeros((0, len(limits) + 1), np.float32)]
-    count = 0
-    for picture in pictures:
-        boxes = np.asarray(proposals.get(picture.image_id, nothing), np.float32)
-        counted = ~(picture.difficult | picture.crowd)
-        overlaps = box_iou(picture.boxes[counted], boxes)
-        labels.append(picture.labels[counted])
-        best.append(np.stack([overlaps[:, :n].max(axis=1, initial=0) for n in (*limits, overlaps.shape[1])], axis=1))
-        count += overlaps.shape[1]
-    label = np.concatenate(labels)
-    *at_limits, everything = np.concatenate(best).T
-    return {
-        "recall": {str(threshold): _share(everything, threshold) for threshold in _THRESHOLDS},
+    # The best overlap of every object with the first so many proposals of its picture, the smallest number first.
+    steps = np.unique(np.array(limits, np.int64))
+    best = np.zeros((len(label), len(steps) + 1))
+    start = np.cumsum([0, *map(len, objects)])
+    seen = np.zeros(len(pictures), bool)
+    total = 0
+    for image_id, boxes in proposals.items() if isinstance(proposals, Mapping) else proposals:
+        i = position.get(image_id, -1)
+        if i < 0:
+            raise EvaluationError(
+                f"picture {image_id!r} has proposals but no annotations; "
+                "evaluate on the pictures that the proposals are of"
+            )
+        if seen[i]:
+            raise EvaluationError(f"picture {image_id!r} is among the proposals twice")
+        seen[i] = True
+        array = np.ascontiguousarray(boxes, np.float32)
+        array = array if array.size else array.reshape(0, 4)
+        if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
+            raise ValueError(f"picture {image_id!r}: proposals must be finite and of shape (N, 4), not {array.shape}")
+        total += len(array)
+        _best_overlaps(objects[i], array, steps, best[start[i] : start[i + 1]])
+
+    everything = best[:, -1]
+    columns = {int(n): best[:, np.searchsorted(steps, n)] for n in limits}
+    curve = [_share(everything, threshold) for threshold in _THRESHOLDS]
+    result = {
+        "recall": {str(t): share for t, share in zip(_THRESHOLDS[::2], curve[::2], strict=True)},
+        "recall_curve": {f"{t:.2f}": share for t, share in zip(_THRESHOLDS, curve, strict=True)},
         "mabo": _mabo(everything, label),
-        "boxes_per_image": count / len(pictures) if pictures else float("nan"),
-        "recall_at": {str(n): _share(column, 0.5) for n, column in zip(limits, at_limits, strict=True)},
-        "mabo_at": {str(n): _mabo(column, label) for n, column in zip(limits, at_limits, strict=True)},
+        "boxes_per_image": total / len(pictures) if pictures else float("nan"),
+        "recall_at": {str(n): _share(column, 0.5) for n, column in columns.items()},
+        "ar_at": {str(n): float(np.mean([_share(c, t) for t in _THRESHOLDS])) for n, c in columns.items()},
+        "mabo_at": {str(n): _mabo(column, label) for n, column in columns.items()},
     }
+    if classes is not None:
+        result["abo"] = {name: _mean(everything[label == i]) for i, name in enumerate(classes)}
+    return result
 
 
-def _share(best: NDArray[np.float32], threshold: float) -> float:
-    # In float32, so that an overlap of exactly 6/10 reaches the threshold 0.6.
-    return float(np.mean(best >= np.float32(threshold))) if len(best) else float("nan")
+def _share(best: NDArray[np.float64], threshold: float) -> float:
+    return _mean(best >= threshold)
 
 
-def _mabo(best: NDArray[np.float32], label: NDArray[np.int64]) -> float:
-    classes = np.unique(label)
-    if not len(classes):
-        return float("nan")
-    return float(np.mean([best[label == one].mean(dtype=np.float64) for one in classes]))
+def _mabo(best: NDArray[np.float64], label: NDArray[np.int64]) -> float:
+    return _mean(np.array([best[label == one].mean() for one in np.unique(label)]))
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+@kernel(error_model="numpy")
+def _best_overlaps(objects, boxes, limits, best):  # type: ignore[no-untyped-def]
+    """Fill `best` (objects, limits + 1): with the first limits[k] boxes, limits rising, and last with all."""
+    for i in range(len(objects)):
+        x1, y1, x2, y2 = objects[i]
+        area = (x2 - x1) * (y2 - y1)
+        most, at = 0.0, 0
+        for k in range(len(limits) + 1):
+            end = min(limits[k], len(boxes)) if k < len(limits) else len(boxes)
+            while at < end:
+                # In double precision from the start, where an overlap of 6/10 is exactly the number 0.6.
+                a, b, c, d = (
+                    np.float64(boxes[at, 0]),
+                    np.float64(boxes[at, 1]),
+                    np.float64(boxes[at, 2]),
+                    np.float64(boxes[at, 3]),
+                )
+                width, height = min(x2, c) - max(x1, a), min(y2, d) - max(y1, b)
+                if width > 0 and height > 0:
+                    inter = width * height
+                    most = max(most, inter / (area + (c - a) * (d - b) - inter))
+                at += 1
+            best[i, k] = most

@@ -6,7 +6,19 @@ import pytest
 
 @pytest.mark.parametrize(
     "module",
-    ["annotations", "boxes", "classes", "detections", "files", "images", "kernels", "parallel", "proposal_files"],
+    [
+        "annotations",
+        "boxes",
+        "classes",
+        "detections",
+        "files",
+        "ilsvrc",
+        "images",
+        "kernels",
+        "matlab",
+        "parallel",
+        "proposal_files",
+    ],
 )
 def test_examples_in_the_documentation(module):
     assert doctest.testmod(importlib.import_module(f"inception_rcnn.data.{module}")).failed == 0

@@ -68,6 +68,86 @@ def test_proposals_for_an_unknown_picture_are_refused():
         evaluate_proposals([picture([A])], {"b": [A]})
     with pytest.raises(EvaluationError, match="twice"):
         evaluate_proposals([picture([A]), picture([A])], {})
+    with pytest.raises(EvaluationError, match="'a' is among the proposals twice"):
+        evaluate_proposals([picture([A])], iter([("a", [A]), ("a", [B])]))
+
+
+@pytest.mark.parametrize("boxes", [np.zeros((2, 5)), np.zeros(4), [[0, 0, np.nan, 1]]])
+def test_boxes_of_another_shape_are_refused(boxes):
+    with pytest.raises(ValueError, match="must be finite and of shape"):
+        evaluate_proposals([picture([A])], {"a": boxes})
+
+
+def test_recall_in_steps_of_a_twentieth():
+    for height in range(1, 21):
+        result = evaluate_proposals([picture([(0, 0, 10, 20)])], {"a": [(0, 0, 10, height)]}, limits=(1,))
+        # An overlap of height / 20, which counts at every threshold up to that very number.
+        expected = {f"{t / 20:.2f}": float(height >= t) for t in range(10, 20)}
+        assert result["recall_curve"] == expected
+        assert result["recall"] == {f"{t / 20:.1f}": expected[f"{t / 20:.2f}"] for t in range(10, 20, 2)}
+        assert result["ar_at"]["1"] == pytest.approx(np.mean(list(expected.values())))
+
+
+def test_average_best_overlap_of_each_class():
+    pictures = [picture([A, B], labels=[0, 1]), picture([A], "b")]
+    found = {"a": [(0, 0, 10, 6), B], "b": [(0, 0, 10, 4)]}
+    result = evaluate_proposals(pictures, found, classes=("cat", "dog", "horse"))
+    assert result["abo"] == pytest.approx({"cat": 0.5, "dog": 1, "horse": np.nan}, nan_ok=True)
+    assert result["mabo"] == pytest.approx(0.75)
+    assert "abo" not in evaluate_proposals(pictures, found)
+    with pytest.raises(ValueError, match="label 1, but there are 1 names"):
+        evaluate_proposals(pictures, found, classes=("cat",))
+
+
+def test_a_file_of_proposals_can_be_streamed():
+    pictures = [picture([A, B]), picture([A], "b"), picture([B], "c")]
+    found = {"b": [A], "a": [A, (50, 50, 60, 57)], "c": []}
+    streamed = evaluate_proposals(pictures, ((image_id, boxes) for image_id, boxes in found.items()))
+    assert streamed == evaluate_proposals(pictures, found)
+    assert streamed["recall"]["0.7"] == 0.75
+
+
+def naive_best(own, boxes, limit):
+    """Best overlap of each of a picture's objects with the first so many boxes, a pair at a time."""
+    best = []
+    for x1, y1, x2, y2 in own.tolist():
+        overlaps = [0.0]
+        for a, b, c, d in boxes[:limit].tolist():
+            inter = max(min(x2, c) - max(x1, a), 0) * max(min(y2, d) - max(y1, b), 0)
+            if inter:
+                overlaps.append(inter / ((x2 - x1) * (y2 - y1) + (c - a) * (d - b) - inter))
+        best.append(max(overlaps))
+    return best
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_fast_equals_naive(seed):
+    rng = np.random.default_rng(seed)
+    pictures, found = [], {}
+    for image_id in "abcd":
+        corners = np.sort(rng.integers(0, 20, (2, 30, 2)), axis=0)
+        boxes = np.concatenate([*corners], axis=1).astype(np.float32)
+        count = int(rng.integers(0, 6))
+        pictures.append(picture(boxes[:count], image_id, labels=rng.integers(0, 3, count)))
+        found[image_id] = boxes[6 : 6 + rng.integers(0, 25)]
+    # Neither sorted nor distinct.
+    limits = (10, 3, 100, 3)
+    result = evaluate_proposals(pictures, found, limits, classes=("x", "y", "z"))
+    labels = np.concatenate([one.labels for one in pictures])
+    for limit in (*limits, None):
+        best = np.concatenate([naive_best(one.boxes, found[one.image_id], limit) for one in pictures])
+        recalls = [np.mean(best >= t / 20) if len(best) else np.nan for t in range(10, 20)]
+        abo = [np.mean(best[labels == label]) if label in labels else np.nan for label in range(3)]
+        mabo = np.nanmean(abo) if len(best) else np.nan
+        if limit is None:
+            assert list(result["recall_curve"].values()) == pytest.approx(recalls, nan_ok=True)
+            assert list(result["abo"].values()) == pytest.approx(abo, nan_ok=True)
+            assert result["mabo"] == pytest.approx(mabo, nan_ok=True)
+        else:
+            assert result["recall_at"][str(limit)] == pytest.approx(recalls[0], nan_ok=True)
+            assert result["ar_at"][str(limit)] == pytest.approx(np.mean(recalls), nan_ok=True)
+            assert result["mabo_at"][str(limit)] == pytest.approx(mabo, nan_ok=True)
+    assert list(result["recall_at"]) == ["10", "3", "100"]
 
 
 @given(st.integers(0, 2**32 - 1))

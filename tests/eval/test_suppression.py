@@ -1,9 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inception_rcnn.eval import nms, nms_per_class
+from inception_rcnn.eval.nms import _survivors_in_torch, soft_nms
 
 
 def overlap(a, b):
@@ -35,16 +38,39 @@ def naive_per_class(boxes, scores, threshold, min_score, limit):
     return sorted(rows, key=lambda row: -row[1])[:limit]
 
 
-@st.composite
-def cases(draw):
+def naive_soft(boxes, scores, method, sigma=0.5, threshold=0.3, min_score=0.001):
+    """Follow the paper's figure 2, in Python's numbers."""
+    scores, boxes = [float(score) for score in scores], boxes.tolist()
+    left, taken = list(range(len(scores))), []
+    while left:
+        best = max(left, key=lambda i: scores[i])
+        left.remove(best)
+        taken.append((best, scores[best]))
+        for i in left:
+            iou = overlap(boxes[best], boxes[i])
+            if method == "gaussian":
+                scores[i] *= math.exp(-(iou**2) / sigma)
+            elif iou > threshold:
+                scores[i] *= 1 - iou
+    return [(i, score) for i, score in taken if score >= min_score]
+
+
+def grid_case(rng, count, classes, shared):
     """Boxes on a coarse grid and few score levels, so that ties of every kind come up."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    count, classes = draw(st.integers(0, 80)), draw(st.integers(1, 4))
-    shape = (count, 2) if draw(st.booleans()) else (count, classes, 2)
+    shape = (count, 2) if shared else (count, classes, 2)
     start = rng.integers(0, 12, shape)
     boxes = np.concatenate([start, start + rng.integers(0, 12, shape)], axis=-1).astype(np.float32)
-    scores = (rng.integers(0, 8, (count, classes)) / 8).astype(np.float32)
-    return boxes, scores, draw(st.sampled_from([0.0, 0.25, 0.3, 0.5, 0.7, 1.0]))
+    return boxes, (rng.integers(0, 8, (count, classes)) / 8).astype(np.float32)
+
+
+THRESHOLDS = (0.0, 0.25, 0.3, 0.5, 0.7, 1.0)
+
+
+@st.composite
+def cases(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count, classes = draw(st.integers(0, 80)), draw(st.integers(1, 4))
+    return *grid_case(rng, count, classes, draw(st.booleans())), draw(st.sampled_from(THRESHOLDS))
 
 
 @given(cases())
@@ -68,6 +94,38 @@ def test_fast_equals_naive_per_class(case, min_score, limit):
     assert found_boxes.shape == (len(labels), 4)
 
 
+def test_fast_equals_naive_in_ten_thousand_cases():
+    rng = np.random.default_rng(0)
+    for case in range(10_000):
+        boxes, scores = grid_case(rng, int(rng.integers(0, 13)), 1 + case % 3, shared=case % 2 == 0)
+        threshold, min_score = THRESHOLDS[case % 6], (0.0, 0.3)[case % 5 == 0]
+        found = nms_per_class(boxes, scores, threshold, min_score)
+        expected = naive_per_class(boxes, scores, threshold, min_score, None)
+        assert list(zip(found[0].tolist(), found[1], found[2].tolist(), strict=True)) == expected
+
+
+@given(cases())
+def test_what_is_left_stays(case):
+    boxes, scores, threshold = case
+    found_boxes, found_scores, labels = nms_per_class(boxes, scores, threshold)
+    # Every survivor once more, with a score in its own class only.
+    again = np.full((len(labels), scores.shape[1]), -1, np.float32)
+    again[np.arange(len(labels)), labels] = found_scores
+    for part, other in zip(
+        nms_per_class(found_boxes, again, threshold), (found_boxes, found_scores, labels), strict=True
+    ):
+        np.testing.assert_array_equal(part, other)
+
+
+@pytest.mark.parametrize("twentieths", range(1, 20))
+def test_an_overlap_of_any_twentieth_equal_to_the_threshold_is_kept(twentieths):
+    boxes, scores = np.float32([[0, 0, 20, 1], [0, 0, twentieths, 1]]), np.float32([[0.9, 0.1], [0.8, 0.2]])
+    threshold = twentieths / 20
+    for own in (boxes, np.repeat(boxes[:, None], 2, axis=1)):
+        assert len(nms_per_class(own, scores, threshold)[0]) == 4
+        assert len(nms_per_class(own, scores, np.nextafter(threshold, 0))[0]) == 2
+
+
 def test_an_overlap_equal_to_the_threshold_is_kept():
     # 3 of 10 pixels in common: exactly the double 0.3.
     boxes, scores = [[0, 0, 10, 1], [0, 0, 3, 1]], [0.9, 0.8]
@@ -78,6 +136,107 @@ def test_an_overlap_equal_to_the_threshold_is_kept():
 
 def test_equal_scores_keep_their_order():
     assert nms([[0, 0, 4, 4]] * 3 + [[9, 9, 10, 10]], [0.5] * 4, 0.5).tolist() == [0, 3]
+    assert nms([[0, 0, 4, 4]] * 2, [-0.0, 0.0], 0.5).tolist() == [0]
+
+
+def test_scores_of_any_size_and_sign_are_ranked():
+    scores = np.float32([-1, 3e38, -0.0, 1e-45, -3e38, 0.5, 0, -1e-45])
+    boxes = np.arange(8)[:, None] * 10 + np.float32([0, 0, 5, 5])
+    assert nms(boxes, scores, 0.5).tolist() == np.argsort(-scores, kind="stable").tolist()
+    assert nms_per_class(boxes, scores[:, None], min_score=-2)[1].tolist() == sorted(scores[scores > -2])[::-1]
+
+
+def test_a_limit_takes_the_best_of_all_classes():
+    boxes = np.arange(6)[:, None] * 10 + np.float32([0, 0, 5, 5])
+    scores = np.linspace(0, 1, 18).astype(np.float32).reshape(6, 3)
+    for own in (boxes, np.repeat(boxes[:, None], 3, axis=1)):
+        assert nms_per_class(own, scores, limit=4)[1].tolist() == sorted(scores.ravel())[:-5:-1]
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["gaussian", "linear"]), st.sampled_from([0.001, 0.2]))
+def test_soft_equals_naive(seed, method, min_score):
+    rng = np.random.default_rng(seed)
+    start = rng.uniform(0, 50, (rng.integers(0, 40), 2))
+    boxes = np.concatenate([start, start + rng.uniform(0, 40, start.shape)], axis=1).astype(np.float32)
+    scores = rng.random(len(boxes)).astype(np.float32)
+    indices, lowered = soft_nms(boxes, scores, method, sigma=0.4, threshold=0.2, min_score=min_score)
+    expected = naive_soft(boxes, scores, method, 0.4, 0.2, float(np.float32(min_score)))
+    assert indices.tolist() == [i for i, _ in expected]
+    np.testing.assert_allclose(lowered, [score for _, score in expected], rtol=1e-6)
+    assert (indices.dtype, lowered.dtype) == (np.int64, np.float32)
+    assert (np.diff(lowered) <= 0).all()
+
+
+def test_soft_lowers_what_overlaps():
+    boxes = [[0, 0, 10, 10], [0, 0, 10, 5], [20, 0, 30, 10], [0, 0, 10, 10]]
+    indices, scores = soft_nms(boxes, [0.9, 0.8, 0.7, 0.6], sigma=0.5)
+    assert indices.tolist() == [0, 2, 1, 3]
+    expected = [0.9, 0.7, 0.8 * math.exp(-0.5), 0.6 * math.exp(-2) * math.exp(-0.5)]
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+    # An overlap equal to the threshold lowers nothing; one with itself everything.
+    indices, scores = soft_nms(boxes, [0.9, 0.8, 0.7, 0.6], "linear", threshold=0.5)
+    assert indices.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(scores, [0.9, 0.8, 0.7], rtol=1e-6)
+
+
+def test_soft_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="method must be"):
+        soft_nms([[0, 0, 1, 1]], [1], "hard")
+    with pytest.raises(ValueError, match="sigma must be"):
+        soft_nms([[0, 0, 1, 1]], [1], sigma=0)
+    with pytest.raises(ValueError, match="do not fit"):
+        soft_nms([[0, 0, 1, 1]], [1, 2])
+    assert [len(part) for part in soft_nms([], [])] == [0, 0]
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torchvision")
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+    return request.param
+
+
+def torch_case(shared):
+    """No equal scores, whose order torchvision does not promise, and whole corners, whose overlaps it has exactly."""
+    rng = np.random.default_rng(0)
+    boxes, _ = grid_case(rng, 60, 5, shared)
+    boxes[..., 2:] += 1
+    return boxes - 6, rng.permutation(300).reshape(60, 5).astype(np.float32) / 300
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("threshold", [0.25, 0.3, 0.5, 0.7])
+def test_tensors_are_suppressed_as_arrays_are(device, shared, threshold):
+    import torch
+
+    boxes, scores = torch_case(shared)
+    tensors = torch.from_numpy(boxes).to(device), torch.from_numpy(scores).to(device)
+    expected = nms_per_class(boxes, scores, threshold, 0.2, 40)
+    for part, other in zip(nms_per_class(*tensors, threshold, 0.2, 40), expected, strict=True):
+        np.testing.assert_array_equal(part, other)
+        assert isinstance(part, np.ndarray)
+        assert part.dtype == other.dtype
+    # What a GPU's tensors take, on any device.
+    row, label = _survivors_in_torch(*tensors, threshold, 0.2, 40)
+    np.testing.assert_array_equal(label.cpu(), expected[2])
+    np.testing.assert_array_equal(scores[row.cpu(), label.cpu()], expected[1])
+    if shared:
+        assert nms(tensors[0], tensors[1][:, 0], threshold).tolist() == nms(boxes, scores[:, 0], threshold).tolist()
+
+
+def test_tensors_that_do_not_fit_are_refused(device):
+    import torch
+
+    box, score = torch.zeros((2, 4), device=device), torch.zeros((2, 3), device=device)
+    assert [len(part) for part in nms_per_class(box[:0], score[:0])] == [0, 0, 0]
+    assert [len(part) for part in nms_per_class(box, score, min_score=0.5)] == [0, 0, 0]
+    for boxes, scores in ((box[:1], score), (box, score * np.nan)):
+        with pytest.raises(ValueError, match=r"do not fit|finite"):
+            nms_per_class(boxes, scores)
+        with pytest.raises(ValueError, match=r"do not fit|finite"):
+            nms(boxes, scores[:, 0], 0.5)
 
 
 def test_more_boxes_than_bits_in_a_word():

@@ -1,0 +1,56 @@
+"""The terminal, as all commands use it: where they print, how they show progress, how they refuse."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+__all__ = ["CommandError", "console", "progress_bar"]
+
+# Names of files are printed as they are: neither styled nor broken at the width of a terminal.
+console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+class CommandError(ValueError):
+    """A command cannot be carried out as given; the text says why and what to do."""
+
+
+class _Speed(ProgressColumn):
+    """Items a second since the bar began."""
+
+    def render(self, task: Task) -> Text:
+        done = task.completed - task.fields["first"]
+        speed = done / task.elapsed if done and task.elapsed else None
+        return Text("" if speed is None else f"{speed:.2f}/s" if speed < 10 else f"{speed:.0f}/s")
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that takes the number of items done; the bar appears when it is first called."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
+    bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
+
+    def report(done: int) -> None:
+        if not bar.tasks:
+            bar.start()
+            bar.add_task(what, total=total, completed=done, first=done)
+        bar.update(bar.tasks[0].id, completed=done)
+
+    try:
+        yield report
+    finally:
+        if bar.tasks:
+            bar.stop()

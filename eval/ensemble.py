@@ -1,0 +1,281 @@
+"""Several detectors' detections as one: weighted box fusion, or suppression of them all together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..data import Detections
+from ..data.kernels import kernel
+from .matching import EvaluationError
+from .nms import nms, soft_nms
+
+__all__ = ["merge_detections", "weighted_box_fusion"]
+
+
+def weighted_box_fusion(
+    boxes_list: Sequence[ArrayLike],
+    scores_list: Sequence[ArrayLike],
+    labels_list: Sequence[ArrayLike],
+    *,
+    iou: float = 0.55,
+    weights: ArrayLike | None = None,
+    min_score: float = 0.0,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Fuse the boxes that several members of an ensemble found in one picture.
+
+    The boxes of all members are visited from the best score down. Each joins the cluster of its class whose fused box
+    it overlaps most, if by more than `iou`, or else begins a cluster. A fused box is the mean of the cluster's boxes,
+    weighted by their scores: ``x1 = sum(s * x1) / sum(s)``. Its score is the mean of theirs times ``min(T, N) / N``,
+    T being the number of boxes in the cluster and N the number of members, so that what only one member found sinks.
+
+    Parameters
+    ----------
+    boxes_list : sequence of N array_like of float32, shape (M_i, 4)
+        Each member's boxes, ``x1 y1 x2 y2`` in pixels.
+    scores_list : sequence of N array_like of float32, shape (M_i,)
+        Their scores, 0 or above, comparable from member to member.
+    labels_list : sequence of N array_like of int64, shape (M_i,)
+        Their classes.
+    iou : float
+        Overlap above which a box joins a cluster.
+    weights : array_like of float64, shape (N,), or None
+        What each member's scores are multiplied by before all else, above 0; None for 1. The score becomes ``mean *
+        min(T, N) / sum(weights)``, so that only their proportions matter.
+    min_score : float
+        A member's boxes with a score below it are left out.
+
+    Returns
+    -------
+    boxes : ndarray of float32, shape (K, 4)
+        The fused boxes, best first; of equal scores, the smaller label first, then the older cluster.
+    scores : ndarray of float32, shape (K,)
+        Their scores. With unequal weights several boxes of one heavy member can bring more than 1.
+    labels : ndarray of int64, shape (K,)
+        Their classes.
+
+    Raises
+    ------
+    ValueError
+        If the lists, shapes or weights do not fit together, a number is not finite, or a score is negative.
+
+    Notes
+    -----
+    Equal scores are visited in the order of the members, then of their boxes. Of equal overlaps the older cluster
+    is joined. The paper has no weights; the formula with them is that of its authors' program.
+
+    References
+    ----------
+    Solovyev, Wang and Gabruseva, "Weighted boxes fusion: ensembling boxes from different object detection models",
+    Image and Vision Computing, 2021, section 3; https://github.com/ZFTurbo/Weighted-Boxes-Fusion.
+
+    Examples
+    --------
+    >>> boxes, scores, labels = weighted_box_fusion(
+    ...     [[[0, 0, 10, 10]], [[0, 0, 10, 14], [50, 50, 60, 60]]], [[0.75], [0.25, 0.5]], [[3], [3, 3]]
+    ... )
+    >>> boxes.tolist(), scores.tolist(), labels.tolist()
+    ([[0.0, 0.0, 10.0, 11.0], [50.0, 50.0, 60.0, 60.0]], [0.5, 0.25], [3, 3])
+    """
+    boxes, scores, labels, member = _gather(boxes_list, scores_list, labels_list)
+    weight = _weights(weights, len(boxes_list))
+    kept = np.flatnonzero(scores >= np.float32(min_score))
+    weighted = scores[kept].astype(np.float64) * weight[member[kept]]
+    # Class by class, each from its best score down; the sorts are stable.
+    order = np.lexsort((-weighted, labels[kept]))
+    fused, total, count, label = _fuse(
+        boxes[kept[order]].astype(np.float64), weighted[order], labels[kept[order]], float(iou)
+    )
+    score = total / count * np.minimum(count, len(weight)) / weight.sum()
+    best = np.argsort(-score, kind="stable")
+    return fused[best].astype(np.float32), score[best].astype(np.float32), label[best]
+
+
+def merge_detections(
+    members: Sequence[Mapping[str, Detections]],
+    method: Literal["wbf", "nms", "soft-nms"] = "wbf",
+    *,
+    iou: float = 0.55,
+    weights: ArrayLike | None = None,
+) -> dict[str, Detections]:
+    """Merge what several detectors found in the same pictures.
+
+    Parameters
+    ----------
+    members : sequence of mapping of str to Detections
+        Each detector's detections by ``image_id``. A picture that is missing in one is a picture in which it found
+        nothing. All must know the same classes; their order may differ.
+    method : {"wbf", "nms", "soft-nms"}
+        "wbf": `weighted_box_fusion`. "nms": all boxes of a class together, the best of those that overlap stays
+        (`nms`). "soft-nms": all boxes together, those that overlap a better one with a lower score (`soft_nms`,
+        "gaussian").
+    iou : float
+        Overlap above which boxes count as one object. "soft-nms" lowers scores smoothly and has no use for it.
+    weights : array_like of float64, shape (N,), or None
+        How much each member counts, above 0; only their proportions matter. For "nms" and "soft-nms" a member's
+        scores are multiplied by its weight over the largest one.
+
+    Returns
+    -------
+    dict of str to Detections
+        By ``image_id``, every picture of any member in the order in which they come up, each best first, with the
+        first member's classes.
+
+    Raises
+    ------
+    EvaluationError
+        If there is no member, or two do not have the same classes.
+    ValueError
+        If `method` is unknown, or the weights do not fit.
+
+    References
+    ----------
+    Solovyev, Wang and Gabruseva, "Weighted boxes fusion: ensembling boxes from different object detection models",
+    Image and Vision Computing, 2021. Bodla et al., "Soft-NMS", ICCV 2017.
+
+    Examples
+    --------
+    >>> box = np.array([[0, 0, 10, 10]], np.float32)
+    >>> one = Detections(box, np.float32([0.75]), np.array([0]), ("cat", "dog"))
+    >>> other = Detections(box, np.float32([0.25]), np.array([1]), ("dog", "cat"))
+    >>> merged = merge_detections([{"a": one}, {"a": other}])["a"]
+    >>> merged.scores.tolist(), merged.classes[merged.labels[0]]
+    ([0.5], 'cat')
+    """
+    if method not in ("wbf", "nms", "soft-nms"):
+        raise ValueError(f"method must be 'wbf', 'nms' or 'soft-nms', not {method!r}")
+    if not members:
+        raise EvaluationError("there is nothing to merge; give the detections of at least one detector")
+    weight = _weights(weights, len(members))
+    classes = _common_classes(members)
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), classes)
+    result = {}
+    for image_id in dict.fromkeys(image_id for member in members for image_id in member):
+        found = [member.get(image_id, nothing) for member in members]
+        lists = [one.boxes for one in found], [one.scores for one in found], [_renumber(one, classes) for one in found]
+        if method == "wbf":
+            merged = weighted_box_fusion(*lists, iou=iou, weights=weight)
+        else:
+            merged = _suppress(*lists, weight / weight.max(), iou if method == "nms" else None)
+        result[image_id] = Detections(*merged, classes)
+    return result
+
+
+def _suppress(
+    boxes_list: Sequence[NDArray[np.float32]],
+    scores_list: Sequence[NDArray[np.float32]],
+    labels_list: Sequence[NDArray[np.int64]],
+    weight: NDArray[np.float64],
+    iou: float | None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Suppress all members' boxes class by class, softly without `iou`, and rank what is left."""
+    boxes, scores, labels, member = _gather(boxes_list, scores_list, labels_list)
+    scores = (scores * weight[member]).astype(np.float32)
+    indices, left = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        if iou is None:
+            kept, lowered = soft_nms(boxes[own], scores[own])
+        else:
+            kept = nms(boxes[own], scores[own], iou)
+            lowered = scores[own[kept]]
+        indices.append(own[kept])
+        left.append(lowered)
+    index, score = np.concatenate(indices), np.concatenate(left)
+    best = np.argsort(-score, kind="stable")
+    return boxes[index[best]], score[best], labels[index[best]]
+
+
+def _common_classes(members: Sequence[Mapping[str, Detections]]) -> tuple[str, ...]:
+    """Return the first list of classes there is, after a look at whether all others have the same names."""
+    classes: tuple[str, ...] | None = None
+    # Usually all pictures of a member share one list, and it is looked at once.
+    for number, different in enumerate((dict.fromkeys(d.classes for d in m.values()) for m in members), start=1):
+        for other in different:
+            classes = other if classes is None else classes
+            if sorted(other) != sorted(classes):
+                odd = sorted(set(other) ^ set(classes))
+                raise EvaluationError(
+                    f"detections of member {number} have other classes than the first: "
+                    f"{', '.join(odd[:5]) or 'a name twice'}"
+                    f"{', ...' if len(odd) > 5 else ''}; all must know the same classes"
+                )
+    return classes or ()
+
+
+def _renumber(found: Detections, classes: tuple[str, ...]) -> NDArray[np.int64]:
+    if found.classes == classes:
+        return found.labels
+    return np.array([classes.index(name) for name in found.classes], np.int64)[found.labels]
+
+
+def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64]:
+    weight = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    if weight.shape != (count,) or not (np.isfinite(weight) & (weight > 0)).all():
+        raise ValueError(f"weights must be {count} numbers above 0, one a member; they are {weights!r}")
+    return weight
+
+
+def _gather(
+    boxes_list: Sequence[ArrayLike], scores_list: Sequence[ArrayLike], labels_list: Sequence[ArrayLike]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """All members' boxes (M, 4), scores, labels and the number of their member (M,)."""
+    if not len(boxes_list) == len(scores_list) == len(labels_list):
+        lengths = f"{len(boxes_list)}, {len(scores_list)} and {len(labels_list)}"
+        raise ValueError(f"the lists of boxes, scores and labels are of {lengths} members, not of the same")
+    boxes, scores, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
+    for one_boxes, one_scores, one_labels in zip(boxes_list, scores_list, labels_list, strict=True):
+        score, label = np.asarray(one_scores, np.float32), np.asarray(one_labels, np.int64)
+        box = np.asarray(one_boxes, np.float32)
+        box = box if box.size else box.reshape(-1, 4)
+        if score.ndim != 1 or label.shape != score.shape or box.shape != (len(score), 4):
+            raise ValueError(
+                f"boxes {box.shape}, scores {score.shape} and labels {label.shape} of member {len(boxes)} do not fit: "
+                "(M, 4), (M,) and (M,) are expected"
+            )
+        if not np.isfinite(box).all() or not np.isfinite(score).all() or (score < 0).any():
+            raise ValueError(f"member {len(boxes)}: boxes and scores must be finite numbers, and scores not negative")
+        boxes.append(box)
+        scores.append(score)
+        labels.append(label)
+    member = np.repeat(np.arange(len(boxes_list)), [len(score) for score in scores[1:]])
+    return np.concatenate(boxes), np.concatenate(scores), np.concatenate(labels), member
+
+
+@kernel()
+def _fuse(boxes, scores, labels, threshold):  # type: ignore[no-untyped-def]
+    """Cluster boxes that come sorted by label and score: fused boxes, sum of scores, number of boxes, label of each."""
+    fused = np.empty((len(boxes), 4))
+    sums = np.zeros((len(boxes), 4))
+    total, count = np.zeros(len(boxes)), np.zeros(len(boxes), np.int64)
+    label = np.empty(len(boxes), np.int64)
+    first = clusters = 0
+    for i in range(len(boxes)):
+        if i > 0 and labels[i] != labels[i - 1]:
+            first = clusters
+        x1, y1, x2, y2 = boxes[i]
+        best, best_overlap = clusters, threshold
+        for k in range(first, clusters):
+            width = min(x2, fused[k, 2]) - max(x1, fused[k, 0])
+            height = min(y2, fused[k, 3]) - max(y1, fused[k, 1])
+            if width <= 0 or height <= 0:
+                continue
+            inter = width * height
+            area = (fused[k, 2] - fused[k, 0]) * (fused[k, 3] - fused[k, 1])
+            overlap = inter / ((x2 - x1) * (y2 - y1) + area - inter)
+            if overlap > best_overlap:
+                best, best_overlap = k, overlap
+        if best == clusters:
+            clusters += 1
+            label[best] = labels[i]
+            fused[best] = boxes[i]
+        sums[best] += scores[i] * boxes[i]
+        total[best] += scores[i]
+        count[best] += 1
+        # A cluster of one is that box itself, unrounded; one of zeros has no mean, and stays where it began.
+        if count[best] > 1 and total[best] > 0:
+            fused[best] = sums[best] / total[best]
+    return fused[:clusters], total[:clusters], count[:clusters], label[:clusters]

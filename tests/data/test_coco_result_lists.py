@@ -1,0 +1,161 @@
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from inception_rcnn.data import (
+    AnnotationError,
+    DetectionError,
+    Detections,
+    read_coco,
+    read_coco_results,
+    read_detections,
+    write_voc_results,
+)
+
+
+def annotations():
+    return {
+        "images": [
+            {"id": 42, "file_name": "sub/b.jpg", "width": 20, "height": 10},
+            {"id": 7, "file_name": "a.jpg", "width": 20, "height": 10},
+        ],
+        "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 17, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0}],
+    }
+
+
+def results():
+    return [
+        {"image_id": 7, "category_id": 17, "bbox": [1, 2, 3, 4], "score": 0.5},
+        {"image_id": 42, "category_id": 18, "bbox": [1.5, 2, 3, 4.25], "score": 1e-3, "segmentation": []},
+        {"image_id": 7, "category_id": 18, "bbox": [0, 0, 20, 10], "score": 1},
+    ]
+
+
+@pytest.fixture
+def files(tmp_path):
+    def write(results, annotations):
+        for name, document in (("results.json", results), ("instances.json", annotations)):
+            (tmp_path / name).write_text(document if isinstance(document, str) else json.dumps(document))
+        return tmp_path / "results.json", tmp_path / "instances.json"
+
+    return write
+
+
+def test_results_have_the_names_of_the_annotations(files, tmp_path):
+    found = read_coco_results(*files(results(), annotations()))
+    pictures = read_coco(tmp_path / "instances.json", tmp_path, ("cat", "dog"))
+    assert list(found) == [picture.image_id for picture in pictures] == ["sub/b", "a"]
+    assert found["a"].classes == ("cat", "dog")
+    assert found["a"].boxes.tolist() == [[1, 2, 4, 6], [0, 0, 20, 10]]
+    assert (found["a"].scores.tolist(), found["a"].labels.tolist()) == ([0.5, 1], [0, 1])
+    assert found["sub/b"].boxes.tolist() == [[1.5, 2, 4.5, 6.25]]
+    assert (found["a"].boxes.dtype, found["a"].scores.dtype) == (np.float32, np.float32)
+
+
+def test_cocos_own_tools_take_the_same_list(files, capsys):
+    path, annotation_file = files(results(), annotations())
+    boxes = [one["bbox"] for one in COCO(annotation_file).loadRes(str(path)).loadAnns([1, 2, 3])]
+    assert boxes == [one["bbox"] for one in results()]
+
+
+def test_pictures_without_results_are_there(files):
+    assert [len(one) for one in read_coco_results(*files([], annotations())).values()] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"image_id": 8}, "8 is missing or not defined"),
+        ({"category_id": 1}, "1 is missing or not defined"),
+        ({"image_id": [7]}, "unhashable"),
+        ({"bbox": [1, 2, 3]}, "not enough values"),
+        ({"bbox": "1234"}, "must be real number"),
+        ({"bbox": [1, 2, "3", 4]}, "unsupported operand"),
+        ({"bbox": ["1", "2", "3", "4"]}, "must be real number"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "not a finite number"),
+        ({"bbox": [1, 2, 1e39, 4]}, "not a finite number"),
+        ({"bbox": [1, 2, 10**400, 4]}, "too large"),
+        ({"score": float("inf")}, "not a finite number"),
+        ({"score": None}, "must be real number"),
+    ],
+)
+def test_bad_results_are_shown(files, change, problem):
+    path, annotation_file = files([results()[0], results()[1] | change, results()[2]], annotations())
+    with pytest.raises(DetectionError, match=problem) as caught:
+        read_coco_results(path, annotation_file)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: bad detection {{'bbox': ")
+    assert "segmentation" in message  # the record that is bad
+    assert len(message.splitlines()) == 1
+    # A document of our own is checked in the same way.
+    document = annotations() | {"annotations": json.loads(path.read_text())}
+    path.write_text(json.dumps(document))
+    with pytest.raises(DetectionError, match=problem):
+        read_detections(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "not well-formed JSON"),
+        ("null", "not a list of COCO results"),
+        ("[1]", "bad detection 1"),
+        ("{}", "not a list"),
+    ],
+)
+def test_other_documents_are_no_results(files, text, problem):
+    path, annotation_file = files(text, annotations())
+    with pytest.raises(DetectionError, match=problem) as caught:
+        read_coco_results(path, annotation_file)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"images": None}, "no list of objects 'images'"),
+        ({"categories": [{"id": 17}]}, "'categories' has no 'name'"),
+        ({"images": [{"id": 7, "file_name": "a.jpg"}, {"id": 7, "file_name": "b.jpg"}]}, "two of its images"),
+        ({"images": [{"id": 7, "file_name": "a.jpg"}, {"id": 8, "file_name": "a.png"}]}, "two of its images"),
+        ({"categories": [{"id": 17, "name": "cat"}, {"id": 17, "name": "dog"}]}, "two of its categories"),
+        ({"categories": [{"id": 17, "name": "cat"}, {"id": "18", "name": "dog"}]}, "numbers as well as texts"),
+    ],
+)
+def test_bad_annotation_files_are_named(files, change, problem):
+    path, annotation_file = files(results(), annotations() | change)
+    with pytest.raises(AnnotationError, match=problem) as caught:
+        read_coco_results(path, annotation_file)
+    assert str(caught.value).startswith(f"{annotation_file}: ")
+
+
+def test_a_list_read_alone_says_what_is_missing(files):
+    path, _ = files(results(), annotations())
+    with pytest.raises(DetectionError, match=r"results\.json: is a list of results.*together with the annotation file"):
+        read_detections(path)
+
+
+def test_categories_with_one_id_are_refused(tmp_path):
+    document = annotations() | {"annotations": [], "categories": [{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}]}
+    (tmp_path / "detections.json").write_text(json.dumps(document))
+    with pytest.raises(DetectionError, match="two categories share an id"):
+        read_detections(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"id": 7}, {"file_name": "a.png"}])
+def test_annotations_of_two_pictures_are_not_mixed_up(tmp_path, change):
+    document = annotations()
+    document["images"][0].update(change)
+    (tmp_path / "instances.json").write_text(json.dumps(document))
+    with pytest.raises(AnnotationError, match=r"instances\.json: two images (have the same id|are called 'a')"):
+        read_coco(tmp_path / "instances.json", tmp_path, ("cat", "dog"))
+
+
+def test_numbers_that_no_reader_takes_are_not_written(tmp_path):
+    found = Detections(
+        np.array([[0, 0, np.inf, 1]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), ("cat",)
+    )
+    with pytest.raises(DetectionError, match=r"000001: .*not a finite number"):
+        write_voc_results(tmp_path, {"000001": found})

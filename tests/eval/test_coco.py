@@ -1,0 +1,234 @@
+import contextlib
+import io
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from inception_rcnn.data import Detections, write_detections
+from inception_rcnn.eval import EvaluationError
+from inception_rcnn.eval.coco import evaluate_coco
+
+SUMMARY = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100")
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(name, content):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return write
+
+
+def truth(annotations, images=("a.jpg", "b.jpg"), categories=("airplane", "cat"), **more):
+    return {
+        "images": [{"id": 10 * (i + 1), "file_name": name} for i, name in enumerate(images)],
+        "categories": [{"id": 3 * (i + 1), "name": name} for i, name in enumerate(categories)],
+        "annotations": [{"image_id": i, "category_id": c, "bbox": box, **more} for i, c, box in annotations],
+    }
+
+
+def results(rows):
+    return [{"image_id": i, "category_id": c, "bbox": box, "score": score} for i, c, box, score in rows]
+
+
+def test_by_hand(save):
+    annotations = save("truth.json", truth([(10, 3, [5, 5, 50, 50]), (20, 3, [0, 0, 100, 100])]))
+    found = save("found.json", results([(10, 3, [5, 5, 50, 50], 0.9), (20, 3, [0, 0, 100, 72], 0.8)]))
+    result = evaluate_coco(annotations, found)
+    # The second is good enough for IoU 0.5 to 0.7; from 0.75 on precision is 1 up to recall 0.5: 51 of 101 points.
+    expected = {
+        "AP": (1 + 51 / 101) / 2,
+        "AP50": 1,
+        "AP75": 51 / 101,
+        "AP_small": np.nan,
+        "AP_medium": 1,
+        "AP_large": 0.5,
+        "AR_1": 0.75,
+        "AR_10": 0.75,
+        "AR_100": 0.75,
+    }
+    assert {key: result[key] for key in SUMMARY} == pytest.approx(expected, nan_ok=True)
+    assert result["per_class"] == pytest.approx({"airplane": expected["AP"], "cat": np.nan}, nan_ok=True)
+    assert all(type(value) is float for value in (*result["per_class"].values(), result["AP"]))
+
+
+@pytest.mark.parametrize("crowd", [0, 1])
+def test_a_crowd_is_neither_found_nor_missed(save, crowd):
+    document = truth([(10, 3, [0, 0, 50, 50]), (10, 3, [100, 0, 90, 90])])
+    document["annotations"][1]["iscrowd"] = crowd
+    found = [(10, 3, [100, 0, 30, 30], 0.9), (10, 3, [150, 50, 40, 40], 0.8), (10, 3, [0, 0, 50, 50], 0.7)]
+    result = evaluate_coco(save("truth.json", document), save("found.json", results(found)))
+    assert result["AP50"] == pytest.approx(1 if crowd else 51 / 101 / 3)
+
+
+def random_case(seed):
+    """Annotations of 30 pictures with crowds, and detections, half of them near an object."""
+    rng = np.random.default_rng(seed)
+    names = tuple(f"{i:03d}.jpg" for i in range(30))
+    annotations, rows = [], []
+    for image in range(10, 310, 10):
+        for _ in range(rng.integers(0, 6)):
+            box = np.concatenate([rng.uniform(0, 300, 2), np.exp(rng.uniform(2, 5.5, 2))])
+            category = int(rng.integers(1, 4)) * 3
+            annotations.append((image, category, box.tolist()))
+            for _ in range(rng.integers(0, 4)):
+                near = box + rng.normal(0, 0.1, 4) * box[[2, 3, 2, 3]]
+                near[2:] = np.abs(near[2:]) + 1
+                rows.append((image, category, near.astype(np.float32).tolist(), float(np.float32(rng.random()))))
+        for _ in range(rng.integers(0, 4)):
+            box = np.concatenate([rng.uniform(0, 300, 2), rng.uniform(5, 200, 2)]).astype(np.float32)
+            rows.append((image, int(rng.integers(1, 4)) * 3, box.tolist(), float(np.float32(rng.random() / 2))))
+    document = truth(annotations, names, ("airplane", "cat", "zebra"))
+    for i, record in enumerate(document["annotations"], start=1):
+        width, height = record["bbox"][2:]
+        # An area that is not the box's, as a mask's.
+        record |= {"id": i, "iscrowd": int(rng.random() < 0.1), "area": width * height * 0.7}
+    return document, results(rows)
+
+
+def by_pycocotools(annotations, found, categories):
+    with contextlib.redirect_stdout(io.StringIO()):
+        side = COCO(str(annotations))
+        evaluation = COCOeval(side, side.loadRes(str(found)), "bbox")
+        evaluation.params.catIds = categories
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return np.where(evaluation.stats[:9] < 0, np.nan, evaluation.stats[:9])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_same_as_pycocotools(save, capsys, seed):
+    document, found = random_case(seed)
+    annotations, path = save("truth.json", document), save("found.json", found)
+    result = evaluate_coco(annotations, path)
+    assert capsys.readouterr().out == ""
+    expected = by_pycocotools(annotations, path, [3, 6, 9])
+    np.testing.assert_array_equal([result[key] for key in SUMMARY], expected)
+    assert 0.1 < result["AP"] < 0.9
+    for category, (name, ap) in zip((3, 6, 9), result["per_class"].items(), strict=True):
+        assert ap == pytest.approx(by_pycocotools(annotations, path, [category])[0], nan_ok=True), name
+    some = evaluate_coco(annotations, path, classes=("zebra", "aeroplane"))
+    np.testing.assert_array_equal([some[key] for key in SUMMARY], by_pycocotools(annotations, path, [3, 9]))
+    assert list(some["per_class"]) == ["airplane", "zebra"]
+
+
+def test_the_faster_engine_gives_the_same_numbers(save):
+    pytest.importorskip("faster_coco_eval")
+    document, found = random_case(0)
+    annotations, path = save("truth.json", document), save("found.json", found)
+    result = evaluate_coco(annotations, path, engine="faster-coco-eval")
+    expected = evaluate_coco(annotations, path)
+    assert result.pop("per_class") == pytest.approx(expected.pop("per_class"), nan_ok=True)
+    assert result == pytest.approx(expected, nan_ok=True)
+
+
+def as_document(tmp_path, document, found, prefix="", rename=("aeroplane", "zebra", "cat")):
+    """Write a list of results as our own document: other ids, another order, VOC's names."""
+    label_of = {3: 0, 9: 1, 6: 2}
+    entries = []
+    for image in reversed(document["images"]):
+        rows = [row for row in found if row["image_id"] == image["id"]]
+        boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        scores = np.array([row["score"] for row in rows], np.float32)
+        labels = np.array([label_of[row["category_id"]] for row in rows], np.int64)
+        name = prefix + image["file_name"]
+        entries.append((name, 400, 400, Detections(boxes.astype(np.float32), scores, labels, rename)))
+    write_detections(tmp_path / "detections.json", entries, rename)
+    return tmp_path
+
+
+@pytest.mark.parametrize("prefix", ["", "photos/", "photos\\"])
+def test_a_document_is_matched_by_file_and_class_name(save, tmp_path, prefix):
+    document, found = random_case(0)
+    annotations, path = save("truth.json", document), save("found.json", found)
+    result = evaluate_coco(annotations, as_document(tmp_path, document, found, prefix))
+    expected = evaluate_coco(annotations, path)
+    assert result.pop("per_class") == pytest.approx(expected.pop("per_class"))
+    assert result == pytest.approx(expected)
+
+
+def test_equal_names_in_several_folders_are_told_apart(save):
+    document = truth([(10, 3, [0, 0, 50, 50])], ("one/a.jpg", "two/a.jpg"))
+    box = np.array([[0, 0, 50, 50]], np.float32)
+    here = Detections(box, np.ones(1, np.float32), np.array([0]), ("airplane",))
+    path = save("detections.json", "")
+    annotations = save("truth.json", document)
+    for name, ap in (("one/a.jpg", 1), ("two/a.jpg", 0)):
+        write_detections(path, [(name, 60, 60, here)], ("airplane",))
+        assert evaluate_coco(annotations, path)["AP"] == pytest.approx(ap)
+    write_detections(path, [("a.jpg", 60, 60, here)], ("airplane",))
+    with pytest.raises(EvaluationError, match=r"has no picture 'a.jpg'"):
+        evaluate_coco(annotations, path)
+
+
+def test_no_detections_and_no_objects(save):
+    annotations = save("truth.json", truth([(10, 3, [0, 0, 50, 50])]))
+    result = evaluate_coco(annotations, save("found.json", []))
+    assert result["AP"] == result["AR_100"] == 0
+    result = evaluate_coco(save("truth.json", truth([])), save("found.json", results([(10, 3, [0, 0, 5, 5], 1)])))
+    assert np.isnan([result["AP"], result["per_class"]["cat"]]).all()
+
+
+GOOD = truth([(10, 3, [0, 0, 50, 50])])
+
+
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [
+        (results([(11, 3, [0, 0, 5, 5], 1)]), r"found.json: .*truth.json has no picture 11, in the detection"),
+        (results([(10, 4, [0, 0, 5, 5], 1)]), r"truth.json has no category 4"),
+        (results([(10, 3, [0, 0, 5], 1)]), r"not enough values"),
+        (results([(10, 3, [0, 0, -5, 5], 1)]), r"ends before it begins"),
+        (results([(10, 3, [0, 0, 5, 5], float("nan"))]), r"not finite"),
+        (results([(10, 3, [0, 0, 5, 5], None)]), r"in the detection"),
+        ([{"image_id": 10, "category_id": 3, "bbox": [0, 0, 5, 5]}], r"'score' is missing"),
+        ([[1, 2]], r"in the detection \[1, 2\]"),
+        ([{"image_id": [10], "category_id": 3}], r"in the detection"),
+        ("[", r"not well-formed JSON"),
+        ({}, r"has no list of objects 'annotations'"),
+        ({"annotations": [], "images": [{"id": 1}], "categories": []}, r"has no 'file_name'"),
+        (GOOD | {"images": [{"id": 10, "file_name": "c.jpg"}], "annotations": GOOD["annotations"]}, r"picture 'c.jpg'"),
+        (GOOD | {"categories": [{"id": 3, "name": "dragon"}]}, r"has no category 'dragon'"),
+        (GOOD, r"'score' is missing"),
+    ],
+)
+def test_what_is_wrong_with_detections_is_said_in_a_line(save, found, problem):
+    with pytest.raises(EvaluationError, match=problem) as error:
+        evaluate_coco(save("truth.json", GOOD), save("found.json", found))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ([], r"truth.json: has no list of objects 'images'"),
+        (
+            GOOD | {"categories": [{"id": 3, "name": "cat"}, {"id": 4, "name": "cat"}]},
+            r"two categories are called 'cat'",
+        ),
+        (GOOD | {"annotations": [{"image_id": 10, "category_id": 3}]}, r"'bbox' is missing, in the annotation"),
+        (GOOD | {"images": []}, r"has no picture 10"),
+        (GOOD | {"images": [{"file_name": "a.jpg"}]}, r"has no 'id'"),
+    ],
+)
+def test_what_is_wrong_with_annotations_is_said_in_a_line(save, document, problem):
+    with pytest.raises(EvaluationError, match=problem):
+        evaluate_coco(save("truth.json", document), save("found.json", []))
+
+
+def test_missing_files_and_unknown_names(save, tmp_path):
+    annotations, found = save("truth.json", GOOD), save("found.json", [])
+    with pytest.raises(EvaluationError, match=r"nothing.json: cannot be read"):
+        evaluate_coco(annotations, tmp_path / "nothing.json")
+    with pytest.raises(EvaluationError, match=r"has no category 'dragon'; it has airplane, cat"):
+        evaluate_coco(annotations, found, classes=["dragon"])
+    with pytest.raises(ValueError, match="engine must be"):
+        evaluate_coco(annotations, found, engine="slow")
