@@ -66,9 +66,9 @@ def voc(
     # A folder is either the output of `detect` or the kit's text files.
     text = detections.is_dir() and not (detections / "detections.json").is_file()
     found = read_voc_results(detections, prefix=f"comp4_det_{split}_") if text else read_detections(detections)
+    result = evaluate_voc(pictures, found, metric=metric)  # type: ignore[arg-type]
     if not text:
         _tell_missing(pictures, found, VOC_CLASSES, detections)
-    result = evaluate_voc(pictures, found, metric=metric)  # type: ignore[arg-type]
     _show(result, f"{metric}, {len(pictures)} pictures", json_file)
     _report(report, pictures, found, VOC_CLASSES, metric)
 
@@ -108,11 +108,12 @@ def ilsvrc(
         numbers = read_ilsvrc_list(images or annotations)
     if detections.is_dir() or detections.suffix.lower() == ".json":
         found = read_detections(detections)
-        _tell_missing(pictures, found, names, detections)
     else:
         found = read_ilsvrc_results(detections, numbers, classes)
     avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, classes)
     result = evaluate_ilsvrc(pictures, found, names, avoided)
+    if detections.suffix.lower() != ".txt":
+        _tell_missing(pictures, found, names, detections)
     _show(result, f"ILSVRC, {len(pictures)} pictures", json_file)
     _report(report, pictures, found, names, "ilsvrc", avoided)
 
