@@ -106,13 +106,11 @@ def ilsvrc(
     else:
         pictures = read_ilsvrc(annotations, images, classes, pictures_folder)
         numbers = read_ilsvrc_list(images or annotations)
-    if detections.is_dir() or detections.suffix.lower() == ".json":
-        found = read_detections(detections)
-    else:
-        found = read_ilsvrc_results(detections, numbers, classes)
+    text = not detections.is_dir() and detections.suffix.lower() != ".json"
+    found = read_ilsvrc_results(detections, numbers, classes) if text else read_detections(detections)
     avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, classes)
     result = evaluate_ilsvrc(pictures, found, names, avoided)
-    if detections.suffix.lower() != ".txt":
+    if not text:
         _tell_missing(pictures, found, names, detections)
     _show(result, f"ILSVRC, {len(pictures)} pictures", json_file)
     _report(report, pictures, found, names, "ilsvrc", avoided)

@@ -74,6 +74,22 @@ def test_the_examples_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert boxes.shape[1] == 4
 
 
+def test_evaluation_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inception_rcnn.data import VOC_CLASSES, Detections, write_detections
+
+    monkeypatch.chdir(folder)
+    Path("out").mkdir(exist_ok=True)
+    box, score, label = np.array([[0, 0, 451, 300]], np.float32), np.ones(1, np.float32), np.array([7])
+    found = Detections(box, score, label, VOC_CLASSES)
+    write_detections("out/detections.json", [("000001.jpg", 451, 300, found)], VOC_CLASSES)
+    names: dict[str, object] = {}
+    for language, text in blocks((ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")):
+        if language == "python":
+            exec(compile(text, "docs/evaluation.md", "exec"), names)
+    assert names["result"]["mAP"] == 1  # type: ignore[index]
+    assert names["recall"].tolist() == [1]  # type: ignore[attr-defined]
+
+
 def test_proposals_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
     from skimage.data import chelsea
