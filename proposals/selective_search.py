@@ -166,11 +166,11 @@ def selective_search(
     The first call on a machine compiles the kernels, and says so if that takes long; later ones find them on
     the disk.
 
-    Of the boxes that the authors' MATLAB code gave for two pictures of VOC 2007, four fifths have one of ours with an IoU
-    of 0.7 or more when `min_side` is 0, and two fifths one of 0.9 (``benchmarks/README.md``, beside OpenCV's). What differs:
-    those boxes have no minimum size and come from settings that are not published with them (ours are half as many again);
-    colours, texture and smoothing are computed in other arithmetic, and where two merges are nearly equal, the least
-    difference leads to another hierarchy from there on.
+    Of the boxes that the authors' MATLAB code gave for two pictures of VOC 2007, four fifths have one of ours with
+    an IoU of 0.7 or more when `min_side` is 0, and two fifths one of 0.9 (``benchmarks/README.md``, beside
+    OpenCV's). What differs: those boxes have no minimum size and come from settings that are not published with
+    them (ours are half as many again); colours, texture and smoothing are computed in other arithmetic, and where
+    two merges are nearly equal, the least difference leads to another hierarchy from there on.
 
     The rank of a box is its position in its hierarchy, 1 for the whole picture and growing towards the initial
     regions, times a random number in [0, 1). So large regions come first, but no hierarchy hides another.
