@@ -35,11 +35,14 @@ from inception_rcnn.data import VOC_CLASSES, Detections, Picture
 from inception_rcnn.eval import evaluate_ilsvrc, evaluate_voc
 
 WIDTH, HEIGHT = 500, 375
-Rows = tuple[list[str], NDArray[np.float32], NDArray[np.float64]]  # names of pictures, scores, boxes
+Rows = tuple[list[str], NDArray[np.float64], NDArray[np.float64]]  # names of pictures, scores, boxes
 
 
 def synthetic(pictures: int, detections: int, seed: int) -> tuple[list[Picture], dict[str, Detections]]:
-    """Make up annotated pictures, about 3 objects each, and detections: half near an object, half anywhere."""
+    """Make up annotated pictures, about 3 objects each, and detections: half near an object, half anywhere.
+
+    Scores are float64, as they are when they come from files.
+    """
     rng = np.random.default_rng(seed)
     annotated, found = [], {}
     counts = rng.multinomial(detections, np.full(pictures, 1 / pictures))
@@ -59,7 +62,7 @@ def synthetic(pictures: int, detections: int, seed: int) -> tuple[list[Picture],
         close = np.concatenate([np.minimum(close[:, :2], close[:, 2:]), np.maximum(close[:, :2], close[:, 2:]) + 1], 1)
         found[image_id] = Detections(
             boxes=np.where(near[:, None], close, anywhere(rng, count)).astype(np.float32),
-            scores=np.where(near, rng.beta(2, 2, count), rng.beta(1, 4, count)).astype(np.float32),
+            scores=np.where(near, rng.beta(2, 2, count), rng.beta(1, 4, count)),
             labels=np.where(near, labels[which], rng.integers(0, len(VOC_CLASSES), count)),
             classes=VOC_CLASSES,
         )

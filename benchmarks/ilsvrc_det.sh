@@ -12,6 +12,7 @@ shift $(($# < 4 ? $# : 4))
 images=$root/ImageSets/DET/$list.txt
 test -f "$images" || { echo "$images: there is no such list; name the folder that holds ImageSets/DET" >&2; exit 2; }
 mkdir -p "$output"
+test -d "$root/Data/DET/$list" || { echo "$root/Data/DET/$list: there is no such folder of pictures" >&2; exit 2; }
 folder=$(cd "$root/Data/DET/$list" && pwd)
 awk -v folder="$folder" 'NF { print folder "/" $1 ".JPEG" }' "$images" > "$output/pictures.txt"
 inception-rcnn detect "@$output/pictures.txt" --model "$model" --min-score 0.01 --output "$output" "$@"

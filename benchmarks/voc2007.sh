@@ -11,6 +11,7 @@ shift $(($# < 3 ? $# : 3))
 list=$devkit/ImageSets/Main/$split.txt
 test -f "$list" || { echo "$list: there is no such list; name the folder that holds ImageSets" >&2; exit 2; }
 mkdir -p "$output"
+test -d "$devkit/JPEGImages" || { echo "$devkit/JPEGImages: there is no such folder of pictures" >&2; exit 2; }
 folder=$(cd "$devkit/JPEGImages" && pwd)
 awk -v folder="$folder" 'NF { print folder "/" $1 ".jpg" }' "$list" > "$output/pictures.txt"
 # The curve needs the weak detections too.

@@ -9,7 +9,7 @@ import reprlib
 import xml.etree.ElementTree as ElementTree
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from .boxes import clip_boxes
 from .classes import COCO_TO_VOC, VOC_CLASSES
 
 __all__ = ["AnnotationError", "Picture", "read_coco", "read_coco_ids", "read_voc"]
+
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class AnnotationError(ValueError):
@@ -245,7 +248,8 @@ def read_coco(
     Raises
     ------
     AnnotationError
-        If the file is missing, malformed, or has none of the classes, or two images have the same id or name.
+        If the file is missing or malformed, has none of the classes or a box of negative size, or two images have
+        the same id or name.
 
     References
     ----------
@@ -299,9 +303,10 @@ def read_coco(
         table, bad = _table(numbers, 4)
         if bad >= 0:
             record = kept[bad]
-            raise ValueError("a number in it is not finite")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise AnnotationError(f"{annotation_file}: bad annotation {_shown(record)}: {_reason(error)}") from error
+            raise ValueError("a number in it is not finite, or a side negative")
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        problem = _problem(record, position, label_of)
+        raise AnnotationError(f"{annotation_file}: bad annotation {_shown(record)}: {problem}") from error
 
     # One sort and a cut per picture, where a search per picture would take minutes on COCO's 118,000.
     owners = np.array(owner, np.int64)
@@ -366,10 +371,12 @@ def _coco_picture(
 ) -> Picture:
     try:
         name, width, height = str(record["file_name"]), int(record["width"]), int(record["height"])
+        if not name or not (0 < width < 2**31 and 0 < height < 2**31):
+            raise ValueError("no name or no size")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise AnnotationError(f"{source}: bad image {_shown(record)}: {_reason(error)}") from error
-    if not name or not (0 < width < 2**31 and 0 < height < 2**31):
-        raise AnnotationError(f"{source}: bad image {_shown(record)}: no name, or a size that is not above 0")
+        raise AnnotationError(
+            f"{source}: bad image {_shown(record)}: it needs a file_name, and a width and a height above 0"
+        ) from error
     clipped = clip_boxes(boxes, width, height)
     whole = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
 
@@ -398,12 +405,53 @@ def _image_id(file_name: str) -> str:
     return os.path.splitext(file_name)[0]
 
 
-def _table(numbers: "array[float]", columns: int) -> tuple[NDArray[np.float64], int]:
-    """Rows of so many columns, and the first row with a number that is no finite float32 (-1: there is none)."""
+def _table(numbers: "array[float]", columns: int, first: int = 0, slack: float = 0) -> tuple[NDArray[np.float64], int]:
+    """Rows of numbers, ``x1 y1 x2 y2`` from column `first` on, and the first bad one (-1: there is none).
+
+    Bad is a number that is no finite float32, and a box that ends more than `slack` before it begins.
+    """
     table = np.array(numbers).reshape(-1, columns)
     with np.errstate(over="ignore"):  # becomes an infinity
         bad = ~np.isfinite(table.astype(np.float32)).all(axis=1)
+    bad |= (table[:, first + 2 : first + 4] < table[:, first : first + 2] - slack).any(axis=1)
     return table, int(bad.argmax()) if bad.any() else -1
+
+
+def _problem(record: Any, images: Container[Any], categories: Container[Any], scored: bool = False) -> str:
+    """Say what is wrong with an annotation of COCO's or, with a score, a detection; "" if nothing is.
+
+    `images` and `categories` are the ids that there are.
+    """
+    if not isinstance(record, dict):
+        return "an object with image_id, category_id and bbox is expected"
+    for key, known in (("image_id", images), ("category_id", categories)):
+        if key not in record:
+            return f"{key!r} is missing"
+        if not isinstance(record[key], (int, float, str)):
+            return f"{key} is neither a number nor a text"
+        if record[key] not in known:
+            return f"{key} {_shown(record[key])} is not defined"
+    if "bbox" not in record:
+        return "'bbox' is missing"
+    box = record["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, (int, float)) for side in box):
+        return "bbox must be [x, y, width, height], four numbers"
+    if not all(map(_is_finite, box)) or not _is_finite(box[0] + box[2]) or not _is_finite(box[1] + box[3]):
+        return "bbox has a number that is not finite, or too large"
+    if min(box[2:]) < 0:
+        return "bbox has a negative width or height"
+    if not scored:
+        return ""
+    if "score" not in record:
+        return "'score' is missing"
+    if not isinstance(record["score"], (int, float)):
+        return "score is not a number"
+    return "" if _is_finite(record["score"]) else "score is not finite, or too large"
+
+
+def _is_finite(number: float) -> bool:
+    """Tell whether a number is one in float32 too; false for nan."""
+    return bool(-_LARGEST <= number <= _LARGEST)
 
 
 def _shown(record: Any) -> str:
@@ -411,10 +459,6 @@ def _shown(record: Any) -> str:
     short = reprlib.Repr()
     short.maxdict, short.maxstring = 12, 60
     return short.repr(record)[:200]
-
-
-def _reason(error: Exception) -> str:
-    return f"{error} is missing or not defined"[-200:] if isinstance(error, KeyError) else str(error)[:200]
 
 
 def _read_json(path: Path) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .annotations import AnnotationError, _field, _image_id, _read_json, _reason, _records, _shown, _table
+from .annotations import AnnotationError, _field, _image_id, _problem, _read_json, _records, _shown, _table
 from .classes import VOC_CLASSES
 from .files import atomic_write
 
@@ -46,8 +46,9 @@ class Detections:
     ----------
     boxes : ndarray of float32, shape (N, 4)
         ``x1 y1 x2 y2`` in pixels, continuous, 0-based.
-    scores : ndarray of float32, shape (N,)
-        Higher is better.
+    scores : ndarray of float32 or float64, shape (N,)
+        Higher is better. A detector's are float32; read from a file of results they are float64, so that they rank
+        as the file's do.
     labels : ndarray of int64, shape (N,)
         Indices into `classes`.
     classes : tuple of str
@@ -66,7 +67,7 @@ class Detections:
     """
 
     boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    scores: NDArray[np.floating[Any]]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
 
@@ -110,15 +111,15 @@ def write_detections(
     Raises
     ------
     DetectionError
-        If a score or a coordinate is not finite, a label is not one of `classes`, or `image_ids` lacks a
-        picture.
+        If a score or a coordinate is not finite, a box ends before it begins, a label is not one of `classes`, or
+        `image_ids` lacks a picture.
     OSError
         If the file cannot be written.
 
     Notes
     -----
-    Numbers have 9 digits: `read_detections` gives back the same float32 scores and, for boxes that begin
-    inside the picture, the same float32 boxes.
+    Numbers have 9 digits, float64 scores as many as they need: `read_detections` gives back the same float64 scores
+    or, rounded to float32, the same float32 scores, and the same float32 boxes where they begin inside the picture.
 
     References
     ----------
@@ -158,7 +159,7 @@ def _document(
             count += 1
             lines.append(
                 f'{{"id": {count}, "image_id": {image_id}, "category_id": {category}, '
-                f'"bbox": [{x:.9g}, {y:.9g}, {w:.9g}, {h:.9g}], "score": {score:.9g}, '
+                f'"bbox": [{x:.9g}, {y:.9g}, {w:.9g}, {h:.9g}], "score": {score}, '
                 f'"area": {w * h:.9g}, "iscrowd": 0}}'
             )
         if lines:
@@ -166,21 +167,30 @@ def _document(
     yield b'\n],\n"images": [\n' + ",\n".join(images).encode() + b"\n]}\n"
 
 
-def _rows(found: Detections, classes: tuple[str, ...], name: str) -> Iterator[tuple[int, float, list[float]]]:
-    """Yield category id, score and ``x y w h`` of every detection."""
-    _check_finite(found, name)
+def _rows(found: Detections, classes: tuple[str, ...], name: str) -> Iterator[tuple[int, str, list[float]]]:
+    """Yield category id, score as text and ``x y w h`` of every detection."""
+    _check_numbers(found, name)
     try:
         categories = [classes.index(found.classes[label]) + 1 for label in found.labels]
     except (ValueError, IndexError) as error:
         raise DetectionError(f"{name}: a detection's class is not among the classes to write: {error}") from error
     corners = found.boxes.astype(np.float64)
     sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    return zip(categories, found.scores.tolist(), sides.tolist(), strict=True)
+    return zip(categories, _score_texts(found), sides.tolist(), strict=True)
 
 
-def _check_finite(found: Detections, name: str) -> None:
+def _check_numbers(found: Detections, name: str) -> None:
     if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
         raise DetectionError(f"{name}: a detection has a coordinate or a score that is not a finite number")
+    if (found.boxes[:, 2:] < found.boxes[:, :2]).any():
+        raise DetectionError(f"{name}: a detection's box ends before it begins")
+
+
+def _score_texts(found: Detections) -> list[str]:
+    """Write scores with as many digits as bring back the same number of their type."""
+    if found.scores.dtype == np.float64:
+        return list(map(repr, found.scores.tolist()))
+    return [f"{score:.9g}" for score in found.scores.tolist()]
 
 
 def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem") -> dict[str, Detections]:
@@ -192,20 +202,23 @@ def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem"
         The file, or the folder in which it is called ``detections.json``.
     key : {"stem", "file_name"}
         What pictures are called in the result: "stem" is the file's name without folder and suffix, which is
-        the image id of VOC and of COCO; "file_name" is the document's own name, for sets with equal names in
-        several folders.
+        the image id of VOC; "file_name" is the document's own name, for sets with equal names in several folders.
+        The image ids of `read_coco` and `read_ilsvrc` have folders but no suffix, and are "stem" only where the
+        pictures are in none.
 
     Returns
     -------
     dict of str to Detections
         Every picture of the document in its order, also those without detections. ``classes`` are the
-        document's categories in the order of their ids.
+        document's categories in the order of their ids. Scores are float64.
 
     Raises
     ------
     DetectionError
-        If the file is missing, malformed or has a number that is not finite, two pictures have the same key, or
-        it is a plain list of results, for which there is `read_coco_results`.
+        If the file is missing or malformed, has a number that is not finite or a box of negative size, two pictures
+        have the same id or are called the same (two of equal "stem" can still be read by "file_name"), two
+        categories have the same id or name, or it is a plain list of results, for which there is
+        `read_coco_results`.
 
     Examples
     --------
@@ -265,32 +278,47 @@ def read_detection_entries(path: str | Path) -> list[tuple[str, int, int, Detect
 
 def _by_picture(document: dict[str, Any], key: Literal["stem", "file_name"], path: Path) -> dict[str, Detections]:
     """Sort the annotations of a document by picture; `path` is for the errors."""
-    record: Any = None
     try:
-        categories = sorted(document["categories"], key=lambda category: category["id"])
-        names: dict[Any, str] = {}
-        for record in document["images"]:
-            file_name = str(record["file_name"])
-            names[record["id"]] = Path(file_name).stem if key == "stem" else file_name
-        record = None
-        classes = tuple(str(category["name"]) for category in categories)
-        label_of = {category["id"]: label for label, category in enumerate(categories)}
-    except (KeyError, TypeError, ValueError) as error:
-        where = f" in {_shown(record)}" if record is not None else ""
-        raise DetectionError(f"{path}: is not a COCO document with scores: {_reason(error)}{where}") from error
-    if len(set(names.values())) < len(document["images"]):
-        (twice, _), *_ = Counter(names.values()).most_common(1)
-        hint = "; read it with key='file_name'" if key == "stem" else ""
-        raise DetectionError(f"{path}: two images are called {twice!r} or share an id{hint}")
-    if len(label_of) < len(categories):
-        raise DetectionError(f"{path}: two categories share an id")
-    return _from_records(document["annotations"], names, label_of, classes, path)
+        names, categories = _names(document, "images", path), _names(document, "categories", path)
+        if key == "stem":
+            names = {image_id: Path(name).stem for image_id, name in names.items()}
+        _check_distinct(names, "images", path, " without folder and suffix" if key == "stem" else "")
+        classes = _sorted_classes(categories, path)
+    except AnnotationError as error:
+        raise DetectionError(str(error)) from error
+    return _from_records(document["annotations"], names, classes, path)
+
+
+def _names(document: Any, kind: Literal["images", "categories"], path: Path) -> dict[Any, str]:
+    """Names of the images or categories of a document by their ids."""
+    names: dict[Any, str] = {}
+    for record in _records(document, kind, path):
+        one = _field(record, "id", kind, path)
+        if one in names:
+            raise AnnotationError(f"{path}: two of its {kind} have the id {_shown(one)}; give each its own")
+        names[one] = str(_field(record, "file_name" if kind == "images" else "name", kind, path))
+    return names
+
+
+def _check_distinct(names: Mapping[Any, str], kind: str, path: Path, form: str = "") -> None:
+    (most, times), *_ = [*Counter(names.values()).most_common(1), ("", 0)]
+    if times > 1:
+        raise AnnotationError(f"{path}: two of its {kind} are called {most[:80]!r}{form}; give each its own name")
+
+
+def _sorted_classes(categories: Mapping[Any, str], path: Path) -> dict[Any, str]:
+    """Return the categories in the order of their ids."""
+    _check_distinct(categories, "categories", path)
+    if len({isinstance(one, str) for one in categories}) > 1:
+        raise AnnotationError(f"{path}: the ids of its categories are numbers as well as texts; use one of the two")
+    return {one: categories[one] for one in sorted(categories)}
 
 
 def _from_records(
-    records: list[Any], names: Mapping[Any, str], label_of: Mapping[Any, int], classes: tuple[str, ...], path: Path
+    records: list[Any], names: Mapping[Any, str], categories: Mapping[Any, str], path: Path
 ) -> dict[str, Detections]:
-    """Sort COCO's records by picture: `names` and `label_of` are what their ids mean, `path` is for the errors."""
+    """Sort COCO's records by picture: `names` and `categories` are what their ids mean, `path` is for the errors."""
+    label_of = {category: label for label, category in enumerate(categories)}
     position = {image_id: i for i, image_id in enumerate(names)}
     owner, labels = [], []
     numbers = array("d")
@@ -304,11 +332,12 @@ def _from_records(
         table, bad = _table(numbers, 5)
         if bad >= 0:
             record = records[bad]
-            raise ValueError("not a finite number")
+            raise ValueError("a number is not finite, or a side negative")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DetectionError(f"{path}: bad detection {_shown(record)}: {_reason(error)}") from error
+        problem = _problem(record, position, label_of, scored=True)
+        raise DetectionError(f"{path}: bad detection {_shown(record)}: {problem}") from error
     owners, label_array = np.array(owner, np.int64), np.array(labels, np.int64)
-    return _group(list(names.values()), owners, table[:, :4], table[:, 4], label_array, classes)
+    return _group(list(names.values()), owners, table[:, :4], table[:, 4], label_array, tuple(categories.values()))
 
 
 def read_coco_results(path: str | Path, annotation_file: str | Path) -> dict[str, Detections]:
@@ -325,15 +354,16 @@ def read_coco_results(path: str | Path, annotation_file: str | Path) -> dict[str
     -------
     dict of str to Detections
         By ``image_id`` of `read_coco`: every picture of the annotation file in its order, also those without
-        detections. ``classes`` are the file's categories in the order of their ids, by the file's own names.
+        detections. ``classes`` are the file's categories in the order of their ids, by the file's own names. Scores
+        are float64.
 
     Raises
     ------
     DetectionError
-        If the list is missing or malformed, or has an id that the annotation file does not have.
+        If the list is missing or malformed, has a number that is not finite or a box of negative size, or an id
+        that the annotation file does not have.
     AnnotationError
-        If the annotation file is missing or malformed, or two of its images or categories have the same id, or
-        two images the same name.
+        If the annotation file is missing or malformed, or two of its images or categories have the same id or name.
 
     References
     ----------
@@ -353,23 +383,14 @@ def read_coco_results(path: str | Path, annotation_file: str | Path) -> dict[str
     """
     source = Path(annotation_file)
     document = _read_json(source)
-    names, classes = (
-        {_field(r, "id", key, source): str(_field(r, name, key, source)) for r in _records(document, key, source)}
-        for key, name in (("images", "file_name"), ("categories", "name"))
-    )
+    names, categories = _names(document, "images", source), _names(document, "categories", source)
     names = {image_id: _image_id(file_name) for image_id, file_name in names.items()}
-    for key, known in (("images", len(set(names.values()))), ("categories", len(classes))):
-        if known < len(document[key]):
-            raise AnnotationError(f"{source}: two of its {key} have the same id or name")
-    try:
-        ids = sorted(classes)
-    except TypeError as error:
-        raise AnnotationError(f"{source}: the ids of its categories are numbers as well as texts") from error
+    _check_distinct(names, "images", source, " without suffix")
+    classes = _sorted_classes(categories, source)
     records = _load(Path(path))
     if not isinstance(records, list):
         raise DetectionError(f"{path}: is not a list of COCO results; a document with its own images can be read alone")
-    label_of = {category: label for label, category in enumerate(ids)}
-    return _from_records(records, names, label_of, tuple(classes[i] for i in ids), Path(path))
+    return _from_records(records, names, classes, Path(path))
 
 
 def read_voc_results(
@@ -389,12 +410,13 @@ def read_voc_results(
     Returns
     -------
     dict of str to Detections
-        By image id; each picture's detections in the order of the files.
+        By image id; each picture's detections in the order of the files. Scores are float64.
 
     Raises
     ------
     DetectionError
-        If the folder has no such file, or a line is malformed or has a number that is not finite.
+        If the folder has no such file, or a line is malformed, has a number that is not finite or a box that ends
+        before it begins (``xmax < xmin - 1``).
 
     References
     ----------
@@ -428,7 +450,7 @@ def read_voc_results(
 def _read_rows(
     path: Path, form: str, names: dict[str, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Read lines of a word and numbers.
+    """Read lines of a word and numbers, the last four of them a box.
 
     Returns for every line the position of its word in `names`, which grows, its numbers, and the line's number.
     `form` says what is expected.
@@ -454,9 +476,13 @@ def _read_rows(
         raise DetectionError(f"{path}: cannot be read ({error.strerror}); check its name") from error
     except UnicodeDecodeError as error:
         raise DetectionError(f"{path}: is not a text file in UTF-8; lines {form!r} are expected") from error
-    table, bad = _table(numbers, columns)
+    # Both corners are included: a box of no width ends a pixel before it begins, or so when it is rounded.
+    table, bad = _table(numbers, columns, first=columns - 4, slack=1 + 1e-4)
     if bad >= 0:
-        raise DetectionError(f"{path}, line {lines[bad]}: not a finite number in {table[bad].tolist()}")
+        row = table[bad]
+        begun = (row[-2:] >= row[-4:-2] - 1).all() or not np.isfinite(row).all()
+        problem = "not a finite number, or too large a one," if begun else "a box that ends before it begins"
+        raise DetectionError(f"{path}, line {lines[bad]}: {problem} in {row.tolist()}")
     return np.array(owner, np.int64), table, np.array(lines, np.int64)
 
 
@@ -477,7 +503,7 @@ def write_voc_results(
     Raises
     ------
     DetectionError
-        If the pictures' classes differ, or a score or a coordinate is not finite.
+        If the pictures' classes differ, a score or a coordinate is not finite, or a box ends before it begins.
     OSError
         If a file cannot be written.
 
@@ -498,10 +524,10 @@ def write_voc_results(
     classes = names.pop() if names else ()
     lines: list[list[str]] = [[] for _ in classes]
     for image_id, found in detections.items():
-        _check_finite(found, image_id)
-        rows = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+        _check_numbers(found, image_id)
+        rows = zip(found.labels.tolist(), _score_texts(found), found.boxes.tolist(), strict=True)
         for label, score, (x1, y1, x2, y2) in rows:
-            lines[label].append(f"{image_id} {score:.9g} {x1 + 1:.6f} {y1 + 1:.6f} {x2:.6f} {y2:.6f}\n")
+            lines[label].append(f"{image_id} {score} {x1 + 1:.6f} {y1 + 1:.6f} {x2:.6f} {y2:.6f}\n")
     for name, text in zip(classes, lines, strict=True):
         atomic_write(Path(folder, f"{prefix}{name}.txt"), "".join(text))
 
@@ -517,7 +543,7 @@ def _group(
     """Sort detections by picture, which keeps their order in each; `owner` is the position of the picture's name."""
     order = np.argsort(owner, kind="stable")
     ends = np.cumsum(np.bincount(owner, minlength=len(names))).tolist()
-    box, score, label = boxes[order].astype(np.float32), scores[order].astype(np.float32), labels[order]
+    box, score, label = boxes[order].astype(np.float32), scores[order], labels[order]
     return {
         name: Detections(box[start:end], score[start:end], label[start:end], classes)
         for name, start, end in zip(names, [0, *ends], ends, strict=False)

@@ -191,13 +191,13 @@ def read_ilsvrc_results(
     -------
     dict of str to Detections
         By name of the image: those with detections, each with its detections in the order of the file.
-        ``classes`` are the names of the classes.
+        ``classes`` are the names of the classes. Scores are float64.
 
     Raises
     ------
     DetectionError
-        If the file is missing, a line is malformed or has a number that is not finite, or there is no such image
-        or class.
+        If the file is missing, a line is malformed, has a number that is not finite or a box that ends before it
+        begins (``xmax < xmin - 1``), or there is no such image or class.
 
     References
     ----------
@@ -261,7 +261,8 @@ def write_ilsvrc_results(
     Raises
     ------
     DetectionError
-        If an image has no number, a class is not among `classes`, or a number is not finite.
+        If an image has no number, a class is not among `classes`, a number is not finite, or a box ends before it
+        begins.
     OSError
         If the file cannot be written.
 
@@ -291,7 +292,7 @@ def _result_lines(
             raise DetectionError(f"{image}: this picture has no number in the list of images")
         for number, score, (x, y, w, h) in _rows(found, names, image):
             box = f"{x + 1:.6f} {y + 1:.6f} {x + w:.6f} {y + h:.6f}"
-            yield f"{numbers[image]} {number} {score:.9g} {box}\n".encode()
+            yield f"{numbers[image]} {number} {score} {box}\n".encode()
 
 
 def read_ilsvrc_blacklist(

@@ -111,8 +111,9 @@ def write_proposals(
     ------
     ProposalFileError
         If the suffix is not known, an entry is malformed (arrays that do not fit, a number that is not
-        finite, scores that rise), two pictures have the same name or id (not checked in ``.parquet``),
-        `image_ids` lacks a picture, or the boxes are too many for ``.mat``. The old file, if any, stays.
+        finite, a box that ends before it begins, scores that rise), two pictures have the same name or id (not
+        checked in ``.parquet``), `image_ids` lacks a picture, or the boxes are too many for ``.mat``. The old file,
+        if any, stays.
     OSError
         If the file cannot be written.
 
@@ -186,8 +187,8 @@ def read_proposals(path: str | Path) -> Iterator[Proposals]:
     Raises
     ------
     ProposalFileError
-        If the file is missing, malformed, or has numbers that are not finite. That the file is missing is
-        known at once, other problems when the pictures are asked for.
+        If the file is missing, malformed, or has numbers that are not finite or boxes that end before they begin.
+        That the file is missing is known at once, other problems when the pictures are asked for.
 
     Examples
     --------
@@ -246,6 +247,8 @@ def _checked(path: Path, entry: Proposals) -> Proposals:
         problem = f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) and (N,) are expected"
     elif not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         problem = "a coordinate or a score is not a finite number"
+    elif (boxes[:, 2:] < boxes[:, :2]).any():
+        problem = "a box ends before it begins"
     elif not (0 <= entry.width < 2**31 and 0 <= entry.height < 2**31):
         problem = f"the picture's size is {entry.width} x {entry.height}"
     elif any("\ud800" <= letter <= "\udfff" for letter in entry.file):
@@ -615,4 +618,4 @@ def _as_detections(picture: Proposals) -> tuple[str, int, int, Detections]:
 
 def _read_json(path: Path) -> Iterator[Proposals]:
     for name, width, height, found in read_detection_entries(path):
-        yield Proposals(name, width, height, found.boxes, found.scores)
+        yield Proposals(name, width, height, found.boxes, found.scores.astype(np.float32))

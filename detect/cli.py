@@ -196,10 +196,18 @@ def propose(
 
 @app.command()
 def ensemble(
-    members: Annotated[list[Path], typer.Argument(metavar="A.json B.json ...", help="Each model's detections.json.")],
+    members: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Each model's detections.json.")],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The merged detections, .json.")],
     method: Annotated[str, typer.Option(metavar="wbf|nms|soft-nms", help="Fuse boxes or suppress them.")] = "wbf",
-    iou: Annotated[float, typer.Option(min=0, max=1, help="Overlap from which two boxes are one object.")] = 0.55,
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Overlap above which boxes are one object.  [default: wbf 0.55, nms 0.3, soft-nms Gaussian]",
+            show_default=False,
+        ),
+    ] = None,
     weight: Annotated[
         list[float] | None, typer.Option(metavar="W", help="A member's weight; repeat, in their order.")
     ] = None,
@@ -207,16 +215,20 @@ def ensemble(
     """Merge what several models found in the same pictures."""
     if method not in ("wbf", "nms", "soft-nms"):
         raise CommandError(f"--method {method}: unknown; use wbf, nms or soft-nms")
-    if weight and (len(weight) != len(members) or min(weight) <= 0):
+    if weight and (len(weight) != len(members) or not all(0 < one < float("inf") for one in weight)):
         raise CommandError(f"--weight: give {len(members)} numbers above 0, one for each member in their order")
     documents = [read_detection_entries(path) for path in members]
     sizes = {name: (width, height) for entries in documents for name, width, height, _ in entries}
-    merged = merge_detections(
-        [{name: found for name, _, _, found in entries} for entries in documents],
-        method,  # type: ignore[arg-type]
-        iou=iou,
-        weights=weight,
-    )
+    detections = [{name: found for name, _, _, found in entries} for entries in documents]
+    try:
+        merged = merge_detections(detections, method, iou=iou, weights=weight)  # type: ignore[arg-type]
+    except EvaluationError as error:
+        raise CommandError(f"{', '.join(map(str, members))}: {error}") from None
+    partly = sum(not all(name in one for one in detections) for name in merged)
+    if partly:
+        console.print(
+            f"{partly} of {len(merged)} pictures are not in every file: there, some models count as finding nothing"
+        )
     classes = next((found.classes for found in merged.values()), VOC_CLASSES)
     write_detections(output, ((name, *sizes[name], found) for name, found in merged.items()), classes)
     before = sum(len(found) for entries in documents for _, _, _, found in entries)

@@ -9,18 +9,22 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..data import COCO_TO_VOC
+from ..data.annotations import _is_finite, _problem, _shown
 from .matching import EvaluationError
 
 __all__ = ["evaluate_coco"]
 
-_SUMMARY = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100")
+# As pycocotools prints them.
+_SUMMARY = (
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
+)
 
 
 def evaluate_coco(
@@ -57,14 +61,15 @@ def evaluate_coco(
         ``"AP"``: average precision, the mean over the categories with objects and IoU 0.5, 0.55, ..., 0.95;
         ``"AP50"`` and ``"AP75"`` at one IoU; ``"AP_small"``, ``"AP_medium"`` and ``"AP_large"`` of objects with an
         area below 32 ** 2 px, up to 96 ** 2 px and above; ``"AR_1"``, ``"AR_10"`` and ``"AR_100"``: average recall with
-        so many detections a picture; ``"per_class"``: category, as `annotation_file` calls it, to AP. Where there
-        are no objects, a number is nan (pycocotools says -1).
+        so many detections a picture; ``"AR_small"``, ``"AR_medium"`` and ``"AR_large"``: with 100, of such objects;
+        ``"mAP"``: the same as AP, by the name that other protocols have for it; ``"per_class"``: category, as
+        `annotation_file` calls it, to AP. Where there are no objects, a number is nan (pycocotools says -1).
 
     Raises
     ------
     EvaluationError
-        If a file is missing or malformed, or there are detections in a picture or of a category that `annotation_file`
-        does not have.
+        If a file is missing or malformed, there are detections in a picture or of a category that `annotation_file`
+        does not have, or two pictures or categories have the same id or are, by their names, the same one.
     ValueError
         If `engine` is unknown.
     ImportError
@@ -95,11 +100,10 @@ def evaluate_coco(
     path = path / "detections.json" if path.is_dir() else path
     truth, found = _read(truth_path), _read(path)
 
-    images = {_field(one, "id", truth_path): one for one in _records(truth, "images", truth_path)}
-    names = {
-        _field(one, "id", truth_path): str(_field(one, "name", truth_path))
-        for one in _records(truth, "categories", truth_path)
-    }
+    images, categories = (
+        _by_id(_records(truth, kind, truth_path), kind, truth_path) for kind in ("images", "categories")
+    )
+    names = {one: str(_field(record, "name", truth_path)) for one, record in categories.items()}
     category_ids = _by_name(names, rename or {}, truth_path)
     chosen = sorted(names)
     if classes is not None:
@@ -115,8 +119,10 @@ def evaluate_coco(
     else:
         records = _records(found, "annotations", path)
         theirs = (
-            _joined(_records(found, "images", path), "file_name", _by_file(images, truth_path), path),
-            _joined(_records(found, "categories", path), "name", category_ids, path),
+            _joined(
+                _records(found, "images", path), "images", "file_name", _by_file(images, truth_path), path, truth_path
+            ),
+            _joined(_records(found, "categories", path), "categories", "name", category_ids, path, truth_path),
         )
     claims = [_checked(one, *theirs, path, truth_path, scored=True) for one in records]
 
@@ -133,6 +139,7 @@ def evaluate_coco(
     result: dict[str, Any] = {
         name: _number(value) for name, value in zip(_SUMMARY, evaluation.stats[: len(_SUMMARY)], strict=True)
     }
+    result["mAP"] = result["AP"]
     result["per_class"] = {names[one]: _number(precision[:, :, i].mean()) for i, one in enumerate(chosen)}
     return result
 
@@ -176,60 +183,92 @@ class _Ids(NamedTuple):
 
 def _by_name(names: Mapping[Any, str], rename: Mapping[str, str], source: Path) -> dict[str, Any]:
     """Id of each category by its name, and by its other name where no category is called that."""
-    (most, times), *_ = [*Counter(names.values()).most_common(1), ("", 0)]
-    if times > 1:
-        raise EvaluationError(f"{source}: two categories are called {most!r}")
+    _check_names(names, "categories", source)
     ids = {rename.get(name, name): one for one, name in names.items()}
     return ids | {name: one for one, name in names.items()}
+
+
+def _check_names(names: Mapping[Any, str], kind: str, source: Path) -> None:
+    (most, times), *_ = [*Counter(names.values()).most_common(1), ("", 0)]
+    if times > 1:
+        raise EvaluationError(f"{source}: two of its {kind} are called {most[:80]!r}; give each its own name")
+
+
+def _by_id(records: Sequence[dict[str, Any]], kind: str, source: Path) -> dict[Any, dict[str, Any]]:
+    """Pictures or categories by their ids, which can be sorted."""
+    found: dict[Any, dict[str, Any]] = {}
+    for record in records:
+        one = _field(record, "id", source)
+        if one in found:
+            raise EvaluationError(f"{source}: two of its {kind} have the id {_shown(one)}; give each its own")
+        found[one] = record
+    if len({isinstance(one, str) for one in found}) > 1:
+        raise EvaluationError(f"{source}: the ids of its {kind} are numbers as well as texts; use one of the two")
+    return found
 
 
 def _by_file(images: Mapping[Any, Mapping[str, Any]], source: Path) -> dict[str, Any]:
     """Id of each picture by its file's name, and by that without folders where only one is called so."""
     files = {one: str(_field(record, "file_name", source)).replace("\\", "/") for one, record in images.items()}
+    _check_names(files, "images", source)
     short = {one: file.rsplit("/", 1)[-1] for one, file in files.items()}
     times = Counter(short.values())
     ids = {file: one for one, file in short.items() if times[file] == 1}
     return ids | {file: one for one, file in files.items()}
 
 
-def _joined(records: Sequence[Mapping[str, Any]], key: str, ids: Mapping[str, Any], source: Path) -> _Ids:
-    """Match a document's pictures or categories by name."""
-    called = {_field(one, "id", source): str(_field(one, key, source)).replace("\\", "/") for one in records}
-    known = {one: ids.get(name, ids.get(name.rsplit("/", 1)[-1])) for one, name in called.items()}
-    return _Ids({one: other for one, other in known.items() if other is not None}, called)
+def _joined(
+    records: Sequence[dict[str, Any]], kind: str, key: str, ids: Mapping[str, Any], source: Path, truth: Path
+) -> _Ids:
+    """Match a document's pictures or categories by name, no two with the same one."""
+    called = {
+        one: str(_field(record, key, source)).replace("\\", "/")
+        for one, record in _by_id(records, kind, source).items()
+    }
+    known: dict[Any, Any] = {}
+    taken: dict[Any, str] = {}
+    for one, name in called.items():
+        other = ids.get(name, ids.get(name.rsplit("/", 1)[-1]))
+        if other is None:
+            continue
+        if other in taken:
+            raise EvaluationError(
+                f"{source}: its {kind} {taken[other]!r} and {name!r} are the same one of {truth}; leave one out"
+            )
+        known[one], taken[other] = other, name
+    return _Ids(known, called)
 
 
 def _checked(
     record: Mapping[str, Any], pictures: _Ids, categories: _Ids, source: Path, truth: Path, scored: bool = False
 ) -> dict[str, Any]:
     """Return what counts of an annotation or detection, with the annotation file's ids."""
-    try:
-        picture, category = record["image_id"], record["category_id"]
-        for kind, one, ids in (("picture", picture, pictures), ("category", category, categories)):
-            if one not in ids.known:
-                raise ValueError(f"{truth} has no {kind} {ids.called.get(one, one)!r}")
-        x, y, width, height = (float(number) for number in record["bbox"])
-        area, score = width * height, 0.0
-        if scored:
-            score = float(record["score"])
-        else:
-            area = float(record.get("area", area))
-        if not all(map(math.isfinite, (x, y, width, height, area, score))):
-            raise ValueError("a number in it is not finite")
-        if width < 0 or height < 0:
-            raise ValueError("its box ends before it begins")
-        return {
-            "image_id": pictures.known[picture],
-            "category_id": categories.known[category],
-            "bbox": [x, y, width, height],
-            "area": area,
-            "score": score,
-            "iscrowd": 0 if scored else int(record.get("iscrowd", 0)),
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    problem = ""
+    for kind, key, ids in (("picture", "image_id", pictures), ("category", "category_id", categories)):
+        one = record.get(key) if isinstance(record, dict) else None
+        # What a document does not define itself is another problem.
+        if isinstance(one, (int, float, str)) and one not in ids.known and (one in ids.called or not ids.called):
+            problem = problem or f"{truth} has no {kind} {_shown(ids.called.get(one, one))}"
+    problem = problem or _problem(record, pictures.known, categories.known, scored)
+    area, crowd = None, 0
+    if not problem and not scored:
+        area, crowd = record.get("area"), record.get("iscrowd", 0)
+        if area is not None and not (isinstance(area, (int, float)) and _is_finite(area)):
+            problem = "area is not a finite number"
+        elif crowd not in (0, 1):
+            problem = "iscrowd is neither 0 nor 1"
+    if problem:
         kind = "detection" if scored else "annotation"
-        raise EvaluationError(f"{source}: {reason}, in the {kind} {str(record)[:200]}") from error
+        raise EvaluationError(f"{source}: {problem}, in the {kind} {_shown(record)}")
+    x, y, width, height = map(float, record["bbox"])
+    return {
+        "image_id": pictures.known[record["image_id"]],
+        "category_id": categories.known[record["category_id"]],
+        "bbox": [x, y, width, height],
+        "area": width * height if area is None else float(area),
+        "score": float(record["score"]) if scored else 0.0,
+        "iscrowd": int(crowd),
+    }
 
 
 def _read(path: Path) -> Any:
@@ -251,5 +290,5 @@ def _records(document: Any, key: str, source: Path) -> list[dict[str, Any]]:
 def _field(record: Mapping[str, Any], key: str, source: Path) -> int | str:
     value = record.get(key)
     if not isinstance(value, (int, str)):
-        raise EvaluationError(f"{source}: an image or category has no {key!r}: {str(record)[:200]}")
+        raise EvaluationError(f"{source}: an image or category has no {key!r}: {_shown(record)}")
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..data import Detections
 from ..data.kernels import kernel
 from .matching import EvaluationError
-from .nms import nms, soft_nms
+from .nms import as_scores, nms, soft_nms
 
 __all__ = ["merge_detections", "weighted_box_fusion"]
 
@@ -24,7 +24,7 @@ def weighted_box_fusion(
     iou: float = 0.55,
     weights: ArrayLike | None = None,
     min_score: float = 0.0,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float32], NDArray[np.floating[Any]], NDArray[np.int64]]:
     """Fuse the boxes that several members of an ensemble found in one picture.
 
     The boxes of all members are visited from the best score down. Each joins the cluster of its class whose fused box
@@ -36,12 +36,12 @@ def weighted_box_fusion(
     ----------
     boxes_list : sequence of N array_like of float32, shape (M_i, 4)
         Each member's boxes, ``x1 y1 x2 y2`` in pixels.
-    scores_list : sequence of N array_like of float32, shape (M_i,)
+    scores_list : sequence of N array_like of float32 or arrays of float64, shape (M_i,)
         Their scores, 0 or above, comparable from member to member.
     labels_list : sequence of N array_like of int64, shape (M_i,)
         Their classes.
     iou : float
-        Overlap above which a box joins a cluster.
+        Overlap above which a box joins a cluster, from 0 to 1.
     weights : array_like of float64, shape (N,), or None
         What each member's scores are multiplied by before all else, above 0; None for 1. The score becomes ``mean *
         min(T, N) / sum(weights)``, so that only their proportions matter.
@@ -52,7 +52,7 @@ def weighted_box_fusion(
     -------
     boxes : ndarray of float32, shape (K, 4)
         The fused boxes, best first; of equal scores, the smaller label first, then the older cluster.
-    scores : ndarray of float32, shape (K,)
+    scores : ndarray of float32, or of float64 if a member's are, shape (K,)
         Their scores. With unequal weights several boxes of one heavy member can bring more than 1.
     labels : ndarray of int64, shape (K,)
         Their classes.
@@ -60,7 +60,8 @@ def weighted_box_fusion(
     Raises
     ------
     ValueError
-        If the lists, shapes or weights do not fit together, a number is not finite, or a score is negative.
+        If the lists, shapes or weights do not fit together, a number is not finite, a score is negative, or `iou` is
+        out of range.
 
     Notes
     -----
@@ -80,9 +81,10 @@ def weighted_box_fusion(
     >>> boxes.tolist(), scores.tolist(), labels.tolist()
     ([[0.0, 0.0, 10.0, 11.0], [50.0, 50.0, 60.0, 60.0]], [0.5, 0.25], [3, 3])
     """
+    _check_iou(iou)
     boxes, scores, labels, member = _gather(boxes_list, scores_list, labels_list)
     weight = _weights(weights, len(boxes_list))
-    kept = np.flatnonzero(scores >= np.float32(min_score))
+    kept = np.flatnonzero(scores >= scores.dtype.type(min_score))
     weighted = scores[kept].astype(np.float64) * weight[member[kept]]
     # Class by class, each from its best score down; the sorts are stable.
     order = np.lexsort((-weighted, labels[kept]))
@@ -91,14 +93,14 @@ def weighted_box_fusion(
     )
     score = total / count * np.minimum(count, len(weight)) / weight.sum()
     best = np.argsort(-score, kind="stable")
-    return fused[best].astype(np.float32), score[best].astype(np.float32), label[best]
+    return fused[best].astype(np.float32), score[best].astype(scores.dtype), label[best]
 
 
 def merge_detections(
     members: Sequence[Mapping[str, Detections]],
     method: Literal["wbf", "nms", "soft-nms"] = "wbf",
     *,
-    iou: float = 0.55,
+    iou: float | None = None,
     weights: ArrayLike | None = None,
 ) -> dict[str, Detections]:
     """Merge what several detectors found in the same pictures.
@@ -106,14 +108,16 @@ def merge_detections(
     Parameters
     ----------
     members : sequence of mapping of str to Detections
-        Each detector's detections by ``image_id``. A picture that is missing in one is a picture in which it found
-        nothing. All must know the same classes; their order may differ.
+        Each detector's detections by ``image_id``, with scores of 0 or more. A picture that is missing in one is a
+        picture in which it found nothing, which with "wbf" lowers the scores of what the others found there. All must
+        know the same classes; their order may differ.
     method : {"wbf", "nms", "soft-nms"}
         "wbf": `weighted_box_fusion`. "nms": all boxes of a class together, the best of those that overlap stays
-        (`nms`). "soft-nms": all boxes together, those that overlap a better one with a lower score (`soft_nms`,
-        "gaussian").
-    iou : float
-        Overlap above which boxes count as one object. "soft-nms" lowers scores smoothly and has no use for it.
+        (`nms`). "soft-nms": all boxes of a class together, those that overlap a better one with a lower score
+        (`soft_nms`), without those whose score is below 0.001 in the end.
+    iou : float or None
+        Overlap, from 0 to 1, above which boxes count as one object; None is 0.55 for "wbf" and 0.3 for "nms". With
+        "soft-nms" None is the Gaussian form, which has no such threshold, and a number the linear form with it.
     weights : array_like of float64, shape (N,), or None
         How much each member counts, above 0; only their proportions matter. For "nms" and "soft-nms" a member's
         scores are multiplied by its weight over the largest one.
@@ -122,14 +126,15 @@ def merge_detections(
     -------
     dict of str to Detections
         By ``image_id``, every picture of any member in the order in which they come up, each best first, with the
-        first member's classes.
+        first member's classes. Scores are float64 if those of a member's picture are.
 
     Raises
     ------
     EvaluationError
-        If there is no member, or two do not have the same classes.
+        If there is no member, two do not have the same classes, no picture is in two of them, or a score is negative
+        or not a number.
     ValueError
-        If `method` is unknown, or the weights do not fit.
+        If `method` is unknown, `iou` out of range, or the weights do not fit.
 
     References
     ----------
@@ -149,39 +154,53 @@ def merge_detections(
         raise ValueError(f"method must be 'wbf', 'nms' or 'soft-nms', not {method!r}")
     if not members:
         raise EvaluationError("there is nothing to merge; give the detections of at least one detector")
+    if iou is not None:
+        _check_iou(iou)
     weight = _weights(weights, len(members))
     classes = _common_classes(members)
+    _check_shared(members)
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), classes)
     result = {}
     for image_id in dict.fromkeys(image_id for member in members for image_id in member):
         found = [member.get(image_id, nothing) for member in members]
+        for number, one in enumerate(found, start=1):
+            if not (one.scores >= 0).all():
+                odd = one.scores[~(one.scores >= 0)][0]
+                raise EvaluationError(
+                    f"member {number}, picture {image_id!r}: a score is {odd:g}; only scores of 0 or more can be merged"
+                )
         lists = [one.boxes for one in found], [one.scores for one in found], [_renumber(one, classes) for one in found]
         if method == "wbf":
-            merged = weighted_box_fusion(*lists, iou=iou, weights=weight)
+            merged = weighted_box_fusion(*lists, iou=0.55 if iou is None else iou, weights=weight)
         else:
-            merged = _suppress(*lists, weight / weight.max(), iou if method == "nms" else None)
+            merged = _suppress(*lists, weight / weight.max(), iou, soft=method == "soft-nms")
         result[image_id] = Detections(*merged, classes)
     return result
 
 
 def _suppress(
-    boxes_list: Sequence[NDArray[np.float32]],
-    scores_list: Sequence[NDArray[np.float32]],
-    labels_list: Sequence[NDArray[np.int64]],
+    boxes_list: Sequence[ArrayLike],
+    scores_list: Sequence[ArrayLike],
+    labels_list: Sequence[ArrayLike],
     weight: NDArray[np.float64],
     iou: float | None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Suppress all members' boxes class by class, softly without `iou`, and rank what is left."""
+    soft: bool,
+) -> tuple[NDArray[np.float32], NDArray[np.floating[Any]], NDArray[np.int64]]:
+    """Suppress all members' boxes class by class, and rank what is left."""
     boxes, scores, labels, member = _gather(boxes_list, scores_list, labels_list)
-    scores = (scores * weight[member]).astype(np.float32)
-    indices, left = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+    scores = (scores * weight[member]).astype(scores.dtype)
+    indices, left = [np.zeros(0, np.int64)], [scores[:0]]
     for label in np.unique(labels):
         own = np.flatnonzero(labels == label)
-        if iou is None:
+        # `nms` compares float32: scores that are equal there stay in the order in which they come.
+        own = own[np.argsort(-scores[own], kind="stable")]
+        if not soft:
+            kept = nms(boxes[own], scores[own], 0.3 if iou is None else iou)
+            lowered = scores[own[kept]]
+        elif iou is None:
             kept, lowered = soft_nms(boxes[own], scores[own])
         else:
-            kept = nms(boxes[own], scores[own], iou)
-            lowered = scores[own[kept]]
+            kept, lowered = soft_nms(boxes[own], scores[own], "linear", threshold=iou)
         indices.append(own[kept])
         left.append(lowered)
     index, score = np.concatenate(indices), np.concatenate(left)
@@ -206,6 +225,16 @@ def _common_classes(members: Sequence[Mapping[str, Detections]]) -> tuple[str, .
     return classes or ()
 
 
+def _check_shared(members: Sequence[Mapping[str, Detections]]) -> None:
+    """Raise an error if no picture is in two members."""
+    filled = [member for member in members if member]
+    if len(filled) > 1 and sum(map(len, filled)) == len(set().union(*filled)):
+        names = " and ".join(repr(next(iter(member))) for member in filled[:2])
+        raise EvaluationError(
+            f"no picture is in two of the members: they have {names}, for example; are the file names the same?"
+        )
+
+
 def _renumber(found: Detections, classes: tuple[str, ...]) -> NDArray[np.int64]:
     if found.classes == classes:
         return found.labels
@@ -214,21 +243,30 @@ def _renumber(found: Detections, classes: tuple[str, ...]) -> NDArray[np.int64]:
 
 def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64]:
     weight = np.ones(count) if weights is None else np.asarray(weights, np.float64)
-    if weight.shape != (count,) or not (np.isfinite(weight) & (weight > 0)).all():
-        raise ValueError(f"weights must be {count} numbers above 0, one a member; they are {weights!r}")
+    if weight.shape != (count,) or not (weight > 0).all() or not np.isfinite(weight.sum()):
+        raise ValueError(
+            f"weights must be {count} finite numbers above 0, one for each member in their order, such as 1 for all; "
+            f"they are {weight.tolist()}"
+        )
     return weight
+
+
+def _check_iou(iou: float) -> None:
+    if not 0 <= iou <= 1:
+        raise ValueError(f"iou must be from 0 to 1, not {iou}")
 
 
 def _gather(
     boxes_list: Sequence[ArrayLike], scores_list: Sequence[ArrayLike], labels_list: Sequence[ArrayLike]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
     """All members' boxes (M, 4), scores, labels and the number of their member (M,)."""
     if not len(boxes_list) == len(scores_list) == len(labels_list):
         lengths = f"{len(boxes_list)}, {len(scores_list)} and {len(labels_list)}"
         raise ValueError(f"the lists of boxes, scores and labels are of {lengths} members, not of the same")
-    boxes, scores, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
+    boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
+    scores: list[NDArray[Any]] = [np.zeros(0, np.float32)]  # together they are float64 if one of them is
     for one_boxes, one_scores, one_labels in zip(boxes_list, scores_list, labels_list, strict=True):
-        score, label = np.asarray(one_scores, np.float32), np.asarray(one_labels, np.int64)
+        score, label = as_scores(one_scores), np.asarray(one_labels, np.int64)
         box = np.asarray(one_boxes, np.float32)
         box = box if box.size else box.reshape(-1, 4)
         if score.ndim != 1 or label.shape != score.shape or box.shape != (len(score), 4):

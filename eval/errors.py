@@ -113,7 +113,7 @@ def false_positives(
     >>> {name: [ERROR_TYPES[k] for k in one.kind if k >= 0] for name, one in result.items()}
     {'cat': ['localisation'], 'dog': ['similar', 'background']}
     """
-    related = _related(tuple(matches), similar)
+    related = related_classes(tuple(matches), similar)
     found = [detections.get(picture.image_id) for picture in pictures]
     start = np.cumsum([0, *(0 if one is None else len(one) for one in found)])
     label = np.full(start[-1], -1)
@@ -153,7 +153,7 @@ def false_positives(
     return result
 
 
-def _related(classes: tuple[str, ...], similar: Sequence[Collection[str]] | None) -> NDArray[np.bool_]:
+def related_classes(classes: tuple[str, ...], similar: Sequence[Collection[str]] | None) -> NDArray[np.bool_]:
     """Which classes (C, C) are in a group with each other; no class with itself."""
     if similar is None:
         similar = VOC_SIMILAR if set(classes) == set(VOC_CLASSES) else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ..data import Detections, Picture
+from ..data import ILSVRC_DET_CLASSES, Detections, Picture
 from .matching import match_ilsvrc
 from .voc import class_average_precision, mean_of_numbers
 
@@ -15,7 +15,7 @@ __all__ = ["evaluate_ilsvrc"]
 def evaluate_ilsvrc(
     pictures: Sequence[Picture],
     detections: Mapping[str, Detections],
-    classes: Sequence[str],
+    classes: Sequence[str] | Mapping[str, str] = ILSVRC_DET_CLASSES,
     blacklist: Collection[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Compute the mean average precision of detections by the rules of the ILSVRC detection challenge.
@@ -28,8 +28,8 @@ def evaluate_ilsvrc(
         The annotated pictures; their labels are indices into `classes`.
     detections : mapping of str to Detections
         By ``image_id``; matched with `classes` by name.
-    classes : sequence of str
-        Names of the classes.
+    classes : sequence of str, or mapping of str to str
+        Names of the classes, or WordNet ids to names as the readers take them.
     blacklist : collection of (str, str)
         Pairs of ``image_id`` and class that do not count.
 

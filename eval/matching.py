@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import VOC_CLASSES, Detections, Picture
+from ..data import ILSVRC_DET_CLASSES, IMAGE_SUFFIXES, VOC_CLASSES, Detections, Picture
 from ..data.kernels import kernel
 
 __all__ = ["FALSE", "HIT", "IGNORED", "EvaluationError", "Matches", "match_ilsvrc", "match_voc"]
@@ -86,7 +87,8 @@ def match_voc(
     detections : mapping of str to Detections
         By ``image_id``. A picture that is not in it has no detections. Their classes are matched by name, and
         classes that are not evaluated are left out. Equal scores keep the order of `pictures`, then that
-        of the picture's detections: the official order, if `pictures` is in the order of the split's list.
+        of the picture's detections; the kit takes them in the order of the lines of its result file, which is the same
+        if those are sorted by picture.
     classes : sequence of str
         Names of the classes.
     iou : float
@@ -100,8 +102,8 @@ def match_voc(
     Raises
     ------
     EvaluationError
-        If a detection is in a picture that is not among `pictures`, or two pictures have the same
-        ``image_id``.
+        If a detection is in a picture that is not among `pictures`, two pictures have the same ``image_id``, a
+        number is not finite, or a label is out of range.
 
     References
     ----------
@@ -129,7 +131,7 @@ def match_voc(
 def match_ilsvrc(
     pictures: Sequence[Picture],
     detections: Mapping[str, Detections],
-    classes: Sequence[str],
+    classes: Sequence[str] | Mapping[str, str] = ILSVRC_DET_CLASSES,
     blacklist: Collection[tuple[str, str]] = (),
 ) -> dict[str, Matches]:
     """Tell hits from false detections by the rules of the ILSVRC detection challenge.
@@ -147,8 +149,8 @@ def match_ilsvrc(
         here.
     detections : mapping of str to Detections
         As for `match_voc`.
-    classes : sequence of str
-        Names of the classes.
+    classes : sequence of str, or mapping of str to str
+        Names of the classes, or WordNet ids to names as the readers take them.
     blacklist : collection of (str, str)
         Pairs of ``image_id`` and class that were not annotated with care: the picture's detections of that class are
         left out, and its objects need not be found.
@@ -176,6 +178,8 @@ def match_ilsvrc(
     >>> match_ilsvrc([picture], {"1": found}, ("ant",))["ant"].outcome.tolist()  # IoU 0.44, above 0.25
     [1]
     """
+    if isinstance(classes, Mapping):
+        classes = tuple(classes.values())
     avoided: dict[str, set[str]] = {}
     for image_id, name in blacklist:
         avoided.setdefault(name, set()).add(image_id)
@@ -205,16 +209,33 @@ def _by_class(
     pictures: Sequence[Picture], detections: Mapping[str, Detections], classes: Sequence[str]
 ) -> list[tuple[str, _Boxes, _Boxes]]:
     """Every class with its objects, picture by picture, and its detections, best first."""
+    if len(set(classes)) < len(classes):
+        raise EvaluationError("a class is named twice among those to evaluate")
     position = {picture.image_id: i for i, picture in enumerate(pictures)}
     if len(position) < len(pictures):
         twice = next(p.image_id for i, p in enumerate(pictures) if position[p.image_id] != i)
         raise EvaluationError(f"picture {twice!r} is among the annotations twice; give every picture once")
     unknown = [image_id for image_id, found in detections.items() if len(found) and image_id not in position]
     if unknown:
+        hint = "evaluate on the pictures that were detected on"
+        if Path(unknown[0]).suffix.lower() in IMAGE_SUFFIXES:
+            hint = "the ids of pictures have no suffix"
         raise EvaluationError(
-            f"picture {unknown[0]!r} has detections but no annotations ({len(unknown)} such in all); "
-            "evaluate on the pictures that were detected on"
+            f"picture {unknown[0]!r} has detections but no annotations ({len(unknown)} such in all); {hint}"
         )
+    for picture in pictures:
+        if len(picture.labels) and not 0 <= picture.labels.min() <= picture.labels.max() < len(classes):
+            raise EvaluationError(
+                f"picture {picture.image_id!r} has an object of a class that is not evaluated; "
+                "give the classes that the annotations were read with"
+            )
+    for image_id, one in detections.items():
+        if not (np.isfinite(one.boxes).all() and np.isfinite(one.scores).all()):
+            raise EvaluationError(f"picture {image_id!r} has a detection whose box or score is not a finite number")
+        if len(one) and not 0 <= one.labels.min() <= one.labels.max() < len(one.classes):
+            raise EvaluationError(
+                f"picture {image_id!r} has a detection whose label is not one of its {len(one.classes)} classes"
+            )
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), tuple(classes))
     found = [detections.get(picture.image_id, nothing) for picture in pictures]
     objects = _split([p.boxes for p in pictures], [p.labels for p in pictures], None, len(classes))

@@ -150,8 +150,8 @@ def soft_nms(
     sigma: float = 0.5,
     threshold: float = 0.3,
     min_score: float = 0.001,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return all boxes, those that overlap a better one with a lower score.
+) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
+    """Lower the scores of boxes that overlap a better one, and drop those whose score falls below a minimum.
 
     The best box is taken, the scores of those that are left are lowered by their overlap with it, and so on with the
     best of those: where `nms` drops a box, it sinks in the ranking, and an object behind another is not lost.
@@ -160,29 +160,35 @@ def soft_nms(
     ----------
     boxes : array_like of float32, shape (N, 4)
         ``x1 y1 x2 y2`` in pixels.
-    scores : array_like of float32, shape (N,)
+    scores : array_like of float32 or array of float64, shape (N,)
         Higher is better, 0 or above; of equal scores the first in the array is taken first.
     method : {"gaussian", "linear"}
         "gaussian": a score is multiplied by ``exp(-IoU ** 2 / sigma)``. "linear": by ``1 - IoU`` if the IoU is above
         `threshold`.
     sigma : float
-        Width of the Gaussian; the smaller, the stricter.
+        Width of the Gaussian, above 0; the smaller, the stricter.
     threshold : float
-        IoU up to which "linear" lowers nothing.
+        IoU, from 0 to 1, up to which "linear" lowers nothing.
     min_score : float
-        Boxes are dropped once their score is below it.
+        Boxes are dropped once their score is below it, lowered or not.
 
     Returns
     -------
     indices : ndarray of int64, shape (K,)
         Positions of the boxes, in the order in which they were taken, best first.
-    scores : ndarray of float32, shape (K,)
+    scores : ndarray of float32, or of float64 if they were given so, shape (K,)
         Their lowered scores; never rising.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit, a box or score is not finite, `method` is neither, or `sigma` is not above 0.
+        If the shapes do not fit, a box or score is not finite, `method` is neither, or `sigma` or `threshold` is out
+        of range.
+
+    Notes
+    -----
+    An IoU equal to the threshold lowers nothing, as it suppresses nothing in `nms`; by the paper's equation, which
+    has "at least" for "above", it would.
 
     References
     ----------
@@ -196,18 +202,30 @@ def soft_nms(
     """
     if method not in ("gaussian", "linear"):
         raise ValueError(f"method must be 'gaussian' or 'linear', not {method!r}")
-    if not sigma > 0:
-        raise ValueError(f"sigma must be above 0, not {sigma}")
-    box_array, score_array = _box_list(boxes), _finite(scores, "scores")
+    if not 0 < sigma < np.inf:
+        raise ValueError(f"sigma must be a number above 0, not {sigma}")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be from 0 to 1, not {threshold}")
+    box_array, score_array = _box_list(boxes), as_scores(scores)
     _check_pairs(box_array.shape, score_array.shape)
-    return _soft(
+    if not np.isfinite(score_array).all():
+        raise ValueError("scores must be finite numbers")
+    indices, lowered = _soft(
         box_array.astype(np.float64),
         score_array.astype(np.float64),
         method == "gaussian",
         float(sigma),
         float(threshold),
-        float(np.float32(min_score)),
+        float(score_array.dtype.type(min_score)),
     )
+    return indices, lowered.astype(score_array.dtype)
+
+
+def as_scores(scores: ArrayLike) -> NDArray[np.floating[Any]]:
+    """Return scores as float32, unless they are an array of float64 already."""
+    if isinstance(scores, np.ndarray) and scores.dtype == np.float64:
+        return scores
+    return np.asarray(scores, np.float32)
 
 
 def _finite(values: ArrayLike, name: str) -> NDArray[np.float32]:
@@ -371,7 +389,7 @@ def _soft(boxes, scores, gaussian, sigma, threshold, min_score):  # type: ignore
     """Take the best box and lower the scores of the others, as long as there is one; `scores` is overwritten."""
     count = len(scores)
     taken = np.zeros(count, np.bool_)
-    order, lowered = np.empty(count, np.int64), np.empty(count, np.float32)
+    order, lowered = np.empty(count, np.int64), np.empty(count)
     for k in range(count):
         best = -1
         for j in range(count):

@@ -6,8 +6,11 @@ Everything is in the page, plotly.js and the pictures included, so that it can b
 from __future__ import annotations
 
 import base64
+import errno
 import html
 import io
+import os
+import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from .errors import (
     FalsePositives,
     false_positive_shares,
     false_positives,
+    related_classes,
     size_sensitivity,
 )
 from .matching import HIT, IGNORED, Matches, match_ilsvrc, match_voc
@@ -44,6 +48,9 @@ _PICTURE_WIDTH = 420
 _JPEG_QUALITY = 80
 # No more than this many pictures of one class in a gallery, or frequent classes fill it.
 _PER_CLASS = 3
+# Names longer than that are cut where there is little room, and broken where there is more.
+_SHORT = 28
+_LINE = 48
 # Readable on white and on black. Twice as many classes, solid and dotted, can be told apart; more are grey.
 _PALETTE = (
     "#4c86d8", "#d97b1f", "#3c9d5b", "#d6565f", "#9a6fd0", "#2a9ca6", "#d166a8", "#94952c", "#a5794a", "#7c8596",
@@ -87,6 +94,7 @@ def write_report(
     similar: Sequence[Collection[str]] | None = None,
     proposals: Mapping[str, ArrayLike] | None = None,
     title: str = "Detection report",
+    settings: Mapping[str, str] = {},
 ) -> Path:
     """Write a page with the results of a detector: numbers, curves, an analysis of its errors, its worst mistakes.
 
@@ -111,6 +119,9 @@ def write_report(
         By ``image_id``, best first, ``x1 y1 x2 y2`` in pixels: the boxes that the detections were chosen from.
     title : str
         The page's heading.
+    settings : mapping of str to str
+        What was evaluated, shown below the heading, such as ``{"Detections": "out/detections.json", "Set": "VOC2007,
+        test"}``. The page has no date unless it is given here: the same input gives the same page.
 
     Returns
     -------
@@ -126,7 +137,7 @@ def write_report(
         If `metric` is unknown, a blacklist is given for another metric than "ilsvrc", or a group of similar classes
         names one that is not among `classes`.
     OSError
-        If the page cannot be written.
+        If the page cannot be written; if `folder` is a file, before anything is computed.
 
     References
     ----------
@@ -151,6 +162,10 @@ def write_report(
         raise ValueError(f"metric must be one of {', '.join(map(repr, _METRICS))}, not {metric!r}")
     if blacklist and metric != "ilsvrc":
         raise ValueError(f"a blacklist belongs to the metric 'ilsvrc', not to {metric!r}")
+    folder = Path(folder)
+    there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder; name one for the report", str(there))
     if metric == "ilsvrc":
         matches = match_ilsvrc(pictures, detections, classes, blacklist)
         pictures = _flag_blacklisted(pictures, classes, blacklist)
@@ -160,6 +175,8 @@ def write_report(
     false = false_positives(pictures, detections, matches, similar)
     rows = [_row(name, one, area) for name, one in matches.items()]
     shares = false_positive_shares(matches, false)
+    grouped = related_classes(tuple(classes), similar).any()
+    kinds = [kind for kind in ERROR_TYPES if grouped or kind != "similar"]
     sizes = size_sensitivity(pictures, matches)
     gallery = 12 if len(classes) <= 50 else 24
     by_overlap, by_number = _boxes(pictures, detections, matches, proposals)
@@ -167,8 +184,8 @@ def write_report(
         "curves": _curves(matches),
         "overlap": by_overlap,
         "number": by_number,
-        "kinds": _kinds(shares),
-        "gains": _gains(matches, false, rows, area),
+        "kinds": _kinds(shares, kinds),
+        "gains": _gains(matches, false, rows, area, kinds),
         "sizes": _sizes(sizes),
     }
     environment = Environment(
@@ -178,6 +195,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters["number"] = _number
+    environment.filters["short"] = _short
     # nan is no JSON: better an error here than a page without plots.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     page = environment.get_template("report.html").render(
@@ -186,7 +204,9 @@ def write_report(
         figures=figures,
         rows=rows,
         facts=_facts(rows, shares["mean"]),
-        settings={
+        settings=settings,
+        kinds=kinds,
+        counts={
             "Metric": _METRICS[metric][0],
             "IoU": _METRICS[metric][1],
             "Pictures": f"{len(pictures):,}",
@@ -196,11 +216,11 @@ def write_report(
             "Detections": f"{sum(row.detections for row in rows):,}",
         },
         per_class=_PER_CLASS,
-        worst=_worst(pictures, detections, matches, false, gallery),
-        missed=_missed(pictures, detections, matches, gallery),
+        worst=_worst(pictures, detections, matches, false, gallery, metric),
+        missed=_missed(pictures, detections, matches, gallery, metric),
     )
-    path = Path(folder) / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.html"
+    folder.mkdir(parents=True, exist_ok=True)
     # File names are bytes to the system: one that is not UTF-8 has no place in a page.
     atomic_write(path, page.encode("utf-8", "replace"))
     return path
@@ -250,7 +270,8 @@ def _facts(rows: Sequence[_Row], kinds: Mapping[str, float]) -> list[tuple[str, 
     if measured:
         share = found / sum(row.objects for row in measured)
         facts.append(("Objects found", f"{share:.0%}", "at any score"))
-    if len(measured) > 1:
+    # None is the best where all are alike, as without any detections.
+    if measured and _number(measured[0].ap) != _number(measured[-1].ap):
         facts.append(("Best class", measured[-1].name, f"AP {measured[-1].ap:.3f}"))
         facts.append(("Weakest class", measured[0].name, f"AP {measured[0].ap:.3f}"))
     if not np.isnan(kinds[ERROR_TYPES[0]]):
@@ -276,6 +297,15 @@ def _text(name: str) -> str:
     return html.escape(name, quote=False)
 
 
+def _short(name: str) -> str:
+    return name if len(name) <= _SHORT else name[: _SHORT - 1].rstrip() + "…"
+
+
+def _whole(name: str) -> str:
+    """Break a name into lines for a label that plotly shows at the pointer."""
+    return "<br>".join(map(_text, textwrap.wrap(name, _LINE)))
+
+
 def _class_line(label: int, count: int) -> dict[str, Any]:
     """Style of a class's line, the same in every plot."""
     if count == 1:
@@ -291,20 +321,23 @@ def _axis(title: str, **more: Any) -> dict[str, Any]:
 
 
 _UNIT = {"range": [0, 1.02], "tickformat": ".1f", "dtick": 0.2}
+_POINT = "precision %{y:.3f}, recall %{x:.3f}"
 
 
 def _curves(matches: Mapping[str, Matches]) -> dict[str, Any]:
-    """Precision against recall of every class, and their mean."""
+    """Precision against recall of every class, and the mean of these lines."""
     grid = np.linspace(0, 1, 101)
-    traces, envelopes = [], []
+    traces: list[dict[str, Any]] = []
+    levels = []
+    many = len(matches) > 2 * len(_PALETTE)
     for label, (name, one) in enumerate(matches.items()):
         if not one.positives:
             continue
         precision, recall = one.precision_recall()
-        best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        envelopes.append(best[np.searchsorted(recall, grid - 1e-9)])
         counted = one.outcome != IGNORED
         hits = np.flatnonzero(one.outcome[counted] == HIT)
+        # Of the first hit that reaches each recall, as the line is drawn; none where none does.
+        levels.append(np.append(precision[hits], 0.0)[np.searchsorted(recall[hits], grid - 1e-9)])
         if len(hits):
             hits = hits[np.unique(np.linspace(0, len(hits) - 1, _CURVE_POINTS).round().astype(int))]
         # Up or down, then level: between the recalls of two hits lies no other.
@@ -314,26 +347,32 @@ def _curves(matches: Mapping[str, Matches]) -> dict[str, Any]:
                 "x": [0.0] * len(begin) + _rounded(recall[hits]),
                 "y": _rounded(precision[np.concatenate([begin, hits])]),
                 "customdata": [float(f"{score:.4g}") for score in one.score[counted][np.concatenate([begin, hits])]],
-                "name": _text(name),
+                "name": _text(_short(name)),
+                "text": _whole(name),
                 "meta": label,
                 "mode": "lines",
-                "opacity": 0.9 if len(matches) <= 2 * len(_PALETTE) else 0.6,
+                "opacity": 0.6 if many else 0.9,
                 "line": {**_class_line(label, len(matches)), "shape": "vh"},
-                "hovertemplate": "precision %{y:.3f}, recall %{x:.3f}<br>score %{customdata}",
+                "hovertemplate": f"{_POINT}<br>score %{{customdata}}<extra>%{{data.text}}</extra>",
             }
         )
     if len(traces) > 1:
         mean = {
             "x": _rounded(grid),
-            "y": _rounded(np.mean(envelopes, axis=0)),
+            "y": _rounded(np.mean(levels, axis=0)),
             "name": "<b>mean</b>",
             "mode": "lines",
             "legendrank": 1,
             "line": {"color": "var(--ink)", "width": 3.5},
-            "hovertemplate": "precision %{y:.3f}, recall %{x:.3f}",
+            "hovertemplate": _POINT,
         }
         traces.append(mean)
-    layout = {"xaxis": _axis("recall", **_UNIT), "yaxis": _axis("precision", **_UNIT), "height": 520}
+    layout = {
+        "height": 520,
+        "showlegend": len(traces) > 1 and not many,
+        "xaxis": _axis("recall", **_UNIT),
+        "yaxis": _axis("precision", **_UNIT),
+    }
     return {"data": traces, "layout": layout}
 
 
@@ -407,28 +446,33 @@ def _line(x: ArrayLike, y: ArrayLike, name: str, colour: str, hover: str) -> dic
     }
 
 
-def _kinds(shares: Mapping[str, Any]) -> dict[str, Any]:
+def _kinds(shares: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
     """Kinds of false positives, one bar for each class and one for their mean."""
     measured = {
-        label: (_text(name), one)
+        label: (name, one)
         for label, (name, one) in enumerate(shares["per_class"].items())
         if not np.isnan(one["background"])
     }
     rows = list(measured.values())
     if len(rows) > 1:
-        rows.insert(0, ("<b>mean</b>", shares["mean"]))
+        rows.insert(0, ("mean", shares["mean"]))
+    # By number: names may be the same once they are short.
+    ticks = [_text(_short(name)) for name, _ in rows]
+    if len(rows) > 1:
+        ticks[0] = "<b>mean</b>"
     traces = [
         {
             "type": "bar",
             "orientation": "h",
             "x": _rounded([row[kind] for _, row in rows]),
-            "y": [name for name, _ in rows],
+            "y": list(range(len(rows))),
+            "customdata": [_whole(name) for name, _ in rows],
             "name": kind,
             "meta": [*[-1] * (len(rows) - len(measured)), *measured],
             "marker": {"color": f"var(--{kind})"},
-            "hovertemplate": "%{y}: %{x:.0%}",
+            "hovertemplate": "%{customdata}: %{x:.0%}",
         }
-        for kind in ERROR_TYPES
+        for kind in kinds
         if rows
     ]
     layout = {
@@ -438,7 +482,13 @@ def _kinds(shares: Mapping[str, Any]) -> dict[str, Any]:
         "margin": {"l": 8, "r": 24, "t": 52, "b": 8},
         "showlegend": False,
         "xaxis": {"range": [0, 1], "tickformat": ".0%", "dtick": 0.25, "side": "top"},
-        "yaxis": {"autorange": "reversed", "type": "category", "automargin": True, "dtick": 1, "showgrid": False},
+        "yaxis": {
+            "range": [len(rows) - 0.5, -0.5],
+            "tickvals": list(range(len(rows))),
+            "ticktext": ticks,
+            "automargin": True,
+            "showgrid": False,
+        },
     }
     return {"data": traces, "layout": layout}
 
@@ -448,10 +498,11 @@ def _gains(
     false: Mapping[str, FalsePositives],
     rows: Sequence[_Row],
     metric: Literal["voc07", "voc12"],
+    kinds: Sequence[str],
 ) -> dict[str, Any]:
     """Rise of the mAP if a detector made none of one kind of false positives."""
     gains = []
-    for kind in range(len(ERROR_TYPES)):
+    for kind in map(ERROR_TYPES.index, kinds):
         better = [
             one._replace(outcome=np.where(false[name].kind == kind, IGNORED, one.outcome).astype(np.int8))
             for name, one in matches.items()
@@ -466,8 +517,8 @@ def _gains(
         "type": "bar",
         "orientation": "h",
         "x": _rounded(gains),
-        "y": list(ERROR_TYPES),
-        "marker": {"color": [f"var(--{kind})" for kind in ERROR_TYPES]},
+        "y": list(kinds),
+        "marker": {"color": [f"var(--{kind})" for kind in kinds]},
         "text": [f"+{gain:.3f}" for gain in gains],
         "textposition": "outside",
         "cliponaxis": False,
@@ -490,14 +541,15 @@ def _sizes(sizes: Mapping[str, Any]) -> dict[str, Any]:
         {
             "x": list(SIZES),
             "y": _rounded([row[size] for size in SIZES]),
-            "name": _text(name),
+            "name": _text(_short(name)),
+            "text": _whole(name),
             "meta": label,
             "mode": "lines+markers",
             "opacity": 0.4 if len(rows) > 1 else 1,
             "line": _class_line(label, len(rows)),
             "marker": {"size": 4},
             "cliponaxis": False,
-            "hovertemplate": "%{x}: %{y:.3f}",
+            "hovertemplate": "%{x}: %{y:.3f}<extra>%{data.text}</extra>",
         }
         for label, name, row in rows
         if not np.isnan(row["all"])
@@ -540,12 +592,21 @@ def _spread(order: Iterable[int], classes: NDArray[np.int64], count: int) -> lis
     return chosen
 
 
+def _threshold(box: NDArray[np.float32], metric: str) -> float:
+    """Overlap that makes a detection of the object a hit, by the rules of `match_voc` or `match_ilsvrc`."""
+    if metric != "ilsvrc":
+        return 0.5
+    width, height = (box[2:].astype(np.float64) - box[:2]).tolist()
+    return min(0.5, width * height / ((width + 10) * (height + 10)))
+
+
 def _worst(
     pictures: Sequence[Picture],
     detections: Mapping[str, Detections],
     matches: Mapping[str, Matches],
     false: Mapping[str, FalsePositives],
     count: int,
+    metric: str,
 ) -> list[_Card]:
     """Show the false positives with the highest scores."""
     names = tuple(matches)
@@ -569,20 +630,25 @@ def _worst(
         if one.object[row] >= 0:
             boxes.append(("own", picture.boxes[one.object[row]]))
         if kind == "localisation":
-            again = mistake.overlap[row] >= 0.5
+            # Good enough for a hit, and yet it is none.
+            again = one.overlap[row] >= _threshold(picture.boxes[one.object[row]], metric)
             lines = [f"{overlap} with an object " + ("that has been found before" if again else "of the class")]
         elif kind == "background":
             there = (picture.labels == label).any()
             lines = ["no object of any class here", "the class is elsewhere in the picture" if there else ""]
         else:
-            lines = [f"on {names[picture.labels[mistake.object[row]]]}, {overlap}"]
+            lines = [f"on {_short(names[picture.labels[mistake.object[row]]])}, {overlap}"]
             boxes.append(("foreign", picture.boxes[mistake.object[row]]))
         cards.append(_card(picture, name, kind, f"{one.score[row]:.3f}", lines, boxes))
     return cards
 
 
 def _missed(
-    pictures: Sequence[Picture], detections: Mapping[str, Detections], matches: Mapping[str, Matches], count: int
+    pictures: Sequence[Picture],
+    detections: Mapping[str, Detections],
+    matches: Mapping[str, Matches],
+    count: int,
+    metric: str,
 ) -> list[_Card]:
     """Show the objects without a hit that fill the largest part of their picture."""
     names = tuple(matches)
@@ -610,12 +676,12 @@ def _missed(
             near = int(np.where(own, overlaps, 0).argmax())
             if own[near] and overlaps[near] >= 0.1:
                 shown.append(("claim", found.boxes[near]))
-                lines.append(f"best {name}: IoU {overlaps[near]:.3f}, score {found.scores[near]:.3f}")
-            good = np.flatnonzero((overlaps >= 0.5) & ~own)
+                lines.append(f"best {_short(name)}: IoU {overlaps[near]:.3f}, score {found.scores[near]:.3f}")
+            good = np.flatnonzero((overlaps >= np.float32(_threshold(boxes[i], metric))) & ~own)
             if len(good):
                 top = good[found.scores[good].argmax()]
                 shown.append(("foreign", found.boxes[top]))
-                lines.append(f"taken for {found.classes[found.labels[top]]}, score {found.scores[top]:.3f}")
+                lines.append(f"taken for {_short(found.classes[found.labels[top]])}, score {found.scores[top]:.3f}")
         if len(lines) == 1:
             lines.append("no detection covers it")
         cards.append(_card(picture, name, "", "", lines, shown))

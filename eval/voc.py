@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..data import VOC_CLASSES, Detections, Picture
-from .matching import EvaluationError, Matches, match_voc
+from .matching import Matches, match_voc
 
-__all__ = ["EvaluationError", "average_precision", "evaluate_voc"]
+__all__ = ["average_precision", "evaluate_voc"]
 
 
 def average_precision(recall: ArrayLike, precision: ArrayLike, metric: Literal["voc07", "voc12"] = "voc07") -> float:
@@ -114,6 +114,8 @@ def evaluate_voc(
     >>> result["mAP"], result["per_class"]["cat"], result["per_class"]["dog"]
     (1.0, 1.0, nan)
     """
+    if metric not in ("voc07", "voc12"):
+        raise ValueError(f"metric must be 'voc07' or 'voc12', not {metric!r}")
     per_class = {
         name: class_average_precision(matches, metric)
         for name, matches in match_voc(pictures, detections, classes, iou).items()

@@ -82,6 +82,12 @@ def test_evaluation_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     box, score, label = np.array([[0, 0, 451, 300]], np.float32), np.ones(1, np.float32), np.array([7])
     found = Detections(box, score, label, VOC_CLASSES)
     write_detections("out/detections.json", [("000001.jpg", 451, 300, found)], VOC_CLASSES)
+    for folder_ in ("ILSVRC/ImageSets/DET", "ILSVRC/Annotations/DET/val"):
+        Path(folder_).mkdir(parents=True, exist_ok=True)
+    Path("ILSVRC/ImageSets/DET/val.txt").write_text("ILSVRC2012_val_00000001 1\n")
+    Path("ILSVRC/Annotations/DET/val/ILSVRC2012_val_00000001.xml").write_text(XML.replace("cat", "n02219486"))
+    Path("results.txt").write_text("1 3 0.9 1 1 451 300\n")
+    Path("blacklist.txt").write_text("")
     names: dict[str, object] = {}
     for language, text in blocks((ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")):
         if language == "python":

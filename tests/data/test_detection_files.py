@@ -26,11 +26,12 @@ def detections(count, seed=0, classes=VOC_CLASSES):
     return Detections(corners.astype(np.float32), rng.random(count, np.float32), labels, classes)
 
 
-def assert_same(a, b):
-    assert a.classes == b.classes
-    for name, dtype in (("boxes", np.float32), ("scores", np.float32), ("labels", np.int64)):
-        assert getattr(a, name).dtype == dtype
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+def assert_same(read, written):
+    assert read.classes == written.classes
+    for name, dtype in (("boxes", np.float32), ("scores", np.float64), ("labels", np.int64)):
+        kept = getattr(written, name)
+        assert getattr(read, name).dtype == dtype
+        np.testing.assert_array_equal(getattr(read, name).astype(kept.dtype), kept)
 
 
 @given(st.lists(st.integers(0, 30), max_size=4), st.integers(0, 99))
@@ -70,7 +71,7 @@ def test_the_document_is_what_coco_tools_expect(tmp_path):
 
 def test_equal_stems_are_not_mixed_up(tmp_path):
     write_detections(tmp_path / "detections.json", [(f"{d}/x.jpg", 9, 9, detections(2)) for d in "ab"], VOC_CLASSES)
-    with pytest.raises(DetectionError, match=r"called 'x'.*file_name"):
+    with pytest.raises(DetectionError, match=r"two of its images are called 'x' without folder and suffix; give each"):
         read_detections(tmp_path)
     assert len(read_detections(tmp_path, key="file_name")) == 2
 
@@ -84,6 +85,10 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
         write_detections(path, [("a.jpg", 9, 9, detections(3)), ("b.jpg", 9, 9, bad)], VOC_CLASSES)
     with pytest.raises(DetectionError, match="not among the classes"):
         write_detections(path, [("a.jpg", 9, 9, detections(3))], ("zebra",))
+    bad = detections(3)
+    bad.boxes[1] = [5, 5, 4, 6]
+    with pytest.raises(DetectionError, match=r"b\.jpg: a detection's box ends before it begins"):
+        write_detections(path, [("b.jpg", 9, 9, bad)], VOC_CLASSES)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["d.json"]
 
@@ -93,10 +98,22 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
     [
         ("{", "JSON"),
         ("[]", "COCO document"),
-        ('{"images": [], "categories": [{}], "annotations": []}', "'id' is missing"),
+        ('{"images": [], "categories": [{}], "annotations": []}', "'categories' has no 'id'"),
         (
             '{"images": [], "categories": [], "annotations": [{"bbox": [1, 2, 3, 4], "image_id": 1}]}',
-            "1 is missing",
+            "image_id 1 is not defined",
+        ),
+        (
+            '{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": 2}], "categories": [], "annotations": []}',
+            "two of its images have the id 1",
+        ),
+        (
+            '{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}], "annotations": []}',
+            "two of its categories are called 'a'",
+        ),
+        (
+            '{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": "2", "name": "b"}], "annotations": []}',
+            "numbers as well as texts",
         ),
     ],
 )
@@ -117,7 +134,7 @@ def test_voc_files_give_back_what_was_written(tmp_path):
     for name, one in written.items():
         order = np.argsort(one.labels, kind="stable")
         np.testing.assert_allclose(found[name].boxes, one.boxes[order], atol=1e-4)
-        np.testing.assert_array_equal(found[name].scores, one.scores[order])
+        np.testing.assert_array_equal(found[name].scores.astype(np.float32), one.scores[order])
         np.testing.assert_array_equal(found[name].labels, one.labels[order])
 
 
@@ -134,6 +151,19 @@ def test_voc_files_for_some_classes_only(tmp_path):
     (tmp_path / "comp4_det_test_dog.txt").write_text("x nan 1 2 3 4\n")
     with pytest.raises(DetectionError, match="not a finite number"):
         read_voc_results(tmp_path)
+    (tmp_path / "comp4_det_test_dog.txt").write_text("x 0.5 3 4 2 3\nx 0.1 3 4 1 3\n")
+    with pytest.raises(DetectionError, match=r"dog\.txt, line 2: a box that ends before it begins in \[0.1, 3.0, 4.0"):
+        read_voc_results(tmp_path)
+
+
+def test_double_scores_are_written_whole(tmp_path):
+    scores = 1 - np.random.default_rng(0).random(40) * 1e-9
+    one = detections(40)
+    one = Detections(one.boxes, scores, np.zeros(40, np.int64), one.classes)
+    write_detections(tmp_path / "d.json", [("a.jpg", 500, 400, one)], VOC_CLASSES)
+    write_voc_results(tmp_path, {"a": one})
+    for found in (read_detections(tmp_path / "d.json"), read_voc_results(tmp_path)):
+        assert found["a"].scores.tolist() == scores.tolist()
 
 
 def test_detections_of_different_classes_do_not_share_files(tmp_path):

@@ -173,10 +173,17 @@ def test_results_give_back_what_was_written(tmp_path):
     assert list(found) == ["c", "a"]
     for name, one in found.items():
         assert one.classes == NAMES
-        assert (one.boxes.dtype, one.scores.dtype, one.labels.dtype) == (np.float32, np.float32, np.int64)
+        assert (one.boxes.dtype, one.scores.dtype, one.labels.dtype) == (np.float32, np.float64, np.int64)
         np.testing.assert_allclose(one.boxes, written[name].boxes, atol=1e-4)
-        np.testing.assert_array_equal(one.scores, written[name].scores)
+        np.testing.assert_array_equal(one.scores.astype(np.float32), written[name].scores)
         np.testing.assert_array_equal(one.labels, written[name].labels)
+
+
+def test_double_scores_are_written_whole(tmp_path):
+    one = detections(50)
+    scores = 1 - one.scores.astype(np.float64) * 1e-9
+    write_ilsvrc_results(tmp_path / "r.txt", {"a": Detections(one.boxes, scores, one.labels, NAMES)}, {"a": 7})
+    assert read_ilsvrc_results(tmp_path / "r.txt", {"a": 7})["a"].scores.tolist() == scores.tolist()
 
 
 def test_results_are_as_the_kit_takes_them(tmp_path):
@@ -212,7 +219,8 @@ def test_no_results(tmp_path):
         ("7 1 high 1 1 2 2", "is not 'image_number"),
         ("7 1 nan 1 1 2 2", "not a finite number"),
         ("7 1 0.5 1 1 inf 2", "not a finite number"),
-        ("7 1 0.5 1 1 1e39 2", "not a finite number"),
+        ("7 1 0.5 1 1 1e39 2", "not a finite number, or too large a one"),
+        ("7 1 0.5 3 1 1 2", "a box that ends before it begins in [1.0, 0.5, 3.0, 1.0, 1.0, 2.0]"),
         ("7 0 0.5 1 1 2 2", "there is no class 0; they are numbered 1 to 200"),
         ("7 201 0.5 1 1 2 2", "there is no class 201"),
         ("7 1.5 0.5 1 1 2 2", "there is no class 1.5"),

@@ -34,7 +34,7 @@ from inception_rcnn.data import (
     write_proposals,
     write_voc_results,
 )
-from inception_rcnn.eval import EvaluationError, evaluate_ilsvrc, evaluate_proposals, evaluate_voc
+from inception_rcnn.eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc
 
 CLASSES = {"n02121808": "cat", "n02084071": "dog"}
 NAMES = tuple(CLASSES.values())
@@ -123,6 +123,14 @@ def coco_list(root):
     return evaluate_voc(pictures, read_coco_results(root / "list.json", root / "instances.json"), NAMES)
 
 
+def coco_official(root):
+    return evaluate_coco(root / "instances.json", root / "detections.json")
+
+
+def coco_official_list(root):
+    return evaluate_coco(root / "instances.json", root / "list.json")
+
+
 def ilsvrc(root):
     classes = read_meta_det(root / "meta_det.mat")
     numbers = read_ilsvrc_list(root / "val.txt")
@@ -148,6 +156,10 @@ KINDS = [
     Kind("detections.json", coco),
     Kind("instances.json", coco_list, "list.json"),
     Kind("list.json", coco_list),
+    Kind("detections.json", coco_official, "instances.json"),
+    Kind("instances.json", coco_official, "detections.json"),
+    Kind("instances.json", coco_official_list, "list.json"),
+    Kind("list.json", coco_official_list),
     Kind("results.txt", ilsvrc),
     Kind("ilsvrc/000002.xml", ilsvrc),
     Kind("blacklist.txt", ilsvrc),
@@ -292,7 +304,7 @@ def test_the_files_are_sound(root):
         assert result.get("mAP", 1) > 0.4
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=[kind.file for kind in KINDS])
+@pytest.mark.parametrize("kind", KINDS, ids=[f"{kind.file}-{kind.read.__name__}" for kind in KINDS])
 def test_damaged_files_are_read_or_refused_in_one_line(root, kind):
     path = root / kind.file
     whole = path.read_bytes()

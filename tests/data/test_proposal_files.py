@@ -389,11 +389,11 @@ def test_pickle_of_python_2(tmp_path):
             + b"tb"
         )
 
-    data = b"\x80\2}(U\5boxes](%seU\6scores](%seU\3ids](K\5eu." % (array((1, 4), [1, 2, -4, 8]), array((1,), [0.7]))
+    data = b"\x80\2}(U\5boxes](%seU\6scores](%seU\3ids](K\5eu." % (array((1, 4), [-1, 2, 4, 8]), array((1,), [0.7]))
     (tmp_path / "p.pkl").write_bytes(data)
     (found,) = read_proposals(tmp_path / "p.pkl")
     assert found.file == "5"
-    assert found.boxes.tolist() == [[1, 2, -4, 8]]
+    assert found.boxes.tolist() == [[-1, 2, 4, 8]]
     assert found.scores == np.float32([0.7])
 
 
@@ -688,11 +688,11 @@ def test_tables_that_hold_no_boxes_are_named(tmp_path, changes, problem):
         (".mat", {"boxes": cell(np.full((1, 4), np.inf)), "images": cell("a")}, "'a': .*not a finite number"),
         (".mat", {"boxes": cell("text"), "images": cell("a")}, "damaged"),
         (".json", {"images": []}, "has no lists"),
-        (".json", {"images": [{"id": 1}], "categories": [], "annotations": []}, "'file_name' is missing"),
+        (".json", {"images": [{"id": 1}], "categories": [], "annotations": []}, "has no 'file_name'"),
         (
             ".json",
             {"images": [{"id": i, "file_name": "a"} for i in (1, 2)], "categories": [], "annotations": []},
-            "two images are called 'a' or share an id$",
+            "two of its images are called 'a'; give each its own name$",
         ),
     ],
 )

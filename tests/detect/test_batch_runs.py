@@ -83,7 +83,7 @@ def test_results_folder(photos: Path, tmp_path: Path, detector: Detector) -> Non
 
     found = read_detections(output, key="file_name")
     expected = detector(np.asarray(Image.open(photos / "b.png")))
-    np.testing.assert_array_equal(found["b.png"].scores, expected.scores)
+    np.testing.assert_array_equal(found["b.png"].scores.astype(np.float32), expected.scores)
     np.testing.assert_allclose(found["b.png"].boxes, expected.boxes, rtol=1e-6, atol=1e-4)
 
     drawn = ["a.jpg", "b.png.jpg", "c.JPG", "sub/a.jpg", "sub/d.jpeg.jpg"]

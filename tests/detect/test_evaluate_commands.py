@@ -98,6 +98,73 @@ def test_detections_of_other_classes_are_no_zero(devkit, tmp_path, capsys):
     assert "none of its classes is evaluated here; it has ant, bee" in error
 
 
+def test_what_is_seldom_meant_is_told(devkit, tmp_path, capsys):
+    some = found("cat", ("cat", "unicorn"))
+    write_detections(tmp_path / "o.json", [("000001.jpg", 9, 9, some)], ("cat", "unicorn"))
+    (devkit / "ImageSets/Main/two.txt").write_text("000001\n000002\n")
+    (devkit / "Annotations/000002.xml").write_text(XML.format(name="dog"))
+    assert run("evaluate", "voc", "--devkit", devkit, "--split", "two", "--detections", tmp_path / "o.json") == 0
+    error = capsys.readouterr().err
+    assert "1 of 2 pictures are not in" in error
+    assert "19 evaluated classes are not in" in error
+    assert "1 classes in" in error
+    assert "unicorn" in error
+    (tmp_path / "results" / "comp4_det_test_dog.txt").unlink()
+    assert run("evaluate", "voc", "--devkit", devkit, "--detections", tmp_path / "results") == 0
+    assert "1 evaluated classes are not in" in capsys.readouterr().err
+
+
+def test_cocos_names_of_vocs_classes(devkit, tmp_path):
+    (devkit / "Annotations/000001.xml").write_text(XML.format(name="sofa"))
+    write_detections(tmp_path / "o.json", [("x/000001.jpg", 9, 9, found("couch", ("couch", "tv")))], ("couch", "tv"))
+    options = ["--detections", tmp_path / "o.json", "--json", tmp_path / "n.json"]
+    assert run("evaluate", "voc", "--devkit", devkit, *options) == 0
+    assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
+
+
+def test_annotations_without_a_known_class(devkit, imagenet, tmp_path, capsys):
+    (devkit / "Annotations/000001.xml").write_text(XML.format(name="Cat"))
+    detections = ["--detections", tmp_path / "detections.json"]
+    assert "do the annotations call them otherwise" in refused(
+        capsys, "evaluate", "voc", "--devkit", devkit, *detections
+    )
+    (devkit / "ImageSets/Main/none.txt").write_text("")
+    write_detections(tmp_path / "none.json", [], VOC_CLASSES)
+    detections = ["--detections", tmp_path / "none.json"]
+    assert "no pictures" in refused(capsys, "evaluate", "voc", "--devkit", devkit, "--split", "none", *detections)
+
+
+def test_pictures_in_folders(imagenet, tmp_path):
+    classes = tuple(ILSVRC_DET_CLASSES.values())
+    folder = imagenet / "Annotations/DET"
+    names = [f"val/{path.stem}.JPEG" for path in sorted((folder / "val").iterdir())]
+    for stripped in (False, True):
+        entries = [(name.split("/")[-1] if stripped else name, 100, 80, found("ant", classes)) for name in names]
+        write_detections(tmp_path / "d.json", entries, classes)
+        options = ["--detections", tmp_path / "d.json", "--json", tmp_path / "n.json"]
+        assert run("evaluate", "ilsvrc", "--annotations", folder, *options) == 0
+        assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
+
+
+def test_result_lists_with_the_ids_of_annotations(devkit, tmp_path):
+    truth = {"images": [{"id": 7, "file_name": "000001.jpg"}], "categories": [{"id": 3, "name": "cat"}]}
+    truth |= {"annotations": [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50]}]}
+    truth["images"][0] |= {"width": 100, "height": 80}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    results = [{"image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "score": 0.9}]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    options = [
+        "--detections",
+        tmp_path / "results.json",
+        "--ids",
+        tmp_path / "truth.json",
+        "--json",
+        tmp_path / "n.json",
+    ]
+    assert run("evaluate", "voc", "--devkit", devkit, *options) == 0
+    assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
+
+
 def test_ilsvrc(imagenet, tmp_path, capsys):
     options = ["--annotations", imagenet / "Annotations/DET/val", "--detections", imagenet / "results.txt"]
     options += ["--images", imagenet / "val.txt", "--json", tmp_path / "n.json"]
@@ -172,6 +239,13 @@ def test_coco(tmp_path, capsys):
         assert numbers["AP"] == numbers["mAP"] == numbers["per_class"]["cat"] == pytest.approx(1)
         assert numbers["AP_small"] is None
     assert "AP50" in capsys.readouterr().out
+    truth["categories"].append({"id": 18, "name": "dog"})
+    truth["annotations"].append({**truth["annotations"][0], "id": 2, "category_id": 18})
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    for known, expected in (([], 0.5), (["--known"], 1)):
+        assert run("evaluate", "coco", *options, "--detections", tmp_path / "detections.json", *known) == 0
+        assert json.loads((tmp_path / "n.json").read_text())["mAP"] == pytest.approx(expected)
+    assert "1 categories are not among" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "mat", "pkl", "json", "npz"])
@@ -206,6 +280,14 @@ def test_mistakes_end_in_one_line(devkit, imagenet, tmp_path, capsys):
         (["evaluate", "voc", "--devkit", devkit, "--detections", tmp_path / "no.json"], "no.json"),
         (["evaluate", "voc", "--devkit", devkit, "--detections", detections, "--metric", "voc99"], "voc99"),
         (["evaluate", "ilsvrc", "--annotations", imagenet, "--detections", detections], "no annotations"),
+        (["evaluate", "ilsvrc", "--annotations", imagenet, "--detections", imagenet / "results.txt"], "--images"),
+        (
+            ["evaluate", "voc", "--devkit", devkit, "--detections", tmp_path / "results/comp4_det_test_cat.txt"],
+            "folder",
+        ),
+        (["evaluate", "voc", "--devkit", devkit, "--detections", detections, "--report", detections], "is a file"),
+        (["evaluate", "voc", "--devkit", devkit, "--detections", detections, "--json", "no/x.json"], "no such folder"),
+        (["ensemble", detections, "--output", tmp_path / "m.json", "--weight", "nan"], "--weight"),
         (["evaluate", "coco", "--annotations", detections, "--detections", Path("no.json")], "no.json"),
         (["evaluate", "proposals", "--devkit", devkit, "--proposals", tmp_path / "p.csv"], "must end in"),
         (["ensemble", detections, detections, "--output", tmp_path / "m.json", "--weight", "1"], "--weight"),

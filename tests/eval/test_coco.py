@@ -7,11 +7,14 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from inception_rcnn.data import Detections, write_detections
+from inception_rcnn.data import Detections, read_coco_results, write_detections
 from inception_rcnn.eval import EvaluationError
 from inception_rcnn.eval.coco import evaluate_coco
 
-SUMMARY = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_1", "AR_10", "AR_100")
+SUMMARY = (
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
+)
 
 
 @pytest.fixture
@@ -51,8 +54,13 @@ def test_by_hand(save):
         "AR_1": 0.75,
         "AR_10": 0.75,
         "AR_100": 0.75,
+        "AR_small": np.nan,
+        "AR_medium": 1,
+        "AR_large": 0.5,
     }
     assert {key: result[key] for key in SUMMARY} == pytest.approx(expected, nan_ok=True)
+    assert result["mAP"] == result["AP"]
+    assert list(result) == [*SUMMARY, "mAP", "per_class"]
     assert result["per_class"] == pytest.approx({"airplane": expected["AP"], "cat": np.nan}, nan_ok=True)
     assert all(type(value) is float for value in (*result["per_class"].values(), result["AP"]))
 
@@ -99,7 +107,7 @@ def by_pycocotools(annotations, found, categories):
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return np.where(evaluation.stats[:9] < 0, np.nan, evaluation.stats[:9])
+    return np.where(evaluation.stats < 0, np.nan, evaluation.stats)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -184,19 +192,34 @@ GOOD = truth([(10, 3, [0, 0, 50, 50])])
     [
         (results([(11, 3, [0, 0, 5, 5], 1)]), r"found.json: .*truth.json has no picture 11, in the detection"),
         (results([(10, 4, [0, 0, 5, 5], 1)]), r"truth.json has no category 4"),
-        (results([(10, 3, [0, 0, 5], 1)]), r"not enough values"),
-        (results([(10, 3, [0, 0, -5, 5], 1)]), r"ends before it begins"),
+        (results([(10, 3, [0, 0, 5], 1)]), r"bbox must be \[x, y, width, height\], four numbers, in the detection"),
+        (results([(10, 3, [0, 0, -5, 5], 1)]), r"bbox has a negative width or height"),
+        (results([(10, 3, "1234", 1)]), r"bbox must be"),
+        (results([(10, 3, [0, 0, 10**400, 5], 1)]), r"bbox has a number that is not finite, or too large"),
+        (results([(10, 3, [0, 0, 5, 5], 10**400)]), r"score is not finite, or too large"),
+        (results([(10, 3, [0, 0, 5, 5], "1")]), r"score is not a number"),
         (results([(10, 3, [0, 0, 5, 5], float("nan"))]), r"not finite"),
         (results([(10, 3, [0, 0, 5, 5], None)]), r"in the detection"),
         ([{"image_id": 10, "category_id": 3, "bbox": [0, 0, 5, 5]}], r"'score' is missing"),
         ([[1, 2]], r"in the detection \[1, 2\]"),
-        ([{"image_id": [10], "category_id": 3}], r"in the detection"),
+        ([{"image_id": [10], "category_id": 3}], r"image_id is neither a number nor a text, in the detection"),
         ("[", r"not well-formed JSON"),
         ({}, r"has no list of objects 'annotations'"),
         ({"annotations": [], "images": [{"id": 1}], "categories": []}, r"has no 'file_name'"),
         (GOOD | {"images": [{"id": 10, "file_name": "c.jpg"}], "annotations": GOOD["annotations"]}, r"picture 'c.jpg'"),
         (GOOD | {"categories": [{"id": 3, "name": "dragon"}]}, r"has no category 'dragon'"),
         (GOOD, r"'score' is missing"),
+        (GOOD | {"images": []}, r"has no picture 10"),
+        (GOOD | {"images": GOOD["images"][1:]}, r"found.json: image_id 10 is not defined, in the detection"),
+        (
+            GOOD | {"images": [{"id": i, "file_name": f"{i}/a.jpg"} for i in (1, 2)]},
+            r"found.json: its images '1/a.jpg' and '2/a.jpg' are the same one of .*truth.json",
+        ),
+        (
+            GOOD | {"categories": [{"id": i, "name": name} for i, name in enumerate(("airplane", "aeroplane"))]},
+            r"found.json: its categories 'airplane' and 'aeroplane' are the same one of .*truth.json",
+        ),
+        (GOOD | {"images": GOOD["images"] * 2}, r"found.json: two of its images have the id 10"),
     ],
 )
 def test_what_is_wrong_with_detections_is_said_in_a_line(save, found, problem):
@@ -212,16 +235,57 @@ def test_what_is_wrong_with_detections_is_said_in_a_line(save, found, problem):
         ([], r"truth.json: has no list of objects 'images'"),
         (
             GOOD | {"categories": [{"id": 3, "name": "cat"}, {"id": 4, "name": "cat"}]},
-            r"two categories are called 'cat'",
+            r"two of its categories are called 'cat'",
         ),
         (GOOD | {"annotations": [{"image_id": 10, "category_id": 3}]}, r"'bbox' is missing, in the annotation"),
         (GOOD | {"images": []}, r"has no picture 10"),
         (GOOD | {"images": [{"file_name": "a.jpg"}]}, r"has no 'id'"),
+        (GOOD | {"images": GOOD["images"] * 2}, r"two of its images have the id 10"),
+        (GOOD | {"categories": GOOD["categories"] * 2}, r"two of its categories have the id 3"),
+        (
+            GOOD | {"categories": [{"id": 3, "name": "cat"}, {"id": "4", "name": "dog"}]},
+            r"the ids of its categories are numbers as well as texts",
+        ),
+        (
+            GOOD | {"images": [{"id": "10", "file_name": "a.jpg"}, {"id": 20, "file_name": "b.jpg"}]},
+            r"the ids of its images are numbers as well as texts",
+        ),
+        (truth([(10, 3, [0, 0, 50, 50])], iscrowd=float("inf")), r"iscrowd is neither 0 nor 1, in the annotation"),
+        (truth([(10, 3, [0, 0, 50, 50])], iscrowd=[]), r"iscrowd is neither 0 nor 1, in the annotation"),
+        (truth([(10, 3, [0, 0, 50, 50])], area=10**400), r"area is not a finite number"),
+        (truth([(10, 3, [0, 0, 50, 50])], area="9"), r"area is not a finite number"),
+        (truth([(10, 3, [0, 0, 10**400, 50])]), r"bbox has a number that is not finite, or too large"),
+        (truth([(10, 3, [0, 0, -1, 50])]), r"bbox has a negative width or height"),
     ],
 )
 def test_what_is_wrong_with_annotations_is_said_in_a_line(save, document, problem):
     with pytest.raises(EvaluationError, match=problem):
         evaluate_coco(save("truth.json", document), save("found.json", []))
+
+
+def test_pictures_of_one_name_cannot_be_told_apart(save):
+    document = truth([(10, 3, [0, 0, 50, 50])], ("a.jpg", "a.jpg"))
+    found = GOOD | {"annotations": []}
+    with pytest.raises(EvaluationError, match=r"truth.json: two of its images are called 'a.jpg'"):
+        evaluate_coco(save("truth.json", document), save("found.json", found))
+    # A list has the same ids, and needs no names.
+    assert evaluate_coco(save("truth.json", document), save("found.json", []))["AP"] == 0
+
+
+def test_scores_rank_in_double_precision(save, tmp_path):
+    document, found = random_case(0)
+    annotations = save("truth.json", document)
+    close = [row | {"score": 1 - (1 - row["score"]) * 1e-9} for row in found]
+    expected = evaluate_coco(annotations, save("found.json", found))
+    assert evaluate_coco(annotations, save("close.json", close)) == expected
+    # Also after reading and writing.
+    names = {image["id"]: image["file_name"].removesuffix(".jpg") for image in document["images"]}
+    read = read_coco_results(tmp_path / "close.json", annotations)
+    assert read["000"].scores.dtype == np.float64
+    write_detections(
+        tmp_path / "again.json", [(f"{name}.jpg", 400, 400, read[name]) for name in names.values()], read["000"].classes
+    )
+    assert evaluate_coco(annotations, tmp_path / "again.json")["AP"] == pytest.approx(expected["AP"])
 
 
 def test_missing_files_and_unknown_names(save, tmp_path):

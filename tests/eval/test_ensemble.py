@@ -123,8 +123,11 @@ def test_weak_boxes_are_left_out_first_and_zeros_are_no_trouble():
         (([[[0, 0, 1, 1]]], [[1, 1]], [[0, 0]]), {}, r"member 1 do not fit"),
         (([[[0, 0, 1, 1]]], [[np.nan]], [[0]]), {}, r"member 1: .* finite"),
         (([[[0, 0, 1, 1]]], [[-1]], [[0]]), {}, r"not negative"),
-        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [1, 1]}, "weights must be 1 numbers"),
+        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [1, 1]}, "weights must be 1 finite numbers"),
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [0]}, "above 0"),
+        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [np.inf]}, r"finite numbers above 0, .* they are \[inf\]"),
+        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou": np.nan}, "iou must be from 0 to 1, not nan"),
+        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou": 1.5}, "iou must be from 0 to 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(lists, options, problem):
@@ -176,16 +179,18 @@ def test_suppressing_all_members_together():
     assert as_rows(soft)[-1] == ("cat", round(0.8 * np.exp(-(0.9**2) / 0.5), 5), A)
 
 
-@pytest.mark.parametrize("method", ["nms", "soft-nms"])
-def test_one_member_is_suppressed_class_by_class(method):
+@pytest.mark.parametrize(("method", "iou"), [("nms", None), ("nms", 0.5), ("soft-nms", None), ("soft-nms", 0.5)])
+def test_one_member_is_suppressed_class_by_class(method, iou):
     rng = np.random.default_rng(0)
     boxes, scores, labels = (one[0] for one in random_members(rng, 1))
-    merged = merge_detections([{"a": found(boxes, scores, labels)}], method, iou=0.3)["a"]
+    merged = merge_detections([{"a": found(boxes, scores, labels)}], method, iou=iou)["a"]
     for label in range(3):
         own = labels == label
         if method == "nms":
-            kept = nms(boxes[own], scores[own], 0.3)
+            kept = nms(boxes[own], scores[own], iou or 0.3)
             lowered = scores[own][kept]
+        elif iou:
+            kept, lowered = soft_nms(boxes[own], scores[own], "linear", threshold=iou)
         else:
             kept, lowered = soft_nms(boxes[own], scores[own])
         np.testing.assert_array_equal(merged.boxes[merged.labels == label], boxes[own][kept])
@@ -201,8 +206,37 @@ def test_members_with_other_classes_are_refused():
         merge_detections([])
     with pytest.raises(ValueError, match="method must be"):
         merge_detections([one], "mean")
-    with pytest.raises(ValueError, match="weights must be 2 numbers"):
+    with pytest.raises(ValueError, match="weights must be 2 finite numbers"):
         merge_detections([one, one], "nms", weights=[1])
+
+
+@pytest.mark.parametrize("method", ["wbf", "nms", "soft-nms"])
+def test_scores_that_only_double_precision_tells_apart(method):
+    rng = np.random.default_rng(0)
+    whole = [{"a": found(*(one[0] for one in random_members(rng, 1)))} for _ in range(2)]
+    one = whole[0]["a"]
+    close = [
+        {"a": Detections(d.boxes, 1 - (1 - d.scores.astype(np.float64)) * 1e-9, d.labels, d.classes)}
+        for d in (one, whole[1]["a"])
+    ]
+    merged = merge_detections(close, method)["a"]
+    assert merged.scores.dtype == np.float64
+    assert len(np.unique(merged.scores)) > 5
+    if method == "nms":
+        # The scores are the boxes' own: the same boxes stay, in the same order.
+        assert merged.boxes.tolist() == merge_detections(whole, method)["a"].boxes.tolist()
+    assert merge_detections(whole, method)["a"].scores.dtype == np.float32
+
+
+def test_what_cannot_be_merged_is_named():
+    one = {"a": found([A], [0.5], [0])}
+    with pytest.raises(EvaluationError, match=r"member 2, picture 'a': a score is -0.5; only scores of 0 or more"):
+        merge_detections([one, {"a": found([A, A], [0.5, -0.5], [0, 0])}])
+    with pytest.raises(EvaluationError, match=r"picture is in two of the members: they have 'a' and 'b.jpg'"):
+        merge_detections([one, {"b.jpg": found([A], [0.5], [0])}])
+    for iou in (np.nan, -0.1):
+        with pytest.raises(ValueError, match="iou must be"):
+            merge_detections([one], "nms", iou=iou)
 
 
 def test_a_member_that_found_nothing():

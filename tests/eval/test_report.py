@@ -1,10 +1,12 @@
 import doctest
+import html
 import json
 import re
 import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +115,16 @@ def test_names_are_text(page):
     assert HOSTILE in parsed.text[""]
     assert any(HOSTILE_FILE in text for text in parsed.text[""])
     assert "Cats & <dogs>" in parsed.text[""]
-    names = {trace["name"] for trace in figures_of(page)["curves"]["data"]}
-    assert "&lt;/script&gt;&lt;script&gt;window.hacked = 1&lt;/script&gt;&lt;b&gt;&amp;amp;\"'" in names
+    figures = figures_of(page)
+    traces = [*figures["curves"]["data"], *figures["sizes"]["data"], *figures["kinds"]["data"]]
+    escaped = html.escape(HOSTILE, quote=False)
+    assert escaped == "&lt;/script&gt;&lt;script&gt;window.hacked = 1&lt;/script&gt;&lt;b&gt;&amp;amp;\"'"
+    whole = [trace["text"] for trace in traces if "text" in trace]
+    whole += [name for trace in figures["kinds"]["data"] for name in trace["customdata"]]
+    lines = [re.sub("<br>| ", "", name) for name in whole]
+    assert lines.count(escaped.replace(" ", "")) == 2 + len(figures["kinds"]["data"])
+    labels = [trace["name"] for trace in traces] + figures["kinds"]["layout"]["yaxis"]["ticktext"]
+    assert {label for label in labels if "<" in label} == {"<b>mean</b>"}
 
 
 def test_the_figures_are_plotlys(page):
@@ -145,6 +155,106 @@ def test_numbers_are_those_of_the_evaluation(scene, tmp_path, metric):
         row = len(text) - 1 - text[::-1].index("Precision and recall")
         row = [i for i in range(row) if text[i] == name][-1]
         assert text[row + 1] == ("–" if np.isnan(ap) else f"{ap:.3f}")
+
+
+def test_what_was_evaluated_is_said(scene, tmp_path):
+    pictures, found = scene
+    settings = {"Detections": "out/<b>/detections.json", "Set": "VOC2007, test"}
+    first = write_report(tmp_path / "a", pictures, found, CLASSES, settings=settings).read_bytes()
+    assert write_report(tmp_path / "b", pictures, found, CLASSES, settings=settings).read_bytes() == first
+    text = [one.strip() for one in Elements(first.decode()).text[""] if one.strip()]
+    start = text.index("Detections")
+    assert text[start : start + 4] == ["Detections", "out/<b>/detections.json", "Set", "VOC2007, test"]
+    # The number of detections is still there.
+    assert "72" in [after for one, after in pairwise(text) if one == "Detections"]
+    assert '<dl class="settings">' not in write_report(tmp_path, pictures, found, CLASSES).read_text("utf-8")
+
+
+def test_long_names_are_short_where_there_is_little_room(scene, tmp_path):
+    pictures, found = scene
+    # The same until far behind what is shown.
+    classes = ("x" * 200 + "a", "x" * 200 + "b", "cup or mug", "dog, domestic dog, Canis familiaris", "bird")
+    found = {name: Detections(one.boxes, one.scores, one.labels, classes) for name, one in found.items()}
+    path = write_report(tmp_path, pictures, found, classes)
+    figures = figures_of(path)
+    shown = {trace["name"] for trace in figures["curves"]["data"]}
+    assert shown == {"x" * 27 + "…", "cup or mug", "dog, domestic dog, Canis fa…", "<b>mean</b>"}
+    bars = figures["kinds"]
+    assert set(bars["layout"]["yaxis"]["ticktext"]) <= shown
+    assert all(len(set(trace["y"])) == len(trace["x"]) == len(trace["customdata"]) for trace in bars["data"])
+    for whole in [figures["curves"]["data"][1]["text"], bars["data"][0]["customdata"][2]]:
+        assert whole.replace("<br>", "") == classes[1]
+        assert max(map(len, whole.split("<br>"))) <= 48
+    parsed = Elements(path.read_text(encoding="utf-8"))
+    assert parsed.text[""].count(classes[1]) == 1  # in the table
+    assert {tag for tag, attributes in parsed.elements if attributes.get("title") == classes[1]} >= {"button", "option"}
+    assert not any(attributes.get("title") == "cup or mug" for _, attributes in parsed.elements)
+
+
+@pytest.mark.parametrize("count", [20, 21])
+def test_many_classes_have_no_legend(scene, tmp_path, count):
+    pictures, found = scene
+    classes = (*CLASSES, *(f"class {i}" for i in range(count - 5)))
+    path = write_report(tmp_path, pictures, found, classes)
+    assert figures_of(path)["curves"]["layout"]["showlegend"] == (count == 20)
+    text = path.read_text(encoding="utf-8")
+    assert ("in the legend" in text) == (count == 20)
+    assert "“Highlight”" in text
+
+
+@pytest.mark.parametrize(
+    ("similar", "shown"), [(None, False), ([], False), ([("cat",)], False), ([("cat", "person")], True)]
+)
+def test_similar_only_where_there_are_groups(scene, tmp_path, similar, shown):
+    pictures, found = scene
+    path = write_report(tmp_path, pictures, found, CLASSES, similar=similar)
+    figures = figures_of(path)
+    kinds = [kind for kind in report.ERROR_TYPES if shown or kind != "similar"]
+    assert [trace["name"] for trace in figures["kinds"]["data"]] == figures["gains"]["data"][0]["y"] == kinds
+    assert ("Similar: " in path.read_text(encoding="utf-8")) == shown
+
+
+def test_no_best_class_where_all_are_alike(scene, tmp_path):
+    pictures, found = scene
+    perfect = {p.image_id: Detections(p.boxes, np.ones(8, np.float32), p.labels, CLASSES) for p in pictures}
+    for one, shown in ((found, True), ({}, False), (perfect, False)):
+        text = write_report(tmp_path, pictures, one, CLASSES).read_text(encoding="utf-8")
+        assert ("Best class" in text) == ("Weakest class" in text) == shown
+
+
+def test_the_mean_is_of_the_lines(page):
+    *lines, mean = figures_of(page)["curves"]["data"]
+    assert mean["name"] == "<b>mean</b>"
+    for recall, precision in zip(mean["x"], mean["y"], strict=True):
+        # The first point at or beyond, as the step is drawn; where the line has ended, 0.
+        at = [next((y for x, y in zip(line["x"], line["y"], strict=True) if x >= recall - 1e-4), 0) for line in lines]
+        assert precision == pytest.approx(np.mean(at), abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("metric", "end", "before"),
+    [("ilsvrc", 20, True), ("ilsvrc", 21, False), ("voc12", 15, False), ("voc12", 14, True)],
+)
+def test_found_before_by_the_threshold_of_the_object(tmp_path, metric, end, before):
+    # IoU 0.25, 0.23, 0.44, 0.51. The threshold of 10 x 10 pixels is 0.25 for ILSVRC.
+    boxes = np.float32([[0, 0, 10, 10], [0, 0, end, end]])
+    no = np.array([False])
+    picture = Picture("a", tmp_path / "a.jpg", 99, 99, boxes[:1], np.array([0]), no, no)
+    found = {"a": Detections(boxes, np.float32([0.9, 0.8]), np.array([0, 0]), ("ant",))}
+    text = write_report(tmp_path, [picture], found, ("ant",), metric=metric).read_text(encoding="utf-8")
+    assert ("that has been found before" in text) == before
+    assert ("with an object of the class" in text) != before
+
+
+def test_a_file_where_the_folder_should_be(scene, tmp_path):
+    pictures, found = scene
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "link").symlink_to("nowhere")
+    for folder, named in (("file", "file"), ("file/new/er", "file"), ("link", "link")):
+        with pytest.raises(NotADirectoryError, match="not a folder; name one for the report") as caught:
+            write_report(tmp_path / folder, pictures, found, CLASSES)
+        assert caught.value.filename == str(tmp_path / named)
+    assert (tmp_path / "file").read_text() == "kept"
 
 
 def test_best_threshold():
@@ -322,6 +432,28 @@ def test_a_class_can_be_highlighted(opened):
     assert widths == [1.5, 4, 1.5, 1.5, 3.5]
     opened.find_element("css selector", "[data-class='1']").click()
     assert opened.find_element("id", "highlight").get_attribute("value") == ""
+
+
+def test_the_whole_name_is_at_the_pointer(opened):
+    shown = opened.execute_async_script(
+        """const done = arguments[arguments.length - 1];
+        Plotly.Fx.hover("curves", [{curveNumber: 3, pointNumber: 1}]);
+        Plotly.Fx.hover("kinds", [{curveNumber: 0, pointNumber: 4}]);
+        setTimeout(() => done(["curves", "kinds"].map(
+            id => document.querySelector(`#${id} .hoverlayer`).textContent.replace(/\\s+/g, ""))), 300);"""
+    )
+    assert all(HOSTILE.replace(" ", "") in one for one in shown)
+
+
+def test_the_key_of_a_gallery_is_not_broken(opened):
+    # Each swatch is on the line of its label, however narrow the window.
+    for width in range(100, 700, 50):
+        heights = opened.execute_script(
+            """document.querySelector("#worst > p").style.width = arguments[0] + "px";
+            return [...document.querySelectorAll("#worst .entry")].map(one => one.getClientRects().length);""",
+            width,
+        )
+        assert heights == [1, 1, 1]
 
 
 def test_light_and_dark(opened):

@@ -179,11 +179,24 @@ def test_soft_lowers_what_overlaps():
     np.testing.assert_allclose(scores, [0.9, 0.8, 0.7], rtol=1e-6)
 
 
+def test_soft_keeps_double_precision():
+    scores = np.array([1 - 2e-12, 1 - 1e-12])
+    indices, lowered = soft_nms([[0, 0, 10, 10], [20, 0, 30, 10]], scores)
+    assert (indices.tolist(), lowered.tolist()) == ([1, 0], scores[::-1].tolist())
+
+
 def test_soft_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="method must be"):
         soft_nms([[0, 0, 1, 1]], [1], "hard")
     with pytest.raises(ValueError, match="sigma must be"):
         soft_nms([[0, 0, 1, 1]], [1], sigma=0)
+    with pytest.raises(ValueError, match="sigma must be"):
+        soft_nms([[0, 0, 1, 1]], [1], sigma=np.inf)
+    for threshold in (np.nan, -0.1, 1.1):
+        with pytest.raises(ValueError, match="threshold must be"):
+            soft_nms([[0, 0, 1, 1]], [1], "linear", threshold=threshold)
+    with pytest.raises(ValueError, match="finite"):
+        soft_nms([[0, 0, 1, 1]], np.array([np.nan]))
     with pytest.raises(ValueError, match="do not fit"):
         soft_nms([[0, 0, 1, 1]], [1, 2])
     assert [len(part) for part in soft_nms([], [])] == [0, 0]
