@@ -295,3 +295,35 @@ def test_mistakes_end_in_one_line(devkit, imagenet, tmp_path, capsys):
         (["ensemble", detections, "--output", tmp_path / "nowhere" / "m.json"], "m.json"),
     ]:
         assert message in refused(capsys, *arguments)
+
+
+def test_damaged_files_end_in_one_line(devkit, imagenet, tmp_path, capsys):
+    """The readers' own tests have many more; here the way from a damaged file to the terminal."""
+    rng = np.random.default_rng(0)
+    labelled = imagenet / "Annotations/DET/val"
+    listed = ["--images", imagenet / "val.txt", "--detections", imagenet / "results.txt"]
+    targets = {
+        tmp_path / "detections.json": ["voc", "--devkit", devkit, "--detections", tmp_path / "detections.json"],
+        tmp_path / "results/comp4_det_test_cat.txt": ["voc", "--devkit", devkit, "--detections", tmp_path / "results"],
+        devkit / "Annotations/000001.xml": ["voc", "--devkit", devkit, "--detections", tmp_path / "results"],
+        imagenet / "results.txt": ["ilsvrc", "--annotations", labelled, *listed],
+        imagenet / "val.txt": ["ilsvrc", "--annotations", labelled, *listed],
+    }
+    refusals = 0
+    for path, arguments in targets.items():
+        whole = path.read_bytes()
+        for _ in range(40):
+            damaged = bytearray(whole)
+            for _ in range(rng.integers(1, 4)):
+                at = int(rng.integers(len(damaged)))
+                damaged[at : at + int(rng.integers(1, 20))] = rng.bytes(int(rng.integers(0, 6)))
+                damaged = damaged or bytearray(b" ")
+            path.write_bytes(damaged)
+            capsys.readouterr()
+            code = run("evaluate", *arguments)
+            assert code in (0, 2)
+            if code == 2:
+                refusals += 1
+                assert len(capsys.readouterr().err.splitlines()) == 1
+        path.write_bytes(whole)
+    assert refusals > 100

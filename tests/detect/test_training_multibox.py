@@ -1,0 +1,236 @@
+"""Training a MultiBox head: what is learned from, that it learns, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import doctest
+import importlib
+import json
+import math
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+pytest.importorskip("platformdirs")
+
+from PIL import Image  # noqa: E402
+from random_model import random_network  # noqa: E402
+
+from inception_rcnn.data import Picture, box_iou  # noqa: E402
+from inception_rcnn.detect.training import CheckpointError  # noqa: E402
+from inception_rcnn.detect.training_multibox import (  # noqa: E402
+    _load_example,
+    augment,
+    find_priors,
+    open_log,
+    proposal_recall,
+    train_multibox,
+)
+from inception_rcnn.proposals.multibox_network import GridHead, VectorHead, head_for  # noqa: E402
+
+SIDES = np.array([[[20, 20], [30, 16]], [[34, 34], [26, 50]], [[60, 60], [80, 50]]], np.float32)
+
+
+def draw(path: Path, seed: int, width: int = 120, height: int = 90) -> Picture:
+    """Write a picture of two rectangles on a noisy ramp; they are its objects."""
+    rng = np.random.default_rng(seed)
+    image = np.linspace(60, 160, width)[None, :, None] + rng.normal(0, 3, (height, width, 3))
+    boxes = []
+    for left in (0, width // 2):
+        w, h = rng.integers(24, 50, 2)
+        x, y = left + rng.integers(0, width // 2 - w + 1), rng.integers(0, height - h + 1)
+        image[y : y + h, x : x + w] = rng.integers(0, 256, 3)
+        boxes.append([x, y, x + w, y + h])
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(path)
+    no = np.zeros(2, bool)
+    return Picture(path.stem, path, width, height, np.array(boxes, np.float32), np.zeros(2, np.int64), no, no)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Picture]:
+    return [draw(tmp_path / f"{seed}.png", seed) for seed in range(8)]
+
+
+@pytest.fixture(scope="module")
+def trunk() -> torch.nn.Module:
+    return random_network(1)
+
+
+def test_examples_in_the_documentation() -> None:
+    assert doctest.testmod(importlib.import_module("inception_rcnn.detect.training_multibox")).failed == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_boxes_stay_on_their_objects(seed: int, pictures: list[Picture]) -> None:
+    picture = pictures[0]
+    image = np.zeros((90, 120, 3), np.uint8)
+    for i, (x1, y1, x2, y2) in enumerate(picture.boxes.astype(int)):
+        image[y1:y2, x1:x2, i] = 120
+    image, boxes, doubtful = augment(image, picture.boxes, np.array([False, False]), np.random.default_rng(seed))
+    assert len(boxes) == len(doubtful)
+    assert (~doubtful).any()
+    for box in boxes.astype(int):
+        x1, y1, x2, y2 = box
+        inside = image[y1:y2, x1:x2].astype(int)
+        # Exposure is the same for all channels, so that the object's stands out by as much in all of its pixels.
+        assert (inside.max(2) - inside.min(2) > 60).all()
+
+
+def test_cropping_keeps_an_object_and_doubts_those_that_it_cuts(pictures: list[Picture]) -> None:
+    picture = pictures[1]
+    seen = {"gone": 0, "cut": 0}
+    image = np.zeros((90, 120, 3), np.uint8)
+    for seed in range(200):
+        made, boxes, doubtful = augment(image, picture.boxes, np.array([False, True]), np.random.default_rng(seed))
+        height, width = made.shape[:2]
+        assert height >= 45
+        assert width >= 60
+        assert (~doubtful).sum() == 1
+        assert (boxes >= 0).all()
+        assert (boxes <= [width, height, width, height]).all()
+        seen["gone"] += len(boxes) == 1
+        seen["cut"] += bool(((boxes[:, 2:] - boxes[:, :2]).prod(1) < 500).any())
+    assert seen["gone"] > 5
+
+
+def test_what_a_step_sees(pictures: list[Picture]) -> None:
+    base = pictures[0]
+    flagged = dataclasses.replace(base, difficult=np.array([True, False]), labelled=(0,))
+    example = _load_example(flagged, np.random.default_rng(1), (96, 128))
+    assert not example.exhaustive
+    assert example.array.shape[1:2] == (3,)
+    assert max(example.array.shape[2:]) in (96, 128)
+    assert all(side % 32 == 0 for side in example.array.shape[2:])
+    outside = dataclasses.replace(base, boxes=np.array([[-5, -5, 60, 60], [119.5, 0, 130, 50]], np.float32))
+    example = _load_example(outside, np.random.default_rng(1), (128,))
+    assert example.exhaustive
+    assert len(example.objects) == 1
+    assert (example.objects >= 0).all()
+
+
+def test_priors_of_pictures(pictures: list[Picture]) -> None:
+    found = find_priors(pictures, head="vector", number=3)
+    assert found.shape == (3, 4)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    assert box_iou(pictures[0].boxes / [120, 90, 120, 90], found).max() > 0.2
+    with pytest.raises(ValueError, match="head 'x' is unknown"):
+        find_priors(pictures, head="x")
+    with pytest.raises(ValueError, match="give more boxes"):
+        find_priors(pictures[:1])
+
+
+def train(
+    trunk: torch.nn.Module, pictures: list[Picture], head: GridHead | VectorHead, **changes: object
+) -> tuple[bool, dict[str, torch.Tensor], list[dict[str, float]]]:
+    rows: list[dict[str, float]] = []
+    settings = {"epochs": 1.0, "batch": 2, "long_sides": (64, 96), "long_side": 96, "report": rows.append}
+    finished = train_multibox(head, trunk, pictures, **(settings | changes))  # type: ignore[arg-type]
+    return finished, {name: value.clone() for name, value in head.state_dict().items()}, rows
+
+
+@pytest.mark.parametrize("kind", ["grid", "vector"])
+def test_eight_pictures_are_learned_by_heart(trunk: torch.nn.Module, pictures: list[Picture], kind: str) -> None:
+    priors = SIDES if kind == "grid" else find_priors(pictures, head="vector", number=16)
+    head = head_for(priors, channels=32)
+    finished, _, rows = train(trunk, pictures, head, epochs=60.0, learning_rate=0.003, long_sides=(128,))
+    assert finished
+    assert rows[-1]["confidence"] < rows[0]["confidence"] / 2
+    recall = proposal_recall(head, trunk.trunk, pictures, long_side=128, limits=(5, 50))
+    assert recall["50"] == 1
+
+
+def test_recall_is_measured_after_every_epoch(trunk: torch.nn.Module, pictures: list[Picture]) -> None:
+    rows = train(trunk, pictures[:4], GridHead(SIDES, channels=4), validation=pictures[4:6], epochs=2.0)[2]
+    assert [row["step"] for row in rows] == [2, 4]
+    assert all(0 <= row["recall_50"] <= row["recall_200"] <= 1 for row in rows)
+
+
+def test_interrupted_and_resumed_is_uninterrupted(
+    trunk: torch.nn.Module, pictures: list[Picture], tmp_path: Path
+) -> None:
+    def run(**changes: object) -> tuple[bool, dict[str, torch.Tensor], list[dict[str, float]]]:
+        return train(trunk, pictures[:3], GridHead(SIDES, channels=4), epochs=2.5, **changes)
+
+    finished, whole, rows = run()
+    assert finished
+    assert [row["step"] for row in rows] == [1, 3, 4]
+    assert {"epoch", "location", "confidence", "learning_rate", "seconds_left"} < set(rows[-1])
+    assert all(math.isfinite(value) for value in rows[-1].values())
+
+    checkpoint = tmp_path / "run.checkpoint"
+    runs, finished = 0, False
+    while not finished:
+        finished, pieces, _ = run(checkpoint=checkpoint, resume=True, time_limit=0)
+        runs += 1
+    assert runs == 4
+    for name, value in whole.items():
+        assert torch.equal(pieces[name], value), name
+    assert [path.name for path in tmp_path.glob("run*")] == ["run.checkpoint"]
+
+    with pytest.raises(CheckpointError, match="made with other settings") as caught:
+        run(checkpoint=checkpoint, resume=True, learning_rate=0.1)
+    assert str(checkpoint) in str(caught.value)
+
+
+def test_the_trunk_stays_as_it_is(pictures: list[Picture]) -> None:
+    network = random_network(2)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    head = GridHead(SIDES, channels=4)
+    start = {name: value.clone() for name, value in head.state_dict().items()}
+    _, after, _ = train(network, pictures, head)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(not torch.equal(value, start[name]) for name, value in after.items())
+
+
+def test_pictures_without_any_evidence_change_no_confidence(trunk: torch.nn.Module, pictures: list[Picture]) -> None:
+    nothing = dataclasses.replace(
+        pictures[0], boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), labelled=(1,),
+        difficult=np.zeros(0, bool), crowd=np.zeros(0, bool),
+    )  # fmt: skip
+    finished, after, rows = train(trunk, [nothing] * 2, GridHead(SIDES, channels=4))
+    assert finished
+    assert rows[-1]["location"] == rows[-1]["confidence"] == 0
+    assert all(torch.isfinite(value).all() for value in after.values())
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(trunk: torch.nn.Module, pictures: list[Picture]) -> None:
+    head = GridHead(SIDES, channels=4)
+    head.reduce.bias.data.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match=r"step 0 \(\d.png, \d.png\); lower the learning rate"):
+        train(trunk, pictures, head)
+
+
+def test_curves_where_tensorboard_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path / "run")
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            drawn.append((name, value, step))
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    report: Callable[[dict[str, float]], None] = open_log(tmp_path / "run.jsonl")
+    report({"step": 50, "location": 0.5})
+    report({"step": 100, "location": 0.25})
+    assert drawn == [("location", 0.5, 50), ("location", 0.25, 100)]
+    lines = (tmp_path / "run.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [50, 100]
+
+
+def test_a_log_without_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    open_log(tmp_path / "run.jsonl")({"step": 50, "location": 0.5})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.jsonl"]
