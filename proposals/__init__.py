@@ -1,5 +1,19 @@
 """Picture to ranked boxes."""
 
+from typing import TYPE_CHECKING, Any
+
 from .selective_search import SelectiveSearch, Strategy, compile_kernels, selective_search
 
-__all__ = ["SelectiveSearch", "Strategy", "compile_kernels", "selective_search"]
+if TYPE_CHECKING:
+    from .multibox import MultiBox
+
+__all__ = ["MultiBox", "SelectiveSearch", "Strategy", "compile_kernels", "selective_search"]
+
+
+def __getattr__(name: str) -> Any:
+    # Not imported before it is asked for: selective search needs none of the packages that run a network.
+    if name == "MultiBox":
+        from .multibox import MultiBox
+
+        return MultiBox
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,508 @@
+"""Training a MultiBox head: on the features of a detector's trunk, which stays as it is.
+
+The loss of Erhan et al., "Scalable Object Detection using Deep Neural Networks", CVPR 2014, on the network of
+`proposals.multibox_network`, by AdamW. Every step draws from its own seed, so that a run that was interrupted and
+resumed gives the weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ..backbone.preprocessing import prepare_picture
+from ..data import Picture, atomic_write, read_image
+from ..data.parallel import prefetch, usable_cores
+from ..eval import evaluate_proposals
+from ..proposals.multibox import place_priors, rank_boxes
+from ..proposals.multibox_network import (
+    GridHead,
+    VectorHead,
+    cluster_boxes,
+    cluster_sides,
+    multibox_loss,
+    set_targets,
+)
+from .training import CheckpointError, _fingerprint, _learning_rate, _torch_threads
+
+__all__ = ["augment", "find_priors", "open_log", "proposal_recall", "train_multibox"]
+
+LONG_SIDES = (448, 512, 576, 640, 704)
+LIMITS = (50, 200)
+
+
+def find_priors(
+    pictures: Sequence[Picture], *, head: str = "grid", number: int = 5, long_side: int = 640, seed: int = 0
+) -> NDArray[np.float32]:
+    """Find priors for the objects of some pictures.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+    head : {"grid", "vector"}
+        For `GridHead` or `VectorHead`.
+    number : int
+        Priors of a cell, or of the whole vector.
+    long_side : int
+        Pixels of the longer side of the pictures when the network gets them.
+    seed : int
+
+    Returns
+    -------
+    ndarray, float32
+        (5, number, 2) widths and heights in pixels, or (number, 4) boxes as shares of the picture.
+
+    Raises
+    ------
+    ValueError
+        If there are not enough objects, or the head is unknown.
+
+    Examples
+    --------
+    >>> box, no = np.array([[0, 0, 20, 10]], np.float32), np.array([False])
+    >>> picture = Picture("a", Path("a.jpg"), 40, 20, box, np.array([7]), no, no)
+    >>> find_priors([picture], head="vector", number=1).tolist()
+    [[0.0, 0.0, 0.5, 0.5]]
+    """
+    if head not in ("grid", "vector"):
+        raise ValueError(f"head {head!r} is unknown; use grid or vector")
+    boxes = []
+    for picture in pictures:
+        size = np.array([picture.width, picture.height] * 2, np.float32)
+        scale = np.float32(long_side / max(picture.width, picture.height)) if head == "grid" else 1 / size
+        boxes.append(picture.boxes[~picture.crowd] * scale)
+    everything = np.concatenate([np.zeros((0, 4), np.float32), *boxes])
+    if head == "grid":
+        return cluster_sides(everything, each=number, seed=seed)
+    return cluster_boxes(everything, number, seed=seed)
+
+
+class _Example(NamedTuple):
+    """One picture made ready for the network, boxes in pixels of `array`."""
+
+    array: NDArray[np.float32]
+    objects: NDArray[np.float32]
+    doubtful: NDArray[np.float32]
+    exhaustive: bool
+
+
+def augment(
+    image: NDArray[np.uint8], boxes: NDArray[np.float32], doubtful: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+    """Mirror every second picture and crop every second; change exposure and contrast of all.
+
+    A crop has 0.5 to 1 of each side and keeps at least one object. Of an object that is cut, less than 0.2 is no object
+    any more and less than 0.6 a doubtful one.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+    boxes : ndarray, shape (N, 4), float32
+    doubtful : ndarray, shape (N,), bool
+        Difficult objects and crowds.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    image, boxes, doubtful
+        As given, of the new picture.
+
+    Examples
+    --------
+    >>> image, boxes = np.zeros((60, 80, 3), np.uint8), np.array([[10, 10, 50, 40]], np.float32)
+    >>> image, boxes, doubtful = augment(image, boxes, np.array([False]), np.random.default_rng(0))
+    >>> len(boxes), doubtful.tolist()
+    (1, [False])
+    """
+    height, width = image.shape[:2]
+    if rng.random() < 0.5:
+        w, h = (max(1, round(side * rng.uniform(0.5, 1))) for side in (width, height))
+        x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
+        cut = np.clip(boxes, [x, y, x, y], [x + w, y + h, x + w, y + h]).astype(np.float32)
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        share = (cut[:, 2:] - cut[:, :2]).prod(1) / np.maximum(area, 1e-6)
+        if (~doubtful & (share >= 0.6)).any():
+            image = image[y : y + h, x : x + w]
+            left = share >= 0.2
+            boxes = cut[left] - np.array([x, y, x, y], np.float32)
+            doubtful = doubtful[left] | (share[left] < 0.6)
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+        boxes = boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32)
+        boxes += np.array([image.shape[1], 0, image.shape[1], 0], np.float32)
+    gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-16, 16)
+    exposed = np.clip(image.astype(np.float32) * gain + offset, 0, 255).astype(np.uint8)
+    return exposed, boxes, doubtful
+
+
+def _load_example(picture: Picture, rng: np.random.Generator, long_sides: Sequence[int]) -> _Example:
+    image, boxes, doubtful = augment(read_image(picture.path), picture.boxes, picture.difficult | picture.crowd, rng)
+    height, width = image.shape[:2]
+    # Sides in whole multiples of 32, as in `training`: few shapes, for which convolution kernels are made once.
+    factor = int(rng.choice(long_sides)) / max(width, height)
+    size = tuple(max(64, 32 * round(side * factor / 32)) for side in (width, height))
+    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    array, _ = prepare_picture(resized.astype(np.uint8), max(size))
+    boxes = (boxes * np.array([size[0] / width, size[1] / height] * 2)).astype(np.float32)
+    # Annotations can end a little outside, or have no area; a box's side must have a logarithm.
+    boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
+    real = ((boxes[:, 2:] - boxes[:, :2]) >= 2).all(1)
+    boxes, doubtful = boxes[real], doubtful[real]
+    return _Example(array, boxes[~doubtful], boxes[doubtful], picture.labelled is None)
+
+
+def _features(trunk: Callable[[Tensor], Tensor], array: NDArray[np.float32], device: str) -> Tensor:
+    with torch.no_grad():
+        return trunk(torch.from_numpy(array).to(device).contiguous(memory_format=torch.channels_last))
+
+
+def _gradients(
+    head: GridHead | VectorHead,
+    trunk: Callable[[Tensor], Tensor],
+    parameters: Sequence[nn.Parameter],
+    examples: Sequence[_Example],
+    device: str,
+    *,
+    half: bool,
+    objects: int,
+    many: bool,
+) -> tuple[list[Tensor], NDArray[np.float64]]:
+    """Gradients of some pictures' share of a step's loss, and its parts; `objects` are in the whole step."""
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    figures = np.zeros(2)
+    for example in examples:
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            features = _features(trunk, example.array, device)
+            residuals, logits = (made[0].float() for made in head(features))
+        cells, size = (features.shape[2], features.shape[3]), (example.array.shape[3], example.array.shape[2])
+        predicted = None
+        if isinstance(head, VectorHead):
+            predicted = residuals.detach().cpu().numpy(), logits.detach().cpu().numpy()
+        targets = set_targets(
+            place_priors(head.priors, cells, size),
+            example.objects,
+            example.doubtful,
+            exhaustive=example.exhaustive,
+            many=many,
+            predicted=predicted,
+        )
+        matched, counted, wanted = (torch.from_numpy(array).to(device) for array in targets)
+        location, confidence = multibox_loss(residuals, logits, wanted, matched, counted)
+        gradients = torch.autograd.grad((location + confidence) / objects, parameters)
+        for one, gradient in zip(total, gradients, strict=True):
+            one += gradient
+        figures += [location.item() / objects, confidence.item() / objects]
+    return total, figures
+
+
+def proposal_recall(
+    head: GridHead | VectorHead,
+    trunk: Callable[[Tensor], Tensor],
+    pictures: Sequence[Picture],
+    *,
+    long_side: int = 640,
+    limits: Sequence[int] = LIMITS,
+    iou: float = 0.5,
+    device: str = "cpu",
+) -> dict[str, float]:
+    """Measure recall at IoU 0.5 of the first boxes, difficult objects left out.
+
+    Parameters
+    ----------
+    head : GridHead or VectorHead
+    trunk : callable
+        Pictures (1, 3, H, W) -> features (1, 832, h, w).
+    pictures : sequence of Picture
+    long_side : int
+        Pixels.
+    limits : sequence of int
+        Numbers of boxes.
+    iou : float
+        Of the suppression among the boxes.
+    device : str
+
+    Returns
+    -------
+    dict
+        Each limit, as text, to the share of objects that are covered; nan if there is no object.
+
+    Examples
+    --------
+    >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
+    >>> proposal_recall(head, lambda picture: torch.zeros(1, 832, 4, 4), [], limits=(50,))
+    {'50': nan}
+    """
+    half = _half(device)
+
+    def propose(picture: Picture) -> NDArray[np.float32]:
+        array, scale = prepare_picture(read_image(picture.path), long_side)
+        with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            features = _features(trunk, array, device)
+            residuals, logits = (made[0].float().cpu().numpy() for made in head(features))
+        size = picture.width * scale, picture.height * scale
+        priors = place_priors(head.priors, (features.shape[2], features.shape[3]), size)
+        return rank_boxes(priors, residuals, logits, size, limit=max(limits), iou=iou)[0] / np.float32(scale)
+
+    workers = usable_cores() if device == "cpu" else 1
+    with _torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        proposals = dict(zip((picture.image_id for picture in pictures), pool.map(propose, pictures), strict=True))
+    recall: dict[str, float] = evaluate_proposals(pictures, proposals, limits)["recall_at"]
+    return recall
+
+
+def _half(device: str) -> bool:
+    """Whether bfloat16 is faster there."""
+    return device != "cpu" or bool(torch.cpu._is_amx_tile_supported())
+
+
+def _save_checkpoint(
+    path: Path, head: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, object]
+) -> None:
+    tensors = {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}
+    for name, parameter in head.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = value.contiguous()
+    atomic_write(path, save(tensors, {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}))
+
+
+def _load_checkpoint(
+    path: Path, head: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, object]
+) -> int:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        if metadata["settings"] != json.dumps(settings, sort_keys=True):
+            raise CheckpointError(
+                f"{path}: was made with other settings ({metadata['settings']}); train with those, or remove it"
+            )
+        names = list(file.keys())
+        head.load_state_dict({name[5:]: file.get_tensor(name) for name in names if name.startswith("head.")})
+        for name, parameter in head.named_parameters():
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                if f"optimizer.{key}.{name}" in names:
+                    value = file.get_tensor(f"optimizer.{key}.{name}")
+                    # The count of steps stays on the CPU wherever the parameter is.
+                    optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
+    return int(metadata["step"])
+
+
+def train_multibox(
+    head: GridHead | VectorHead,
+    trunk: nn.Module,
+    pictures: Sequence[Picture],
+    validation: Sequence[Picture] = (),
+    *,
+    epochs: float = 2.3,
+    batch: int = 4,
+    learning_rate: float = 0.001,
+    many: bool = True,
+    long_sides: Sequence[int] = LONG_SIDES,
+    long_side: int = 640,
+    seed: int = 0,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    time_limit: float | None = None,
+    report: Callable[[dict[str, float]], None] = lambda row: None,
+) -> bool:
+    """Train a MultiBox head in place.
+
+    Parameters
+    ----------
+    head : GridHead or VectorHead
+    trunk : Module
+        `RegionNetwork` or `GoogLeNet`: its method ``trunk`` gives pictures (1, 3, H, W) -> features (1, 832, h, w). It
+        stays as it is.
+    pictures : sequence of Picture
+        To learn from. Difficult objects and crowds count neither way; pictures where objects may be unlabelled
+        (``labelled`` is not None) are no evidence of background.
+    validation : sequence of Picture
+        To measure recall on after every epoch.
+    epochs : float
+        Passes over the pictures.
+    batch : int
+        Pictures a step.
+    learning_rate : float
+        Its peak.
+    many : bool
+        See `proposals.multibox_network.set_targets`.
+    long_sides : sequence of int
+        Pictures are resized to one of these, in pixels, drawn for each showing.
+    long_side : int
+        Pixels of the longer side of the pictures of `validation`, and of all when the head is used.
+    seed : int
+    device : str
+        A torch device. bfloat16 is used where it is faster.
+    checkpoint : Path, optional
+        Where to keep the state, saved every 200 steps and at the end.
+    resume : bool
+        Go on from `checkpoint` if it exists: on a machine with as many cores, bit for bit what would have been.
+    time_limit : float, optional
+        Seconds after which to save and stop.
+    report : callable
+        Gets ``{"step", "steps", "epoch", "location", "confidence", "learning_rate", "seconds_left"}`` every 50
+        steps and at the end of every epoch, then with ``"recall_50"`` and ``"recall_200"`` too.
+
+    Returns
+    -------
+    bool
+        True if all steps were done, False if `time_limit` came first.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is not finite.
+    CheckpointError
+        If `checkpoint` was made with other settings or pictures.
+
+    References
+    ----------
+    Erhan et al., CVPR 2014, section 3; Szegedy et al., arXiv 1412.1441, section 3.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from inception_rcnn.backbone.regions import RegionNetwork
+    >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
+    >>> box, no = np.array([[10, 10, 50, 50]], np.float32), np.array([False])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.png"
+    ...     _ = cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
+    ...     picture = Picture("a", path, 64, 64, box, np.array([7]), no, no)
+    ...     train_multibox(head, RegionNetwork(20), [picture] * 2, epochs=1, batch=2, long_sides=(64,))
+    True
+    """
+    steps, ends = _steps(len(pictures), seed, batch, epochs)
+    settings = {
+        "pictures": _fingerprint(pictures), "epochs": epochs, "batch": batch, "learning_rate": learning_rate,
+        "many": many, "sides": list(long_sides), "seed": seed, "priors": head.priors.tolist(),
+        "channels": head.channels,
+    }  # fmt: skip
+    trunk = trunk.to(device).to(memory_format=torch.channels_last).eval()
+    forward: Callable[[Tensor], Tensor] = trunk.trunk  # type: ignore[assignment]
+    head.to(device).to(memory_format=torch.channels_last).train()
+    parameters = list(head.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
+    start = 0
+    if resume and checkpoint is not None and checkpoint.exists():
+        start = _load_checkpoint(checkpoint, head, optimizer, settings)
+    began = time.monotonic()
+    half = _half(device)
+
+    def examples(step: int) -> list[_Example]:
+        return [
+            _load_example(pictures[i], np.random.default_rng([seed, step, slot]), long_sides)
+            for slot, i in enumerate(steps[step])
+        ]
+
+    def part_gradients(part: list[_Example], objects: int) -> tuple[list[Tensor], NDArray[np.float64]]:
+        return _gradients(head, forward, parameters, part, device, half=half, objects=objects, many=many)
+
+    # One thread a picture, and gradients added in a fixed order: as in `training`.
+    workers = min(batch, usable_cores()) if device == "cpu" else 1
+    threads = torch.get_num_threads() if device != "cpu" else 1
+    totals, window = np.zeros(2), 0
+    with (
+        _torch_threads(threads),
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
+        ThreadPoolExecutor(1) as reader,
+    ):
+        for step, future in prefetch(reader, examples, range(start, len(steps)), limit=4):
+            loaded = future.result()
+            objects = max(1, sum(len(example.objects) for example in loaded))
+            results = list(pool.map(part_gradients, [loaded[i::workers] for i in range(workers)], [objects] * workers))
+            figures = np.sum([figures for _, figures in results], axis=0)
+            if not np.isfinite(figures).all():
+                names = ", ".join(pictures[i].path.name for i in steps[step])
+                raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
+            rate = _learning_rate(step, len(steps), learning_rate, min(200, len(steps) // 10))
+            optimizer.param_groups[0]["lr"] = rate
+            for parameter, *gradients in zip(parameters, *(gradients for gradients, _ in results), strict=True):
+                parameter.grad = functools.reduce(torch.add, gradients)
+            torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+            optimizer.step()
+            totals, window = totals + figures, window + 1
+            done = step + 1
+            if done % 50 == 0 or done in ends:
+                spent = time.monotonic() - began
+                row = {
+                    "step": done,
+                    "steps": len(steps),
+                    "epoch": epochs * done / len(steps),
+                    "location": float(totals[0]) / window,
+                    "confidence": float(totals[1]) / window,
+                    "learning_rate": rate,
+                    "seconds_left": spent / (done - start) * (len(steps) - done),
+                }
+                if done in ends and validation:
+                    recall = proposal_recall(head, forward, validation, long_side=long_side, device=device)
+                    row |= {f"recall_{limit}": share for limit, share in recall.items()}
+                report(row)
+                totals, window = np.zeros(2), 0
+            late = time_limit is not None and time.monotonic() - began > time_limit
+            if checkpoint is not None and (done % 200 == 0 or done == len(steps) or late):
+                _save_checkpoint(checkpoint, head, optimizer, done, settings)
+            if late and done < len(steps):
+                return False
+    return True
+
+
+def _steps(pictures: int, seed: int, batch: int, epochs: float) -> tuple[list[NDArray[np.intp]], set[int]]:
+    """Picture indices of every step of the run, and after how many steps an epoch ends."""
+    orders = [np.random.default_rng([seed, epoch]).permutation(pictures) for epoch in range(math.ceil(epochs))]
+    whole = np.concatenate(orders)[: round(pictures * epochs)]
+    steps = [whole[start : start + batch] for start in range(0, len(whole) - batch + 1, batch)]
+    return steps, {pictures * (epoch + 1) // batch for epoch in range(math.ceil(epochs))} | {len(steps)}
+
+
+def open_log(path: Path) -> Callable[[dict[str, float]], None]:
+    """Make a `report` that writes JSON lines, and TensorBoard's curves beside them if ``tensorboard`` is installed.
+
+    Parameters
+    ----------
+    path : Path
+        The file of JSON lines, which is appended to. The curves go to the folder of the same name without suffix.
+
+    Returns
+    -------
+    callable
+        Row -> None.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     open_log(Path(folder) / "run.jsonl")({"step": 1, "location": 0.5})
+    ...     print((Path(folder) / "run.jsonl").read_text(), end="")
+    {"step": 1, "location": 0.5}
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(path.with_suffix("")))
+    except ImportError:
+        writer = None
+
+    def report(row: dict[str, float]) -> None:
+        with path.open("a") as log:
+            log.write(json.dumps(row) + "\n")
+        if writer is not None:
+            for name, value in row.items():
+                if name != "step":
+                    writer.add_scalar(name, value, int(row["step"]))
+            writer.flush()
+
+    return report

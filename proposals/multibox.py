@@ -1,0 +1,436 @@
+"""MultiBox: ranked boxes that may hold an object, of any class, predicted by a network as corrections to priors.
+
+Erhan, Szegedy, Toshev & Anguelov, "Scalable Object Detection using Deep Neural Networks", CVPR 2014, in the improved
+form of Szegedy, Reed, Erhan & Anguelov, "Scalable, High-Quality Object Detection", arXiv 1412.1441. The network is a
+small head (`multibox_network`) on the features that a detector's trunk computes anyway. What is here needs no torch:
+where the priors are, from the network's numbers to ranked boxes, and the file that a trained head is kept in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+from scipy.special import expit
+
+from ..backbone.engine import choose_device
+from ..backbone.model_file import MAX_BYTES, ModelError, RegionModel, read_model
+from ..backbone.preprocessing import decode_boxes, prepare_picture
+from ..backbone.weights import find_model
+from ..data import atomic_write, clip_boxes
+from ..eval.nms import nms
+
+__all__ = ["MultiBox", "MultiBoxModel", "place_priors", "rank_boxes", "read_multibox", "squares", "write_multibox"]
+
+FORMAT = "inception-rcnn multibox 1"
+# Bundled heads, each named like the detector on whose trunk it stands.
+MODELS = Path(__file__).parent / "models"
+# Pixels between the cells of the finest grid, half the trunk's 16; each next grid is twice as coarse.
+FINEST_STRIDE = 8
+# Cell i of the trunk looks at the pixels around 16 i + 14.5, that is 6.5 px past the middle of its 16.
+SHIFT = 6.5
+# Boxes that are compared with each other: suppressing all of 30,000 would cost more than the network.
+CANDIDATES = 2000
+
+# Picture (1, 3, h, w) -> residuals (P, 4), logits (P,), rows and columns of the trunk's features.
+Engine: TypeAlias = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]]]
+
+
+def place_priors(priors: NDArray[np.float32], cells: tuple[int, int], size: tuple[float, float]) -> NDArray[np.float32]:
+    """Lay priors out on a picture, in the order of the network's outputs.
+
+    Parameters
+    ----------
+    priors : ndarray, shape (L, A, 2) or (K, 4), float32
+        Three axes: widths and heights in pixels of the A priors of every cell of each of L grids; the cells of grid
+        l are ``8 * 2 ** l`` px apart. Two axes: whole boxes x1 y1 x2 y2 as shares of the picture's width and height.
+    cells : (int, int)
+        Rows and columns of the trunk's features of the picture.
+    size : (float, float)
+        Width and height of the picture in pixels, as the trunk got it.
+
+    Returns
+    -------
+    ndarray, shape (P, 4), float32
+        x1 y1 x2 y2 in pixels of the picture as the trunk got it. Grid after grid, the finest first; within a grid
+        row by row, within a cell in the order of `priors`.
+
+    Examples
+    --------
+    >>> sides = np.array([[[10, 20]], [[40, 40]]], np.float32)
+    >>> boxes = place_priors(sides, (1, 2), (32, 16))  # 2 x 4 cells 8 px apart, 1 x 2 cells 16 px apart
+    >>> len(boxes), boxes[0].tolist(), boxes[-1].tolist()
+    (10, [5.5, 0.5, 15.5, 20.5], [10.5, -5.5, 50.5, 34.5])
+    """
+    priors = np.asarray(priors, np.float32)
+    if priors.ndim == 2:
+        return priors * np.array([*size, *size], np.float32)
+    rows, columns = 2 * cells[0], 2 * cells[1]
+    placed = []
+    for level, sides in enumerate(priors):
+        stride = FINEST_STRIDE * 2**level
+        y, x = (np.arange(count, dtype=np.float32) * stride + stride / 2 + SHIFT for count in (rows, columns))
+        centres = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 1, 2)
+        placed.append(np.concatenate([centres - sides / 2, centres + sides / 2], axis=-1).reshape(-1, 4))
+        rows, columns = (rows + 1) // 2, (columns + 1) // 2
+    return np.concatenate(placed).astype(np.float32)
+
+
+def rank_boxes(
+    priors: NDArray[np.float32],
+    residuals: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    size: tuple[float, float],
+    *,
+    limit: int | None = 200,
+    iou: float = 0.5,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Turn the network's numbers into ranked boxes.
+
+    Parameters
+    ----------
+    priors : ndarray, shape (P, 4), float32
+        See `place_priors`.
+    residuals : ndarray, shape (P, 4), float32
+        Corrections of the priors, see `backbone.preprocessing.decode_boxes`.
+    logits : ndarray, shape (P,), float32
+        Logarithmic odds that a box holds an object.
+    size : (float, float)
+        Width and height of the picture; boxes are clipped to it.
+    limit : int, optional
+        Return at most this many boxes, the best.
+    iou : float
+        A box is dropped that overlaps a better one by more.
+
+    Returns
+    -------
+    boxes : ndarray, shape (N, 4), float32
+        x1 y1 x2 y2, best first, none lower or narrower than a pixel.
+    scores : ndarray, shape (N,), float32
+        Confidences in [0, 1], falling.
+
+    Examples
+    --------
+    >>> priors = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30]], np.float32)
+    >>> boxes, scores = rank_boxes(priors, np.zeros((3, 4), np.float32), np.array([0, 2, 1], np.float32), (40, 25))
+    >>> boxes.tolist(), scores.round(2).tolist()
+    ([[1.0, 0.0, 11.0, 10.0], [20.0, 20.0, 30.0, 25.0]], [0.8799999952316284, 0.7300000190734863])
+    """
+    best = np.argsort(-logits, kind="stable")[:CANDIDATES]
+    boxes = clip_boxes(decode_boxes(priors[best], residuals[best][:, None])[:, 0], *size)
+    large = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
+    boxes, scores = boxes[large], expit(logits[best][large])
+    kept = nms(boxes, scores, iou)[:limit]
+    return boxes[kept], scores[kept]
+
+
+def squares(width: int, height: int, across: int) -> NDArray[np.int64]:
+    """Cover a picture with squares that overlap by half or more.
+
+    Parameters
+    ----------
+    width, height : int
+        Of the picture, in pixels.
+    across : int
+        How many squares lie across the shorter side.
+
+    Returns
+    -------
+    ndarray, shape (N, 4), int64
+        x1 y1 x2 y2, row by row.
+
+    References
+    ----------
+    Erhan et al., "Scalable Object Detection using Deep Neural Networks", CVPR 2014, section 4.3 (crops).
+
+    Examples
+    --------
+    >>> squares(640, 480, 1).tolist()
+    [[0, 0, 480, 480], [160, 0, 640, 480]]
+    >>> len(squares(640, 480, 2))
+    6
+    """
+    side = max(1, math.ceil(min(width, height) * 2 / (across + 1)))
+    starts = []
+    for length in (width, height):
+        count = math.ceil((length - side) / (side / 2)) + 1
+        starts.append(np.linspace(0, length - side, count).round().astype(np.int64))
+    corners = np.stack(np.meshgrid(*starts), axis=-1).reshape(-1, 2)
+    return np.concatenate([corners, corners + side], axis=1)
+
+
+@dataclass(frozen=True)
+class MultiBoxModel:
+    """A trained head, as read from a file.
+
+    Attributes
+    ----------
+    priors : ndarray, float32
+        (L, A, 2) of a `multibox_network.GridHead`, (K, 4) of a `VectorHead`; see `place_priors`.
+    channels : int
+        Width of the head.
+    long_side : int
+        Pictures are resized to this many pixels on their longer side.
+    weights : dict of str to ndarray
+        float16, named as in the head.
+    trunk_sha256 : str
+        Hash of the detector's file on whose trunk it was trained: on another's features it means nothing.
+    trained : dict
+        How it was trained, for the record.
+    sha256 : str
+        Hash of the file.
+    """
+
+    priors: NDArray[np.float32]
+    channels: int
+    long_side: int
+    weights: dict[str, NDArray[np.float16]]
+    trunk_sha256: str
+    trained: dict[str, object]
+    sha256: str = ""
+
+
+def write_multibox(path: str | Path, model: MultiBoxModel) -> None:
+    """Write a head's file: its weights as float16 and a header of JSON, as safetensors. No pickle, no code.
+
+    Parameters
+    ----------
+    path : str or Path
+    model : MultiBoxModel
+        Its ``sha256`` is not used.
+    """
+    description = {
+        "format": FORMAT,
+        "priors": model.priors.astype(np.float64).round(4).tolist(),
+        "channels": model.channels,
+        "long_side": model.long_side,
+        "trunk_sha256": model.trunk_sha256,
+        "trained": model.trained,
+    }
+    if model.priors.ndim == 3:
+        description["strides"] = [FINEST_STRIDE * 2**level for level in range(len(model.priors))]
+    tensors = {name: np.ascontiguousarray(value, np.float16) for name, value in model.weights.items()}
+    # One key: safetensors writes several in an order that changes from run to run.
+    atomic_write(path, save_tensors(tensors, metadata={"multibox": json.dumps(description, sort_keys=True)}))
+
+
+def read_multibox(path: str | Path) -> MultiBoxModel:
+    """Read a head's file.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    MultiBoxModel
+
+    Raises
+    ------
+    ModelError
+        If there is no such file, or it is not a MultiBox head.
+    """
+    path = Path(path)
+    advice = "name a file that `inception-rcnn train multibox` wrote"
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so not a MultiBox head; {advice}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+    try:
+        tensors = load_tensors(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        description = json.loads(header.get("__metadata__", {}).get("multibox", "{}"))
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            raise ValueError("the header has another format or none")
+        priors = np.array(description["priors"], np.float32)
+        levels = priors.ndim == 3 and priors.shape[2] == 2 and len(priors) <= 8
+        if not (levels or (priors.ndim == 2 and priors.shape[1] == 4)) or not np.isfinite(priors).all():
+            raise ValueError(f"the priors have shape {priors.shape}")
+        long_side, channels = description["long_side"], description["channels"]
+        if not (isinstance(long_side, int) and 32 <= long_side <= 10_000 and isinstance(channels, int)):
+            raise ValueError(f"long_side is {long_side!r}, channels {channels!r}")
+        return MultiBoxModel(
+            priors=priors,
+            channels=channels,
+            long_side=long_side,
+            weights=tensors,
+            trunk_sha256=str(description["trunk_sha256"]),
+            trained=dict(description["trained"]),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path}: not a MultiBox head ({error}); {advice}") from None
+
+
+def torch_engine(trunk: RegionModel, model: MultiBoxModel, *, device: str = "cpu") -> Engine:
+    """Make what runs a head on its trunk, in torch.
+
+    Parameters
+    ----------
+    trunk : RegionModel
+        The detector.
+    model : MultiBoxModel
+    device : {"auto", "cpu", "cuda"}
+
+    Returns
+    -------
+    callable
+        Picture (1, 3, h, w), see `backbone.preprocessing.prepare_picture` -> residuals (P, 4), logits (P,), rows and
+        columns of the features.
+
+    Raises
+    ------
+    ModelError
+        If the head was trained on another trunk, or its weights do not fit.
+    DeviceError
+        If the device is not there.
+    """
+    import torch
+
+    from .multibox_network import head_for, load_trunk
+
+    if trunk.sha256 != model.trunk_sha256:
+        raise ModelError(
+            f"the MultiBox head was trained on another detector's trunk (sha256 {model.trunk_sha256[:12]}..., not "
+            f"{trunk.sha256[:12]}...); use that detector, or train a head on this one"
+        )
+
+    network, head = load_trunk(trunk), head_for(model.priors, channels=model.channels)
+    try:
+        head.load_state_dict({name: torch.from_numpy(w.astype(np.float32)) for name, w in model.weights.items()})
+    except RuntimeError as error:
+        raise ModelError(f"the head's weights do not fit it: {str(error).splitlines()[0]}") from error
+    place = torch.device(choose_device(device))
+    network.to(place).to(memory_format=torch.channels_last)
+    head.eval().to(place).to(memory_format=torch.channels_last)
+
+    def run(array: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]]:
+        with torch.inference_mode():
+            picture = torch.from_numpy(array).to(place).contiguous(memory_format=torch.channels_last)
+            features = network.trunk(picture)
+            residuals, logits = head(features)
+        return residuals[0].cpu().numpy(), logits[0].cpu().numpy(), (features.shape[2], features.shape[3])
+
+    return run
+
+
+@dataclass(frozen=True)
+class MultiBox:
+    """MultiBox as a callable with its settings: picture -> boxes and scores, best first.
+
+    Parameters
+    ----------
+    model : MultiBoxModel
+    engine : callable
+        See `torch_engine`.
+    limit : int, optional
+        Return at most this many boxes, the best.
+    iou : float
+        A box is dropped that overlaps a better one by more. 0.5 covers the most objects at IoU 0.5; with 0.7 some more
+        are covered closely and fewer at all.
+    across : int
+        Besides the whole picture look at squares, so many across its shorter side (see `squares`), at the same size
+        as the picture: small objects are found that way, at a multiple of the time.
+
+    Examples
+    --------
+    >>> from skimage.data import chelsea
+    >>> boxes, scores = MultiBox.load("voc", limit=100)(chelsea())
+    >>> boxes.shape, boxes.dtype.name, bool((np.diff(scores) <= 0).all())
+    ((100, 4), 'float32', True)
+    """
+
+    model: MultiBoxModel
+    engine: Engine
+    _: KW_ONLY
+    limit: int | None = 200
+    iou: float = 0.5
+    across: int = 0
+
+    @classmethod
+    def load(
+        cls,
+        name_or_file: str | Path = "voc",
+        *,
+        trunk: str | Path = "voc",
+        device: str = "auto",
+        limit: int | None = 200,
+        iou: float = 0.5,
+        across: int = 0,
+    ) -> MultiBox:
+        """Load a trained head and its trunk.
+
+        Parameters
+        ----------
+        name_or_file : str or Path
+            A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
+        trunk : str or Path
+            The detector on whose trunk it was trained, by name or file.
+        device : {"auto", "cpu", "cuda"}
+        limit, iou, across
+            See the class.
+
+        Raises
+        ------
+        ModelError
+            If there is no such head or detector, or they do not belong together.
+        DeviceError
+            If the device is not there.
+        """
+        bundled = MODELS / f"{name_or_file}.safetensors"
+        model = read_multibox(bundled if bundled.is_file() else name_or_file)
+        engine = torch_engine(read_model(find_model(trunk)), model, device=device)
+        return cls(model, engine, limit=limit, iou=iou, across=across)
+
+    def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Propose boxes that may hold an object.
+
+        Parameters
+        ----------
+        image : ndarray, shape (H, W, 3), uint8
+            RGB.
+
+        Returns
+        -------
+        boxes : ndarray, shape (N, 4), float32
+            x1 y1 x2 y2 in pixels of `image`, inside it, best first.
+        scores : ndarray, shape (N,), float32
+            Confidences in [0, 1], falling.
+        """
+        height, width = image.shape[:2]
+        boxes, scores = self._look(image)
+        if self.across:
+            views = [(boxes, scores)]
+            for x1, y1, x2, y2 in squares(width, height, self.across):
+                boxes, scores = self._look(image[y1:y2, x1:x2])
+                boxes += np.array([x1, y1, x1, y1], np.float32)
+                # What ends where the square ends, and not the picture, is a part of an object.
+                inner = np.array([x1 > 0, y1 > 0, x2 < width, y2 < height])
+                whole = ~((np.abs(boxes - [x1, y1, x2, y2]) < 0.02 * (x2 - x1)) & inner).any(1)
+                views.append((boxes[whole], scores[whole]))
+            boxes, scores = (np.concatenate(parts) for parts in zip(*views, strict=True))
+            kept = nms(boxes, scores, self.iou)[: self.limit]
+            boxes, scores = boxes[kept], scores[kept]
+        return boxes, scores
+
+    def _look(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (N, 4) in pixels of `image` and scores (N,) of one view."""
+        height, width = image.shape[:2]
+        array, scale = prepare_picture(image, self.model.long_side)
+        residuals, logits, cells = self.engine(array)
+        size = width * scale, height * scale
+        priors = place_priors(self.model.priors, cells, size)
+        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=self.limit, iou=self.iou)
+        return clip_boxes(boxes / np.float32(scale), width, height), scores
