@@ -11,6 +11,7 @@ import posixpath
 import re
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -28,7 +29,15 @@ if TYPE_CHECKING:
 # pyarrow and scipy.io are imported where they are used: together they would double the time that importing
 # this package takes.
 
-__all__ = ["PROPOSAL_SUFFIXES", "ProposalFileError", "Proposals", "read_proposals", "write_proposals"]
+__all__ = [
+    "PROPOSAL_SUFFIXES",
+    "ProposalFileError",
+    "Proposals",
+    "check_image_ids",
+    "check_suffix",
+    "read_proposals",
+    "write_proposals",
+]
 
 PROPOSAL_SUFFIXES = (".parquet", ".json", ".mat", ".pkl", ".npz")
 ROW_GROUP_BYTES = 32 * 2**20  # what is gathered in memory before it goes to a Parquet file
@@ -143,7 +152,7 @@ def write_proposals(
     ('000005', [[1.0, 2.0, 4.0, 8.0]])
     """
     path = Path(path)
-    suffix = _suffix(path)
+    suffix = check_suffix(path)
     if suffix == ".parquet":
         with atomic_file(path) as file:
             _write_parquet(file, _each(path, entries), metadata)
@@ -151,7 +160,7 @@ def write_proposals(
 
     files, table = _survey(path, entries)
     if image_ids is not None and suffix in (".pkl", ".json"):
-        image_ids = _chosen_ids(path, files, image_ids)
+        image_ids = check_image_ids(path, files, image_ids)
     if suffix == ".json":
         write_detections(path, map(_as_detections, _each(path, entries)), _CLASSES, image_ids)
     elif suffix == ".pkl":
@@ -206,7 +215,7 @@ def read_proposals(path: str | Path) -> Iterator[Proposals]:
         ".pkl": _read_pickle,
         ".npz": _read_npz,
     }
-    reader = readers[_suffix(path)]
+    reader = readers[check_suffix(path)]
     if not path.is_file():
         raise ProposalFileError(f"{path}: there is no such file; check its name")
     return _read(path, reader)
@@ -229,8 +238,20 @@ def _read(path: Path, reader: Callable[[Path], Iterable[Proposals]]) -> Iterator
         raise ProposalFileError(f"{path}: is not a {path.suffix} file of proposals, or damaged ({reason})") from error
 
 
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
+def check_suffix(path: str | Path) -> str:
+    """Return the suffix of a proposal file, in lower case.
+
+    Raises
+    ------
+    ProposalFileError
+        If it is not one of `PROPOSAL_SUFFIXES`.
+
+    Examples
+    --------
+    >>> check_suffix("p.PKL")
+    '.pkl'
+    """
+    suffix = Path(path).suffix.lower()
     if suffix not in PROPOSAL_SUFFIXES:
         raise ProposalFileError(f"{path}: its name must end in one of {', '.join(PROPOSAL_SUFFIXES)}")
     return suffix
@@ -275,16 +296,10 @@ def _survey(path: Path, entries: Sequence[Proposals]) -> tuple[list[str], NDArra
     for entry in _each(path, entries):
         table[len(files)] = entry.width, entry.height, len(entry.scores)
         files.append(entry.file)
-    _check_distinct(path, "are called", files)
+    (most, times), *_ = [*Counter(files).most_common(1), ("", 0)]
+    if times > 1:
+        raise ProposalFileError(f"{path}: two pictures are called {most!r}; make them distinct")
     return files, table
-
-
-def _check_distinct(path: Path, verb: str, names: Iterable[int | str]) -> None:
-    seen = set()
-    for name in names:
-        if name in seen:
-            raise ProposalFileError(f"{path}: two pictures {verb} {name!r}; make them distinct")
-        seen.add(name)
 
 
 def _short_names(files: Sequence[str]) -> list[str]:
@@ -295,14 +310,49 @@ def _short_names(files: Sequence[str]) -> list[str]:
     return list(files)
 
 
-def _chosen_ids(path: Path, files: Iterable[str], image_ids: Mapping[str, int | str]) -> dict[str, int | str]:
+def check_image_ids(path: str | Path, files: Iterable[str], image_ids: Mapping[str, int | str]) -> dict[str, int | str]:
+    """Take the ids that `write_proposals` will need: it does this itself, but after the work that its entries are.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write, for the errors.
+    files : iterable of str
+        Names of the pictures.
+    image_ids : mapping of str to int or str
+        Ids by name.
+
+    Returns
+    -------
+    dict of str to int or str
+        Of these pictures, in their order.
+
+    Raises
+    ------
+    ProposalFileError
+        If a picture has no id, or two have the same.
+
+    Examples
+    --------
+    >>> check_image_ids("p.pkl", ["b.jpg"], {"a.jpg": 1, "b.jpg": 2})
+    {'b.jpg': 2}
+    """
     ids: dict[str, int | str] = {}
+    owner: dict[int | str, str] = {}
     for file in files:
         if file not in image_ids:
-            raise ProposalFileError(f"{path}: image_ids has no id for {file!r}; add it or leave image_ids out")
+            raise ProposalFileError(
+                f"{path}: image_ids has no id for {file!r}; with no image id it cannot be written: add it or leave "
+                "image_ids out"
+            )
         chosen = image_ids[file]
         ids[file] = chosen if isinstance(chosen, str) else int(chosen)  # NumPy's integers are no JSON
-    _check_distinct(path, "have the id", ids.values())
+        other = owner.setdefault(ids[file], file)
+        if other != file:
+            raise ProposalFileError(
+                f"{path}: two pictures have the id {ids[file]!r}, {other!r} and {file!r}; "
+                "no two may have the same image id"
+            )
     return ids
 
 

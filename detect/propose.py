@@ -15,7 +15,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import PROPOSAL_SUFFIXES, ProposalFileError, Proposals, atomic_write, read_image, write_proposals
+from ..data import Proposals, atomic_write, read_image, write_proposals
 from ..data.files import remove_leftovers
 from ..data.parallel import ProcessDied, map_processes
+from ..data.proposal_files import check_image_ids, check_suffix
 from ..proposals import SelectiveSearch, compile_kernels
 from .runs import JournalError, error_line, package_version, relative_names, stamp
 
@@ -134,12 +135,11 @@ def propose_batch(
     """
     began = time.perf_counter()
     output = Path(output)
-    if output.suffix.lower() not in PROPOSAL_SUFFIXES:
-        raise ProposalFileError(f"{output}: its name must end in one of {', '.join(PROPOSAL_SUFFIXES)}")
+    suffix = check_suffix(output)
     keys = [os.path.abspath(path) for path in paths]
     names = dict(zip(keys, map(_printable, relative_names(paths)), strict=True))
     if image_ids is not None:
-        _check_ids(output, names.values(), image_ids)
+        check_image_ids(output, names.values(), image_ids)
     settings = {name: value for name, value in vars(search).items() if name != "threads"}
     settings |= {"version": package_version()}
     failures: list[_Failed] = []
@@ -163,7 +163,7 @@ def propose_batch(
                 done += 1
                 progress(done)
         # Read by position, a file without a result must not move the ones behind it.
-        by_position = output.suffix.lower() in (".mat", ".pkl")
+        by_position = suffix in (".mat", ".pkl")
         kept = keys if by_position else [key for key in keys if key in journal.places]
         remove_leftovers(output)
         metadata = {"inception-rcnn": json.dumps(settings, default=repr)}
@@ -181,16 +181,6 @@ def propose_batch(
 def _printable(name: str) -> str:
     """Name a file as its format can: a name need not be text, but these files hold text."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _check_ids(output: Path, names: Iterable[str], image_ids: Mapping[str, int | str]) -> None:
-    seen: dict[int | str, str] = {}
-    for name in names:
-        if name not in image_ids:
-            raise ProposalFileError(f"{output}: there is no image id for {name!r}")
-        other = seen.setdefault(image_ids[name], name)
-        if other != name:
-            raise ProposalFileError(f"{output}: {other!r} and {name!r} have the same image id, {image_ids[name]}")
 
 
 def _propose(search: SelectiveSearch, path: Path) -> _Found | _Failed:

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data import Detections
 from ..data.kernels import kernel
+from ..data.nms import as_scores, nms, soft_nms
 from .matching import EvaluationError
-from .nms import as_scores, nms, soft_nms
 
 __all__ = ["merge_detections", "weighted_box_fusion"]
 

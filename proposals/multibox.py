@@ -28,7 +28,7 @@ from ..backbone.model_file import MAX_BYTES, ModelError, RegionModel, read_model
 from ..backbone.preprocessing import decode_boxes, prepare_picture
 from ..backbone.weights import find_model
 from ..data import atomic_write, clip_boxes
-from ..eval.nms import nms
+from ..data.nms import nms
 
 __all__ = ["MultiBox", "MultiBoxModel", "place_priors", "rank_boxes", "read_multibox", "squares", "write_multibox"]
 

@@ -16,6 +16,7 @@ import pytest
         "images",
         "kernels",
         "matlab",
+        "nms",
         "parallel",
         "proposal_files",
     ],

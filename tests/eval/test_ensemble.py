@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inception_rcnn.data import Detections
+from inception_rcnn.data.nms import soft_nms
 from inception_rcnn.eval import EvaluationError, nms
 from inception_rcnn.eval.ensemble import merge_detections, weighted_box_fusion
-from inception_rcnn.eval.nms import soft_nms
 
 
 def overlap(a, b):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inception_rcnn.data.nms import _survivors_in_torch, soft_nms
 from inception_rcnn.eval import nms, nms_per_class
-from inception_rcnn.eval.nms import _survivors_in_torch, soft_nms
 
 
 def overlap(a, b):

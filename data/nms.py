@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..data.kernels import kernel
+from .kernels import kernel
 
 __all__ = ["nms", "nms_per_class", "soft_nms"]
 
