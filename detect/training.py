@@ -31,7 +31,18 @@ from ..backbone.regions import RegionNetwork, roi_align
 from ..data import Picture, atomic_write, box_iou, read_image
 from ..data.parallel import prefetch, usable_cores
 
-__all__ = ["CheckpointError", "Regions", "detection_loss", "repeat_factors", "sample_regions", "train_detector"]
+__all__ = [
+    "CheckpointError",
+    "Regions",
+    "bfloat16_is_faster",
+    "detection_loss",
+    "fingerprint",
+    "learning_rate_at",
+    "repeat_factors",
+    "sample_regions",
+    "torch_threads",
+    "train_detector",
+]
 
 
 class CheckpointError(ValueError):
@@ -310,12 +321,12 @@ def _load_checkpoint(
     return int(metadata["step"])
 
 
-def _fingerprint(pictures: Sequence[Picture]) -> str:
+def fingerprint(pictures: Sequence[Picture]) -> str:
     """Short hash of the pictures' names and their order."""
     return hashlib.sha256("\n".join(picture.image_id for picture in pictures).encode()).hexdigest()[:16]
 
 
-def _learning_rate(step: int, steps: int, peak: float, warm_up: int = 200) -> float:
+def learning_rate_at(step: int, steps: int, peak: float, warm_up: int = 200) -> float:
     """Linear warm-up, then a half cosine down to 1 % of the peak."""
     if step < warm_up:
         return peak * (step + 1) / warm_up
@@ -388,7 +399,7 @@ def train_detector(
     weights = repeat_factors(pictures, network.classes)
     steps = _steps(weights, seed, batch, epochs)
     settings = {
-        "pictures": _fingerprint(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
+        "pictures": fingerprint(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
         "learning_rate": learning_rate, "box_regression": box_regression, "sides": list(long_sides), "seed": seed,
     }  # fmt: skip
     network.to(device).to(memory_format=torch.channels_last).train()
@@ -422,14 +433,14 @@ def train_detector(
     # On a CPU one thread per picture, each with its own backward pass: threads inside an operation wait for each
     # other a thousand times a step. Gradients are added in a fixed order, so that the sum is the same every time.
     workers = min(batch, usable_cores()) if device == "cpu" else 1
-    half = device != "cpu" or bool(torch.cpu._is_amx_tile_supported())
+    half = bfloat16_is_faster(device)
 
     def part_gradients(part: list[_Example], regions: int) -> tuple[tuple[Tensor, ...], NDArray[np.float64]]:
         return _gradients(network, parameters, part, regions, device, half=half, box_regression=box_regression)
 
     threads = torch.get_num_threads() if device != "cpu" else 1
     with (
-        _torch_threads(threads),
+        torch_threads(threads),
         ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
         ThreadPoolExecutor(1) as reader,
     ):
@@ -442,7 +453,7 @@ def train_detector(
             if not np.isfinite(figures).all():
                 names = ", ".join(pictures[i].path.name for i in steps[step])
                 raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
-            rate = _learning_rate(step, len(steps), learning_rate)
+            rate = learning_rate_at(step, len(steps), learning_rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             for parameter, *gradients in zip(parameters, *(gradients for gradients, _ in results), strict=True):
@@ -477,8 +488,19 @@ def train_detector(
     return True
 
 
+def bfloat16_is_faster(device: str) -> bool:
+    """Whether a device multiplies bfloat16 matrices faster than float32 ones: a GPU, or a CPU with AMX or AVX512-BF16.
+
+    Examples
+    --------
+    >>> bfloat16_is_faster("cuda")
+    True
+    """
+    return device != "cpu" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
 @contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
+def torch_threads(number: int) -> Iterator[None]:
     """Run with `number` threads inside an operation."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)

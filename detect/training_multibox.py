@@ -37,7 +37,7 @@ from ..proposals.multibox_network import (
     multibox_loss,
     set_targets,
 )
-from .training import CheckpointError, _fingerprint, _learning_rate, _torch_threads
+from .training import CheckpointError, bfloat16_is_faster, fingerprint, learning_rate_at, torch_threads
 
 __all__ = ["augment", "find_priors", "open_log", "proposal_recall", "train_multibox"]
 
@@ -246,7 +246,7 @@ def proposal_recall(
     >>> proposal_recall(head, lambda picture: torch.zeros(1, 832, 4, 4), [], limits=(50,))
     {'50': nan}
     """
-    half = _half(device)
+    half = bfloat16_is_faster(device)
 
     def propose(picture: Picture) -> NDArray[np.float32]:
         array, scale = prepare_picture(read_image(picture.path), long_side)
@@ -258,15 +258,10 @@ def proposal_recall(
         return rank_boxes(priors, residuals, logits, size, limit=max(limits), iou=iou)[0] / np.float32(scale)
 
     workers = usable_cores() if device == "cpu" else 1
-    with _torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         proposals = dict(zip((picture.image_id for picture in pictures), pool.map(propose, pictures), strict=True))
     recall: dict[str, float] = evaluate_proposals(pictures, proposals, limits)["recall_at"]
     return recall
-
-
-def _half(device: str) -> bool:
-    """Whether bfloat16 is faster there."""
-    return device != "cpu" or bool(torch.cpu._is_amx_tile_supported())
 
 
 def _save_checkpoint(
@@ -387,7 +382,7 @@ def train_multibox(
     """
     steps, ends = _steps(len(pictures), seed, batch, epochs)
     settings = {
-        "pictures": _fingerprint(pictures), "epochs": epochs, "batch": batch, "learning_rate": learning_rate,
+        "pictures": fingerprint(pictures), "epochs": epochs, "batch": batch, "learning_rate": learning_rate,
         "many": many, "sides": list(long_sides), "seed": seed, "priors": head.priors.tolist(),
         "channels": head.channels,
     }  # fmt: skip
@@ -400,7 +395,7 @@ def train_multibox(
     if resume and checkpoint is not None and checkpoint.exists():
         start = _load_checkpoint(checkpoint, head, optimizer, settings)
     began = time.monotonic()
-    half = _half(device)
+    half = bfloat16_is_faster(device)
 
     def examples(step: int) -> list[_Example]:
         return [
@@ -416,7 +411,7 @@ def train_multibox(
     threads = torch.get_num_threads() if device != "cpu" else 1
     totals, window = np.zeros(2), 0
     with (
-        _torch_threads(threads),
+        torch_threads(threads),
         ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
         ThreadPoolExecutor(1) as reader,
     ):
@@ -428,7 +423,7 @@ def train_multibox(
             if not np.isfinite(figures).all():
                 names = ", ".join(pictures[i].path.name for i in steps[step])
                 raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
-            rate = _learning_rate(step, len(steps), learning_rate, min(200, len(steps) // 10))
+            rate = learning_rate_at(step, len(steps), learning_rate, min(200, len(steps) // 10))
             optimizer.param_groups[0]["lr"] = rate
             for parameter, *gradients in zip(parameters, *(gradients for gradients, _ in results), strict=True):
                 parameter.grad = functools.reduce(torch.add, gradients)
