@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -16,25 +16,27 @@ from torch import Tensor, nn
 from .model_file import RegionModel
 from .regions import RegionNetwork
 
-__all__ = ["export_graphs", "to_model"]
+__all__ = ["Part", "export_graphs", "export_part", "export_trunk", "to_model"]
 
 
-class _Part(nn.Module):
-    """A part of a network that is exported by itself."""
+class Part(nn.Module):
+    """A part of a network that is exported by itself; what it computes, and from what, is its ``forward``."""
 
-    network: RegionNetwork
-
-    def __init__(self, network: RegionNetwork) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
 
-class _Trunk(_Part):
+class _Trunk(Part):
+    network: RegionNetwork
+
     def forward(self, picture: Tensor) -> Tensor:
         return self.network.trunk(picture)
 
 
-class _Head(_Part):
+class _Head(Part):
+    network: RegionNetwork
+
     def forward(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = self.network.head(features, boxes)
         return logits.softmax(1), deltas
@@ -55,28 +57,39 @@ def export_graphs(network: RegionNetwork) -> tuple[bytes, bytes]:
         named as in ``network.state_dict()``.
     """
     network = network.cpu().eval()
-    dynamic = torch.export.Dim.DYNAMIC
-    with torch.no_grad():
-        picture = torch.zeros(1, 3, 96, 128)
-        features = network.trunk(picture)
-    trunk = _structure(_Trunk(network), (picture,), ["picture"], ["features"], {"picture": {2: dynamic, 3: dynamic}})
-    head = _structure(
-        _Head(network),
-        (features, torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)),
-        ["features", "boxes"],
-        ["probabilities", "deltas"],
-        {"features": {2: dynamic, 3: dynamic}, "boxes": {0: dynamic}},
-    )
-    return trunk, head
+    boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
+    features = torch.zeros(1, 832, 6, 8)
+    dynamic = {"features": (2, 3), "boxes": (0,)}
+    head = export_part(_Head(network), {"features": features, "boxes": boxes}, ["probabilities", "deltas"], dynamic)
+    return export_trunk(network), head
 
 
-def _structure(
-    module: _Part,
-    example: tuple[Tensor, ...],
-    inputs: list[str],
-    outputs: list[str],
-    dynamic: dict[str, dict[int, object]],
+def export_trunk(network: RegionNetwork) -> bytes:
+    """Export the structure of a network's trunk: ``picture`` (1, 3, H, W) -> ``features``."""
+    return export_part(_Trunk(network), {"picture": torch.zeros(1, 3, 96, 128)}, ["features"], {"picture": (2, 3)})
+
+
+def export_part(
+    module: Part, inputs: Mapping[str, Tensor], outputs: Sequence[str], dynamic: Mapping[str, Sequence[int]]
 ) -> bytes:
+    """Export what a part computes, without its weights.
+
+    Parameters
+    ----------
+    module : Part
+    inputs : mapping of str to Tensor
+        Names and examples of the inputs, in the order of ``forward``.
+    outputs : sequence of str
+        Names of the outputs.
+    dynamic : mapping of str to sequence of int
+        Axes of the inputs that may have any length.
+
+    Returns
+    -------
+    bytes
+        ONNX model; the weights are external initializers named as in ``module.network.state_dict()``.
+    """
+    shapes = {name: {axis: torch.export.Dim.DYNAMIC for axis in axes} for name, axes in dynamic.items()}
     # The exporter reports each of its steps and reasons aloud about shapes; an error is raised all the same.
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -85,11 +98,11 @@ def _structure(
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 module.eval(),
-                example,
+                tuple(inputs.values()),
                 dynamo=True,
-                input_names=inputs,
-                output_names=outputs,
-                dynamic_shapes=dynamic,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=shapes,
             )
     finally:
         logging.disable(disabled)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from safetensors.numpy import save as save_tensors
 
 from ..data import atomic_write
 
-__all__ = ["FORMAT", "MAX_BYTES", "ModelError", "RegionModel", "read_model", "write_model"]
+__all__ = ["FORMAT", "MAX_BYTES", "ModelError", "RegionModel", "hash_weights", "in_trunk", "read_model", "write_model"]
 
 FORMAT = "inception-rcnn region model 1"
 # No model of this kind is near it; a file that claims to be one is not read into memory whole.
@@ -62,6 +64,36 @@ class RegionModel:
     head_graph: bytes
     sha256: str
     trained: dict[str, object]
+
+    @property
+    def trunk_weights(self) -> dict[str, NDArray[np.float16]]:
+        """Weights of the layers up to inception 4e."""
+        return {name: weight for name, weight in self.weights.items() if in_trunk(name)}
+
+    @cached_property
+    def trunk_sha256(self) -> str:
+        """Hash of those weights: whatever stands on them works with every model that has them."""
+        return hash_weights(self.trunk_weights)
+
+
+def in_trunk(name: str) -> bool:
+    """Whether a parameter is of the layers up to inception 4e."""
+    return name.startswith("googlenet.") and not name.startswith("googlenet.inception_5")
+
+
+def hash_weights(weights: Mapping[str, NDArray]) -> str:
+    """SHA-256 over names and values of weights, in the order of the names.
+
+    Examples
+    --------
+    >>> hash_weights({"a": np.zeros(2, np.float16)})[:8]
+    '25be4b18'
+    """
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name} {weights[name].shape}".encode())
+        digest.update(np.ascontiguousarray(weights[name], np.float16).tobytes())
+    return digest.hexdigest()
 
 
 def write_model(path: str | Path, model: RegionModel) -> None:

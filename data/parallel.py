@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 
@@ -123,14 +123,14 @@ def map_processes(
 
     queue = iter(items)
     under_way: deque[tuple[Item, Future[Result]]] = deque()
-    pool = _processes(workers)
+    pool = _processes(workers, work)
     try:
         while True:
             lost: list[Item] = []
             try:
                 for item in queue:
                     lost = [item]  # if the pool takes it no more
-                    under_way.append((item, pool.submit(work, item)))
+                    under_way.append((item, pool.submit(_call, item)))
                     if len(under_way) >= 4 * workers:
                         break
                 lost = []
@@ -142,7 +142,7 @@ def map_processes(
                 again = [*under_way, *((item, Future[Result]()) for item in lost)]
                 under_way.clear()
                 yield from _one_by_one(work, again)
-                pool = _processes(workers)
+                pool = _processes(workers, work)
                 continue
             yield under_way.popleft()[0], result
     finally:
@@ -161,7 +161,7 @@ def _one_by_one(
                 continue
             try:
                 if alone is None:
-                    alone = _processes(1)
+                    alone = _processes(1, work)
                     alone.submit(int).result()
             except BrokenProcessPool as error:
                 raise ProcessStartError(
@@ -169,7 +169,7 @@ def _one_by_one(
                     '`if __name__ == "__main__":`, or use workers=1'
                 ) from error
             try:
-                yield item, alone.submit(work, item).result()
+                yield item, alone.submit(_call, item).result()
             except BrokenProcessPool as error:
                 alone.shutdown()
                 alone = None
@@ -179,12 +179,22 @@ def _one_by_one(
             alone.shutdown()
 
 
-def _processes(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin)
+def _processes(count: int, work: Callable[[Any], Any]) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(work,))
 
 
-def _begin() -> None:
+_work: Callable[[Any], Any]
+
+
+def _call(item: Any) -> Any:
+    return _work(item)
+
+
+def _begin(work: Callable[[Any], Any]) -> None:
     """Begin a worker process."""
+    # Handed over once, not with every item: it may carry a network.
+    global _work
+    _work = work
     # Ctrl-C is for the process that people see; it ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)  # One process a core is already as many as there are cores.

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..data import Detections, atomic_write, read_image, write_detections
 from ..data.parallel import prefetch
+from ..proposals.merge import Ranked
 from .detector import Detector
 from .drawing import DRAW_SCORE, draw_detections
 from .runs import FULL_OR_FORBIDDEN, error_line, package_version, relative_names, stamp
@@ -61,22 +62,22 @@ class RunSummary:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
 
-class _Proposed(NamedTuple):
+class _Searched(NamedTuple):
     stamp: list[int]
     image: NDArray[np.uint8]
-    proposals: NDArray[np.float32]
+    searched: Ranked | None
     read_seconds: float
-    propose_seconds: float
+    search_seconds: float
 
 
-def _propose(detector: Detector, path: Path) -> _Proposed:
+def _search(detector: Detector, path: Path) -> _Searched:
     start = time.perf_counter()
     # Before reading: a picture that is replaced meanwhile must not pass for the one that was read.
     found = stamp(path) if path.is_file() else []
     image = read_image(path)
     read = time.perf_counter()
-    proposals = detector.propose(image)
-    return _Proposed(found, image, proposals, read - start, time.perf_counter() - read)
+    searched = detector.search(image)
+    return _Searched(found, image, searched, read - start, time.perf_counter() - read)
 
 
 def _read_journal(path: Path, settings: str) -> dict[str, dict]:
@@ -101,7 +102,7 @@ def _read_journal(path: Path, settings: str) -> dict[str, dict]:
 def _settings_hash(detector: Detector, draw_score: float, folder: str) -> str:
     state = [
         [scorer.model.sha256 for scorer in detector.scorers], detector.scorers[0].device, detector.min_score,
-        repr(vars(detector.search)), draw_score, package_version(), folder,
+        repr(detector.proposer.settings), draw_score, package_version(), folder,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
@@ -181,30 +182,36 @@ def detect_batch(
     # The journal is closed last: on the way out, the drawer still notes what was scored.
     with (
         journal_path.open("a", encoding="utf-8") as journal,
-        ThreadPoolExecutor(max(1, workers), thread_name_prefix="propose") as pool,
+        ThreadPoolExecutor(max(1, workers), thread_name_prefix="search") as pool,
         ThreadPoolExecutor(1, thread_name_prefix="draw") as drawer,
     ):
         drawing: deque[tuple[Path, Future[float]]] = deque()
-        ahead = prefetch(pool, lambda item: _propose(detector, item[1]), todo, limit=2 * max(1, workers))
+        ahead = prefetch(pool, lambda item: _search(detector, item[1]), todo, limit=2 * max(1, workers))
         for (name, path), future in ahead:
             start = time.perf_counter()
             try:
-                proposed = future.result()
+                searched = future.result()
             except Exception as error:  # One file must not end a run over thousands; the line says what happened.
                 errors.append(error_line(path, error))
             else:
                 ready = time.perf_counter()
-                found = detector.score(proposed.image, proposed.proposals)
-                summary.add_seconds("score", time.perf_counter() - ready)
-                summary.add_seconds("wait for proposals", ready - start)
-                summary.add_seconds("read", proposed.read_seconds)
-                summary.add_seconds("propose", proposed.propose_seconds)
-                height, width = proposed.image.shape[:2]
-                rows[name] = _row(name, proposed.stamp, width, height, found)
+                view = detector.look(searched.image)
+                looked = time.perf_counter()
+                proposals = detector.propose(view, searched.searched)
+                proposed = time.perf_counter()
+                found = detector.score(view, proposals)
+                summary.add_seconds("score", time.perf_counter() - proposed)
+                summary.add_seconds("merge proposals", proposed - looked)
+                summary.add_seconds("look", looked - ready)
+                summary.add_seconds("wait for pictures", ready - start)
+                summary.add_seconds("read", searched.read_seconds)
+                summary.add_seconds("search", searched.search_seconds)
+                height, width = searched.image.shape[:2]
+                rows[name] = _row(name, searched.stamp, width, height, found)
                 while len(drawing) > 4:
                     collect(*drawing.popleft())
                 target = output / "pictures" / _drawn_name(name, known)
-                task = drawer.submit(_draw, proposed.image, found, target, draw_score, journal, rows[name])
+                task = drawer.submit(_draw, searched.image, found, target, draw_score, journal, rows[name])
                 drawing.append((path, task))
             done += 1
             progress(done)

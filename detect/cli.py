@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import sys
 import warnings
@@ -12,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from PIL import Image
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ..data import (
     VOC_CLASSES,
@@ -28,6 +26,7 @@ from ..data import (
 from ..data.parallel import usable_cores
 from ..eval import EvaluationError, merge_detections
 from .cli_evaluate import evaluate
+from .cli_train import train
 from .runs import JournalError
 from .terminal import CommandError, console, progress_bar
 
@@ -38,34 +37,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(train, name="train")
-
-
-def _load_weights(name: str) -> Any:
-    """`load_imagenet` with a progress bar if there is something to download."""
-    from ..backbone.weights import load_imagenet
-
-    bar = Progress(TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
-    task = bar.add_task(name, total=None)
-
-    def report(done: int, total: int) -> None:
-        if not bar.live.is_started:
-            bar.start()
-        bar.update(task, completed=done, total=total or None)
-
-    try:
-        return load_imagenet(name, report)
-    finally:
-        if bar.live.is_started:
-            bar.stop()
 
 
 Images = Annotated[
     list[str],
     typer.Argument(metavar="IMAGES...", help="Files, folders (searched recursively), globs, @list.txt."),
 ]
+
+
+Method = Annotated[str, typer.Option(metavar="merged|selective-search|multibox", help="Where the regions come from.")]
+MultiBoxName = Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox.")]
 
 
 @app.command()
@@ -77,6 +60,8 @@ def detect(
         typer.Option(metavar="NAME|FILE", help="A model; repeat for an ensemble.  [default: voc]", show_default=False),
     ] = None,
     proposals: Annotated[int, typer.Option(min=1, metavar="N", help="Regions scored in each picture.")] = 1000,
+    method: Method = "merged",
+    multibox: MultiBoxName = "voc",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")] = "auto",
     min_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are dropped.")] = 0.05,
     draw_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are not drawn.")] = 0.7,
@@ -97,13 +82,19 @@ def detect(
     if not paths:
         raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
     names = model or ["voc"]
-    detector = Detector.load(*names, device=device, proposals=proposals, min_score=min_score)
+    try:
+        detector = Detector.load(
+            *names, device=device, method=method, multibox=multibox, proposals=proposals, min_score=min_score
+        )
+    except ValueError as error:
+        raise CommandError(str(error)) from None
     try:
         (output / "pictures").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
     settings: dict[str, Any] = {
-        "images": images, "model": names, "proposals": proposals, "device": device, "min_score": min_score,
+        "images": images, "model": names, "proposals": proposals, "method": method, "multibox": multibox,
+        "device": device, "min_score": min_score,
         "draw_score": draw_score, "workers": workers,
     }  # fmt: skip
     try:
@@ -135,9 +126,18 @@ def detect(
 def propose(
     images: Images,
     output: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .parquet, .json, .mat, .pkl or .npz.")],
+    method: Method = "merged",
     mode: Annotated[str, typer.Option(metavar="single|fast|quality", help="1, 8 or 80 hierarchies.")] = "fast",
-    superpixel_scale: Annotated[float, typer.Option(metavar="S", help="2 gives half as many boxes.")] = 1.0,
+    superpixel_scale: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="2 gives half as many boxes.  [default: 2 if merged, 1]", show_default=False),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The best N boxes of a picture.")] = None,
+    multibox: MultiBoxName = "voc",
+    model: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="The detector on whose trunk the MultiBox stands.")
+    ] = "voc",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the random part of the ranking.")] = 0,
     annotations: Annotated[
         Path | None,
@@ -147,8 +147,8 @@ def propose(
         int | None, typer.Option(min=1, metavar="N", help="Processes.  [default: the cores]", show_default=False)
     ] = None,
 ) -> None:
-    """Write ranked boxes that may hold an object, by selective search, of many pictures into one file."""
-    from ..proposals import SelectiveSearch
+    """Write ranked boxes that may hold an object, of many pictures, into one file."""
+    from ..proposals import load_proposer
     from .propose import propose_batch
     from .runs import relative_names
 
@@ -156,13 +156,23 @@ def propose(
         raise CommandError(f"--output {output}: name a file in a folder that exists")
     if annotations is not None and output.suffix.lower() not in (".json", ".pkl"):
         raise CommandError(f"--annotations: only .json and .pkl have image ids, {output.name} has none")
-    try:
-        search = SelectiveSearch(mode, superpixel_scale=superpixel_scale, limit=limit, seed=seed)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise CommandError(str(error)) from None
     paths = find_images(images)
     if not paths:
         raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
+    workers = min(workers or usable_cores(), len(paths))
+    settings: dict[str, Any] = {"mode": mode, "superpixel_scale": superpixel_scale, "limit": limit, "seed": seed}
+    if method != "selective-search":
+        # Processes share the cores, and a GPU, badly: there one process does the work.
+        settings |= {"multibox": multibox, "trunk": model, "device": device, "threads": 1 if workers > 1 else None}
+    try:
+        proposer = load_proposer(method, **settings)
+    except ImportError as error:
+        raise CommandError(
+            f"--method {method} needs {error.name}; in a clone of the project: pip install '.[detect]', or give "
+            "--method selective-search"
+        ) from None
+    except ValueError as error:
+        raise CommandError(str(error)) from None
     image_ids = None
     if annotations is not None:
         ids = read_coco_ids(annotations)
@@ -175,8 +185,8 @@ def propose(
             summary = propose_batch(
                 paths,
                 output,
-                search,
-                workers=min(workers or usable_cores(), len(paths)),
+                proposer,
+                workers=workers,
                 image_ids=image_ids,
                 progress=report,
             )
@@ -236,94 +246,6 @@ def ensemble(
         f"{before} detections of {len(members)} models in {len(merged)} pictures, merged into "
         f"{sum(map(len, merged.values()))} -> {output}"
     )
-
-
-@train.command("detector")
-def train_detector_command(
-    data: Annotated[list[Path], typer.Option(metavar="DIR", help="Folder in VOC or COCO layout; repeat for more.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The model, .safetensors.")],
-    weights: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="ImageNet weights: BVLC's, by name, .caffemodel or .npz.")
-    ] = "googlenet-bvlc",
-    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the pictures.")] = 2.5,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 4,
-    regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Its peak.")] = 0.003,
-    box_regression: Annotated[bool, typer.Option(help="Learn to correct the proposals.")] = True,
-    long_side: Annotated[int, typer.Option(min=64, help="Size of pictures when the model is used.")] = 640,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda")] = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Processes that compute proposals.")] = 2,
-    cache: Annotated[Path, typer.Option(metavar="DIR", help="For proposals and checkpoints.")] = Path("cache"),
-    time_limit: Annotated[float | None, typer.Option(metavar="MIN", help="Save and stop after that long.")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint in the cache.")] = False,
-) -> None:
-    """Fine-tune a detector on labelled pictures, on VOC's 20 classes."""
-    try:
-        from ..backbone.engine import choose_device
-        from ..backbone.export import to_model
-        from ..backbone.model_file import write_model
-        from ..backbone.regions import RegionNetwork
-        from .training import CheckpointError, train_detector
-        from .training_data import ProposalCache, read_labelled_folder, split_validation
-    except ImportError as error:
-        raise CommandError(f"training needs {error.name}; in a clone of the project: pip install '.[train]'") from None
-
-    if not output.parent.is_dir():
-        raise OSError(2, "no such folder", str(output.parent))
-    state, batch_norm = _load_weights(weights)
-    if batch_norm:
-        raise CommandError(f"{weights}: the detector is built on the published form; give BVLC's weights")
-    pictures = [picture for folder in data for picture in read_labelled_folder(folder, VOC_CLASSES)]
-    training, validation = split_validation(pictures)
-    console.print(f"{len(training)} pictures to train on, {len(validation)} set aside")
-    proposals = ProposalCache(cache / "proposals")
-    network = RegionNetwork(len(VOC_CLASSES), seed=seed)
-    network.googlenet.load_state_dict({name: state[name] for name in network.googlenet.state_dict()})
-
-    def report(row: dict[str, float]) -> None:
-        with (cache / f"{output.stem}.log.jsonl").open("a") as log:
-            log.write(json.dumps(row) + "\n")
-        console.print(
-            f"step {row['step']:.0f}/{row['steps']:.0f}  epoch {row['epoch']:.2f}  "
-            f"loss {row['classification']:.3f} + {row['regression']:.3f}  "
-            f"foreground right {row['accuracy']:.2f}  {row['seconds_left'] / 60:.0f} min left"
-        )
-
-    try:
-        with progress_bar("proposals", len(training)) as report_proposals:
-            proposals.fill(training, workers, report_proposals)
-        finished = train_detector(
-            network,
-            training,
-            proposals,
-            epochs=epochs,
-            batch=batch,
-            regions_per_picture=regions,
-            learning_rate=learning_rate,
-            box_regression=box_regression,
-            seed=seed,
-            device=choose_device(device),
-            checkpoint=cache / f"{output.stem}.checkpoint.safetensors",
-            resume=resume,
-            time_limit=None if time_limit is None else time_limit * 60,
-            report=report,
-        )
-    except (CheckpointError, FloatingPointError) as error:
-        raise CommandError(str(error)) from None
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command with --resume goes on from what the cache holds")
-        raise typer.Exit(130) from None
-    if not finished:
-        console.print("time is up; the same command with --resume goes on")
-        return
-    trained = {
-        "pictures": len(training), "epochs": epochs, "batch": batch, "regions": regions,
-        "learning_rate": learning_rate, "seed": seed,
-    }  # fmt: skip
-    model = to_model(network, VOC_CLASSES, long_side=long_side, box_regression=box_regression, trained=trained)
-    write_model(output, model)
-    console.print(f"wrote {output}")
 
 
 # What a user can get wrong; anything else is a bug and shows its traceback.

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backbone.engine import RegionScorer
+from ..backbone.engine import RegionScorer, View
 from ..backbone.model_file import ModelError, read_model
 from ..backbone.preprocessing import decode_boxes
 from ..backbone.weights import find_model
 from ..data import Detections, clip_boxes
-from ..eval import nms_per_class
-from ..proposals import SelectiveSearch
+from ..data.nms import nms_per_class
+from ..proposals import MergedProposals, SelectiveSearch, load_proposer
+from ..proposals.merge import Ranked
+from ..proposals.multibox import MultiBox
 
-__all__ = ["Detector", "suppress"]
+__all__ = ["PROPOSALS", "Detector", "suppress"]
+
+# Regions scored in a picture.
+PROPOSALS = 1000
 
 # ILSVRC and COCO both stop counting at a hundred; more only makes files large.
 MOST_PER_PICTURE = 100
@@ -84,14 +90,10 @@ class Detector:
     ----------
     scorers : sequence of RegionScorer
         Several form an ensemble: they score the same proposals and their outputs are averaged.
-    proposals : int
-        How many regions to score, best proposals first.
-    superpixel_scale : float
-        Of `SelectiveSearch`; the GoogLeNet team doubled it.
+    proposer : SelectiveSearch or MultiBox or MergedProposals
+        Where to look. A MultiBox that stands on a scorer's trunk costs little: the picture is looked at once.
     min_score : float
         Weaker detections are dropped.
-    seed : int
-        Of `SelectiveSearch`.
 
     Raises
     ------
@@ -113,11 +115,9 @@ class Detector:
     def __init__(
         self,
         scorers: Sequence[RegionScorer],
+        proposer: SelectiveSearch | MultiBox | MergedProposals,
         *,
-        proposals: int = 1000,
-        superpixel_scale: float = 1.0,
         min_score: float = 0.05,
-        seed: int = 0,
     ) -> None:
         if not scorers:
             raise ModelError("a detector needs at least one model")
@@ -125,8 +125,8 @@ class Detector:
             raise ModelError("the models of an ensemble must have the same classes in the same order")
         self.scorers = list(scorers)
         self.classes = scorers[0].model.classes
+        self.proposer = proposer
         self.min_score = min_score
-        self.search = SelectiveSearch(mode="fast", superpixel_scale=superpixel_scale, seed=seed, limit=proposals)
 
     @classmethod
     def load(
@@ -134,7 +134,10 @@ class Detector:
         *models: str | Path,
         device: str = "auto",
         threads: int | None = None,
-        proposals: int = 1000,
+        engine: str | None = None,
+        method: str = "merged",
+        multibox: str | Path = "voc",
+        proposals: int = PROPOSALS,
         min_score: float = 0.05,
         seed: int = 0,
     ) -> Detector:
@@ -147,8 +150,18 @@ class Detector:
         device : {"auto", "cpu", "cuda"}
         threads : int, optional
             CPU threads of the network; default all.
-        proposals, min_score, seed
+        engine : {"onnxruntime", "torch"}, optional
+            Default ONNX Runtime on a CPU, torch on a GPU.
+        method : {"merged", "selective-search", "multibox"}
+            Where the proposals come from.
+        multibox : str or Path
+            A bundled MultiBox, or a file that ``inception-rcnn train multibox`` wrote.
+        proposals : int
+            How many regions to score, best proposals first.
+        min_score
             See the class.
+        seed : int
+            Of selective search.
 
         Returns
         -------
@@ -160,37 +173,92 @@ class Detector:
             If a model is not found or cannot be read.
         DeviceError
             If the device is not there.
+        ValueError
+            If the method is unknown.
         """
-        scorers = [
-            RegionScorer(read_model(find_model(name)), device=device, threads=threads) for name in models or ("voc",)
-        ]
-        return cls(scorers, proposals=proposals, min_score=min_score, seed=seed)
+        scorers: list[RegionScorer] = []
+        for name in models or ("voc",):
+            model = read_model(find_model(name))
+            trunk = next((one.trunk for one in scorers if one.trunk.sha256 == model.trunk_sha256), None)
+            scorers.append(RegionScorer(model, device=device, threads=threads, engine=engine, trunk=trunk))
+        network: dict[str, Any] = {} if method == "selective-search" else {
+            "multibox": multibox, "among": [scorer.trunk for scorer in scorers],
+            "device": device, "threads": threads, "engine": engine,
+        }  # fmt: skip
+        return cls(scorers, load_proposer(method, limit=proposals, seed=seed, **network), min_score=min_score)
 
-    def propose(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Regions worth scoring: image (H, W, 3) uint8 RGB -> boxes (N, 4) float32, best first."""
-        return self.search(image)[0]
-
-    def score(self, image: NDArray[np.uint8], proposals: NDArray[np.float32]) -> Detections:
-        """Score regions of a picture and keep the best of overlapping ones.
+    def search(self, image: NDArray[np.uint8]) -> Ranked | None:
+        """Do what needs no network: selective search, if the proposals come from there; other threads can do it ahead.
 
         Parameters
         ----------
         image : ndarray, shape (H, W, 3), uint8
             RGB.
+
+        Returns
+        -------
+        tuple of (ndarray, shape (N, 4), float32; ndarray, shape (N,), float32), or None
+            For `propose`.
+        """
+        if isinstance(self.proposer, MergedProposals):
+            return self.proposer.search(image)
+        return self.proposer(image) if isinstance(self.proposer, SelectiveSearch) else None
+
+    def look(self, image: NDArray[np.uint8]) -> View:
+        """Send a picture (H, W, 3) uint8 RGB through the trunk of every model, once each."""
+        view = View(image)
+        for scorer in self.scorers:
+            view.features(scorer.trunk, scorer.model.long_side)
+        return view
+
+    def propose(self, image: NDArray[np.uint8] | View, searched: Ranked | None = None) -> NDArray[np.float32]:
+        """Decide which regions are worth scoring.
+
+        Parameters
+        ----------
+        image : ndarray, shape (H, W, 3), uint8, or View
+            RGB, or what `look` made of it.
+        searched : tuple, optional
+            What `search` gave for the picture, if it ran already.
+
+        Returns
+        -------
+        ndarray, shape (N, 4), float32
+            In pixels of the picture, best first.
+        """
+        view = image if isinstance(image, View) else View(image)
+        searched = searched or self.search(view.image)
+        if isinstance(self.proposer, SelectiveSearch):
+            assert searched is not None
+            return searched[0]
+        if isinstance(self.proposer, MultiBox):
+            return self.proposer.propose(view)[0]
+        assert searched is not None
+        return self.proposer.join(searched, self.proposer.multibox.propose(view))[0]
+
+    def score(self, image: NDArray[np.uint8] | View, proposals: NDArray[np.float32]) -> Detections:
+        """Score regions of a picture and keep the best of overlapping ones.
+
+        Parameters
+        ----------
+        image : ndarray, shape (H, W, 3), uint8, or View
+            RGB, or what `look` made of it.
         proposals : ndarray, shape (N, 4), float32
-            In pixels of `image`.
+            In pixels of the picture.
 
         Returns
         -------
         Detections
         """
-        outputs = [scorer(image, proposals) for scorer in self.scorers]
+        view = image if isinstance(image, View) else View(image)
+        outputs = [scorer.score(view, proposals) for scorer in self.scorers]
         probabilities = np.asarray(np.mean([probability for probability, _ in outputs], axis=0), np.float32)
         regressing = [d for (_, d), scorer in zip(outputs, self.scorers, strict=True) if scorer.model.box_regression]
         deltas = np.asarray(np.mean(regressing, axis=0), np.float32) if regressing else None
-        height, width = image.shape[:2]
+        height, width = view.image.shape[:2]
         return suppress(proposals, probabilities, deltas, width, height, self.classes, min_score=self.min_score)
 
     def __call__(self, image: NDArray[np.uint8]) -> Detections:
         """Find the objects in a picture: image (H, W, 3) uint8 RGB -> Detections, best first."""
-        return self.score(image, self.propose(image))
+        view = self.look(image)
+        return self.score(view, self.propose(view))

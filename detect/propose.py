@@ -29,7 +29,7 @@ from ..data import Proposals, atomic_write, read_image, write_proposals
 from ..data.files import remove_leftovers
 from ..data.parallel import ProcessDied, map_processes
 from ..data.proposal_files import check_image_ids, check_suffix
-from ..proposals import SelectiveSearch, compile_kernels
+from ..proposals import Proposer, compile_kernels
 from .runs import JournalError, error_line, package_version, relative_names, stamp
 
 __all__ = ["ProposeSummary", "propose_batch"]
@@ -80,7 +80,7 @@ class _Found(NamedTuple):
 def propose_batch(
     paths: Sequence[Path],
     output: str | Path,
-    search: SelectiveSearch,
+    proposer: Proposer,
     *,
     workers: int = 1,
     image_ids: Mapping[str, int | str] | None = None,
@@ -99,8 +99,8 @@ def propose_batch(
         the run ``<name>.journal``. A file that could not be processed is not in the output; only in ``.mat``
         and ``.pkl``, whose readers go by position, it is there without boxes. If the fault may be a passing one (the
         file is gone, the memory was full), the journal stays, and the same call tries those files again.
-    search : SelectiveSearch
-        What proposes.
+    proposer : SelectiveSearch or MultiBox or MergedProposals
+        What proposes. A network that works in several processes should have one thread.
     workers : int
         Processes; with more than 1, a script that calls this needs ``if __name__ == "__main__":``.
     image_ids : mapping of str to int or str, optional
@@ -128,6 +128,7 @@ def propose_batch(
     --------
     >>> import tempfile, skimage
     >>> picture = Path(skimage.__file__).parent / "data" / "chelsea.png"
+    >>> from inception_rcnn.proposals import SelectiveSearch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     summary = propose_batch([picture], Path(folder, "cat.npz"), SelectiveSearch("single", limit=50))
     ...     summary.pictures, summary.boxes, np.load(Path(folder, "cat.npz"))["files"].tolist()
@@ -140,8 +141,7 @@ def propose_batch(
     names = dict(zip(keys, map(_printable, relative_names(paths)), strict=True))
     if image_ids is not None:
         check_image_ids(output, names.values(), image_ids)
-    settings = {name: value for name, value in vars(search).items() if name != "threads"}
-    settings |= {"version": package_version()}
+    settings = {**proposer.settings, "version": package_version()}
     failures: list[_Failed] = []
     with _Journal(output.with_suffix(".journal"), repr(settings), names) as journal:
         todo = [path for path, key in zip(paths, keys, strict=True) if key not in journal.places]
@@ -150,7 +150,7 @@ def propose_batch(
         if todo:
             compile_kernels()  # Before the processes start, which would all do it.
         # Closed at once when this loop ends early, so that what waits is not done first.
-        with closing(map_processes(partial(_propose, search), todo, workers)) as results:
+        with closing(map_processes(partial(_propose, proposer), todo, workers)) as results:
             for path, result in results:
                 if isinstance(result, _Found):
                     journal.append(os.path.abspath(path), result)
@@ -183,12 +183,12 @@ def _printable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def _propose(search: SelectiveSearch, path: Path) -> _Found | _Failed:
+def _propose(proposer: Proposer, path: Path) -> _Found | _Failed:
     try:
         # Before reading: a picture that is replaced meanwhile must not pass for the one that was read.
         before = stamp(path) if path.is_file() else []
         image = read_image(path)
-        return _Found(before, image.shape[1], image.shape[0], *search(image))
+        return _Found(before, image.shape[1], image.shape[0], *proposer(image))
     except Exception as error:  # One file must not end a run over thousands; the line says what happened.
         cause = error.__cause__ or error
         # Pillow raises an OSError without a number for bad content.

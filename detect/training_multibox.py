@@ -1,4 +1,4 @@
-"""Training a MultiBox head: on the features of a detector's trunk, which stays as it is.
+"""Training MultiBox: a head on a detector's trunk, which stays as it is, or both, from ImageNet weights.
 
 The loss of Erhan et al., "Scalable Object Detection using Deep Neural Networks", CVPR 2014, on the network of
 `proposals.multibox_network`, by AdamW. Every step draws from its own seed, so that a run that was interrupted and
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,10 +24,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ..backbone.model_file import in_trunk
 from ..backbone.preprocessing import prepare_picture
 from ..data import Picture, atomic_write, read_image
 from ..data.parallel import prefetch, usable_cores
 from ..eval import evaluate_proposals
+from ..proposals.merge import MergedProposals, Worth, fit_worth
 from ..proposals.multibox import place_priors, rank_boxes
 from ..proposals.multibox_network import (
     GridHead,
@@ -37,9 +39,10 @@ from ..proposals.multibox_network import (
     multibox_loss,
     set_targets,
 )
+from .ranks import ALONE, Ranks
 from .training import CheckpointError, bfloat16_is_faster, fingerprint, learning_rate_at, torch_threads
 
-__all__ = ["augment", "find_priors", "open_log", "proposal_recall", "train_multibox"]
+__all__ = ["augment", "find_priors", "measure_worth", "open_log", "propose_all", "train_multibox"]
 
 LONG_SIDES = (448, 512, 576, 640, 704)
 LIMITS = (50, 200)
@@ -166,8 +169,7 @@ def _load_example(picture: Picture, rng: np.random.Generator, long_sides: Sequen
 
 
 def _features(trunk: Callable[[Tensor], Tensor], array: NDArray[np.float32], device: str) -> Tensor:
-    with torch.no_grad():
-        return trunk(torch.from_numpy(array).to(device).contiguous(memory_format=torch.channels_last))
+    return trunk(torch.from_numpy(array).to(device).contiguous(memory_format=torch.channels_last))
 
 
 def _gradients(
@@ -177,16 +179,16 @@ def _gradients(
     examples: Sequence[_Example],
     device: str,
     *,
-    half: bool,
-    objects: int,
+    whole: bool,
     many: bool,
 ) -> tuple[list[Tensor], NDArray[np.float64]]:
-    """Gradients of some pictures' share of a step's loss, and its parts; `objects` are in the whole step."""
+    """Gradients of the summed loss of some pictures, its parts, and the number of objects."""
     total = [torch.zeros_like(parameter) for parameter in parameters]
-    figures = np.zeros(2)
+    figures = np.zeros(3)
     for example in examples:
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
-            features = _features(trunk, example.array, device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16_is_faster(device)):
+            with torch.set_grad_enabled(whole):
+                features = _features(trunk, example.array, device)
             residuals, logits = (made[0].float() for made in head(features))
         cells, size = (features.shape[2], features.shape[3]), (example.array.shape[3], example.array.shape[2])
         predicted = None
@@ -202,24 +204,23 @@ def _gradients(
         )
         matched, counted, wanted = (torch.from_numpy(array).to(device) for array in targets)
         location, confidence = multibox_loss(residuals, logits, wanted, matched, counted)
-        gradients = torch.autograd.grad((location + confidence) / objects, parameters)
-        for one, gradient in zip(total, gradients, strict=True):
+        for one, gradient in zip(total, torch.autograd.grad(location + confidence, parameters), strict=True):
             one += gradient
-        figures += [location.item() / objects, confidence.item() / objects]
+        figures += [location.item(), confidence.item(), len(example.objects)]
     return total, figures
 
 
-def proposal_recall(
+def propose_all(
     head: GridHead | VectorHead,
     trunk: Callable[[Tensor], Tensor],
     pictures: Sequence[Picture],
     *,
     long_side: int = 640,
-    limits: Sequence[int] = LIMITS,
+    limit: int = 200,
     iou: float = 0.5,
     device: str = "cpu",
-) -> dict[str, float]:
-    """Measure recall at IoU 0.5 of the first boxes, difficult objects left out.
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Propose boxes with a head in training.
 
     Parameters
     ----------
@@ -229,53 +230,79 @@ def proposal_recall(
     pictures : sequence of Picture
     long_side : int
         Pixels.
-    limits : sequence of int
-        Numbers of boxes.
+    limit : int
+        Boxes of a picture.
     iou : float
         Of the suppression among the boxes.
     device : str
 
     Returns
     -------
-    dict
-        Each limit, as text, to the share of objects that are covered; nan if there is no object.
+    dict of str to (ndarray, shape (N, 4), float32; ndarray, shape (N,), float32)
+        By image id, boxes in pixels of the picture and confidences, best first.
 
     Examples
     --------
     >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
-    >>> proposal_recall(head, lambda picture: torch.zeros(1, 832, 4, 4), [], limits=(50,))
-    {'50': nan}
+    >>> propose_all(head, lambda picture: torch.zeros(1, 832, 4, 4), [])
+    {}
     """
-    half = bfloat16_is_faster(device)
 
-    def propose(picture: Picture) -> NDArray[np.float32]:
+    def propose(picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         array, scale = prepare_picture(read_image(picture.path), long_side)
+        half = bfloat16_is_faster(device)
         with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
             features = _features(trunk, array, device)
             residuals, logits = (made[0].float().cpu().numpy() for made in head(features))
         size = picture.width * scale, picture.height * scale
         priors = place_priors(head.priors, (features.shape[2], features.shape[3]), size)
-        return rank_boxes(priors, residuals, logits, size, limit=max(limits), iou=iou)[0] / np.float32(scale)
+        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=limit, iou=iou)
+        return boxes / np.float32(scale), scores
 
     workers = usable_cores() if device == "cpu" else 1
     with torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        proposals = dict(zip((picture.image_id for picture in pictures), pool.map(propose, pictures), strict=True))
-    recall: dict[str, float] = evaluate_proposals(pictures, proposals, limits)["recall_at"]
-    return recall
+        return dict(zip((picture.image_id for picture in pictures), pool.map(propose, pictures), strict=True))
+
+
+def measure_worth(
+    pictures: Sequence[Picture], found: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+) -> Worth:
+    """Find how a head's boxes are to be merged with those of selective search with superpixels twice as large.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+        Not trained on. Difficult objects and crowds are left out.
+    found : mapping of str to (ndarray, ndarray)
+        Boxes and confidences by image id, see `propose_all`.
+
+    Returns
+    -------
+    Worth
+
+    Raises
+    ------
+    ValueError
+        See `inception_rcnn.proposals.merge.fit_worth`.
+    """
+    search = MergedProposals.SEARCH
+    searched = [search(read_image(picture.path)) for picture in pictures]
+    objects = [picture.boxes[~(picture.difficult | picture.crowd)] for picture in pictures]
+    return fit_worth(objects, searched, [found[picture.image_id] for picture in pictures])
 
 
 def _save_checkpoint(
-    path: Path, head: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, object]
+    path: Path, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, object]
 ) -> None:
-    tensors = {f"head.{name}": value.contiguous() for name, value in head.state_dict().items()}
-    for name, parameter in head.named_parameters():
+    tensors = {f"network.{name}": value.contiguous() for name, value in modules.state_dict().items()}
+    for name, parameter in modules.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value.contiguous()
     atomic_write(path, save(tensors, {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}))
 
 
 def _load_checkpoint(
-    path: Path, head: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, object]
+    path: Path, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer, settings: Mapping[str, object]
 ) -> int:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -284,8 +311,8 @@ def _load_checkpoint(
                 f"{path}: was made with other settings ({metadata['settings']}); train with those, or remove it"
             )
         names = list(file.keys())
-        head.load_state_dict({name[5:]: file.get_tensor(name) for name in names if name.startswith("head.")})
-        for name, parameter in head.named_parameters():
+        modules.load_state_dict({name[8:]: file.get_tensor(name) for name in names if name.startswith("network.")})
+        for name, parameter in modules.named_parameters():
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 if f"optimizer.{key}.{name}" in names:
                     value = file.get_tensor(f"optimizer.{key}.{name}")
@@ -300,6 +327,7 @@ def train_multibox(
     pictures: Sequence[Picture],
     validation: Sequence[Picture] = (),
     *,
+    whole: bool = False,
     epochs: float = 2.3,
     batch: int = 4,
     learning_rate: float = 0.001,
@@ -307,25 +335,26 @@ def train_multibox(
     long_sides: Sequence[int] = LONG_SIDES,
     long_side: int = 640,
     seed: int = 0,
-    device: str = "cpu",
+    ranks: Ranks = ALONE,
     checkpoint: Path | None = None,
     resume: bool = False,
     time_limit: float | None = None,
     report: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> bool:
-    """Train a MultiBox head in place.
+    """Train a MultiBox head, and its trunk if asked for, in place.
 
     Parameters
     ----------
     head : GridHead or VectorHead
     trunk : Module
-        `RegionNetwork` or `GoogLeNet`: its method ``trunk`` gives pictures (1, 3, H, W) -> features (1, 832, h, w). It
-        stays as it is.
+        `RegionNetwork`: its method ``trunk`` gives pictures (1, 3, H, W) -> features (1, 832, h, w).
     pictures : sequence of Picture
         To learn from. Difficult objects and crowds count neither way; pictures where objects may be unlabelled
         (``labelled`` is not None) are no evidence of background.
     validation : sequence of Picture
         To measure recall on after every epoch.
+    whole : bool
+        Train the trunk too, from inception 3a up, at a tenth of the head's learning rate. Otherwise it stays as it is.
     epochs : float
         Passes over the pictures.
     batch : int
@@ -339,17 +368,18 @@ def train_multibox(
     long_side : int
         Pixels of the longer side of the pictures of `validation`, and of all when the head is used.
     seed : int
-    device : str
-        A torch device. bfloat16 is used where it is faster.
+    ranks : Ranks
+        The device, and the other processes that train with this one. bfloat16 is used where it is faster.
     checkpoint : Path, optional
-        Where to keep the state, saved every 200 steps and at the end.
+        Where to keep the state, saved every 200 steps and at the end by the first process, and read by all.
     resume : bool
         Go on from `checkpoint` if it exists: on a machine with as many cores, bit for bit what would have been.
     time_limit : float, optional
         Seconds after which to save and stop.
     report : callable
-        Gets ``{"step", "steps", "epoch", "location", "confidence", "learning_rate", "seconds_left"}`` every 50
-        steps and at the end of every epoch, then with ``"recall_50"`` and ``"recall_200"`` too.
+        Gets, in the first process, ``{"step", "steps", "epoch", "location", "confidence", "learning_rate",
+        "seconds_left"}`` every 50 steps and at the end of every epoch, then with ``"recall_50"`` and ``"recall_200"``
+        too.
 
     Returns
     -------
@@ -384,27 +414,31 @@ def train_multibox(
     settings = {
         "pictures": fingerprint(pictures), "epochs": epochs, "batch": batch, "learning_rate": learning_rate,
         "many": many, "sides": list(long_sides), "seed": seed, "priors": head.priors.tolist(),
-        "channels": head.channels,
+        "channels": head.channels, "whole": whole,
     }  # fmt: skip
+    device = ranks.device
     trunk = trunk.to(device).to(memory_format=torch.channels_last).eval()
     forward: Callable[[Tensor], Tensor] = trunk.trunk  # type: ignore[assignment]
     head.to(device).to(memory_format=torch.channels_last).train()
-    parameters = list(head.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
+    groups: list[dict[str, Any]] = [{"params": list(head.parameters()), "factor": 1.0}]
+    modules = nn.ModuleDict({"head": head})
+    if whole:
+        modules["trunk"] = trunk
+        trained = [p for name, p in trunk.named_parameters() if in_trunk(name) and "inception" in name]
+        groups.append({"params": trained, "factor": 0.1})
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.01)
     start = 0
     if resume and checkpoint is not None and checkpoint.exists():
-        start = _load_checkpoint(checkpoint, head, optimizer, settings)
+        start = _load_checkpoint(checkpoint, modules, optimizer, settings)
     began = time.monotonic()
-    half = bfloat16_is_faster(device)
 
     def examples(step: int) -> list[_Example]:
-        return [
-            _load_example(pictures[i], np.random.default_rng([seed, step, slot]), long_sides)
-            for slot, i in enumerate(steps[step])
-        ]
+        own = [*enumerate(steps[step])][ranks.rank :: ranks.world]
+        return [_load_example(pictures[i], np.random.default_rng([seed, step, slot]), long_sides) for slot, i in own]
 
-    def part_gradients(part: list[_Example], objects: int) -> tuple[list[Tensor], NDArray[np.float64]]:
-        return _gradients(head, forward, parameters, part, device, half=half, objects=objects, many=many)
+    def part_gradients(part: list[_Example]) -> tuple[list[Tensor], NDArray[np.float64]]:
+        return _gradients(head, forward, parameters, part, device, whole=whole, many=many)
 
     # One thread a picture, and gradients added in a fixed order: as in `training`.
     workers = min(batch, usable_cores()) if device == "cpu" else 1
@@ -417,21 +451,28 @@ def train_multibox(
     ):
         for step, future in prefetch(reader, examples, range(start, len(steps)), limit=4):
             loaded = future.result()
-            objects = max(1, sum(len(example.objects) for example in loaded))
-            results = list(pool.map(part_gradients, [loaded[i::workers] for i in range(workers)], [objects] * workers))
-            figures = np.sum([figures for _, figures in results], axis=0)
+            results = list(pool.map(part_gradients, [loaded[i::workers] for i in range(workers)]))
+            gradients = [functools.reduce(torch.add, parts) for parts in zip(*(g for g, _ in results), strict=True)]
+            late = time_limit is not None and time.monotonic() - began > time_limit
+            # What all processes must agree on travels with the gradients.
+            notes = torch.tensor([*np.sum([figures for _, figures in results], axis=0), late], dtype=torch.float64)
+            notes = notes.to(device)
+            ranks.add_up([*gradients, notes])
+            *figures, objects, late_ranks = notes.tolist()
+            figures = np.array(figures) / max(1.0, objects)
             if not np.isfinite(figures).all():
                 names = ", ".join(pictures[i].path.name for i in steps[step])
                 raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
             rate = learning_rate_at(step, len(steps), learning_rate, min(200, len(steps) // 10))
-            optimizer.param_groups[0]["lr"] = rate
-            for parameter, *gradients in zip(parameters, *(gradients for gradients, _ in results), strict=True):
-                parameter.grad = functools.reduce(torch.add, gradients)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient / max(1.0, objects)
             torch.nn.utils.clip_grad_norm_(parameters, 10.0)
             optimizer.step()
             totals, window = totals + figures, window + 1
             done = step + 1
-            if done % 50 == 0 or done in ends:
+            if ranks.rank == 0 and (done % 50 == 0 or done in ends):
                 spent = time.monotonic() - began
                 row = {
                     "step": done,
@@ -443,14 +484,15 @@ def train_multibox(
                     "seconds_left": spent / (done - start) * (len(steps) - done),
                 }
                 if done in ends and validation:
-                    recall = proposal_recall(head, forward, validation, long_side=long_side, device=device)
+                    found = propose_all(head, forward, validation, long_side=long_side, device=device)
+                    boxes = {image_id: boxes for image_id, (boxes, _) in found.items()}
+                    recall = evaluate_proposals(validation, boxes, LIMITS)["recall_at"]
                     row |= {f"recall_{limit}": share for limit, share in recall.items()}
                 report(row)
                 totals, window = np.zeros(2), 0
-            late = time_limit is not None and time.monotonic() - began > time_limit
-            if checkpoint is not None and (done % 200 == 0 or done == len(steps) or late):
-                _save_checkpoint(checkpoint, head, optimizer, done, settings)
-            if late and done < len(steps):
+            if ranks.rank == 0 and checkpoint is not None and (done % 200 == 0 or done == len(steps) or late_ranks):
+                _save_checkpoint(checkpoint, modules, optimizer, done, settings)
+            if late_ranks and done < len(steps):
                 return False
     return True
 

@@ -2,12 +2,23 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .merge import MergedProposals, Proposer, load_proposer, merge_proposals
 from .selective_search import SelectiveSearch, Strategy, compile_kernels, selective_search
 
 if TYPE_CHECKING:
     from .multibox import MultiBox
 
-__all__ = ["MultiBox", "SelectiveSearch", "Strategy", "compile_kernels", "selective_search"]
+__all__ = [
+    "MergedProposals",
+    "MultiBox",
+    "Proposer",
+    "SelectiveSearch",
+    "Strategy",
+    "compile_kernels",
+    "load_proposer",
+    "merge_proposals",
+    "selective_search",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,27 +23,26 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from scipy.special import expit
 
-from ..backbone.engine import choose_device
-from ..backbone.model_file import MAX_BYTES, ModelError, RegionModel, read_model
-from ..backbone.preprocessing import decode_boxes, prepare_picture
+from ..backbone.engine import Features, Trunk, View, onnx_session, torch_place
+from ..backbone.model_file import MAX_BYTES, ModelError, in_trunk, read_model
+from ..backbone.preprocessing import decode_boxes
 from ..backbone.weights import find_model
 from ..data import atomic_write, clip_boxes
 from ..data.nms import nms
+from .merge import Worth
 
 __all__ = ["MultiBox", "MultiBoxModel", "place_priors", "rank_boxes", "read_multibox", "squares", "write_multibox"]
 
-FORMAT = "inception-rcnn multibox 1"
+FORMAT = "inception-rcnn multibox 2"
 # Bundled heads, each named like the detector on whose trunk it stands.
 MODELS = Path(__file__).parent / "models"
+GRAPHS = ("graph.head", "graph.trunk")
 # Pixels between the cells of the finest grid, half the trunk's 16; each next grid is twice as coarse.
 FINEST_STRIDE = 8
 # Cell i of the trunk looks at the pixels around 16 i + 14.5, that is 6.5 px past the middle of its 16.
 SHIFT = 6.5
 # Boxes that are compared with each other: suppressing all of 30,000 would cost more than the network.
 CANDIDATES = 2000
-
-# Picture (1, 3, h, w) -> residuals (P, 4), logits (P,), rows and columns of the trunk's features.
-Engine: TypeAlias = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]]]
 
 
 def place_priors(priors: NDArray[np.float32], cells: tuple[int, int], size: tuple[float, float]) -> NDArray[np.float32]:
@@ -182,9 +181,16 @@ class MultiBoxModel:
     long_side : int
         Pictures are resized to this many pixels on their longer side.
     weights : dict of str to ndarray
-        float16, named as in the head.
+        float16, named as in the head; also those of a trunk, if it has one of its own, named as in
+        `backbone.regions.RegionNetwork`.
+    graph : bytes
+        ONNX, ``features`` (1, 832, h, w) -> ``residuals`` (P, 4), ``logits`` (P,); initializers named as the weights.
+    trunk_graph : bytes
+        ONNX, ``picture`` -> ``features``, of its own trunk; empty if it stands on a detector's.
     trunk_sha256 : str
-        Hash of the detector's file on whose trunk it was trained: on another's features it means nothing.
+        Hash of the weights of the trunk that it was trained on: on another's features it means nothing.
+    worth : Worth
+        How its boxes are merged with selective search's.
     trained : dict
         How it was trained, for the record.
     sha256 : str
@@ -195,9 +201,22 @@ class MultiBoxModel:
     channels: int
     long_side: int
     weights: dict[str, NDArray[np.float16]]
+    graph: bytes
+    trunk_graph: bytes
     trunk_sha256: str
+    worth: Worth
     trained: dict[str, object]
     sha256: str = ""
+
+    @property
+    def head_weights(self) -> dict[str, NDArray[np.float16]]:
+        """Weights without those of a trunk of its own."""
+        return {name: weight for name, weight in self.weights.items() if not in_trunk(name)}
+
+    @property
+    def trunk_weights(self) -> dict[str, NDArray[np.float16]]:
+        """Weights of its own trunk; empty if it stands on a detector's."""
+        return {name: weight for name, weight in self.weights.items() if in_trunk(name)}
 
 
 def write_multibox(path: str | Path, model: MultiBoxModel) -> None:
@@ -215,11 +234,16 @@ def write_multibox(path: str | Path, model: MultiBoxModel) -> None:
         "channels": model.channels,
         "long_side": model.long_side,
         "trunk_sha256": model.trunk_sha256,
+        "worth": model.worth,
         "trained": model.trained,
     }
     if model.priors.ndim == 3:
         description["strides"] = [FINEST_STRIDE * 2**level for level in range(len(model.priors))]
-    tensors = {name: np.ascontiguousarray(value, np.float16) for name, value in model.weights.items()}
+    tensors: dict[str, NDArray] = {
+        name: np.ascontiguousarray(value, np.float16) for name, value in model.weights.items()
+    }
+    for name, graph in zip(GRAPHS, (model.graph, model.trunk_graph), strict=True):
+        tensors[name] = np.frombuffer(graph, dtype=np.uint8)
     # One key: safetensors writes several in an order that changes from run to run.
     atomic_write(path, save_tensors(tensors, metadata={"multibox": json.dumps(description, sort_keys=True)}))
 
@@ -261,12 +285,16 @@ def read_multibox(path: str | Path) -> MultiBoxModel:
         long_side, channels = description["long_side"], description["channels"]
         if not (isinstance(long_side, int) and 32 <= long_side <= 10_000 and isinstance(channels, int)):
             raise ValueError(f"long_side is {long_side!r}, channels {channels!r}")
+        graph, trunk_graph = (tensors.pop(name).tobytes() for name in GRAPHS)
         return MultiBoxModel(
             priors=priors,
             channels=channels,
             long_side=long_side,
             weights=tensors,
+            graph=graph,
+            trunk_graph=trunk_graph,
             trunk_sha256=str(description["trunk_sha256"]),
+            worth=Worth.checked(description["worth"]),
             trained=dict(description["trained"]),
             sha256=hashlib.sha256(data).hexdigest(),
         )
@@ -274,54 +302,56 @@ def read_multibox(path: str | Path) -> MultiBoxModel:
         raise ModelError(f"{path}: not a MultiBox head ({error}); {advice}") from None
 
 
-def torch_engine(trunk: RegionModel, model: MultiBoxModel, *, device: str = "cpu") -> Engine:
-    """Make what runs a head on its trunk, in torch.
+class MultiBoxHead:
+    """Runs a head where its trunk runs: features (1, 832, h, w) -> residuals (P, 4), logits (P,), both float32.
 
     Parameters
     ----------
-    trunk : RegionModel
-        The detector.
     model : MultiBoxModel
-    device : {"auto", "cpu", "cuda"}
-
-    Returns
-    -------
-    callable
-        Picture (1, 3, h, w), see `backbone.preprocessing.prepare_picture` -> residuals (P, 4), logits (P,), rows and
-        columns of the features.
+    device, engine, threads
+        As `backbone.engine.Trunk` has them.
 
     Raises
     ------
     ModelError
-        If the head was trained on another trunk, or its weights do not fit.
-    DeviceError
-        If the device is not there.
+        If the model's graph and weights do not fit together.
     """
+
+    def __init__(self, model: MultiBoxModel, device: str, engine: str, threads: int | None = None) -> None:
+        self._settings = model, device, engine, threads
+        self._run: Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]
+        if engine == "onnxruntime":
+            session = onnx_session(model.graph, model.head_weights, threads)
+            self._run = lambda maps: session.run(None, {"features": maps})
+        else:
+            self._run = _torch_head(model, device)
+
+    def __call__(self, maps: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See the class."""
+        residuals, logits = self._run(maps)
+        return residuals, logits
+
+    def __reduce__(self) -> tuple[type[MultiBoxHead], tuple[object, ...]]:
+        return MultiBoxHead, self._settings
+
+
+def _torch_head(model: MultiBoxModel, device: str) -> Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]:
     import torch
 
-    from .multibox_network import head_for, load_trunk
+    from .multibox_network import head_for
 
-    if trunk.sha256 != model.trunk_sha256:
-        raise ModelError(
-            f"the MultiBox head was trained on another detector's trunk (sha256 {model.trunk_sha256[:12]}..., not "
-            f"{trunk.sha256[:12]}...); use that detector, or train a head on this one"
-        )
-
-    network, head = load_trunk(trunk), head_for(model.priors, channels=model.channels)
+    head = head_for(model.priors, channels=model.channels)
     try:
-        head.load_state_dict({name: torch.from_numpy(w.astype(np.float32)) for name, w in model.weights.items()})
+        head.load_state_dict({name: torch.from_numpy(w.astype(np.float32)) for name, w in model.head_weights.items()})
     except RuntimeError as error:
         raise ModelError(f"the head's weights do not fit it: {str(error).splitlines()[0]}") from error
-    place = torch.device(choose_device(device))
-    network.to(place).to(memory_format=torch.channels_last)
-    head.eval().to(place).to(memory_format=torch.channels_last)
+    place, dtype = torch_place(device)
+    head.eval().to(place, dtype).to(memory_format=torch.channels_last)
 
-    def run(array: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32], tuple[int, int]]:
+    def run(maps: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         with torch.inference_mode():
-            picture = torch.from_numpy(array).to(place).contiguous(memory_format=torch.channels_last)
-            features = network.trunk(picture)
-            residuals, logits = head(features)
-        return residuals[0].cpu().numpy(), logits[0].cpu().numpy(), (features.shape[2], features.shape[3])
+            residuals, logits = head(maps)
+        return residuals[0].float().cpu().numpy(), logits[0].float().cpu().numpy()
 
     return run
 
@@ -333,8 +363,10 @@ class MultiBox:
     Parameters
     ----------
     model : MultiBoxModel
-    engine : callable
-        See `torch_engine`.
+    trunk : Trunk
+        See `backbone.engine`.
+    head : callable
+        Features' maps -> residuals, logits; a `MultiBoxHead`.
     limit : int, optional
         Return at most this many boxes, the best.
     iou : float
@@ -352,8 +384,9 @@ class MultiBox:
     ((100, 4), 'float32', True)
     """
 
-    model: MultiBoxModel
-    engine: Engine
+    model: MultiBoxModel = field(repr=False)
+    trunk: Trunk = field(repr=False)
+    head: Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]] = field(repr=False)
     _: KW_ONLY
     limit: int | None = 200
     iou: float = 0.5
@@ -365,7 +398,10 @@ class MultiBox:
         name_or_file: str | Path = "voc",
         *,
         trunk: str | Path = "voc",
+        among: Sequence[Trunk] = (),
         device: str = "auto",
+        threads: int | None = None,
+        engine: str | None = None,
         limit: int | None = 200,
         iou: float = 0.5,
         across: int = 0,
@@ -377,8 +413,14 @@ class MultiBox:
         name_or_file : str or Path
             A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
         trunk : str or Path
-            The detector on whose trunk it was trained, by name or file.
+            The detector on whose trunk it was trained, by name or file. Not used by a head that has a trunk of its own.
+        among : sequence of Trunk
+            Trunks that are there already; one of the right weights is taken.
         device : {"auto", "cpu", "cuda"}
+        threads : int, optional
+            CPU threads; default all cores that this process may use.
+        engine : {"onnxruntime", "torch"}, optional
+            Default ONNX Runtime on a CPU, torch on a GPU.
         limit, iou, across
             See the class.
 
@@ -391,8 +433,30 @@ class MultiBox:
         """
         bundled = MODELS / f"{name_or_file}.safetensors"
         model = read_multibox(bundled if bundled.is_file() else name_or_file)
-        engine = torch_engine(read_model(find_model(trunk)), model, device=device)
-        return cls(model, engine, limit=limit, iou=iou, across=across)
+        below = next((one for one in among if one.sha256 == model.trunk_sha256), None)
+        if below is None and model.trunk_graph:
+            below = Trunk(model.trunk_weights, model.trunk_graph, device=device, threads=threads, engine=engine)
+        elif below is None:
+            detector = read_model(find_model(trunk))
+            if detector.trunk_sha256 != model.trunk_sha256:
+                raise ModelError(
+                    f"{name_or_file}: this MultiBox was trained on another trunk (sha256 {model.trunk_sha256[:12]}...) "
+                    f"than that of {trunk} ({detector.trunk_sha256[:12]}...); name the detector that it was trained "
+                    "on, or train a MultiBox on this one"
+                )
+            below = Trunk(detector.trunk_weights, detector.trunk_graph, device=device, threads=threads, engine=engine)
+        head = MultiBoxHead(model, below.device, below.engine, below.threads)
+        return cls(model, below, head, limit=limit, iou=iou, across=across)
+
+    @property
+    def worth(self) -> Worth:
+        """How its boxes are merged with selective search's, see `merge.merge_proposals`."""
+        return self.model.worth
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What the boxes depend on."""
+        return {"multibox": self.model.sha256, "limit": self.limit, "iou": self.iou, "across": self.across}
 
     def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Propose boxes that may hold an object.
@@ -409,12 +473,18 @@ class MultiBox:
         scores : ndarray, shape (N,), float32
             Confidences in [0, 1], falling.
         """
+        return self.propose(View(image))
+
+    def propose(self, view: View) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Do the same for a picture that may have been looked at before."""
+        image = view.image
         height, width = image.shape[:2]
-        boxes, scores = self._look(image)
+        boxes, scores = self._rank(view.features(self.trunk, self.model.long_side), width, height)
         if self.across:
             views = [(boxes, scores)]
             for x1, y1, x2, y2 in squares(width, height, self.across):
-                boxes, scores = self._look(image[y1:y2, x1:x2])
+                square = image[y1:y2, x1:x2]
+                boxes, scores = self._rank(self.trunk(square, self.model.long_side), x2 - x1, y2 - y1)
                 boxes += np.array([x1, y1, x1, y1], np.float32)
                 # What ends where the square ends, and not the picture, is a part of an object.
                 inner = np.array([x1 > 0, y1 > 0, x2 < width, y2 < height])
@@ -425,12 +495,10 @@ class MultiBox:
             boxes, scores = boxes[kept], scores[kept]
         return boxes, scores
 
-    def _look(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Boxes (N, 4) in pixels of `image` and scores (N,) of one view."""
-        height, width = image.shape[:2]
-        array, scale = prepare_picture(image, self.model.long_side)
-        residuals, logits, cells = self.engine(array)
-        size = width * scale, height * scale
-        priors = place_priors(self.model.priors, cells, size)
+    def _rank(self, features: Features, width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (N, 4) in pixels of the view of that size, and scores (N,)."""
+        residuals, logits = self.head(features.maps)
+        size = width * features.scale, height * features.scale
+        priors = place_priors(self.model.priors, features.maps.shape[2:], size)
         boxes, scores = rank_boxes(priors, residuals, logits, size, limit=self.limit, iou=self.iou)
-        return clip_boxes(boxes / np.float32(scale), width, height), scores
+        return clip_boxes(boxes / np.float32(features.scale), width, height), scores

@@ -17,10 +17,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbone.model_file import ModelError, RegionModel
+from ..backbone.export import Part, export_part, export_trunk
+from ..backbone.model_file import hash_weights, in_trunk
 from ..backbone.preprocessing import encode_boxes
 from ..backbone.regions import RegionNetwork
 from ..data import box_iou
+from .merge import Worth
 from .multibox import FINEST_STRIDE, MultiBoxModel
 
 __all__ = [
@@ -31,7 +33,6 @@ __all__ = [
     "cluster_boxes",
     "cluster_sides",
     "head_for",
-    "load_trunk",
     "match_objects",
     "multibox_loss",
     "set_targets",
@@ -252,9 +253,19 @@ class VectorHead(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        x = F.adaptive_avg_pool2d(F.relu(self.reduce(features)), 7)
+        x = F.relu(self.reduce(features))
+        # Averages in 7x7 cells as products with two matrices: adaptive pooling exports for one size of picture only.
+        x = _averages(x.shape[2], x) @ x @ _averages(x.shape[3], x).T
         rows = self.output(F.relu(self.hidden(x.flatten(1)))).unflatten(1, (-1, 5))
         return rows[..., :4], rows[..., 4]
+
+
+def _averages(length: int, like: Tensor, cells: int = 7) -> Tensor:
+    """Weights (cells, length) that average a line in cells, as adaptive average pooling does."""
+    cell, at = (torch.arange(count, device=like.device) for count in (cells, length))
+    low, high = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
+    inside = (at >= low[:, None]) & (at < high[:, None])
+    return inside.to(like.dtype) / (high - low)[:, None].to(like.dtype)
 
 
 def head_for(priors: NDArray[np.float32], *, channels: int | None = None, seed: int = 0) -> GridHead | VectorHead:
@@ -268,38 +279,6 @@ def head_for(priors: NDArray[np.float32], *, channels: int | None = None, seed: 
     if np.ndim(priors) == 3:
         return GridHead(priors, channels=channels or 192, seed=seed)
     return VectorHead(priors, channels=channels or 64, seed=seed)
-
-
-def load_trunk(model: RegionModel) -> RegionNetwork:
-    """Make a detector's network in torch, for its trunk.
-
-    Parameters
-    ----------
-    model : RegionModel
-
-    Returns
-    -------
-    RegionNetwork
-        On the CPU, in evaluation mode, the weights as float32.
-
-    Raises
-    ------
-    ModelError
-        If the weights do not fit the network.
-
-    Examples
-    --------
-    >>> from inception_rcnn.backbone.model_file import read_model
-    >>> from inception_rcnn.backbone.weights import find_model
-    >>> load_trunk(read_model(find_model("voc"))).trunk(torch.zeros(1, 3, 96, 160)).shape
-    torch.Size([1, 832, 6, 10])
-    """
-    network = RegionNetwork(len(model.classes))
-    try:
-        network.load_state_dict({name: torch.from_numpy(w.astype(np.float32)) for name, w in model.weights.items()})
-    except RuntimeError as error:
-        raise ModelError(f"the model's weights do not fit the network: {str(error).splitlines()[0]}") from error
-    return network.eval()
 
 
 class Targets(NamedTuple):
@@ -469,18 +448,36 @@ def multibox_loss(
     return location, each[counted].sum()
 
 
+class _HeadOfOne(Part):
+    """A head's outputs for a batch of one picture."""
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        residuals, logits = self.network(features)
+        return residuals[0], logits[0]
+
+
 def to_model(
-    head: GridHead | VectorHead, *, trunk_sha256: str, long_side: int = 640, trained: Mapping[str, object] | None = None
+    head: GridHead | VectorHead,
+    trunk: RegionNetwork,
+    *,
+    own_trunk: bool = False,
+    long_side: int = 640,
+    worth: Worth | None = None,
+    trained: Mapping[str, object] | None = None,
 ) -> MultiBoxModel:
     """Pack a trained head for `multibox.write_multibox`.
 
     Parameters
     ----------
     head : GridHead or VectorHead
-    trunk_sha256 : str
-        Hash of the detector's file on whose trunk it was trained.
+    trunk : RegionNetwork
+        The network on whose trunk it was trained.
+    own_trunk : bool
+        Whether that was trained too and goes into the file, rather than being a detector's.
     long_side : int
         Pictures are to be resized to this many pixels on their longer side.
+    worth : Worth, optional
+        See `merge.fit_worth`; default `Worth`'s own.
     trained : dict, optional
         How it was trained; must be representable as JSON.
 
@@ -490,8 +487,26 @@ def to_model(
 
     Examples
     --------
-    >>> to_model(VectorHead(np.zeros((7, 4), np.float32)), trunk_sha256="").weights["output.bias"].shape
-    (35,)
+    >>> model = to_model(VectorHead(np.zeros((7, 4), np.float32)), RegionNetwork(1), trained={"epochs": 1})
+    >>> model.weights["output.bias"].shape, model.trunk_graph
+    ((35,), b'')
     """
-    weights = {name: value.detach().cpu().numpy().astype(np.float16) for name, value in head.named_parameters()}
-    return MultiBoxModel(head.priors, head.channels, long_side, weights, trunk_sha256, dict(trained or {}))
+    below = {name: value for name, value in trunk.named_parameters() if in_trunk(name)}
+    halves = [
+        {name: value.detach().cpu().numpy().astype(np.float16) for name, value in parameters.items()}
+        for parameters in (dict(head.named_parameters()), below)
+    ]
+    graph = export_part(
+        _HeadOfOne(head.cpu()), {"features": torch.zeros(1, 832, 6, 8)}, ["residuals", "logits"], {"features": (2, 3)}
+    )
+    return MultiBoxModel(
+        priors=head.priors,
+        channels=head.channels,
+        long_side=long_side,
+        weights=halves[0] | halves[1] if own_trunk else halves[0],
+        graph=graph,
+        trunk_graph=export_trunk(trunk.cpu()) if own_trunk else b"",
+        trunk_sha256=hash_weights(halves[1]),
+        worth=worth or Worth(),
+        trained=dict(trained or {}),
+    )

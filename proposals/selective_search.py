@@ -103,6 +103,11 @@ class SelectiveSearch:
     def __post_init__(self) -> None:
         _check_settings(**vars(self))
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """What the boxes depend on."""
+        return {name: value for name, value in vars(self).items() if name != "threads"}
+
     def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes (N, 4) and scores (N,) of one picture, best first."""
         return selective_search(image, **vars(self))

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
 
-from inception_rcnn.backbone.engine import CHUNK, DeviceError, RegionScorer, _TorchEngine, choose_device
+from inception_rcnn.backbone.engine import CHUNK, DeviceError, RegionScorer, choose_device
 from inception_rcnn.backbone.model_file import ModelError, RegionModel
 from inception_rcnn.backbone.preprocessing import prepare_picture
 
@@ -61,8 +61,7 @@ def test_torchs_engine_gives_what_onnx_runtime_gives(
 ) -> None:
     pytest.importorskip("torch")
     image, boxes = picture(90, 120), random_boxes(count, 90, 120)
-    array, scale = prepare_picture(image, region_model.long_side)
-    found = _TorchEngine(region_model, "cpu")(array, boxes * np.float32(scale))
+    found = RegionScorer(region_model, device="cpu", engine="torch")(image, boxes)
     for ours, theirs in zip(found, scorer(image, boxes), strict=True):
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
@@ -82,7 +81,7 @@ def test_a_gpu_gives_what_the_cpu_gives(scorer: RegionScorer, region_model: Regi
 def test_weights_that_do_not_fit_torchs_network(region_model: RegionModel) -> None:
     pytest.importorskip("torch")
     with pytest.raises(ModelError, match="weights do not fit the network"):
-        _TorchEngine(dataclasses.replace(region_model, weights={}), "cpu")
+        RegionScorer(dataclasses.replace(region_model, weights={}), device="cpu", engine="torch")
 
 
 def test_outputs_are_worth_comparing(scorer: RegionScorer) -> None:

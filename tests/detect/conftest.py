@@ -20,8 +20,8 @@ def detector(model_file: Path) -> Detector:
     """A detector that finds something, nothing sensible, everywhere, and does so fast."""
     from inception_rcnn.detect import Detector
 
-    made = Detector.load(model_file, device="cpu", threads=1, proposals=12)
-    made.search = dataclasses.replace(made.search, mode="single")
+    made = Detector.load(model_file, device="cpu", threads=1, method="selective-search", proposals=12)
+    made.proposer = dataclasses.replace(made.proposer, mode="single")
     return made
 
 

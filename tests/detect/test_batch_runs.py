@@ -19,6 +19,7 @@ pytest.importorskip("platformdirs")
 
 from PIL import Image
 
+from inception_rcnn.backbone.engine import View
 from inception_rcnn.data import find_images, read_detections
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.batch import JOURNAL, detect_batch, relative_names
@@ -37,9 +38,9 @@ def count_scored(detector: Detector) -> list[tuple[int, ...]]:
     scored: list[tuple[int, ...]] = []
     score = detector.score
 
-    def counting(image: np.ndarray, proposals: np.ndarray) -> object:
-        scored.append(image.shape)
-        return score(image, proposals)
+    def counting(view: View, proposals: np.ndarray) -> object:
+        scored.append(view.image.shape)
+        return score(view, proposals)
 
     detector.score = counting  # type: ignore[method-assign, assignment]
     return scored
@@ -104,7 +105,9 @@ def test_run_json_tells_what_was_done(photos: Path, tmp_path: Path, detector: De
     assert run["models"] == [{"sha256": model.sha256, "device": "cpu", "classes": 3}]
     assert isinstance(run["version"], str)
     assert (run["pictures"], run["resumed"], run["failed"]) == (5, 0, 0)
-    assert set(run["seconds"]) == {"read", "propose", "wait for proposals", "score", "draw", "total"}
+    assert set(run["seconds"]) == {
+        "read", "search", "wait for pictures", "look", "merge proposals", "score", "draw", "total"
+    }  # fmt: skip
     assert all(seconds >= 0 for seconds in run["seconds"].values())
     found = read_detections(tmp_path / "out", key="file_name").values()
     counts = {name: 0 for name in detector.classes}
@@ -144,10 +147,10 @@ def test_bad_files_are_noted_and_the_run_goes_on(photos: Path, tmp_path: Path, d
 def test_a_failure_of_the_network_is_a_bug_and_loses_nothing(photos: Path, tmp_path: Path, detector: Detector) -> None:
     score = detector.score
 
-    def failing(image: np.ndarray, proposals: np.ndarray) -> object:
-        if image.shape[1] == 110:
+    def failing(view: View, proposals: np.ndarray) -> object:
+        if view.image.shape[1] == 110:
             raise RuntimeError("out of memory")
-        return score(image, proposals)
+        return score(view, proposals)
 
     detector.score = failing  # type: ignore[method-assign, assignment]
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -270,9 +273,9 @@ def test_a_picture_that_vanishes_while_it_is_scored_is_no_matter(
     paths = find_images(photos)
     score = detector.score
 
-    def vanishing(image: np.ndarray, proposals: np.ndarray) -> object:
+    def vanishing(view: View, proposals: np.ndarray) -> object:
         paths[0].unlink(missing_ok=True)
-        return score(image, proposals)
+        return score(view, proposals)
 
     detector.score = vanishing  # type: ignore[method-assign, assignment]
     summary = detect_batch(paths, tmp_path / "out", detector)

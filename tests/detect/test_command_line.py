@@ -22,6 +22,8 @@ COMMANDS = [
     ["evaluate", "voc"],
     ["train"],
     ["train", "detector"],
+    ["train", "multibox"],
+    ["propose"],
 ]
 
 
@@ -256,6 +258,90 @@ def test_train_detector_interrupted_and_resumed(
     monkeypatch.setattr("inception_rcnn.detect.training.train_detector", fail)
     assert run(*train) == 2
     assert "lower the learning rate" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture
+def labelled(picture: Callable[..., np.ndarray], tmp_path: Path) -> Path:
+    """A VOC folder of six pictures with two objects each, no two alike."""
+    root = tmp_path / "labelled"
+    for name in ("ImageSets/Main", "Annotations", "JPEGImages"):
+        (root / name).mkdir(parents=True)
+    names = [f"{number:06}" for number in range(6)]
+    (root / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names))
+    for i, name in enumerate(names):
+        Image.fromarray(picture(i, 96, 64)).save(root / "JPEGImages" / f"{name}.jpg")
+        objects = "".join(
+            f"<object><name>{kind}</name><bndbox><xmin>{1 + i}</xmin><ymin>{top}</ymin><xmax>{40 + 3 * i}</xmax>"
+            f"<ymax>{top + 20 + i}</ymax></bndbox></object>"
+            for kind, top in (("cat", 2), ("dog", 30))
+        )
+        size = "<size><width>96</width><height>64</height></size>"
+        (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+    return root
+
+
+@pytest.mark.parametrize("own_trunk", [False, True])
+def test_train_multibox_interrupted_and_resumed(
+    capsys: pytest.CaptureFixture[str],
+    labelled: Path,
+    model_file: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own_trunk: bool,
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from random_model import random_network
+
+    from inception_rcnn.detect import training_data
+    from inception_rcnn.proposals import MultiBox
+    from inception_rcnn.proposals.multibox import read_multibox
+
+    # Of so few pictures none would be set aside.
+    monkeypatch.setattr(training_data, "split_validation", lambda pictures: (pictures[:4], pictures[4:]))
+    below = ["--model", model_file]
+    if own_trunk:
+        state = random_network(3).googlenet.state_dict()
+        monkeypatch.setattr("inception_rcnn.backbone.weights.load_imagenet", lambda name, report: (state, False))
+        below = ["--weights", "random"]
+    output, cache = tmp_path / "mine.safetensors", tmp_path / "cache"
+    train = ["train", "multibox", "--data", labelled, "--output", output, "--cache", cache, *below]
+    train += ["--head", "vector", "--number", 3, "--epochs", 2, "--batch", 2, "--long-side", 96, "--device", "cpu"]
+    assert run(*train, "--time-limit", 0) == 0
+    written = capsys.readouterr().err
+    assert "4 pictures to train on, 2 set aside" in written
+    assert "time is up; the same command with --resume goes on" in written
+    assert not output.exists()
+    assert run(*train, "--resume") == 0
+    written = capsys.readouterr().err.replace("\n", " ")
+    assert f"wrote {output}" in written
+    assert "% of the first 50" in written
+    log = [json.loads(line) for line in (cache / "mine.log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == log[-1]["steps"] == 4
+    assert 0 <= log[-1]["recall_50"] <= 1
+    model = read_multibox(output)
+    assert (model.long_side, model.priors.shape, bool(model.trunk_graph)) == (96, (3, 4), own_trunk)
+    assert model.trained["pictures"] == 4
+    multibox = MultiBox.load(output, trunk=model_file, device="cpu", threads=1)
+    assert 1 <= len(multibox(np.asarray(Image.open(photos / "a.jpg")))[0]) <= 3
+    propose = ["propose", photos, "--multibox", output, "--model", model_file, "--workers", 1, "--output"]
+    assert run(*propose, tmp_path / "boxes.npz") == 0
+
+
+def test_mistakes_with_training_a_multibox(
+    capsys: pytest.CaptureFixture[str], labelled: Path, model_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    train = ["train", "multibox", "--data", labelled, "--cache", tmp_path / "cache", "--output"]
+    output = tmp_path / "a.safetensors"
+    assert "--head tree: unknown; use grid or vector" in mistake(capsys, *train, output, "--head", "tree")
+    assert "nosuch: no such model or file" in mistake(capsys, *train, output, "--model", "nosuch")
+    assert "no such weights" in mistake(capsys, *train, output, "--weights", "nosuch")
+    assert "absent: no such folder" in mistake(capsys, *train, tmp_path / "absent" / "a.safetensors")
+    assert run(*train, output, "--model", model_file) == 2
+    assert "too few labelled objects to find priors in" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_without_the_packages_of_detection(voc: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +11,12 @@ import pytest
 pytest.importorskip("safetensors")
 pytest.importorskip("platformdirs")
 
+from inception_rcnn.backbone.engine import View
 from inception_rcnn.backbone.model_file import ModelError, RegionModel
+from inception_rcnn.backbone.weights import bundled_models
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.detector import MOST_PER_PICTURE, suppress
+from inception_rcnn.proposals import SelectiveSearch, merge_proposals
 
 CLASSES = ("cat", "dog")
 A, A_MOVED, B = [0, 0, 40, 40], [4, 0, 44, 40], [50, 50, 90, 90]
@@ -97,15 +99,18 @@ class Scorer:
         self.model = RegionModel(classes, 64, regressing, {}, b"", b"", "", {})
         self.outputs = scores, deltas
 
-    def __call__(self, image: np.ndarray, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def score(self, view: View, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.outputs
+
+
+SEARCH = SelectiveSearch("single")
 
 
 def test_an_ensemble_averages_probabilities_and_deltas() -> None:
     image = np.zeros((60, 80, 3), np.uint8)
     one = Scorer(probabilities([0.8, 0.0]), np.full((1, 2, 4), 0.0, np.float32))
     two = Scorer(probabilities([0.2, 0.6]), np.tile(np.float32([2, 0, 0, 0]), (1, 2, 1)))
-    found = Detector([one, two]).score(image, boxes(A))
+    found = Detector([one, two], SEARCH).score(image, boxes(A))
     assert found.labels.tolist() == [0, 1]
     np.testing.assert_allclose(found.scores, [0.5, 0.3], rtol=1e-6)
     np.testing.assert_allclose(found.boxes, [A_MOVED, A_MOVED], rtol=1e-6)
@@ -115,23 +120,24 @@ def test_models_without_box_regression_do_not_dilute_the_others() -> None:
     image = np.zeros((60, 80, 3), np.uint8)
     moving = Scorer(probabilities([0.8, 0.0]), np.tile(np.float32([1, 0, 0, 0]), (1, 2, 1)))
     still = Scorer(probabilities([0.8, 0.0]), np.full((1, 2, 4), 9.0, np.float32), regressing=False)
-    np.testing.assert_allclose(Detector([moving, still]).score(image, boxes(A)).boxes, [A_MOVED], rtol=1e-6)
-    np.testing.assert_allclose(Detector([still]).score(image, boxes(A)).boxes, [A])
+    np.testing.assert_allclose(Detector([moving, still], SEARCH).score(image, boxes(A)).boxes, [A_MOVED], rtol=1e-6)
+    np.testing.assert_allclose(Detector([still], SEARCH).score(image, boxes(A)).boxes, [A])
 
 
 def test_ensembles_must_agree_on_classes() -> None:
     outputs = probabilities([0.8, 0.0]), np.zeros((1, 2, 4), np.float32)
     with pytest.raises(ModelError, match="same classes in the same order"):
-        Detector([Scorer(*outputs), Scorer(*outputs, classes=CLASSES[::-1])])
+        Detector([Scorer(*outputs), Scorer(*outputs, classes=CLASSES[::-1])], SEARCH)
     with pytest.raises(ModelError, match="at least one model"):
-        Detector([])
+        Detector([], SEARCH)
 
 
 def test_two_files_of_one_model_are_that_model(
     model_file: Path, detector: Detector, picture: Callable[..., np.ndarray]
 ) -> None:
-    pair = Detector.load(model_file, str(model_file), device="cpu", threads=1)
-    pair.search = detector.search
+    pair = Detector.load(model_file, str(model_file), device="cpu", threads=1, method="selective-search")
+    pair.proposer = detector.proposer
+    assert pair.scorers[0].trunk is pair.scorers[1].trunk
     image = picture(1)
     alone, both = detector(image), pair(image)
     assert len(alone) > 0
@@ -159,8 +165,69 @@ def test_tiny_pictures_do_not_break_it(detector: Detector, size: tuple[int, int]
 
 
 def test_settings_reach_the_search(model_file: Path) -> None:
-    made = Detector.load(model_file, device="cpu", threads=1, proposals=7, min_score=0.3, seed=5)
-    assert (made.search.limit, made.search.seed, made.search.mode, made.min_score) == (7, 5, "fast", 0.3)
-    scaled = Detector(made.scorers, superpixel_scale=2.0)
-    assert scaled.search.superpixel_scale == 2.0
-    assert dataclasses.replace(scaled.search, superpixel_scale=1.0, limit=7, seed=5) == made.search
+    settings = {"device": "cpu", "threads": 1, "proposals": 7, "min_score": 0.3, "seed": 5}
+    made = Detector.load(model_file, method="selective-search", **settings)
+    assert made.proposer == SelectiveSearch("fast", limit=7, seed=5)
+    assert made.min_score == 0.3
+    with pytest.raises(ValueError, match="unknown method 'x'; choose one of merged, selective-search, multibox"):
+        Detector.load(model_file, method="x")
+
+
+@pytest.fixture(scope="module")
+def multibox_file(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A MultiBox with random weights on the random model's trunk."""
+    torch = pytest.importorskip("torch")
+    from random_model import random_network
+
+    from inception_rcnn.proposals.multibox import write_multibox
+    from inception_rcnn.proposals.multibox_network import GridHead, to_model
+
+    head = GridHead(np.full((3, 2, 2), 30, np.float32), channels=8)
+    with torch.no_grad():
+        for output in head.outputs:
+            output.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
+    path = tmp_path_factory.mktemp("multibox") / "random.safetensors"
+    write_multibox(path, to_model(head, random_network(), long_side=128))
+    return path
+
+
+def test_methods_of_proposing(
+    model_file: Path, multibox_file: Path, picture: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = picture(3)
+    settings = {"multibox": multibox_file, "device": "cpu", "threads": 1, "proposals": 30}
+    merged, searched, boxed = (
+        Detector.load(model_file, method=method, **settings) for method in ("merged", "selective-search", "multibox")
+    )
+    assert len(searched.propose(image)) <= 30
+    np.testing.assert_array_equal(searched.propose(image), searched.search(image)[0])
+    assert boxed.search(image) is None
+    assert boxed.propose(image).shape == (30, 4)
+    proposals = merged.propose(image)
+    assert proposals.shape == (30, 4)
+    first = merged.search(image), boxed.proposer.propose(boxed.look(image))
+    np.testing.assert_array_equal(proposals, merge_proposals(*first, boxed.proposer.worth, limit=30)[0])
+    # The picture goes through the trunk once, and what was searched ahead is used.
+    looks: list[int] = []
+    trunk = merged.scorers[0].trunk
+    assert merged.proposer.multibox.trunk is trunk
+    run = trunk._run
+    monkeypatch.setattr(trunk, "_run", lambda array: looks.append(1) or run(array))
+    expected = merged(image)
+    assert len(looks) == 1
+    monkeypatch.setattr(SelectiveSearch, "__call__", lambda *_: pytest.fail("was searched twice"))
+    view = merged.look(image)
+    found = merged.score(view, merged.propose(view, first[0]))
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+
+
+def test_a_multibox_on_another_trunk_looks_for_itself(
+    model_file: Path, multibox_file: Path, picture: Callable[..., np.ndarray]
+) -> None:
+    if "voc" not in bundled_models():
+        pytest.skip("the model is not there: train it first")
+    with pytest.raises(ModelError, match="this MultiBox was trained on another trunk"):
+        Detector.load("voc", multibox=multibox_file, device="cpu")
+    bundled = Detector.load(model_file, device="cpu", threads=1, proposals=40)
+    assert bundled.proposer.multibox.trunk is not bundled.scorers[0].trunk
+    assert bundled.propose(picture(1)).shape == (40, 4)

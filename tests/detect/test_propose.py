@@ -24,7 +24,7 @@ from inception_rcnn.data.parallel import ProcessStartError
 from inception_rcnn.detect.cli import main
 from inception_rcnn.detect.propose import propose_batch
 from inception_rcnn.detect.runs import JournalError
-from inception_rcnn.proposals import SelectiveSearch
+from inception_rcnn.proposals import SelectiveSearch, load_proposer
 
 SEARCH = SelectiveSearch("single", limit=100)
 
@@ -277,6 +277,8 @@ def deadly(image):
 
 
 class Deadly:
+    settings = {}  # noqa: RUF012
+
     def __call__(self, image):
         return deadly(image)
 
@@ -298,6 +300,7 @@ def test_killed_at_any_moment_the_file_ends_the_same(photos, reference, tmp_path
     """The command itself, killed with its processes running, again and again."""
     draw = random.Random(0)
     command = [sys.executable, "-m", "inception_rcnn.detect.cli", "propose", str(photos), "--mode", "single"]
+    command += ["--method", "selective-search"]
     command += ["--limit", "100", "--workers", "2", "--output", str(tmp_path / "all.parquet")]
     for _ in range(2):
         run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -355,6 +358,9 @@ def test_image_ids_come_from_the_annotations(photos, tmp_path, capsys):
         (["--output", "missing/x.npz"], "folder that exists"),
         (["--output", "x.npz", "--mode", "slow"], "unknown mode"),
         (["--output", "x.npz", "--superpixel-scale", "0"], "superpixel_scale"),
+        (["--output", "x.npz", "--method", "edges"], "choose one of merged, selective-search, multibox"),
+        (["--output", "x.npz", "--multibox", "absent"], "absent: cannot be read"),
+        (["--output", "x.npz", "--model", "absent"], "absent: no such model or file"),
     ],
 )
 def test_mistakes_end_in_one_line(photos, tmp_path, monkeypatch, capsys, arguments, message):
@@ -364,6 +370,28 @@ def test_mistakes_end_in_one_line(photos, tmp_path, monkeypatch, capsys, argumen
     assert message in error
     assert len(error.splitlines()) == 1
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("method", ["merged", "multibox"])
+def test_methods_with_a_network_do_not_depend_on_the_workers(photos, tmp_path, method):
+    pytest.importorskip("onnxruntime")
+    for workers in (1, 2):
+        output = tmp_path / f"{workers}.npz"
+        options = ["--method", method, "--limit", 150, "--workers", workers, "--output", output]
+        assert run_command("propose", photos / "a", *options) == 0
+    assert (tmp_path / "1.npz").read_bytes() == (tmp_path / "2.npz").read_bytes()
+    proposer = load_proposer(method, limit=150, threads=1)
+    entry = next(iter(read_proposals(tmp_path / "1.npz")))
+    np.testing.assert_allclose(entry.boxes, proposer(read_image(photos / "a" / entry.file))[0], atol=1e-3)
+
+
+def test_a_network_without_its_packages_is_one_line(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert run_command("propose", photos, "--output", tmp_path / "x.npz") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--method merged needs onnxruntime" in line
+    assert "--method selective-search" in line
+    assert run_command("propose", photos / "a", "--output", tmp_path / "x.npz", "--method", "selective-search") == 0
 
 
 def test_nothing_but_bad_files(photos, tmp_path, capsys):

@@ -7,6 +7,8 @@ import doctest
 import importlib
 import json
 import math
+import os
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -28,10 +30,12 @@ from inception_rcnn.detect.training_multibox import (  # noqa: E402
     _load_example,
     augment,
     find_priors,
+    measure_worth,
     open_log,
-    proposal_recall,
+    propose_all,
     train_multibox,
 )
+from inception_rcnn.eval import evaluate_proposals  # noqa: E402
 from inception_rcnn.proposals.multibox_network import GridHead, VectorHead, head_for  # noqa: E402
 
 SIDES = np.array([[[20, 20], [30, 16]], [[34, 34], [26, 50]], [[60, 60], [80, 50]]], np.float32)
@@ -143,8 +147,10 @@ def test_eight_pictures_are_learned_by_heart(trunk: torch.nn.Module, pictures: l
     finished, _, rows = train(trunk, pictures, head, epochs=epochs, learning_rate=0.003, long_sides=(128,))
     assert finished
     assert rows[-1]["confidence"] < rows[0]["confidence"] / 2
-    recall = proposal_recall(head, trunk.trunk, pictures, long_side=128, limits=(50,))
-    assert recall["50"] == 1
+    found = propose_all(head, trunk.trunk, pictures, long_side=128, limit=50)
+    result = evaluate_proposals(pictures, {image_id: boxes for image_id, (boxes, _) in found.items()})
+    assert result["recall"]["0.5"] == 1
+    assert result["boxes_per_image"] <= 50
 
 
 def test_recall_is_measured_after_every_epoch(trunk: torch.nn.Module, pictures: list[Picture]) -> None:
@@ -189,6 +195,68 @@ def test_the_trunk_stays_as_it_is(pictures: list[Picture]) -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert all(not torch.equal(value, start[name]) for name, value in after.items())
+
+
+def test_the_whole_network_is_trained_and_resumed(pictures: list[Picture], tmp_path: Path) -> None:
+    def run(**changes: object) -> tuple[bool, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        network = random_network(2)
+        finished, head, _ = train(network, pictures[:4], GridHead(SIDES, channels=4), whole=True, **changes)
+        return finished, head, network.state_dict()
+
+    finished, head, network = run()
+    assert finished
+    before = random_network(2).state_dict()
+    moved = {name.split(".")[1] for name, value in network.items() if not torch.equal(value, before[name])}
+    assert moved == {"inception_3a", "inception_3b", *(f"inception_4{letter}" for letter in "abcde")}
+    checkpoint = tmp_path / "run.checkpoint"
+    assert not run(checkpoint=checkpoint, time_limit=0)[0]
+    finished, head_again, network_again = run(checkpoint=checkpoint, resume=True)
+    assert finished
+    assert all(torch.equal(value, head_again[name]) for name, value in head.items())
+    assert all(torch.equal(value, network_again[name]) for name, value in network.items())
+
+
+def test_worth_is_measured_on_pictures(pictures: list[Picture]) -> None:
+    found = {picture.image_id: (picture.boxes, np.array([0.9, 0.8], np.float32)) for picture in pictures}
+    worth = measure_worth(pictures, found)
+    assert worth.confidence[0] + worth.confidence[1] > 0  # all of them are objects
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+import torch
+from random_model import random_network
+from test_training_multibox import SIDES, draw
+from inception_rcnn.detect.ranks import join_ranks
+from inception_rcnn.detect.training_multibox import train_multibox
+from inception_rcnn.proposals.multibox_network import GridHead
+folder, rows = Path(sys.argv[1]), []
+ranks = join_ranks("cpu")
+pictures = [draw(folder / f"{ranks.rank}.{seed}.png", seed) for seed in range(5)]
+head = GridHead(SIDES, channels=4)
+settings = dict(epochs=2.0, batch=2, long_sides=(64, 96), long_side=96, ranks=ranks, report=rows.append)
+assert train_multibox(head, random_network(1), pictures, checkpoint=folder / "checkpoint", **settings)
+torch.save(head.state_dict(), folder / f"{ranks.rank}.of.{ranks.world}.pt")
+assert bool(rows) == (ranks.rank == 0)
+"""
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    script = tmp_path / "together.py"
+    script.write_text(TOGETHER)
+    tests = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]), "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    for launch in ([sys.executable], [*torchrun, "2"]):
+        done = subprocess.run(
+            [*launch, str(script), str(tmp_path)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("0.of.1", "0.of.2", "1.of.2"))
+    for name, value in alone.items():
+        torch.testing.assert_close(first[name], value, rtol=1e-5, atol=1e-7)
+        assert torch.equal(first[name], second[name])
 
 
 def test_pictures_without_any_evidence_change_no_confidence(trunk: torch.nn.Module, pictures: list[Picture]) -> None:

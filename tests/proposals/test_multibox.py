@@ -7,6 +7,7 @@ import importlib
 import itertools
 import json
 import math
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -18,14 +19,19 @@ pytest.importorskip("safetensors")
 pytest.importorskip("platformdirs")
 torch = pytest.importorskip("torch")
 
+from random_model import random_network  # noqa: E402
+
+from inception_rcnn.backbone.engine import Features  # noqa: E402
 from inception_rcnn.backbone.model_file import ModelError  # noqa: E402
-from inception_rcnn.backbone.preprocessing import decode_boxes, encode_boxes  # noqa: E402
-from inception_rcnn.backbone.regions import FIRST_CENTRE, STRIDE  # noqa: E402
+from inception_rcnn.backbone.preprocessing import decode_boxes, encode_boxes, prepare_picture  # noqa: E402
+from inception_rcnn.backbone.regions import FIRST_CENTRE, STRIDE, RegionNetwork  # noqa: E402
 from inception_rcnn.data import box_iou  # noqa: E402
+from inception_rcnn.proposals.merge import Worth  # noqa: E402
 from inception_rcnn.proposals.multibox import (  # noqa: E402
     FINEST_STRIDE,
     SHIFT,
     MultiBox,
+    MultiBoxHead,
     place_priors,
     rank_boxes,
     read_multibox,
@@ -36,6 +42,7 @@ from inception_rcnn.proposals.multibox_network import (  # noqa: E402
     ALPHA,
     GridHead,
     VectorHead,
+    _averages,
     cluster_boxes,
     cluster_sides,
     head_for,
@@ -55,16 +62,21 @@ def random_boxes(count: int, seed: int, extent: float = 100) -> np.ndarray:
     return np.concatenate([corners.min(1), corners.max(1) + 2], axis=1).astype(np.float32)
 
 
-@pytest.mark.parametrize("module", ["multibox", "multibox_network"])
+@pytest.fixture(scope="module")
+def network() -> RegionNetwork:
+    return random_network()
+
+
+@pytest.mark.parametrize("module", ["multibox", "multibox_network", "merge"])
 def test_examples_in_the_documentation(module: str) -> None:
     from inception_rcnn.backbone.weights import bundled_models
     from inception_rcnn.proposals import multibox
 
-    if module == "multibox":
+    if module != "multibox_network":
         pytest.importorskip("skimage")
         if not (multibox.MODELS / "voc.safetensors").is_file():
             pytest.skip("the head is not there: train it first")
-    elif "voc" not in bundled_models():
+    if "voc" not in bundled_models():
         pytest.skip("the model is not there: train it first")
     assert doctest.testmod(importlib.import_module(f"inception_rcnn.proposals.{module}")).failed == 0
 
@@ -320,15 +332,17 @@ def test_squares_cover_the_picture_and_overlap(size: tuple[int, int], across: in
 
 
 @pytest.mark.parametrize("priors", [SIDES, BOXES])
-def test_a_head_is_read_as_it_was_written(tmp_path: Path, priors: np.ndarray) -> None:
+def test_a_head_is_read_as_it_was_written(tmp_path: Path, priors: np.ndarray, network: RegionNetwork) -> None:
     head = head_for(priors, channels=4, seed=1)
     path = tmp_path / "head.safetensors"
-    write_multibox(path, to_model(head, trunk_sha256="abc", long_side=320, trained={"epochs": 2}))
-    first = path.read_bytes()
+    worth = Worth((-1.5, 0.5), (-2.0, -0.25))
+    write_multibox(path, to_model(head, network, long_side=320, worth=worth, trained={"epochs": 2}))
     model = read_multibox(path)
     write_multibox(path, model)
+    first = path.read_bytes()
+    write_multibox(path, read_multibox(path))
     assert path.read_bytes() == first
-    assert (model.long_side, model.trunk_sha256, model.trained) == (320, "abc", {"epochs": 2})
+    assert (model.long_side, model.worth, model.trained) == (320, worth, {"epochs": 2})
     np.testing.assert_allclose(model.priors, priors)
     again = head_for(model.priors, channels=model.channels)
     again.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in model.weights.items()})
@@ -336,7 +350,7 @@ def test_a_head_is_read_as_it_was_written(tmp_path: Path, priors: np.ndarray) ->
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
-def test_files_that_are_no_heads(tmp_path: Path, model_file: Path) -> None:
+def test_files_that_are_no_heads(tmp_path: Path, model_file: Path, network: RegionNetwork) -> None:
     for path, reason in (
         (tmp_path / "absent", "cannot be read"),
         (tmp_path, "cannot be read"),
@@ -347,7 +361,7 @@ def test_files_that_are_no_heads(tmp_path: Path, model_file: Path) -> None:
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
     good = tmp_path / "good"
-    write_multibox(good, to_model(head_for(BOXES, channels=4), trunk_sha256="abc"))
+    write_multibox(good, to_model(head_for(BOXES, channels=4), network))
     data = good.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
@@ -358,6 +372,8 @@ def test_files_that_are_no_heads(tmp_path: Path, model_file: Path) -> None:
         {"long_side": 1},
         {"channels": None},
         {"trained": 3},
+        {"worth": [[0, 1], [0, 1]]},
+        {"worth": [0, 1]},
         {"format": 7},
     ):
         header["__metadata__"]["multibox"] = json.dumps(description | change)
@@ -373,18 +389,57 @@ def test_files_that_are_no_heads(tmp_path: Path, model_file: Path) -> None:
 
 def test_a_head_on_another_trunk_is_refused(tmp_path: Path, model_file: Path) -> None:
     path = tmp_path / "head.safetensors"
-    write_multibox(path, to_model(head_for(SIDES, channels=4), trunk_sha256="0" * 64))
-    with pytest.raises(ModelError, match="trained on another detector's trunk"):
+    write_multibox(path, to_model(head_for(SIDES, channels=4), random_network(7)))
+    with pytest.raises(ModelError, match="trained on another trunk") as caught:
         MultiBox.load(path, trunk=model_file, device="cpu")
+    assert str(path) in str(caught.value)
+    assert str(model_file) in str(caught.value)
+
+
+def test_a_head_with_a_trunk_of_its_own_needs_no_detector(tmp_path: Path) -> None:
+    own, path = random_network(7), tmp_path / "own.safetensors"
+    write_multibox(path, to_model(head_for(SIDES, channels=4), own, own_trunk=True, long_side=128))
+    image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
+    made = MultiBox.load(path, trunk="absent", device="cpu", threads=1)
+    array, scale = prepare_picture(image, 128)
+    with torch.no_grad():
+        expected = own.trunk(torch.from_numpy(array))
+    maps, found_scale = made.trunk(image, 128)
+    assert found_scale == scale
+    np.testing.assert_allclose(maps, expected, rtol=1e-2, atol=1e-2 * expected.abs().max())
+    assert made(image)[0].shape == (200, 4)
+
+
+@pytest.mark.parametrize("priors", [SIDES, BOXES])
+@pytest.mark.parametrize("cells", [(1, 1), (3, 5), (30, 40), (7, 12)])
+def test_onnx_runtime_and_torch_run_the_same_head(priors: np.ndarray, cells: tuple[int, int]) -> None:
+    head = head_for(priors, channels=8, seed=4)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    model = to_model(head, random_network())
+    maps = torch.rand(1, 832, *cells, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = [value[0].numpy() for value in head(maps)]
+    for engine, given in (("onnxruntime", maps.numpy()), ("torch", maps)):
+        run = MultiBoxHead(model, "cpu", engine, 1)
+        for again in (run, pickle.loads(pickle.dumps(run))):
+            for one, other in zip(again(given), expected, strict=True):
+                assert one.dtype == np.float32
+                np.testing.assert_allclose(one, other, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (1, 1), (30, 40), (9, 3), (14, 21)])
+def test_averages_are_adaptive_poolings(size: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *size)
+    averages = _averages(size[0], x) @ x @ _averages(size[1], x).T
+    torch.testing.assert_close(averages, torch.nn.functional.adaptive_avg_pool2d(x, 7))
 
 
 @pytest.mark.parametrize("across", [0, 1])
 def test_a_picture_in_ranked_boxes_out(tmp_path: Path, model_file: Path, across: int) -> None:
-    from inception_rcnn.backbone.model_file import read_model
-
     path = tmp_path / "head.safetensors"
-    sha256 = read_model(model_file).sha256
-    write_multibox(path, to_model(head_for(SIDES, channels=8), trunk_sha256=sha256, long_side=128))
+    write_multibox(path, to_model(head_for(SIDES, channels=8), random_network(), long_side=128))
     multibox = MultiBox.load(path, trunk=model_file, device="cpu", limit=60, iou=0.5, across=across)
     image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
     boxes, scores = multibox(image)
@@ -398,24 +453,33 @@ def test_a_picture_in_ranked_boxes_out(tmp_path: Path, model_file: Path, across:
     np.testing.assert_array_equal(multibox(image)[0], boxes)
 
 
-def white_finder(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
-    """An engine that finds what is white in what it is shown, the larger there the surer."""
-    shown = np.argwhere(array[0, 0] > 20)
+def white_finder(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A head that finds what is white in what it is shown, the larger there the surer."""
+    shown = np.argwhere(maps[0, 0] > 20)
     low, high = shown.min(0), shown.max(0) + 1
     box = np.array([[low[1], low[0], high[1], high[0]]], np.float32)
-    whole = np.array([[0, 0, array.shape[3], array.shape[2]]], np.float32)
-    return encode_boxes(whole, box), np.array([(high - low).max() / 10], np.float32), (1, 1)
+    whole = np.array([[0, 0, maps.shape[3], maps.shape[2]]], np.float32)
+    return encode_boxes(whole, box), np.array([(high - low).max() / 10], np.float32)
+
+
+class Glass:
+    """A trunk that shows the picture itself."""
+
+    sha256 = "glass"
+
+    def __call__(self, image: np.ndarray, long_side: int) -> Features:
+        return Features(*prepare_picture(image, long_side))
 
 
 def test_squares_show_small_objects_larger_and_parts_of_objects_are_no_objects() -> None:
     priors = np.array([[0, 0, 1, 1]], np.float32)
-    model = to_model(VectorHead(priors, channels=2, hidden=2), trunk_sha256="", long_side=128)
+    model = to_model(VectorHead(priors, channels=2, hidden=2), random_network(), long_side=128)
     image = np.zeros((64, 128, 3), np.uint8)
     image[24:40, 60:68] = 255
-    _, alone = MultiBox(model, white_finder)(image)
-    boxes, scores = MultiBox(model, white_finder, across=1)(image)
+    _, alone = MultiBox(model, Glass(), white_finder)(image)
+    boxes, scores = MultiBox(model, Glass(), white_finder, across=1)(image)
     assert scores[0] > alone[0]
     assert box_iou(boxes[:1], [[60, 24, 68, 40]])[0, 0] > 0.8
     image[24:40, 10:118] = 255
-    boxes, _ = MultiBox(model, white_finder, across=1)(image)
+    boxes, _ = MultiBox(model, Glass(), white_finder, across=1)(image)
     np.testing.assert_allclose(boxes, [[10, 24, 118, 40]], atol=0.5)

@@ -1,0 +1,81 @@
+"""Several processes that train one network together, on the GPUs of one machine or more, as torchrun starts them.
+
+Every process has the network, works on its share of each batch, and takes the same step with the sum of all gradients.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed
+
+from ..backbone.engine import choose_device
+
+__all__ = ["ALONE", "Ranks", "join_ranks"]
+
+
+class Ranks(NamedTuple):
+    """A process among those that train together.
+
+    Attributes
+    ----------
+    rank, world : int
+        Its number, and how many there are.
+    device : str
+        Its torch device.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: str = "cpu"
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor by its sum over all processes."""
+        if self.world > 1:
+            # One message instead of a hundred; float64 where counts are among them.
+            for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+                own = [tensor for tensor in tensors if tensor.dtype == dtype]
+                flat = torch.cat([tensor.flatten() for tensor in own])
+                distributed.all_reduce(flat)
+                for tensor, part in zip(own, flat.split([tensor.numel() for tensor in own]), strict=True):
+                    tensor.copy_(part.view_as(tensor))
+
+
+ALONE = Ranks()
+
+
+def join_ranks(device: str = "auto") -> Ranks:
+    """Join the processes that torchrun started, if it did.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda"}
+        On "cuda" every process of a machine takes the GPU of its number there.
+
+    Returns
+    -------
+    Ranks
+
+    Raises
+    ------
+    DeviceError
+        See `inception_rcnn.backbone.engine.choose_device`.
+
+    Examples
+    --------
+    >>> join_ranks("cpu")
+    Ranks(rank=0, world=1, device='cpu')
+    """
+    kind = choose_device(device)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if kind == "cuda":
+        kind = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(kind)
+    if world == 1:
+        return Ranks(device=kind)
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo" if kind == "cpu" else "nccl")
+    return Ranks(distributed.get_rank(), world, kind)

@@ -1,0 +1,331 @@
+"""Selective search and MultiBox, joined into one ranking of which any beginning is good.
+
+The GoogLeNet team added 200 MultiBox boxes to those of selective search with superpixels twice as large (Szegedy et
+al., "Going Deeper with Convolutions", CVPR 2015, section 8). All were scored, so their order did not matter. Here it
+does: MultiBox's confidences and selective search's ranks are both turned into one quantity, what a box is expected to
+add to the average recall of those before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from ..data import box_iou
+from ..data.nms import nms
+from .selective_search import Mode, SelectiveSearch
+
+if TYPE_CHECKING:
+    from .multibox import MultiBox
+
+__all__ = ["METHODS", "MergedProposals", "Proposer", "Ranked", "Worth", "fit_worth", "load_proposer", "merge_proposals"]
+
+METHODS = ("merged", "selective-search", "multibox")
+Ranked: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+# Boxes that overlap a better one by more are dropped: no detector tells them apart, and box regression moves further.
+NEAR_DUPLICATE = 0.9
+# Average recall is over these (COCO): a box is worth something that covers an object, and more if it does so closely.
+THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
+
+
+class Proposer(Protocol):
+    """What proposes boxes: `SelectiveSearch`, `MultiBox`, both merged."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the boxes depend on."""
+
+    def __call__(self, image: NDArray[np.uint8]) -> Ranked:
+        """Picture (H, W, 3) uint8 RGB -> boxes (N, 4) and scores (N,), best first."""
+
+
+class Worth(NamedTuple):
+    """What a box is expected to add to the average recall of a merged ranking, as logistic functions.
+
+    Attributes
+    ----------
+    confidence : (float, float)
+        Of MultiBox's boxes: ``expit(a + b * logit(confidence))``.
+    rank : (float, float)
+        Of selective search's boxes: ``expit(a + b * log(rank))``, ranks from 1.
+    """
+
+    confidence: tuple[float, float] = (0.0, 1.0)
+    rank: tuple[float, float] = (-1.0, -1.0)
+
+    @classmethod
+    def checked(cls, numbers: Any) -> Worth:
+        """Make one of what a file holds.
+
+        Raises
+        ------
+        ValueError
+            If it is not two pairs of finite numbers that let confident boxes and early ranks be worth more.
+        """
+        if np.shape(numbers) != (2, 2) or not np.isfinite(np.array(numbers, np.float64)).all():
+            raise ValueError(f"worth is {numbers!r}, not two pairs of numbers")
+        (a, b), (c, d) = numbers
+        if b <= 0 or d >= 0:
+            raise ValueError(f"worth is {numbers!r}, which would turn the rankings round")
+        return cls((float(a), float(b)), (float(c), float(d)))
+
+
+def worth_of(searched: Ranked, found: Ranked, worth: Worth) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Worth of selective search's boxes and of MultiBox's, each in their order."""
+    ranks = np.log(np.arange(1, len(searched[0]) + 1))
+    odds = logit(np.clip(np.asarray(found[1], np.float64), 1e-6, 1 - 1e-6))
+    return expit(worth.rank[0] + worth.rank[1] * ranks), expit(worth.confidence[0] + worth.confidence[1] * odds)
+
+
+def merge_proposals(
+    selective_search: Ranked,
+    multibox: Ranked,
+    worth: Worth,
+    *,
+    limit: int | None = None,
+    iou: float = NEAR_DUPLICATE,
+) -> Ranked:
+    """Join the boxes of selective search and MultiBox into one ranking.
+
+    Parameters
+    ----------
+    selective_search : (ndarray (N, 4), ndarray (N,))
+        Boxes and scores, best first; of the scores only the order is used. The GoogLeNet team's had superpixels twice
+        as large: ``SelectiveSearch("fast", superpixel_scale=2)``.
+    multibox : (ndarray (M, 4), ndarray (M,))
+        Boxes and confidences, best first.
+    worth : Worth
+        What confidences and ranks are worth, of that MultiBox: ``MultiBox.worth``.
+    limit : int, optional
+        Return at most this many boxes, the best.
+    iou : float
+        A box is dropped that overlaps a better one by more; 1 drops none.
+
+    Returns
+    -------
+    boxes : ndarray, shape (K, 4), float32
+        x1 y1 x2 y2, best first.
+    scores : ndarray, shape (K,), float32
+        Expected gain in average recall, in objects: the share of the IoU thresholds 0.5, 0.55, ..., 0.95 at which the
+        box covers an object that no box before it covers; falling.
+
+    Examples
+    --------
+    >>> searched = np.array([[0, 0, 90, 60], [0, 0, 30, 30]], np.float32), np.array([0.5, 0.1], np.float32)
+    >>> found = np.array([[0, 0, 31, 30], [50, 20, 80, 60]], np.float32), np.array([0.9, 0.2], np.float32)
+    >>> boxes, scores = merge_proposals(searched, found, Worth())
+    >>> boxes.tolist()
+    [[0.0, 0.0, 31.0, 30.0], [0.0, 0.0, 90.0, 60.0], [50.0, 20.0, 80.0, 60.0]]
+    >>> scores.round(2).tolist()
+    [0.8999999761581421, 0.27000001072883606, 0.20000000298023224]
+    """
+    boxes = np.concatenate([selective_search[0], multibox[0]]).astype(np.float32)
+    scores = np.concatenate(worth_of(selective_search, multibox, worth))
+    kept = nms(boxes, scores, iou)[:limit]
+    return boxes[kept], scores[kept].astype(np.float32)
+
+
+def fit_worth(
+    objects: Sequence[NDArray[np.float32]], searched: Sequence[Ranked], found: Sequence[Ranked], *, rounds: int = 10
+) -> Worth:
+    """Find what confidences and ranks are worth, on pictures that MultiBox was not trained on.
+
+    What a box adds depends on what stands before it, that is on the worth of all boxes. So the boxes are ranked, it is
+    noted which are the first to cover an object at how many of the thresholds 0.5, 0.55, ..., 0.95, the two curves are
+    fitted to that by maximum likelihood, and so on from the ranking that they give.
+
+    Parameters
+    ----------
+    objects : sequence of ndarray, shape (G, 4), float32
+        Objects of each picture.
+    searched, found : sequence of (ndarray (N, 4), ndarray (N,))
+        Boxes and scores of selective search and of MultiBox in each picture, best first.
+    rounds : int
+        How often.
+
+    Returns
+    -------
+    Worth
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to learn from: no box covers an object.
+
+    Examples
+    --------
+    >>> boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32)
+    >>> searched, found = (boxes[:2], np.array([0.5, 0.4])), (boxes, np.array([0.3, 0.2, 0.1]))
+    >>> worth = fit_worth([boxes[[0, 2]], boxes[:2]], [searched] * 2, [found] * 2)
+    >>> worth.confidence[1] > 0 > worth.rank[1]
+    True
+    """
+    covers = [
+        box_iou(np.concatenate([a[0], b[0]]), truth) >= np.array(THRESHOLDS, np.float32)[:, None, None]
+        for truth, a, b in zip(objects, searched, found, strict=True)
+    ]
+    ranks = np.concatenate([np.log(np.arange(1, len(boxes) + 1)) for boxes, _ in searched])
+    odds = np.concatenate([logit(np.clip(np.asarray(scores, np.float64), 1e-6, 1 - 1e-6)) for _, scores in found])
+    worth = Worth()
+    for _ in range(rounds):
+        gains: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
+        for hits, a, b in zip(covers, searched, found, strict=True):
+            order = np.argsort(-np.concatenate(worth_of(a, b, worth)), kind="stable")
+            ranked = hits[:, order]
+            gain = np.zeros(len(order))
+            np.add.at(gain, order[ranked.argmax(1)[ranked.any(1)]], 1 / len(THRESHOLDS))
+            gains[0].append(gain[: len(a[0])])
+            gains[1].append(gain[len(a[0]) :])
+        of_ranks, of_odds = (np.minimum(np.concatenate(parts), 1) for parts in gains)
+        if not of_ranks.any() and not of_odds.any():
+            raise ValueError("no box covers an object; give more pictures")
+        worth = Worth(_fit_logistic(odds, of_odds, 1), _fit_logistic(ranks, of_ranks, -1))
+    return worth
+
+
+def _fit_logistic(x: NDArray[np.float64], shares: NDArray[np.float64], sign: int) -> tuple[float, float]:
+    """Intercept and slope of the likeliest ``expit(a + b x)``, the slope of the given sign.
+
+    A little weight is on a slope of 1, so that there is one also where a threshold divides hits and misses.
+    """
+
+    def cost(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        slope = math.exp(values[1])
+        z = values[0] + sign * slope * x
+        error = expit(z) - shares
+        loss = np.logaddexp(0, z).sum() - (z * shares).sum() + 0.5 * values[1] ** 2
+        return loss, np.array([error.sum(), (error * x).sum() * sign * slope + values[1]])
+
+    if not shares.any():  # the other method's boxes are all that is needed
+        return float(logit(1e-6)), float(sign)
+    from scipy.optimize import minimize  # a fifth of a second that only fitting needs
+
+    start = np.array([logit(np.clip(shares.mean(), 1e-6, 1 - 1e-6)), 0.0])
+    a, b = minimize(cost, start, jac=True, method="L-BFGS-B").x
+    return float(a), float(sign * math.exp(b))
+
+
+@dataclass(frozen=True)
+class MergedProposals:
+    """Selective search and MultiBox together, as a callable with its settings; see `merge_proposals`.
+
+    Parameters
+    ----------
+    search : SelectiveSearch
+    multibox : MultiBox
+    limit : int, optional
+        Return at most this many boxes, the best.
+    iou : float
+        A box is dropped that overlaps a better one by more.
+
+    Examples
+    --------
+    >>> from skimage.data import chelsea
+    >>> boxes, scores = MergedProposals.load(limit=300)(chelsea())
+    >>> boxes.shape, boxes.dtype.name, bool((np.diff(scores) <= 0).all())
+    ((300, 4), 'float32', True)
+    """
+
+    search: SelectiveSearch
+    multibox: MultiBox
+    _: KW_ONLY
+    limit: int | None = None
+    iou: float = NEAR_DUPLICATE
+
+    # What the worth of ranks is fitted to, and the default.
+    SEARCH: ClassVar[SelectiveSearch] = SelectiveSearch("fast", superpixel_scale=2.0)
+
+    @classmethod
+    def load(cls, name_or_file: str | Path = "voc", *, limit: int | None = None, **settings: Any) -> MergedProposals:
+        """Load a trained MultiBox to go with the default selective search.
+
+        Parameters
+        ----------
+        name_or_file : str or Path
+            A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
+        limit : int, optional
+            See the class.
+        **settings
+            Of `MultiBox.load`, such as ``trunk``, ``device`` and ``threads``.
+
+        Raises
+        ------
+        ModelError
+            If there is no such head or detector, or they do not belong together.
+        DeviceError
+            If the device is not there.
+        """
+        from .multibox import MultiBox  # here, because it needs packages that selective search does without
+
+        return cls(cls.SEARCH, MultiBox.load(name_or_file, **settings), limit=limit)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the boxes depend on."""
+        return {**self.search.settings, **self.multibox.settings, "limit": self.limit, "near_duplicate": self.iou}
+
+    def __call__(self, image: NDArray[np.uint8]) -> Ranked:
+        """Boxes (N, 4) and scores (N,) of one picture, best first."""
+        return self.join(self.search(image), self.multibox(image))
+
+    def join(self, searched: Ranked, found: Ranked) -> Ranked:
+        """Boxes (N, 4) and scores (N,), best first, of what the two have proposed."""
+        return merge_proposals(searched, found, self.multibox.worth, limit=self.limit, iou=self.iou)
+
+
+def load_proposer(
+    method: str = "merged",
+    *,
+    limit: int | None = None,
+    mode: Mode = "fast",
+    superpixel_scale: float | None = None,
+    seed: int = 0,
+    multibox: str | Path = "voc",
+    **settings: Any,
+) -> SelectiveSearch | MultiBox | MergedProposals:
+    """Make a proposer by the name of its method.
+
+    Parameters
+    ----------
+    method : {"merged", "selective-search", "multibox"}
+    limit : int, optional
+        Return at most this many boxes, the best. Of MultiBox alone it is 200 by default.
+    mode, superpixel_scale, seed
+        See `SelectiveSearch`; `superpixel_scale` is 2 by default for "merged".
+    multibox : str or Path
+        A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
+    **settings
+        Of `MultiBox.load`, such as ``trunk``, ``device`` and ``threads``.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown or a setting of selective search is out of range.
+    ModelError
+        If there is no such MultiBox.
+
+    Examples
+    --------
+    >>> load_proposer("selective-search", limit=100).limit
+    100
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    scale = superpixel_scale if superpixel_scale is not None else 2.0 if method == "merged" else 1.0
+    search = SelectiveSearch(
+        mode, superpixel_scale=scale, seed=seed, limit=limit if method == "selective-search" else None
+    )
+    if method == "selective-search":
+        return search
+    from .multibox import MultiBox  # here, because it needs packages that selective search does without
+
+    if method == "multibox":
+        return MultiBox.load(multibox, limit=limit or 200, **settings)
+    return MergedProposals(search, MultiBox.load(multibox, **settings), limit=limit)
