@@ -39,6 +39,7 @@ from inception_rcnn.proposals import MultiBox, SelectiveSearch, merge_proposals
 from inception_rcnn.proposals.selective_search import _scale
 
 LIMITS = (10, 20, 50, 100, 200, 300, 500, 700, 1000, 1200, 1500, 2000)
+TICKS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 Boxes = dict[str, NDArray[np.float32]]
 
 
@@ -199,7 +200,7 @@ def plot(path: Path, summary: dict[str, dict[str, Any]]) -> None:
                 values = [100 * summary[name][key][str(limit)] for limit in shown]
                 axis.plot(shown, values, color=colour, linestyle=line, linewidth=width, label=name)
         axis.set_xscale("log")
-        axis.set_xticks(LIMITS[::2], [str(limit) for limit in LIMITS[::2]])
+        axis.set_xticks(TICKS, [str(tick) for tick in TICKS])
         axis.minorticks_off()
         axis.set_xlabel("boxes of a picture")
         axis.set_title(title, fontsize=11)

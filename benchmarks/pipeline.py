@@ -20,11 +20,14 @@ import cv2
 from rich.console import Console
 from rich.table import Table
 
-from inception_rcnn.backbone.engine import RegionScorer
-from inception_rcnn.backbone.model_file import read_model
-from inception_rcnn.backbone.weights import find_model
 from inception_rcnn.data import find_images, read_image
-from inception_rcnn.detect.detector import Detector, suppress
+from inception_rcnn.detect import Detector
+from inception_rcnn.detect.detector import PROPOSALS
+from inception_rcnn.proposals import MergedProposals, SelectiveSearch
+
+SEARCH, PLAIN = "selective search, superpixels x2", "selective search without the doubling"
+LOOK, BOXES, MERGE = "look: up to inception 4e", "MultiBox on what was seen", "merge"
+SCORE = "score and suppress"
 
 
 def timed(seconds: dict[str, list[float]], stage: str, call: Callable[[], Any]) -> Any:
@@ -39,7 +42,7 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="*", help="default: scikit-image's sample photographs")
-    parser.add_argument("--proposals", type=int, default=1000)
+    parser.add_argument("--proposals", type=int, default=PROPOSALS)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if not options.images:
@@ -48,21 +51,17 @@ def main() -> None:
         folder = os.path.join(os.path.dirname(skimage.__file__), "data")
         options.images = [os.path.join(folder, f"{name}.png") for name in ("chelsea", "astronaut", "motorcycle_left")]
     cv2.setNumThreads(1)
-    model = read_model(find_model("voc"))
-    scorer = RegionScorer(model, device="cpu", threads=1)
-    detector = Detector([scorer], proposals=options.proposals)
-    engines: dict[str, RegionScorer] = {"ONNX Runtime, float32": scorer}
+    detector = Detector.load("voc", device="cpu", threads=1, proposals=options.proposals)
+    proposer = detector.proposer
+    assert isinstance(proposer, MergedProposals)
+    plain = SelectiveSearch("fast", limit=options.proposals)
     try:
         import torch
 
-        from inception_rcnn.backbone.engine import _TorchEngine
-
         torch.set_num_threads(1)
-        eager = RegionScorer(model, device="cpu", threads=1)
-        eager._engine = _TorchEngine(model, "cpu")
-        engines["torch, float32"] = eager
+        eager = Detector.load("voc", device="cpu", threads=1, engine="torch", method="selective-search")
     except ImportError:
-        pass
+        eager = None
     seconds: dict[str, list[float]] = {}
     counts = []
     for path in find_images(options.images):
@@ -70,23 +69,33 @@ def main() -> None:
             # The first turn fills caches and compiles kernels.
             notes = seconds if turn else {}
             image = timed(notes, "read", lambda path=path: read_image(path))
-            boxes = timed(notes, "propose", lambda image=image: detector.propose(image))
-            outputs = [
-                timed(notes, f"score ({name})", lambda e=engine, i=image, b=boxes: e(i, b))
-                for name, engine in engines.items()
-            ]
-            size = image.shape[1::-1]
-            timed(notes, "suppress", lambda b=boxes, o=outputs[0], s=size: suppress(b, *o, *s, detector.classes))
+            searched = timed(notes, SEARCH, lambda image=image: detector.search(image))
+            view = timed(notes, LOOK, lambda image=image: detector.look(image))
+            found = timed(notes, BOXES, lambda view=view: proposer.multibox.propose(view))
+            boxes, _ = timed(notes, MERGE, lambda a=searched, b=found: proposer.join(a, b))
+            timed(notes, SCORE, lambda view=view, boxes=boxes: detector.score(view, boxes))
+            if eager is not None:
+                seen = timed(notes, f"{LOOK}, torch", lambda image=image: eager.look(image))
+                timed(notes, f"{SCORE}, torch", lambda view=seen, boxes=boxes: eager.score(view, boxes))
+            timed(notes, PLAIN, lambda image=image: plain(image))
             counts.append(len(boxes))
+    median = {stage: statistics.median(values) for stage, values in seconds.items()}
+    stages = ["read", SEARCH, LOOK, BOXES, MERGE, SCORE]
     table = Table("stage", "CPU s", title=f"one picture, one thread, {round(statistics.mean(counts))} proposals")
     table.columns[1].justify = "right"
-    for stage, values in seconds.items():
-        table.add_row(stage, f"{statistics.median(values):.3f}")
+    for stage in stages:
+        table.add_row(stage, f"{median[stage]:.3f}")
+    table.add_row("all of it", f"{sum(median[stage] for stage in stages):.3f}", end_section=True)
+    for stage in median:
+        if stage not in stages:
+            table.add_row(stage, f"{median[stage]:.3f}")
     Console(highlight=False).print(table)
-    names = list(engines)
-    if len(names) > 1:
-        first, second = (statistics.median(seconds[f"score ({name})"]) for name in names)
-        print(f"{names[1]} / {names[0]}: {second / first:.2f}")
+    without = median["read"] + median[PLAIN] + median[LOOK] + median[SCORE]
+    added = median[BOXES] + median[MERGE]
+    print(f"MultiBox and the merge add {100 * added / without:.1f} % to a detection with selective search alone")
+    if eager is not None:
+        ratio = (median[f"{LOOK}, torch"] + median[f"{SCORE}, torch"]) / (median[LOOK] + median[SCORE])
+        print(f"torch / ONNX Runtime: {ratio:.2f}")
 
 
 if __name__ == "__main__":

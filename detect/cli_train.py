@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ..data import VOC_CLASSES, Picture
+from ..proposals import load_proposer
 from .terminal import CommandError, console, progress_bar
 
 __all__ = ["train"]
@@ -86,6 +87,16 @@ def train_detector_command(
     batch: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 4,
     regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="Its peak.")] = 0.003,
+    start: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="A detector to go on from instead of ImageNet weights.")
+    ] = None,
+    freeze_trunk: Annotated[
+        bool, typer.Option(help="Leave the layers as they are that a MultiBox or an ensemble shares.")
+    ] = False,
+    method: Annotated[
+        str, typer.Option(metavar="merged|selective-search", help="Where the regions come from.")
+    ] = "merged",
+    multibox: Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox, for merged.")] = "voc",
     box_regression: Annotated[bool, typer.Option(help="Learn to correct the proposals.")] = True,
     long_side: Annotated[int, typer.Option(min=64, help="Size of pictures when the model is used.")] = 640,
     seed: Seed = 0,
@@ -97,20 +108,34 @@ def train_detector_command(
 ) -> None:
     """Fine-tune a detector on labelled pictures, on VOC's 20 classes."""
     with _training(output):
-        from ..backbone.engine import choose_device
+        from ..backbone.engine import choose_device, torch_network
         from ..backbone.export import to_model
-        from ..backbone.model_file import write_model
+        from ..backbone.model_file import read_model, write_model
         from ..backbone.regions import RegionNetwork
+        from ..backbone.weights import find_model
         from .training import train_detector
         from .training_data import ProposalCache
 
-        state, batch_norm = _load_weights(weights)
-        if batch_norm:
-            raise CommandError(f"{weights}: the detector is built on the published form; give BVLC's weights")
+        if start is None:
+            network = RegionNetwork(len(VOC_CLASSES), seed=seed)
+            state, batch_norm = _load_weights(weights)
+            if batch_norm:
+                raise CommandError(f"{weights}: the detector is built on the published form; give BVLC's weights")
+            network.googlenet.load_state_dict({name: state[name] for name in network.googlenet.state_dict()})
+        else:
+            before = read_model(find_model(start))
+            if before.classes != VOC_CLASSES:
+                raise CommandError(f"--start {start}: has other classes than the labels are read for, VOC's 20")
+            network = torch_network(before.weights, len(before.classes), "cpu")
+        if method == "multibox":
+            raise CommandError("--method multibox: its 200 boxes are too few to learn from; use merged")
+        network_settings: dict[str, Any] = {} if method == "selective-search" else {"multibox": multibox, "threads": 1}
+        try:
+            proposer = load_proposer(method, **network_settings)
+        except ValueError as error:
+            raise CommandError(str(error)) from None
         training, _ = _read_pictures(data)
-        proposals = ProposalCache(cache / "proposals")
-        network = RegionNetwork(len(VOC_CLASSES), seed=seed)
-        network.googlenet.load_state_dict({name: state[name] for name in network.googlenet.state_dict()})
+        proposals = ProposalCache(cache / "proposals", proposer)
 
         def report(row: dict[str, float]) -> None:
             with (cache / f"{output.stem}.log.jsonl").open("a") as log:
@@ -132,6 +157,7 @@ def train_detector_command(
             regions_per_picture=regions,
             learning_rate=learning_rate,
             box_regression=box_regression,
+            freeze_trunk=freeze_trunk,
             seed=seed,
             device=choose_device(device),
             checkpoint=cache / f"{output.stem}.checkpoint.safetensors",
@@ -144,8 +170,10 @@ def train_detector_command(
             return
         trained = {
             "pictures": len(training), "epochs": epochs, "batch": batch, "regions": regions,
-            "learning_rate": learning_rate, "seed": seed,
+            "learning_rate": learning_rate, "seed": seed, "method": method, "freeze_trunk": freeze_trunk,
         }  # fmt: skip
+        if start is not None:
+            trained |= {"start_sha256": before.sha256, "start": before.trained}
         model = to_model(network, VOC_CLASSES, long_side=long_side, box_regression=box_regression, trained=trained)
         write_model(output, model)
         console.print(f"wrote {output}")

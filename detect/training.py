@@ -26,6 +26,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..backbone.model_file import in_trunk
 from ..backbone.preprocessing import encode_boxes, prepare_picture
 from ..backbone.regions import RegionNetwork, roi_align
 from ..data import Picture, atomic_write, box_iou, read_image
@@ -118,7 +119,7 @@ def sample_regions(
     rng: np.random.Generator,
     *,
     number: int = 32,
-    foreground: float = 0.3,
+    foreground: float = 0.25,
 ) -> Regions:
     """Draw the regions of a picture that one training step learns from.
 
@@ -343,6 +344,7 @@ def train_detector(
     regions_per_picture: int = 32,
     learning_rate: float = 0.003,
     box_regression: bool = True,
+    freeze_trunk: bool = False,
     long_sides: Sequence[int] = LONG_SIDES,
     seed: int = 0,
     device: str = "cpu",
@@ -356,7 +358,7 @@ def train_detector(
     Parameters
     ----------
     network : RegionNetwork
-        With ImageNet weights in its ``googlenet``. The layers before inception 3a stay as they are.
+        With ImageNet weights in its ``googlenet``, or trained before. The layers before inception 3a stay as they are.
     pictures : sequence of Picture
     proposals : callable
         Picture -> boxes (N, 4) float32 in its pixels.
@@ -369,6 +371,9 @@ def train_detector(
         Its peak; new layers learn at twice that.
     box_regression : bool
         False for the setting of the GoogLeNet team, who had none.
+    freeze_trunk : bool
+        Leave everything up to inception 4e as it is: what else stands on it, a MultiBox or another member of an
+        ensemble, goes on fitting.
     long_sides : sequence of int
         Pictures are resized to one of these, drawn for each showing.
     seed : int
@@ -401,11 +406,12 @@ def train_detector(
     settings = {
         "pictures": fingerprint(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
         "learning_rate": learning_rate, "box_regression": box_regression, "sides": list(long_sides), "seed": seed,
+        "freeze_trunk": freeze_trunk,
     }  # fmt: skip
     network.to(device).to(memory_format=torch.channels_last).train()
     googlenet = network.googlenet
-    for layer in (googlenet.conv1, googlenet.conv2_reduce, googlenet.conv2):
-        layer.requires_grad_(False)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not in_trunk(name) or ("inception" in name and not freeze_trunk))
     new = [*network.score.parameters(), *network.delta.parameters()]
     old = [p for p in googlenet.parameters() if p.requires_grad]
     parameters = [*old, *new]
@@ -530,9 +536,7 @@ def _gradients(
         aligned = []
         for example in examples:
             array = torch.from_numpy(example.array).to(device).contiguous(memory_format=torch.channels_last)
-            with torch.no_grad():
-                stem = googlenet.stem(array)
-            features = googlenet.inception_4e(googlenet.modules_4b_to_4d(googlenet.modules_3a_to_4a(stem)))
+            features = googlenet.trunk(array)  # what is frozen of it notes nothing for the way back
             aligned.append(roi_align(features, torch.from_numpy(example.regions.boxes).to(device)))
         logits, deltas = network.score_regions(torch.cat(aligned))
     labels = torch.from_numpy(np.concatenate([e.regions.labels for e in examples])).to(device)

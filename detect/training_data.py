@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from ..data import COCO_TO_VOC, AnnotationError, Picture, atomic_write, read_coco, read_image, read_voc
 from ..data.parallel import ProcessDied, map_processes
-from ..proposals import SelectiveSearch, compile_kernels
-from ..proposals.selective_search import Mode
+from ..proposals import Proposer, compile_kernels
 
 __all__ = ["ProposalCache", "read_labelled_folder", "split_validation"]
 
@@ -79,17 +78,14 @@ class ProposalCache:
     ----------
     folder : Path
         Made if it does not exist. One file a picture, named by a hash of its path, size and time of change and of
-        the settings, so that a changed picture is computed anew.
-    mode : str
-        Of `SelectiveSearch`.
-    superpixel_scale : float
-        Of `SelectiveSearch`.
+        the proposer's settings, so that a changed picture is computed anew.
+    proposer : SelectiveSearch or MergedProposals
     """
 
-    def __init__(self, folder: Path, mode: Mode = "fast", superpixel_scale: float = 1.0) -> None:
+    def __init__(self, folder: Path, proposer: Proposer) -> None:
         self.folder = folder
-        self.search = SelectiveSearch(mode=mode, superpixel_scale=superpixel_scale)
-        self.settings = json.dumps([mode, superpixel_scale])
+        self.proposer = proposer
+        self.settings = json.dumps(dict(proposer.settings), sort_keys=True, default=repr)
         folder.mkdir(parents=True, exist_ok=True)
 
     def _file(self, picture: Picture) -> Path:
@@ -101,7 +97,7 @@ class ProposalCache:
         """Boxes (N, 4) float32 of a picture, best first, from the folder or computed now."""
         file = self._file(picture)
         if not file.exists():
-            boxes, _ = self.search(read_image(picture.path))
+            boxes, _ = self.proposer(read_image(picture.path))
             atomic_write(file, boxes.astype("<f4").tobytes())
         return np.frombuffer(file.read_bytes(), dtype="<f4").reshape(-1, 4)
 

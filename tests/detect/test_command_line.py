@@ -238,6 +238,7 @@ def test_train_detector_interrupted_and_resumed(
     output, cache = tmp_path / "mine.safetensors", tmp_path / "cache"
     train = ["train", "detector", "--data", voc, "--output", output, "--cache", cache, "--weights", "zeros"]
     train += ["--epochs", 1, "--batch", 1, "--regions", 4, "--workers", 1, "--device", "cpu"]
+    train += ["--method", "selective-search"]
     assert run(*train, "--time-limit", 0) == 0
     written = capsys.readouterr().err
     assert "2 pictures to train on, 0 set aside" in written

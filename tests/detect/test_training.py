@@ -86,7 +86,7 @@ def test_foreground_overlaps_an_object_and_background_none(seed: int) -> None:
 
 def test_most_background_is_hard() -> None:
     regions = sample_regions(
-        make_picture(OBJECTS, [4, 0, 2]), random_proposals(3000), np.random.default_rng(0), number=100
+        make_picture(OBJECTS, [4, 0, 2]), random_proposals(3000), np.random.default_rng(0), number=100, foreground=0.3
     )
     background = regions.boxes[regions.labels == 0]
     hard = box_iou(background, np.float32(OBJECTS)).max(1) >= 0.1
@@ -263,15 +263,20 @@ def test_interrupted_and_resumed_is_uninterrupted(two_pictures: list[Picture], t
     assert str(checkpoint) in str(caught.value)
 
 
-def test_layers_before_3a_stay_and_the_others_learn(two_pictures: list[Picture]) -> None:
+@pytest.mark.parametrize("freeze_trunk", [False, True])
+def test_layers_before_3a_or_the_whole_trunk_stay_and_the_others_learn(
+    two_pictures: list[Picture], freeze_trunk: bool
+) -> None:
     before: dict[str, torch.Tensor] = {}
     _, after, _ = train(
         two_pictures,
         prepare=lambda network: before.update({k: v.clone() for k, v in network.state_dict().items()}),
         epochs=1.0,
+        freeze_trunk=freeze_trunk,
     )
+    stem = ("googlenet.conv1.", "googlenet.conv2_reduce.", "googlenet.conv2.")
     for name, value in before.items():
-        frozen = name.startswith(("googlenet.conv1.", "googlenet.conv2_reduce.", "googlenet.conv2."))
+        frozen = name.startswith((*stem, "googlenet.inception_3", "googlenet.inception_4") if freeze_trunk else stem)
         if frozen or name.endswith("weight"):
             assert torch.equal(after[name], value) == frozen, name
 

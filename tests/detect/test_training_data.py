@@ -14,6 +14,7 @@ from PIL import Image
 
 from inception_rcnn.data import VOC_CLASSES, AnnotationError, Picture
 from inception_rcnn.detect.training_data import ProposalCache, read_labelled_folder, split_validation
+from inception_rcnn.proposals import SelectiveSearch
 
 NOTHING = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0, bool)
 
@@ -73,7 +74,7 @@ def test_other_folders_are_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> ProposalCache:
-    return ProposalCache(tmp_path / "cache" / "proposals", mode="single")
+    return ProposalCache(tmp_path / "cache" / "proposals", SelectiveSearch("single"))
 
 
 def must_not_search(image: np.ndarray) -> None:
@@ -86,19 +87,19 @@ def test_proposals_are_computed_once(
     path = tmp_path / "a.png"
     Image.fromarray(picture(0)).save(path)
     one = named("a", path=path)
-    expected, _ = cache.search(picture(0))
+    expected, _ = cache.proposer(picture(0))
     first = cache(one)
     np.testing.assert_array_equal(first, expected)
     assert first.dtype == np.float32
     assert len(list(cache.folder.iterdir())) == 1
-    monkeypatch.setattr(cache, "search", must_not_search)
+    monkeypatch.setattr(cache, "proposer", must_not_search)
     np.testing.assert_array_equal(cache(one), expected)
     cache.fill([one], workers=1)  # nothing is missing
     # A changed picture is another picture; so are other settings.
     os.utime(path, ns=(1, 1))
     with pytest.raises(AssertionError, match="searched again"):
         cache(one)
-    other = ProposalCache(cache.folder, mode="single", superpixel_scale=2.0)
+    other = ProposalCache(cache.folder, SelectiveSearch("single", superpixel_scale=2.0))
     assert len(other(one)) > 0
     assert len(list(cache.folder.iterdir())) == 2
 
@@ -115,6 +116,6 @@ def test_fill_computes_in_processes(
     first = cache(pictures[0])
     cache.fill(pictures, workers=1, report=done.append)
     assert done == [1, 2, 3]
-    monkeypatch.setattr(cache, "search", must_not_search)
+    monkeypatch.setattr(cache, "proposer", must_not_search)
     np.testing.assert_array_equal(cache(pictures[0]), first)
     assert all(len(cache(one)) > 0 for one in pictures)
