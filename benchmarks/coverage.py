@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, help="so many, evenly spaced; default: all")
     parser.add_argument("--multibox", default="voc", help="a MultiBox by name or file; default: voc")
     parser.add_argument("--model", default="voc", help="the detector on whose trunk it stands; default: voc")
+    parser.add_argument("--across", type=int, default=0, help="also MultiBox on so many squares across a picture")
     parser.add_argument("--edges", type=Path, help="edge model for EdgeBoxes")
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
@@ -249,7 +251,7 @@ def main() -> None:
         print("OpenCV's selective search is left out: install opencv-contrib-python-headless in place of the plain one")
     try:
         if options.edges:
-            if not options.edges.is_file() or not peers:
+            if not options.edges.is_file() or not hasattr(cv2, "ximgproc"):
                 raise ValueError(f"--edges {options.edges}: EdgeBoxes needs that file and OpenCV's contrib build")
             peers["EdgeBoxes"] = edge_boxes(options.edges)
         else:
@@ -259,6 +261,9 @@ def main() -> None:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    if options.across:
+        wider = replace(multibox, across=options.across)
+        peers["MultiBox, squares too"] = lambda image: wider(image)[0]
     objects = sum(int((~(picture.difficult | picture.crowd)).sum()) for picture in pictures)
     print(f"{len(pictures)} pictures, {objects} objects\n")
     boxes, seconds = measure(pictures, multibox, peers)
