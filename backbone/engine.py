@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.images import as_rgb, check_image
 from ..data.parallel import usable_cores
 from .model_file import ModelError, RegionModel, hash_weights, in_trunk
 from .preprocessing import prepare_picture
@@ -208,7 +209,7 @@ class Trunk:
     Raises
     ------
     DeviceError
-        See `choose_device`.
+        See `choose_device`; also if the engine is unknown.
     ModelError
         If graph and weights do not fit together.
     """
@@ -222,10 +223,14 @@ class Trunk:
         threads: int | None = None,
         engine: str | None = None,
     ) -> None:
+        if engine not in (None, "onnxruntime", "torch"):
+            raise DeviceError(f"engine {engine!r} is unknown; use onnxruntime or torch")
         self.device, self.threads = choose_device(device), threads
         self.engine = engine or ("onnxruntime" if self.device == "cpu" else "torch")
         self.sha256 = hash_weights(weights)
         self._again = partial(Trunk, weights, graph, device=self.device, threads=threads, engine=self.engine)
+        # Features are only of use to what runs on the same engine and device.
+        self.key = self.sha256, self.engine, self.device
         self._run: Callable[[NDArray[np.float32]], Any]
         if self.engine == "onnxruntime":
             session = onnx_session(graph, weights, threads)
@@ -248,16 +253,22 @@ class View:
     Parameters
     ----------
     image : ndarray, shape (H, W, 3), uint8
-        RGB.
+        RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4; alpha ignored) are taken too.
+
+    Raises
+    ------
+    ValueError
+        If the picture is not uint8, is empty or has not 1, 3 or 4 channels.
     """
 
     def __init__(self, image: NDArray[np.uint8]) -> None:
-        self.image = image
-        self._features: dict[tuple[str, int], Features] = {}
+        check_image(image)
+        self.image = as_rgb(image)
+        self._features: dict[tuple[object, ...], Features] = {}
 
     def features(self, trunk: Trunk, long_side: int) -> Features:
         """Features of the picture at a size; of two trunks with the same weights only one looks at it."""
-        key = trunk.sha256, long_side
+        key = *trunk.key, long_side
         if key not in self._features:
             self._features[key] = trunk(self.image, long_side)
         return self._features[key]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageError", "find_images", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageError", "as_rgb", "check_image", "find_images", "read_image"]
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset({
@@ -144,6 +144,55 @@ def _to_rgb(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return np.array(picture.convert("RGB"))
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Refuse an array that is no picture, and say how to make it one.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8
+
+    Raises
+    ------
+    ValueError
+        If it is of another type or shape, or empty.
+
+    Examples
+    --------
+    >>> check_image(np.zeros((2, 2, 7), np.uint8))
+    Traceback (most recent call last):
+    ValueError: the picture must have shape (H, W), (H, W, 3) or (H, W, 4), not (2, 2, 7)
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"the picture must be a numpy array of uint8, not {type(image).__name__}")
+    if image.dtype != np.uint8:
+        # How to convert only the caller knows: 12 bits in a uint16 divided by 257 would be nearly black.
+        advice = {
+            "f": "if its values lie in [0, 1]: (255 * image).round().astype(np.uint8)",
+            "u": "if it uses all of its 16 bits: (image // 257).astype(np.uint8)",
+            "b": "for black and white: 255 * image.astype(np.uint8)",
+        }.get(image.dtype.kind, "convert it with .astype(np.uint8)")
+        raise ValueError(f"the picture must be uint8 with values 0..255, not {image.dtype}; {advice}")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise ValueError(f"the picture must have shape (H, W), (H, W, 3) or (H, W, 4), not {image.shape}")
+    if image.size == 0:
+        raise ValueError(f"the picture has no pixels: its shape is {image.shape}")
+
+
+def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Give a picture that passes `check_image` three channels: grey three times, alpha ignored.
+
+    Examples
+    --------
+    >>> as_rgb(np.full((2, 3), 7, np.uint8)).shape
+    (2, 3, 3)
+    """
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    return np.ascontiguousarray(image[..., :3])
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:

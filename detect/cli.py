@@ -135,8 +135,9 @@ def propose(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The best N boxes of a picture.")] = None,
     multibox: MultiBoxName = "voc",
     model: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="The detector on whose trunk the MultiBox stands.")
-    ] = "voc",
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="The detector on whose trunk a MultiBox of a file stands."),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the random part of the ranking.")] = 0,
     annotations: Annotated[
@@ -159,12 +160,19 @@ def propose(
     paths = find_images(images)
     if not paths:
         raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
+    if model is not None and multibox == "voc":
+        raise CommandError(f"--model {model}: the bundled MultiBox has its detector; name --multibox FILE too")
     workers = min(workers or usable_cores(), len(paths))
     settings: dict[str, Any] = {"mode": mode, "superpixel_scale": superpixel_scale, "limit": limit, "seed": seed}
     if method != "selective-search":
-        # Processes share the cores, and a GPU, badly: there one process does the work.
-        settings |= {"multibox": multibox, "trunk": model, "device": device, "threads": 1 if workers > 1 else None}
+        settings |= {"multibox": multibox, "trunk": model or "voc", "device": device}
     try:
+        if method != "selective-search":
+            from ..backbone.engine import choose_device
+
+            # Processes would share a GPU badly; there one does the work.
+            workers = 1 if choose_device(device) == "cuda" else workers
+            settings["threads"] = 1 if workers > 1 else None
         proposer = load_proposer(method, **settings)
     except ImportError as error:
         raise CommandError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=T
 
 Data = Annotated[list[Path], typer.Option(metavar="DIR", help="Folder in VOC or COCO layout; repeat for more.")]
 Output = Annotated[Path, typer.Option(metavar="FILE", help="The model, .safetensors.")]
-Seed = Annotated[int, typer.Option(help="Of everything that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda")]
 Cache = Annotated[Path, typer.Option(metavar="DIR", help="For proposals, checkpoints and curves.")]
 TimeLimit = Annotated[float | None, typer.Option(metavar="MIN", help="Save and stop after that long.")]
@@ -48,31 +49,50 @@ def _load_weights(name: str) -> Any:
 
 
 def _read_pictures(data: list[Path]) -> tuple[list[Picture], list[Picture]]:
-    """Pictures to train on, and those set aside."""
+    """Pictures to train on, and those set aside; what is wrong with them is told before the work."""
     from .training_data import read_labelled_folder, split_validation
 
-    pictures = [picture for folder in data for picture in read_labelled_folder(folder, VOC_CLASSES)]
+    folders: dict[str, Path] = {}
+    pictures: list[Picture] = []
+    for folder in data:
+        for picture in read_labelled_folder(folder, VOC_CLASSES):
+            if not picture.path.is_file():
+                raise CommandError(f"{picture.path}: there is no such picture, but {folder} has labels for it")
+            other = folders.setdefault(picture.image_id, folder)
+            if other != folder or len(folders) == len(pictures):
+                raise CommandError(f"picture {picture.image_id!r} is in {other} and again in {folder}; give it once")
+            pictures.append(picture)
     training, validation = split_validation(pictures)
-    console.print(f"{len(training)} pictures to train on, {len(validation)} set aside")
+    _tell(f"{len(training)} pictures to train on, {len(validation)} set aside")
     return training, validation
 
 
+def _tell(text: str) -> None:
+    """Print, once where several processes train together."""
+    if os.environ.get("RANK", "0") == "0":
+        console.print(text)
+
+
 @contextmanager
-def _training(output: Path) -> Iterator[None]:
-    """Turn what a user can do about a training's end into a line."""
+def _training(output: Path, device: str) -> Iterator[None]:
+    """Turn what a user can do about a training's end into a line, and check before the work what is needed after it."""
     if not output.parent.is_dir():
         raise OSError(2, "no such folder", str(output.parent))
+    if output.is_dir():
+        raise CommandError(f"--output {output}: is a folder; name a file")
     try:
         from ..backbone import export  # noqa: F401 - to say at once what is missing
+        from ..backbone.engine import choose_device
         from .training import CheckpointError
     except ImportError as error:
         raise CommandError(f"training needs {error.name}; in a clone of the project: pip install '.[train]'") from None
+    choose_device(device)
     try:
         yield
     except (CheckpointError, FloatingPointError) as error:
         raise CommandError(str(error)) from None
     except KeyboardInterrupt:
-        console.print("interrupted; the same command with --resume goes on from what the cache holds")
+        _tell("interrupted; the same command with --resume goes on from what the cache holds, a minute's work less")
         raise typer.Exit(130) from None
 
 
@@ -81,8 +101,13 @@ def train_detector_command(
     data: Data,
     output: Output,
     weights: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="ImageNet weights: BVLC's, by name, .caffemodel or .npz.")
-    ] = "googlenet-bvlc",
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="ImageNet weights: BVLC's, by name, .caffemodel or .npz.  [default: googlenet-bvlc]",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the pictures.")] = 2.5,
     batch: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 4,
     regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 32,
@@ -107,7 +132,7 @@ def train_detector_command(
     resume: Resume = False,
 ) -> None:
     """Fine-tune a detector on labelled pictures, on VOC's 20 classes."""
-    with _training(output):
+    with _training(output, device):
         from ..backbone.engine import choose_device, torch_network
         from ..backbone.export import to_model
         from ..backbone.model_file import read_model, write_model
@@ -116,9 +141,11 @@ def train_detector_command(
         from .training import train_detector
         from .training_data import ProposalCache
 
+        if start is not None and weights is not None:
+            raise CommandError("--weights and --start: a detector to go on from has its weights; give one of them")
         if start is None:
             network = RegionNetwork(len(VOC_CLASSES), seed=seed)
-            state, batch_norm = _load_weights(weights)
+            state, batch_norm = _load_weights(weights or "googlenet-bvlc")
             if batch_norm:
                 raise CommandError(f"{weights}: the detector is built on the published form; give BVLC's weights")
             network.googlenet.load_state_dict({name: state[name] for name in network.googlenet.state_dict()})
@@ -129,7 +156,9 @@ def train_detector_command(
             network = torch_network(before.weights, len(before.classes), "cpu")
         if method == "multibox":
             raise CommandError("--method multibox: its 200 boxes are too few to learn from; use merged")
-        network_settings: dict[str, Any] = {} if method == "selective-search" else {"multibox": multibox, "threads": 1}
+        network_settings: dict[str, Any] = {} if method == "selective-search" else {
+            "multibox": multibox, "trunk": start or "voc", "device": "cpu", "threads": 1,
+        }  # fmt: skip
         try:
             proposer = load_proposer(method, **network_settings)
         except ValueError as error:
@@ -138,7 +167,7 @@ def train_detector_command(
         proposals = ProposalCache(cache / "proposals", proposer)
 
         def report(row: dict[str, float]) -> None:
-            with (cache / f"{output.stem}.log.jsonl").open("a") as log:
+            with (cache / f"{output.stem}.detector.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
             console.print(
                 f"step {row['step']:.0f}/{row['steps']:.0f}  epoch {row['epoch']:.2f}  "
@@ -160,7 +189,7 @@ def train_detector_command(
             freeze_trunk=freeze_trunk,
             seed=seed,
             device=choose_device(device),
-            checkpoint=cache / f"{output.stem}.checkpoint.safetensors",
+            checkpoint=cache / f"{output.stem}.detector.checkpoint.safetensors",
             resume=resume,
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,
@@ -200,7 +229,9 @@ def train_multibox_command(
     learning_rate: Annotated[float, typer.Option(min=0, help="Its peak; a trunk learns at a tenth of it.")] = 0.001,
     long_side: Annotated[
         int | None,
-        typer.Option(min=64, help="Size of pictures when it is used.  [default: the detector's]", show_default=False),
+        typer.Option(
+            min=64, max=2000, help="Size of pictures when it is used.  [default: the detector's]", show_default=False
+        ),
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -209,7 +240,7 @@ def train_multibox_command(
     resume: Resume = False,
 ) -> None:
     """Train a MultiBox that proposes boxes for objects of any class; torchrun starts it on several GPUs."""
-    with _training(output):
+    with _training(output, device):
         from ..backbone.engine import torch_network
         from ..backbone.model_file import read_model
         from ..backbone.regions import RegionNetwork
@@ -239,9 +270,11 @@ def train_multibox_command(
                 training, head=head, number=number or (5 if head == "grid" else 200), long_side=side, seed=seed
             )
         except ValueError as error:
-            raise CommandError(f"too few labelled objects to find priors in: {error}") from None
+            raise CommandError(
+                f"there are too few objects, or of too few sizes at {side} pixels, to find priors in ({error})"
+            ) from None
         trained_head = head_for(priors, seed=seed)
-        log = open_log(cache / f"{output.stem}.log.jsonl") if ranks.rank == 0 else lambda row: None
+        log = open_log(cache / f"{output.stem}.multibox.jsonl") if ranks.rank == 0 else lambda row: None
 
         def report(row: dict[str, float]) -> None:
             log(row)
@@ -268,7 +301,7 @@ def train_multibox_command(
             long_side=side,
             seed=seed,
             ranks=ranks,
-            checkpoint=cache / f"{output.stem}.checkpoint.safetensors",
+            checkpoint=cache / f"{output.stem}.multibox.checkpoint.safetensors",
             resume=resume,
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed
 
-from ..backbone.engine import choose_device
+from ..backbone.engine import DeviceError, choose_device
 
 __all__ = ["ALONE", "Ranks", "join_ranks"]
 
@@ -43,6 +44,14 @@ class Ranks(NamedTuple):
                 for tensor, part in zip(own, flat.split([tensor.numel() for tensor in own]), strict=True):
                     tensor.copy_(part.view_as(tensor))
 
+    def agree(self, value: object) -> bool:
+        """Whether a value is the same in all processes."""
+        if self.world == 1:
+            return True
+        values: list[object] = [None] * self.world
+        distributed.all_gather_object(values, value)
+        return all(one == value for one in values)
+
 
 ALONE = Ranks()
 
@@ -62,7 +71,8 @@ def join_ranks(device: str = "auto") -> Ranks:
     Raises
     ------
     DeviceError
-        See `inception_rcnn.backbone.engine.choose_device`.
+        See `inception_rcnn.backbone.engine.choose_device`; also if there are fewer GPUs than processes, or the
+        variables that torchrun sets are not complete.
 
     Examples
     --------
@@ -71,11 +81,19 @@ def join_ranks(device: str = "auto") -> Ranks:
     """
     kind = choose_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not {"RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+        raise DeviceError(f"WORLD_SIZE is {world}, but torchrun's other variables are not set; start it with torchrun")
     if kind == "cuda":
-        kind = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if local >= torch.cuda.device_count():
+            raise DeviceError(
+                f"there is no GPU {local} here; give torchrun --nproc-per-node {torch.cuda.device_count()}"
+            )
+        kind = f"cuda:{local}"
         torch.cuda.set_device(kind)
     if world == 1:
         return Ranks(device=kind)
     if not distributed.is_initialized():
-        distributed.init_process_group("gloo" if kind == "cpu" else "nccl")
+        # The others wait while the first measures recall.
+        distributed.init_process_group("gloo" if kind == "cpu" else "nccl", timeout=timedelta(hours=2))
     return Ranks(distributed.get_rank(), world, kind)

@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbone.model_file import in_trunk
+from ..backbone.model_file import hash_weights, in_trunk
 from ..backbone.preprocessing import encode_boxes, prepare_picture
 from ..backbone.regions import RegionNetwork, roi_align
 from ..data import Picture, atomic_write, box_iou, read_image
@@ -37,20 +37,26 @@ __all__ = [
     "Regions",
     "bfloat16_is_faster",
     "detection_loss",
+    "enough_steps",
     "fingerprint",
     "learning_rate_at",
+    "load_checkpoint",
     "repeat_factors",
     "sample_regions",
+    "save_checkpoint",
     "torch_threads",
     "train_detector",
+    "weights_hash",
 ]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint does not belong to this run; the text says why and what to do."""
+    """A training cannot begin or go on like this; the text says why and what to do."""
 
 
 LONG_SIDES = (416, 480, 544, 608)
+# What an interruption may cost.
+SAVE_SECONDS = 60.0
 
 
 class Regions(NamedTuple):
@@ -288,43 +294,88 @@ def _steps(weights: NDArray[np.float64], seed: int, batch: int, epochs: float) -
     return [whole[start : start + batch] for start in range(0, len(whole) - batch + 1, batch)]
 
 
-def _save_checkpoint(
-    path: Path,
-    network: RegionNetwork,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    settings: Mapping[str, object],
+def save_checkpoint(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, object]
 ) -> None:
+    """Write what `load_checkpoint` goes on from: weights, the optimizer's state, the steps done."""
     tensors = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
     for name, parameter in network.named_parameters():
-        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{name}"] = momentum.contiguous()
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                tensors[f"optimizer.{key}.{name}"] = value.contiguous()
     metadata = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
     atomic_write(path, save(tensors, metadata=metadata))
 
 
-def _load_checkpoint(
-    path: Path, network: RegionNetwork, optimizer: torch.optim.Optimizer, settings: Mapping[str, object]
+def load_checkpoint(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, object]
 ) -> int:
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        if metadata["settings"] != json.dumps(settings, sort_keys=True):
-            raise CheckpointError(
-                f"{path}: was made with other settings ({metadata['settings']}); train with those, or remove it"
-            )
-        names = list(file.keys())
-        network.load_state_dict({name[8:]: file.get_tensor(name) for name in names if name.startswith("network.")})
-        for name, parameter in network.named_parameters():
-            if f"momentum.{name}" in names:
-                momentum = file.get_tensor(f"momentum.{name}")
-                optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
-    return int(metadata["step"])
+    """Go on from a checkpoint.
+
+    Returns
+    -------
+    int
+        Steps done.
+
+    Raises
+    ------
+    CheckpointError
+        If it was made with other settings, or is none.
+    """
+    advice = "train with those, or remove it"
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            made = json.loads(metadata["settings"])
+            different = [name for name in {**made, **settings} if made.get(name) != settings.get(name)]
+            if different:
+                told = ", ".join(f"{name} {made.get(name)!r} and not {settings.get(name)!r}" for name in different)
+                raise CheckpointError(f"{path}: was made with other settings ({told}); {advice}")
+            names = list(file.keys())
+            network.load_state_dict({name[8:]: file.get_tensor(name) for name in names if name.startswith("network.")})
+            for name, parameter in network.named_parameters():
+                for tensor in names:
+                    if tensor.startswith("optimizer.") and tensor.split(".", 2)[2] == name:
+                        key, value = tensor.split(".", 2)[1], file.get_tensor(tensor)
+                        # The count of steps stays on the CPU wherever the parameter is.
+                        optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
+            return int(metadata["step"])
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(
+            f"{path}: is no checkpoint of such a training, or damaged ({reason}); remove it"
+        ) from None
 
 
 def fingerprint(pictures: Sequence[Picture]) -> str:
-    """Short hash of the pictures' names and their order."""
-    return hashlib.sha256("\n".join(picture.image_id for picture in pictures).encode()).hexdigest()[:16]
+    """Short hash of the pictures' names, order and labels."""
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(f"{picture.image_id} {picture.width} {picture.height} {picture.labelled}\n".encode())
+        for array in (picture.boxes, picture.labels, picture.difficult, picture.crowd):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Short hash of a network's weights, of what a training starts from."""
+    return hash_weights({name: value.detach().cpu().numpy() for name, value in network.named_parameters()})[:16]
+
+
+def enough_steps(steps: Sequence[object], pictures: int, batch: int) -> None:
+    """Refuse a training that would do nothing.
+
+    Raises
+    ------
+    CheckpointError
+        If there is not one step.
+    """
+    if not steps:
+        raise CheckpointError(
+            f"{pictures} pictures give no step of {batch}; give more pictures or epochs, or less --batch"
+        )
 
 
 def learning_rate_at(step: int, steps: int, peak: float, warm_up: int = 200) -> float:
@@ -380,7 +431,7 @@ def train_detector(
     device : str
         A torch device. bfloat16 is used where it is faster.
     checkpoint : Path, optional
-        Where to keep the state, saved every 200 steps and at the end.
+        Where to keep the state, saved every minute and at the end.
     resume : bool
         Go on from `checkpoint` if it exists: on a machine with as many cores, bit for bit what would have been.
     time_limit : float, optional
@@ -406,8 +457,10 @@ def train_detector(
     settings = {
         "pictures": fingerprint(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
         "learning_rate": learning_rate, "box_regression": box_regression, "sides": list(long_sides), "seed": seed,
-        "freeze_trunk": freeze_trunk,
+        "freeze_trunk": freeze_trunk, "start": weights_hash(network),
+        "proposals": getattr(proposals, "settings", ""),
     }  # fmt: skip
+    enough_steps(steps, len(pictures), batch)
     network.to(device).to(memory_format=torch.channels_last).train()
     googlenet = network.googlenet
     for name, parameter in network.named_parameters():
@@ -419,8 +472,8 @@ def train_detector(
     optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, weight_decay=5e-4)
     start = 0
     if resume and checkpoint is not None and checkpoint.exists():
-        start = _load_checkpoint(checkpoint, network, optimizer, settings)
-    began = time.monotonic()
+        start = load_checkpoint(checkpoint, network, optimizer, settings)
+    began = saved = time.monotonic()
 
     def examples(step: int) -> list[_Example]:
         return [
@@ -487,8 +540,10 @@ def train_detector(
                 )
                 totals[:] = 0
             late = time_limit is not None and time.monotonic() - began > time_limit
-            if checkpoint is not None and (done % 200 == 0 or done == len(steps) or late):
-                _save_checkpoint(checkpoint, network, optimizer, done, settings)
+            due = time.monotonic() - saved > SAVE_SECONDS or done == len(steps) or late
+            if checkpoint is not None and due:
+                save_checkpoint(checkpoint, network, optimizer, done, settings)
+                saved = time.monotonic()
             if late and done < len(steps):
                 return False
     return True

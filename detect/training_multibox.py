@@ -8,6 +8,7 @@ resumed gives the weights of one that was not.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import math
 import time
@@ -20,13 +21,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..backbone.model_file import in_trunk
 from ..backbone.preprocessing import prepare_picture
-from ..data import Picture, atomic_write, read_image
+from ..data import Picture, read_image
 from ..data.parallel import prefetch, usable_cores
 from ..eval import evaluate_proposals
 from ..proposals.merge import MergedProposals, Worth, fit_worth
@@ -40,11 +39,23 @@ from ..proposals.multibox_network import (
     set_targets,
 )
 from .ranks import ALONE, Ranks
-from .training import CheckpointError, bfloat16_is_faster, fingerprint, learning_rate_at, torch_threads
+from .training import (
+    SAVE_SECONDS,
+    CheckpointError,
+    bfloat16_is_faster,
+    enough_steps,
+    fingerprint,
+    learning_rate_at,
+    load_checkpoint,
+    save_checkpoint,
+    torch_threads,
+    weights_hash,
+)
 
 __all__ = ["augment", "find_priors", "measure_worth", "open_log", "propose_all", "train_multibox"]
 
-LONG_SIDES = (448, 512, 576, 640, 704)
+# Pictures are shown at one of these shares of the size that the network is used at.
+SCALES = (0.7, 0.8, 0.9, 1.0, 1.1)
 LIMITS = (50, 200)
 
 
@@ -140,7 +151,8 @@ def augment(
         share = (cut[:, 2:] - cut[:, :2]).prod(1) / np.maximum(area, 1e-6)
         if (~doubtful & (share >= 0.6)).any():
             image = image[y : y + h, x : x + w]
-            left = share >= 0.2
+            # Of a crowd that is cut, however little is left is still a crowd.
+            left = (share >= 0.2) | (doubtful & (share > 0))
             boxes = cut[left] - np.array([x, y, x, y], np.float32)
             doubtful = doubtful[left] | (share[left] < 0.6)
     if rng.random() < 0.5:
@@ -194,6 +206,8 @@ def _gradients(
         predicted = None
         if isinstance(head, VectorHead):
             predicted = residuals.detach().cpu().numpy(), logits.detach().cpu().numpy()
+        if not (residuals.isfinite().all() and logits.isfinite().all()):
+            return total, np.full(3, np.nan)
         targets = set_targets(
             place_priors(head.priors, cells, size),
             example.objects,
@@ -291,36 +305,6 @@ def measure_worth(
     return fit_worth(objects, searched, [found[picture.image_id] for picture in pictures])
 
 
-def _save_checkpoint(
-    path: Path, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, object]
-) -> None:
-    tensors = {f"network.{name}": value.contiguous() for name, value in modules.state_dict().items()}
-    for name, parameter in modules.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value.contiguous()
-    atomic_write(path, save(tensors, {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}))
-
-
-def _load_checkpoint(
-    path: Path, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer, settings: Mapping[str, object]
-) -> int:
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        if metadata["settings"] != json.dumps(settings, sort_keys=True):
-            raise CheckpointError(
-                f"{path}: was made with other settings ({metadata['settings']}); train with those, or remove it"
-            )
-        names = list(file.keys())
-        modules.load_state_dict({name[8:]: file.get_tensor(name) for name in names if name.startswith("network.")})
-        for name, parameter in modules.named_parameters():
-            for key in ("step", "exp_avg", "exp_avg_sq"):
-                if f"optimizer.{key}.{name}" in names:
-                    value = file.get_tensor(f"optimizer.{key}.{name}")
-                    # The count of steps stays on the CPU wherever the parameter is.
-                    optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
-    return int(metadata["step"])
-
-
 def train_multibox(
     head: GridHead | VectorHead,
     trunk: nn.Module,
@@ -332,7 +316,7 @@ def train_multibox(
     batch: int = 4,
     learning_rate: float = 0.001,
     many: bool = True,
-    long_sides: Sequence[int] = LONG_SIDES,
+    scales: Sequence[float] = SCALES,
     long_side: int = 640,
     seed: int = 0,
     ranks: Ranks = ALONE,
@@ -363,15 +347,15 @@ def train_multibox(
         Its peak.
     many : bool
         See `proposals.multibox_network.set_targets`.
-    long_sides : sequence of int
-        Pictures are resized to one of these, in pixels, drawn for each showing.
+    scales : sequence of float
+        Pictures are resized to one of these shares of `long_side`, drawn for each showing.
     long_side : int
-        Pixels of the longer side of the pictures of `validation`, and of all when the head is used.
+        Pixels of the longer side of pictures when the head is used, and of those of `validation`.
     seed : int
     ranks : Ranks
         The device, and the other processes that train with this one. bfloat16 is used where it is faster.
     checkpoint : Path, optional
-        Where to keep the state, saved every 200 steps and at the end by the first process, and read by all.
+        Where to keep the state, saved every minute and at the end of every epoch by the first process, and read by all.
     resume : bool
         Go on from `checkpoint` if it exists: on a machine with as many cores, bit for bit what would have been.
     time_limit : float, optional
@@ -391,7 +375,7 @@ def train_multibox(
     FloatingPointError
         If the loss is not finite.
     CheckpointError
-        If `checkpoint` was made with other settings or pictures.
+        If `checkpoint` was made with other settings or pictures, or there are fewer pictures than one batch.
 
     References
     ----------
@@ -407,16 +391,18 @@ def train_multibox(
     ...     path = Path(folder) / "a.png"
     ...     _ = cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
     ...     picture = Picture("a", path, 64, 64, box, np.array([7]), no, no)
-    ...     train_multibox(head, RegionNetwork(20), [picture] * 2, epochs=1, batch=2, long_sides=(64,))
+    ...     train_multibox(head, RegionNetwork(20), [picture] * 2, epochs=1, batch=2, scales=(0.1,))
     True
     """
     steps, ends = _steps(len(pictures), seed, batch, epochs)
     settings = {
         "pictures": fingerprint(pictures), "epochs": epochs, "batch": batch, "learning_rate": learning_rate,
-        "many": many, "sides": list(long_sides), "seed": seed, "priors": head.priors.tolist(),
-        "channels": head.channels, "whole": whole,
+        "many": many, "scales": list(scales), "long_side": long_side, "seed": seed,
+        "head": weights_hash(head), "trunk": weights_hash(trunk), "whole": whole,
+        "priors": hashlib.sha256(head.priors.tobytes()).hexdigest()[:16],
     }  # fmt: skip
-    device = ranks.device
+    enough_steps(steps, len(pictures), batch)
+    device, sides = ranks.device, [round(long_side * scale) for scale in scales]
     trunk = trunk.to(device).to(memory_format=torch.channels_last).eval()
     forward: Callable[[Tensor], Tensor] = trunk.trunk  # type: ignore[assignment]
     head.to(device).to(memory_format=torch.channels_last).train()
@@ -424,18 +410,24 @@ def train_multibox(
     modules = nn.ModuleDict({"head": head})
     if whole:
         modules["trunk"] = trunk
-        trained = [p for name, p in trunk.named_parameters() if in_trunk(name) and "inception" in name]
+        for name, parameter in trunk.named_parameters():
+            parameter.requires_grad_(in_trunk(name) and "inception" in name)
+        trained = [parameter for parameter in trunk.parameters() if parameter.requires_grad]
         groups.append({"params": trained, "factor": 0.1})
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.01)
     start = 0
     if resume and checkpoint is not None and checkpoint.exists():
-        start = _load_checkpoint(checkpoint, modules, optimizer, settings)
-    began = time.monotonic()
+        start = load_checkpoint(checkpoint, modules, optimizer, settings)
+    if not ranks.agree((start, settings)):
+        raise CheckpointError(
+            f"{checkpoint}: not all processes have the same checkpoint and settings; give them a folder that all share"
+        )
+    began = saved = time.monotonic()
 
     def examples(step: int) -> list[_Example]:
         own = [*enumerate(steps[step])][ranks.rank :: ranks.world]
-        return [_load_example(pictures[i], np.random.default_rng([seed, step, slot]), long_sides) for slot, i in own]
+        return [_load_example(pictures[i], np.random.default_rng([seed, step, slot]), sides) for slot, i in own]
 
     def part_gradients(part: list[_Example]) -> tuple[list[Tensor], NDArray[np.float64]]:
         return _gradients(head, forward, parameters, part, device, whole=whole, many=many)
@@ -472,6 +464,10 @@ def train_multibox(
             optimizer.step()
             totals, window = totals + figures, window + 1
             done = step + 1
+            due = time.monotonic() - saved > SAVE_SECONDS or done in ends or late_ranks
+            if ranks.rank == 0 and checkpoint is not None and due:
+                save_checkpoint(checkpoint, modules, optimizer, done, settings)
+                saved = time.monotonic()
             if ranks.rank == 0 and (done % 50 == 0 or done in ends):
                 spent = time.monotonic() - began
                 row = {
@@ -490,8 +486,6 @@ def train_multibox(
                     row |= {f"recall_{limit}": share for limit, share in recall.items()}
                 report(row)
                 totals, window = np.zeros(2), 0
-            if ranks.rank == 0 and checkpoint is not None and (done % 200 == 0 or done == len(steps) or late_ranks):
-                _save_checkpoint(checkpoint, modules, optimizer, done, settings)
             if late_ranks and done < len(steps):
                 return False
     return True

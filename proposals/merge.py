@@ -35,6 +35,21 @@ NEAR_DUPLICATE = 0.9
 THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
 
 
+def check_ranking(limit: int | None, iou: float) -> None:
+    """Refuse a number of boxes or a threshold of suppression that is out of range.
+
+    Examples
+    --------
+    >>> check_ranking(0, 0.5)
+    Traceback (most recent call last):
+    ValueError: limit must be at least 1 or None, not 0
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 or None, not {limit}")
+    if not 0 <= iou <= 1:
+        raise ValueError(f"iou must be 0 to 1, not {iou}")
+
+
 class Proposer(Protocol):
     """What proposes boxes: `SelectiveSearch`, `MultiBox`, both merged."""
 
@@ -108,6 +123,11 @@ def merge_proposals(
     iou : float
         A box is dropped that overlaps a better one by more; 1 drops none.
 
+    Raises
+    ------
+    ValueError
+        If `limit` or `iou` is out of range.
+
     Returns
     -------
     boxes : ndarray, shape (K, 4), float32
@@ -126,6 +146,7 @@ def merge_proposals(
     >>> scores.round(2).tolist()
     [0.8999999761581421, 0.27000001072883606, 0.20000000298023224]
     """
+    check_ranking(limit, iou)
     boxes = np.concatenate([selective_search[0], multibox[0]]).astype(np.float32)
     scores = np.concatenate(worth_of(selective_search, multibox, worth))
     kept = nms(boxes, scores, iou)[:limit]
@@ -157,7 +178,7 @@ def fit_worth(
     Raises
     ------
     ValueError
-        If there is nothing to learn from: no box covers an object.
+        If there is nothing to learn from: no pictures, or no box covers an object.
 
     Examples
     --------
@@ -167,6 +188,8 @@ def fit_worth(
     >>> worth.confidence[1] > 0 > worth.rank[1]
     True
     """
+    if not objects:
+        raise ValueError("there are no pictures to measure on")
     covers = [
         box_iou(np.concatenate([a[0], b[0]]), truth) >= np.array(THRESHOLDS, np.float32)[:, None, None]
         for truth, a, b in zip(objects, searched, found, strict=True)
@@ -180,7 +203,8 @@ def fit_worth(
             order = np.argsort(-np.concatenate(worth_of(a, b, worth)), kind="stable")
             ranked = hits[:, order]
             gain = np.zeros(len(order))
-            np.add.at(gain, order[ranked.argmax(1)[ranked.any(1)]], 1 / len(THRESHOLDS))
+            if len(order):
+                np.add.at(gain, order[ranked.argmax(1)[ranked.any(1)]], 1 / len(THRESHOLDS))
             gains[0].append(gain[: len(a[0])])
             gains[1].append(gain[len(a[0]) :])
         of_ranks, of_odds = (np.minimum(np.concatenate(parts), 1) for parts in gains)
@@ -242,6 +266,9 @@ class MergedProposals:
     # What the worth of ranks is fitted to, and the default.
     SEARCH: ClassVar[SelectiveSearch] = SelectiveSearch("fast", superpixel_scale=2.0)
 
+    def __post_init__(self) -> None:
+        check_ranking(self.limit, self.iou)
+
     @classmethod
     def load(cls, name_or_file: str | Path = "voc", *, limit: int | None = None, **settings: Any) -> MergedProposals:
         """Load a trained MultiBox to go with the default selective search.
@@ -269,7 +296,9 @@ class MergedProposals:
     @property
     def settings(self) -> dict[str, Any]:
         """What the boxes depend on."""
-        return {**self.search.settings, **self.multibox.settings, "limit": self.limit, "near_duplicate": self.iou}
+        return {
+            "search": self.search.settings, "multibox": self.multibox.settings, "limit": self.limit, "iou": self.iou
+        }  # fmt: skip
 
     def __call__(self, image: NDArray[np.uint8]) -> Ranked:
         """Boxes (N, 4) and scores (N,) of one picture, best first."""

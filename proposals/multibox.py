@@ -23,13 +23,13 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from scipy.special import expit
 
-from ..backbone.engine import Features, Trunk, View, onnx_session, torch_place
+from ..backbone.engine import Features, Trunk, View, choose_device, onnx_session, torch_place
 from ..backbone.model_file import MAX_BYTES, ModelError, in_trunk, read_model
 from ..backbone.preprocessing import decode_boxes
 from ..backbone.weights import find_model
 from ..data import atomic_write, clip_boxes
 from ..data.nms import nms
-from .merge import Worth
+from .merge import Worth, check_ranking
 
 __all__ = ["MultiBox", "MultiBoxModel", "place_priors", "rank_boxes", "read_multibox", "squares", "write_multibox"]
 
@@ -392,6 +392,11 @@ class MultiBox:
     iou: float = 0.5
     across: int = 0
 
+    def __post_init__(self) -> None:
+        check_ranking(self.limit, self.iou)
+        if not 0 <= self.across <= 16:
+            raise ValueError(f"across must be 0 to 16, not {self.across}")
+
     @classmethod
     def load(
         cls,
@@ -413,7 +418,8 @@ class MultiBox:
         name_or_file : str or Path
             A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
         trunk : str or Path
-            The detector on whose trunk it was trained, by name or file. Not used by a head that has a trunk of its own.
+            The detector on whose trunk the head of a file was trained, by name or file. A bundled head stands on the
+            bundled detector of its name, and some have a trunk of their own.
         among : sequence of Trunk
             Trunks that are there already; one of the right weights is taken.
         device : {"auto", "cpu", "cuda"}
@@ -432,8 +438,11 @@ class MultiBox:
             If the device is not there.
         """
         bundled = MODELS / f"{name_or_file}.safetensors"
+        if bundled.is_file():
+            trunk = name_or_file
         model = read_multibox(bundled if bundled.is_file() else name_or_file)
-        below = next((one for one in among if one.sha256 == model.trunk_sha256), None)
+        fitting = (one for one in among if (one.sha256, one.device) == (model.trunk_sha256, choose_device(device)))
+        below = next((one for one in fitting if engine in (None, one.engine)), None)
         if below is None and model.trunk_graph:
             below = Trunk(model.trunk_weights, model.trunk_graph, device=device, threads=threads, engine=engine)
         elif below is None:
@@ -464,7 +473,7 @@ class MultiBox:
         Parameters
         ----------
         image : ndarray, shape (H, W, 3), uint8
-            RGB.
+            RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4; alpha ignored) are taken too.
 
         Returns
         -------
@@ -472,6 +481,11 @@ class MultiBox:
             x1 y1 x2 y2 in pixels of `image`, inside it, best first.
         scores : ndarray, shape (N,), float32
             Confidences in [0, 1], falling.
+
+        Raises
+        ------
+        ValueError
+            If the picture is not uint8, is empty or has not 1, 3 or 4 channels.
         """
         return self.propose(View(image))
 
@@ -500,5 +514,9 @@ class MultiBox:
         residuals, logits = self.head(features.maps)
         size = width * features.scale, height * features.scale
         priors = place_priors(self.model.priors, features.maps.shape[2:], size)
+        if len(priors) != len(logits):
+            raise ModelError(
+                f"the MultiBox has {len(priors)} priors here and {len(logits)} outputs; its file is damaged"
+            )
         boxes, scores = rank_boxes(priors, residuals, logits, size, limit=self.limit, iou=self.iou)
         return clip_boxes(boxes / np.float32(features.scale), width, height), scores

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.images import as_rgb, check_image
 from .hierarchy import describe_regions, group_regions, texture_codes
 from .segmentation import PixelGraph, find_root, pixel_graph, segment
 
@@ -193,10 +194,10 @@ def selective_search(
     ((200, 4), (200,))
     """
     _check_settings(mode, superpixel_scale, seed, limit, min_side, strategies, threads)
-    _check_image(image)
+    check_image(image)
     height, width = image.shape[:2]
     # First the size, then the channels: a very large picture is not copied.
-    scaled = _as_rgb(_scale(image))
+    scaled = as_rgb(_scale(image))
     rng = np.random.default_rng(seed)
 
     compile_kernels()
@@ -408,37 +409,12 @@ def _check_settings(
         raise ValueError("strategies is empty; give at least one, or None for the mode's")
 
 
-def _check_image(image: NDArray[np.uint8]) -> None:
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"the picture must be a numpy array of uint8, not {type(image).__name__}")
-    if image.dtype != np.uint8:
-        # How to convert only the caller knows: 12 bits in a uint16 divided by 257 would be nearly black.
-        advice = {
-            "f": "if its values lie in [0, 1]: (255 * image).round().astype(np.uint8)",
-            "u": "if it uses all of its 16 bits: (image // 257).astype(np.uint8)",
-            "b": "for black and white: 255 * image.astype(np.uint8)",
-        }.get(image.dtype.kind, "convert it with .astype(np.uint8)")
-        raise ValueError(f"the picture must be uint8 with values 0..255, not {image.dtype}; {advice}")
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        raise ValueError(f"the picture must have shape (H, W), (H, W, 3) or (H, W, 4), not {image.shape}")
-    if image.size == 0:
-        raise ValueError(f"the picture has no pixels: its shape is {image.shape}")
-
-
 def _scale(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     factor = min(WIDTH / width, MAX_HEIGHT / height)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
-
-
-def _as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.shape[2] == 1:
-        image = np.repeat(image, 3, axis=2)
-    return np.ascontiguousarray(image[..., :3])
 
 
 def _falling(scores: NDArray[np.float64]) -> NDArray[np.float32]:

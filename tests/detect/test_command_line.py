@@ -250,7 +250,7 @@ def test_train_detector_interrupted_and_resumed(
     assert model.classes == VOC_CLASSES
     assert (model.long_side, model.box_regression) == (640, True)
     assert model.trained["pictures"] == 2
-    log = [json.loads(line) for line in (cache / "mine.log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (cache / "mine.detector.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == log[-1]["steps"] == 2
 
     def fail(*arguments: object, **settings: object) -> None:
@@ -318,7 +318,7 @@ def test_train_multibox_interrupted_and_resumed(
     written = capsys.readouterr().err.replace("\n", " ")
     assert f"wrote {output}" in written
     assert "% of the first 50" in written
-    log = [json.loads(line) for line in (cache / "mine.log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (cache / "mine.multibox.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == log[-1]["steps"] == 4
     assert 0 <= log[-1]["recall_50"] <= 1
     model = read_multibox(output)
@@ -341,8 +341,15 @@ def test_mistakes_with_training_a_multibox(
     assert "nosuch: no such model or file" in mistake(capsys, *train, output, "--model", "nosuch")
     assert "no such weights" in mistake(capsys, *train, output, "--weights", "nosuch")
     assert "absent: no such folder" in mistake(capsys, *train, tmp_path / "absent" / "a.safetensors")
+    assert "is a folder; name a file" in mistake(capsys, *train, tmp_path)
+    assert "device 'tpu' is unknown" in mistake(capsys, *train, output, "--device", "tpu")
+    assert run(*train, output, "--data", labelled) == 2
+    assert "and again in" in capsys.readouterr().err.splitlines()[-1]
+    detector = ["train", "detector", "--data", labelled, "--cache", tmp_path / "cache", "--output", output]
+    assert "give one of them" in mistake(capsys, *detector, "--start", model_file, "--weights", "x")
+    assert "has other classes" in mistake(capsys, *detector, "--start", model_file)
     assert run(*train, output, "--model", model_file) == 2
-    assert "too few labelled objects to find priors in" in capsys.readouterr().err.splitlines()[-1]
+    assert "there are too few objects, or of too few sizes at 128 pixels" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_without_the_packages_of_detection(voc: Path, tmp_path: Path) -> None:

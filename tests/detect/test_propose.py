@@ -360,7 +360,7 @@ def test_image_ids_come_from_the_annotations(photos, tmp_path, capsys):
         (["--output", "x.npz", "--superpixel-scale", "0"], "superpixel_scale"),
         (["--output", "x.npz", "--method", "edges"], "choose one of merged, selective-search, multibox"),
         (["--output", "x.npz", "--multibox", "absent"], "absent: cannot be read"),
-        (["--output", "x.npz", "--model", "absent"], "absent: no such model or file"),
+        (["--output", "x.npz", "--model", "absent"], "name --multibox FILE too"),
     ],
 )
 def test_mistakes_end_in_one_line(photos, tmp_path, monkeypatch, capsys, arguments, message):

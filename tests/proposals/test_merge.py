@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -135,6 +137,10 @@ def test_nothing_to_fit_is_said() -> None:
         fit_worth([truth + 1000 for truth in objects], searched, found)
     with pytest.raises(ValueError, match="no box covers an object"):
         fit_worth([np.zeros((0, 4), np.float32)] * 3, searched, found)
+    with pytest.raises(ValueError, match="no pictures to measure on"):
+        fit_worth([], [], [])
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
+    fit_worth([*objects, objects[0]], [*searched, nothing], [*found, nothing])
 
 
 def test_worth_of_extreme_confidences_is_finite() -> None:
@@ -173,4 +179,13 @@ def test_the_bundled_pair() -> None:
     assert box_iou(boxes, boxes)[np.triu_indices(400, 1)].max() <= NEAR_DUPLICATE + 1e-6
     # The cat, as seen by eye, is among the first ten.
     assert box_iou(boxes[:10], np.array([[5, 0, 390, 300]], np.float32)).max() > 0.7
-    assert {"multibox", "limit", "superpixel_scale", "near_duplicate"} <= set(merged.settings)
+    different = [
+        merged,
+        replace(merged, limit=30),
+        replace(merged, iou=0.5),
+        replace(merged, search=replace(merged.search, limit=30)),
+        replace(merged, multibox=replace(merged.multibox, limit=30)),
+    ]
+    assert len({repr(one.settings) for one in different}) == len(different)
+    with pytest.raises(ValueError, match="limit must be at least 1"):
+        replace(merged, limit=-5)

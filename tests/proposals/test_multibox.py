@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import importlib
 import itertools
@@ -21,8 +22,8 @@ torch = pytest.importorskip("torch")
 
 from random_model import random_network  # noqa: E402
 
-from inception_rcnn.backbone.engine import Features  # noqa: E402
-from inception_rcnn.backbone.model_file import ModelError  # noqa: E402
+from inception_rcnn.backbone.engine import Features, RegionScorer, View  # noqa: E402
+from inception_rcnn.backbone.model_file import ModelError, read_model  # noqa: E402
 from inception_rcnn.backbone.preprocessing import decode_boxes, encode_boxes, prepare_picture  # noqa: E402
 from inception_rcnn.backbone.regions import FIRST_CENTRE, STRIDE, RegionNetwork  # noqa: E402
 from inception_rcnn.data import box_iou  # noqa: E402
@@ -465,7 +466,7 @@ def white_finder(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class Glass:
     """A trunk that shows the picture itself."""
 
-    sha256 = "glass"
+    key = ("glass",)
 
     def __call__(self, image: np.ndarray, long_side: int) -> Features:
         return Features(*prepare_picture(image, long_side))
@@ -483,3 +484,37 @@ def test_squares_show_small_objects_larger_and_parts_of_objects_are_no_objects()
     image[24:40, 10:118] = 255
     boxes, _ = MultiBox(model, Glass(), white_finder, across=1)(image)
     np.testing.assert_allclose(boxes, [[10, 24, 118, 40]], atol=0.5)
+
+
+def test_pictures_and_settings_are_checked(tmp_path: Path, model_file: Path) -> None:
+    path = tmp_path / "head.safetensors"
+    write_multibox(path, to_model(head_for(SIDES, channels=4), random_network(), long_side=128))
+    multibox = MultiBox.load(path, trunk=model_file, device="cpu", threads=1)
+    image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
+    grey = np.ascontiguousarray(image[..., 0])
+    np.testing.assert_array_equal(multibox(grey)[0], multibox(np.repeat(grey[..., None], 3, 2))[0])
+    rgba = np.concatenate([image, image[..., :1]], axis=2)
+    np.testing.assert_array_equal(multibox(rgba)[0], multibox(image)[0])
+    for wrong in (image / 255, image.astype(np.uint16), image[:0], image[..., :2]):
+        with pytest.raises(ValueError, match="the picture"):
+            multibox(wrong)
+    for setting, message in (({"limit": 0}, "limit"), ({"iou": -1}, "iou"), ({"across": -3}, "across")):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(multibox, **setting)
+    with pytest.raises(ValueError, match="engine 'foo' is unknown"):
+        MultiBox.load(path, trunk=model_file, device="cpu", engine="foo")
+    broken = dataclasses.replace(multibox, model=dataclasses.replace(multibox.model, priors=multibox.model.priors[:2]))
+    with pytest.raises(ModelError, match="its file is damaged"):
+        broken(image)
+
+
+def test_features_of_one_engine_are_not_given_to_another(tmp_path: Path, model_file: Path) -> None:
+    path = tmp_path / "head.safetensors"
+    write_multibox(path, to_model(head_for(SIDES, channels=4), random_network(), long_side=128))
+    other = RegionScorer(read_model(model_file), device="cpu", engine="torch")
+    one = MultiBox.load(path, trunk=model_file, device="cpu", threads=1, among=[other.trunk])
+    assert one.trunk is other.trunk
+    own = MultiBox.load(path, trunk=model_file, device="cpu", threads=1, among=[other.trunk], engine="onnxruntime")
+    assert own.trunk is not other.trunk
+    view = View(np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8))
+    np.testing.assert_allclose(one.propose(view)[1], own.propose(view)[1], rtol=1e-3)
