@@ -59,12 +59,12 @@ def detect(
         list[str] | None,
         typer.Option(metavar="NAME|FILE", help="A model; repeat for an ensemble.  [default: voc]", show_default=False),
     ] = None,
-    proposals: Annotated[int, typer.Option(min=1, metavar="N", help="Regions scored in each picture.")] = 1000,
+    proposals: Annotated[int, typer.Option(min=1, metavar="N", help="Regions scored in each picture.")] = 500,
     method: Method = "merged",
     multibox: MultiBoxName = "voc",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")] = "auto",
     min_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are dropped.")] = 0.05,
-    draw_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are not drawn.")] = 0.7,
+    draw_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are not drawn.")] = 0.8,
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that read pictures and propose.")] = 1,
 ) -> None:
     """Find objects in pictures; write detections.json, drawn pictures, errors.jsonl and run.json."""

@@ -21,8 +21,8 @@ from ..proposals.multibox import MultiBox
 
 __all__ = ["PROPOSALS", "Detector", "suppress"]
 
-# Regions scored in a picture.
-PROPOSALS = 1000
+# Regions scored in a picture: on pictures set aside from training, more of the merged ones found no more objects.
+PROPOSALS = 500
 
 # ILSVRC and COCO both stop counting at a hundred; more only makes files large.
 MOST_PER_PICTURE = 100

@@ -14,7 +14,7 @@ from ..data import Detections
 __all__ = ["DRAW_SCORE", "class_colour", "draw_detections"]
 
 # Where precision and recall of the bundled model balance (largest F1) on the pictures set aside from training.
-DRAW_SCORE = 0.7
+DRAW_SCORE = 0.8
 GOLDEN_RATIO = 0.6180339887
 
 
