@@ -245,7 +245,7 @@ def train_multibox_command(
         from ..backbone.model_file import read_model
         from ..backbone.regions import RegionNetwork
         from ..backbone.weights import find_model
-        from ..proposals.multibox import write_multibox
+        from ..proposals.multibox_file import write_multibox
         from ..proposals.multibox_network import head_for, to_model
         from .ranks import join_ranks
         from .training_multibox import find_priors, measure_worth, open_log, propose_all, train_multibox

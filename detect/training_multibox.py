@@ -28,7 +28,8 @@ from ..backbone.preprocessing import prepare_picture
 from ..data import Picture, read_image
 from ..data.parallel import prefetch, usable_cores
 from ..eval import evaluate_proposals
-from ..proposals.merge import MergedProposals, Worth, fit_worth
+from ..proposals import MergedProposals
+from ..proposals.merge import Worth, fit_worth
 from ..proposals.multibox import place_priors, rank_boxes
 from ..proposals.multibox_network import (
     GridHead,

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .merge import MergedProposals, Proposer, load_proposer, merge_proposals
+from .merge import Proposer, merge_proposals
+from .methods import MergedProposals, load_proposer
 from .selective_search import SelectiveSearch, Strategy, compile_kernels, selective_search
 
 if TYPE_CHECKING:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +18,9 @@ from scipy.special import expit, logit
 
 from ..data import box_iou
 from ..data.nms import nms
-from .selective_search import Mode, SelectiveSearch
 
-if TYPE_CHECKING:
-    from .multibox import MultiBox
+__all__ = ["Proposer", "Ranked", "Worth", "check_ranking", "fit_worth", "merge_proposals"]
 
-__all__ = ["METHODS", "MergedProposals", "Proposer", "Ranked", "Worth", "fit_worth", "load_proposer", "merge_proposals"]
-
-METHODS = ("merged", "selective-search", "multibox")
 Ranked: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 # Boxes that overlap a better one by more are dropped: no detector tells them apart, and box regression moves further.
 NEAR_DUPLICATE = 0.9
@@ -234,127 +227,3 @@ def _fit_logistic(x: NDArray[np.float64], shares: NDArray[np.float64], sign: int
     start = np.array([logit(np.clip(shares.mean(), 1e-6, 1 - 1e-6)), 0.0])
     a, b = minimize(cost, start, jac=True, method="L-BFGS-B").x
     return float(a), float(sign * math.exp(b))
-
-
-@dataclass(frozen=True)
-class MergedProposals:
-    """Selective search and MultiBox together, as a callable with its settings; see `merge_proposals`.
-
-    Parameters
-    ----------
-    search : SelectiveSearch
-    multibox : MultiBox
-    limit : int, optional
-        Return at most this many boxes, the best.
-    iou : float
-        A box is dropped that overlaps a better one by more.
-
-    Examples
-    --------
-    >>> from skimage.data import chelsea
-    >>> boxes, scores = MergedProposals.load(limit=300)(chelsea())
-    >>> boxes.shape, boxes.dtype.name, bool((np.diff(scores) <= 0).all())
-    ((300, 4), 'float32', True)
-    """
-
-    search: SelectiveSearch
-    multibox: MultiBox
-    _: KW_ONLY
-    limit: int | None = None
-    iou: float = NEAR_DUPLICATE
-
-    # What the worth of ranks is fitted to, and the default.
-    SEARCH: ClassVar[SelectiveSearch] = SelectiveSearch("fast", superpixel_scale=2.0)
-
-    def __post_init__(self) -> None:
-        check_ranking(self.limit, self.iou)
-
-    @classmethod
-    def load(cls, name_or_file: str | Path = "voc", *, limit: int | None = None, **settings: Any) -> MergedProposals:
-        """Load a trained MultiBox to go with the default selective search.
-
-        Parameters
-        ----------
-        name_or_file : str or Path
-            A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
-        limit : int, optional
-            See the class.
-        **settings
-            Of `MultiBox.load`, such as ``trunk``, ``device`` and ``threads``.
-
-        Raises
-        ------
-        ModelError
-            If there is no such head or detector, or they do not belong together.
-        DeviceError
-            If the device is not there.
-        """
-        from .multibox import MultiBox  # here, because it needs packages that selective search does without
-
-        return cls(cls.SEARCH, MultiBox.load(name_or_file, **settings), limit=limit)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the boxes depend on."""
-        return {
-            "search": self.search.settings, "multibox": self.multibox.settings, "limit": self.limit, "iou": self.iou
-        }  # fmt: skip
-
-    def __call__(self, image: NDArray[np.uint8]) -> Ranked:
-        """Boxes (N, 4) and scores (N,) of one picture, best first."""
-        return self.join(self.search(image), self.multibox(image))
-
-    def join(self, searched: Ranked, found: Ranked) -> Ranked:
-        """Boxes (N, 4) and scores (N,), best first, of what the two have proposed."""
-        return merge_proposals(searched, found, self.multibox.worth, limit=self.limit, iou=self.iou)
-
-
-def load_proposer(
-    method: str = "merged",
-    *,
-    limit: int | None = None,
-    mode: Mode = "fast",
-    superpixel_scale: float | None = None,
-    seed: int = 0,
-    multibox: str | Path = "voc",
-    **settings: Any,
-) -> SelectiveSearch | MultiBox | MergedProposals:
-    """Make a proposer by the name of its method.
-
-    Parameters
-    ----------
-    method : {"merged", "selective-search", "multibox"}
-    limit : int, optional
-        Return at most this many boxes, the best. Of MultiBox alone it is 200 by default.
-    mode, superpixel_scale, seed
-        See `SelectiveSearch`; `superpixel_scale` is 2 by default for "merged".
-    multibox : str or Path
-        A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
-    **settings
-        Of `MultiBox.load`, such as ``trunk``, ``device`` and ``threads``.
-
-    Raises
-    ------
-    ValueError
-        If the method is unknown or a setting of selective search is out of range.
-    ModelError
-        If there is no such MultiBox.
-
-    Examples
-    --------
-    >>> load_proposer("selective-search", limit=100).limit
-    100
-    """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    scale = superpixel_scale if superpixel_scale is not None else 2.0 if method == "merged" else 1.0
-    search = SelectiveSearch(
-        mode, superpixel_scale=scale, seed=seed, limit=limit if method == "selective-search" else None
-    )
-    if method == "selective-search":
-        return search
-    from .multibox import MultiBox  # here, because it needs packages that selective search does without
-
-    if method == "multibox":
-        return MultiBox.load(multibox, limit=limit or 200, **settings)
-    return MergedProposals(search, MultiBox.load(multibox, **settings), limit=limit)

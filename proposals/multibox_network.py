@@ -23,7 +23,7 @@ from ..backbone.preprocessing import encode_boxes
 from ..backbone.regions import RegionNetwork
 from ..data import box_iou
 from .merge import Worth
-from .multibox import FINEST_STRIDE, MultiBoxModel
+from .multibox_file import FINEST_STRIDE, MultiBoxModel
 
 __all__ = [
     "ALPHA",
@@ -465,7 +465,7 @@ def to_model(
     worth: Worth | None = None,
     trained: Mapping[str, object] | None = None,
 ) -> MultiBoxModel:
-    """Pack a trained head for `multibox.write_multibox`.
+    """Pack a trained head for `multibox_file.write_multibox`.
 
     Parameters
     ----------

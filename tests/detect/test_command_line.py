@@ -297,7 +297,7 @@ def test_train_multibox_interrupted_and_resumed(
 
     from inception_rcnn.detect import training_data
     from inception_rcnn.proposals import MultiBox
-    from inception_rcnn.proposals.multibox import read_multibox
+    from inception_rcnn.proposals.multibox_file import read_multibox
 
     # Of so few pictures none would be set aside.
     monkeypatch.setattr(training_data, "split_validation", lambda pictures: (pictures[:4], pictures[4:]))

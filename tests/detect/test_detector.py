@@ -179,7 +179,7 @@ def multibox_file(model_file: Path, tmp_path_factory: pytest.TempPathFactory) ->
     torch = pytest.importorskip("torch")
     from random_model import random_network
 
-    from inception_rcnn.proposals.multibox import write_multibox
+    from inception_rcnn.proposals.multibox_file import write_multibox
     from inception_rcnn.proposals.multibox_network import GridHead, to_model
 
     head = GridHead(np.full((3, 2, 2), 30, np.float32), channels=8)

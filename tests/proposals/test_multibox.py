@@ -29,16 +29,14 @@ from inception_rcnn.backbone.regions import FIRST_CENTRE, STRIDE, RegionNetwork 
 from inception_rcnn.data import box_iou  # noqa: E402
 from inception_rcnn.proposals.merge import Worth  # noqa: E402
 from inception_rcnn.proposals.multibox import (  # noqa: E402
-    FINEST_STRIDE,
     SHIFT,
     MultiBox,
     MultiBoxHead,
     place_priors,
     rank_boxes,
-    read_multibox,
     squares,
-    write_multibox,
 )
+from inception_rcnn.proposals.multibox_file import FINEST_STRIDE, read_multibox, write_multibox  # noqa: E402
 from inception_rcnn.proposals.multibox_network import (  # noqa: E402
     ALPHA,
     GridHead,
@@ -68,14 +66,14 @@ def network() -> RegionNetwork:
     return random_network()
 
 
-@pytest.mark.parametrize("module", ["multibox", "multibox_network", "merge"])
+@pytest.mark.parametrize("module", ["multibox", "multibox_file", "multibox_network", "merge", "methods"])
 def test_examples_in_the_documentation(module: str) -> None:
     from inception_rcnn.backbone.weights import bundled_models
-    from inception_rcnn.proposals import multibox
+    from inception_rcnn.proposals import multibox_file
 
     if module != "multibox_network":
         pytest.importorskip("skimage")
-        if not (multibox.MODELS / "voc.safetensors").is_file():
+        if not (multibox_file.MODELS / "voc.safetensors").is_file():
             pytest.skip("the head is not there: train it first")
     if "voc" not in bundled_models():
         pytest.skip("the model is not there: train it first")
