@@ -22,7 +22,17 @@ from safetensors.numpy import save as save_tensors
 
 from ..data import atomic_write
 
-__all__ = ["FORMAT", "MAX_BYTES", "ModelError", "RegionModel", "hash_weights", "in_trunk", "read_model", "write_model"]
+__all__ = [
+    "FORMAT",
+    "MAX_BYTES",
+    "ModelError",
+    "RegionModel",
+    "hash_weights",
+    "in_trunk",
+    "read_limited",
+    "read_model",
+    "write_model",
+]
 
 FORMAT = "inception-rcnn region model 1"
 # No model of this kind is near it; a file that claims to be one is not read into memory whole.
@@ -119,6 +129,28 @@ def write_model(path: str | Path, model: RegionModel) -> None:
     atomic_write(path, save_tensors(tensors, metadata=metadata))
 
 
+def read_limited(path: Path, what: str, advice: str) -> bytes:
+    """Read a file that is small enough to be a model.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What it should be, and `advice` what to do if it is not, for the error.
+
+    Raises
+    ------
+    ModelError
+        If there is no such file, or it is too large.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ModelError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so not {what}; {advice}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+
+
 def read_model(path: str | Path) -> RegionModel:
     """Read a model file.
 
@@ -137,12 +169,7 @@ def read_model(path: str | Path) -> RegionModel:
     """
     path = Path(path)
     advice = "name a file that `inception-rcnn train detector` wrote"
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ModelError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so not a region model; {advice}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+    data = read_limited(path, "a region model", advice)
     try:
         tensors = load_tensors(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])

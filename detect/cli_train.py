@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -15,6 +15,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from ..data import VOC_CLASSES, Picture
 from ..proposals import load_proposer
 from .terminal import CommandError, console, progress_bar
+
+if TYPE_CHECKING:
+    from ..backbone.regions import RegionNetwork
 
 __all__ = ["train"]
 
@@ -29,8 +32,8 @@ TimeLimit = Annotated[float | None, typer.Option(metavar="MIN", help="Save and s
 Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in the cache.")]
 
 
-def _load_weights(name: str) -> Any:
-    """`load_imagenet` with a progress bar if there is something to download."""
+def _load_weights(network: RegionNetwork, name: str, what: str) -> None:
+    """Give a network ImageNet weights, with a progress bar if there is something to download."""
     from ..backbone.weights import load_imagenet
 
     bar = Progress(TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
@@ -42,10 +45,13 @@ def _load_weights(name: str) -> Any:
         bar.update(task, completed=done, total=total or None)
 
     try:
-        return load_imagenet(name, report)
+        state, batch_norm = load_imagenet(name, report)
     finally:
         if bar.live.is_started:
             bar.stop()
+    if batch_norm:
+        raise CommandError(f"{name}: {what} is built on the published form; give BVLC's weights")
+    network.googlenet.load_state_dict({layer: state[layer] for layer in network.googlenet.state_dict()})
 
 
 def _read_pictures(data: list[Path]) -> tuple[list[Picture], list[Picture]]:
@@ -58,9 +64,9 @@ def _read_pictures(data: list[Path]) -> tuple[list[Picture], list[Picture]]:
         for picture in read_labelled_folder(folder, VOC_CLASSES):
             if not picture.path.is_file():
                 raise CommandError(f"{picture.path}: there is no such picture, but {folder} has labels for it")
-            other = folders.setdefault(picture.image_id, folder)
-            if other != folder or len(folders) == len(pictures):
+            if (other := folders.get(picture.image_id)) is not None:
                 raise CommandError(f"picture {picture.image_id!r} is in {other} and again in {folder}; give it once")
+            folders[picture.image_id] = folder
             pictures.append(picture)
     training, validation = split_validation(pictures)
     _tell(f"{len(training)} pictures to train on, {len(validation)} set aside")
@@ -145,10 +151,7 @@ def train_detector_command(
             raise CommandError("--weights and --start: a detector to go on from has its weights; give one of them")
         if start is None:
             network = RegionNetwork(len(VOC_CLASSES), seed=seed)
-            state, batch_norm = _load_weights(weights or "googlenet-bvlc")
-            if batch_norm:
-                raise CommandError(f"{weights}: the detector is built on the published form; give BVLC's weights")
-            network.googlenet.load_state_dict({name: state[name] for name in network.googlenet.state_dict()})
+            _load_weights(network, weights or "googlenet-bvlc", "the detector")
         else:
             before = read_model(find_model(start))
             if before.classes != VOC_CLASSES:
@@ -258,10 +261,7 @@ def train_multibox_command(
             side = long_side or detector.long_side
         else:
             network, side = RegionNetwork(1), long_side or 640
-            state, batch_norm = _load_weights(weights)
-            if batch_norm:
-                raise CommandError(f"{weights}: MultiBox is built on the published form; give BVLC's weights")
-            network.googlenet.load_state_dict({name: state[name] for name in network.googlenet.state_dict()})
+            _load_weights(network, weights, "MultiBox")
         ranks = join_ranks(device)
         training, validation = _read_pictures(data)
         cache.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from ..data import box_iou
@@ -88,8 +88,13 @@ class Worth(NamedTuple):
 def worth_of(searched: Ranked, found: Ranked, worth: Worth) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Worth of selective search's boxes and of MultiBox's, each in their order."""
     ranks = np.log(np.arange(1, len(searched[0]) + 1))
-    odds = logit(np.clip(np.asarray(found[1], np.float64), 1e-6, 1 - 1e-6))
+    odds = _log_odds(found[1])
     return expit(worth.rank[0] + worth.rank[1] * ranks), expit(worth.confidence[0] + worth.confidence[1] * odds)
+
+
+def _log_odds(confidences: ArrayLike) -> NDArray[np.float64]:
+    """Logarithms of the odds, finite also for 0 and 1."""
+    return np.asarray(logit(np.clip(np.asarray(confidences, np.float64), 1e-6, 1 - 1e-6)))
 
 
 def merge_proposals(
@@ -188,7 +193,7 @@ def fit_worth(
         for truth, a, b in zip(objects, searched, found, strict=True)
     ]
     ranks = np.concatenate([np.log(np.arange(1, len(boxes) + 1)) for boxes, _ in searched])
-    odds = np.concatenate([logit(np.clip(np.asarray(scores, np.float64), 1e-6, 1 - 1e-6)) for _, scores in found])
+    odds = np.concatenate([_log_odds(scores) for _, scores in found])
     worth = Worth()
     for _ in range(rounds):
         gains: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
@@ -221,9 +226,9 @@ def _fit_logistic(x: NDArray[np.float64], shares: NDArray[np.float64], sign: int
         return loss, np.array([error.sum(), (error * x).sum() * sign * slope + values[1]])
 
     if not shares.any():  # the other method's boxes are all that is needed
-        return float(logit(1e-6)), float(sign)
+        return float(_log_odds(0)), float(sign)
     from scipy.optimize import minimize  # a fifth of a second that only fitting needs
 
-    start = np.array([logit(np.clip(shares.mean(), 1e-6, 1 - 1e-6)), 0.0])
+    start = np.array([_log_odds(shares.mean()), 0.0])
     a, b = minimize(cost, start, jac=True, method="L-BFGS-B").x
     return float(a), float(sign * math.exp(b))

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from ..backbone.model_file import MAX_BYTES, ModelError, in_trunk
+from ..backbone.model_file import ModelError, in_trunk, read_limited
 from ..data import atomic_write
 from .merge import Worth
 
@@ -128,12 +128,7 @@ def read_multibox(path: str | Path) -> MultiBoxModel:
     """
     path = Path(path)
     advice = "name a file that `inception-rcnn train multibox` wrote"
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ModelError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so not a MultiBox head; {advice}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+    data = read_limited(path, "a MultiBox head", advice)
     try:
         tensors = load_tensors(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
