@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-from rich.table import Table
+from tables import show
 
 from inception_rcnn.backbone.engine import View
 from inception_rcnn.data import Picture, atomic_write, read_coco, read_image, read_voc
@@ -155,22 +155,6 @@ def rows_of(
             "coverage_0.7": result["recall"]["0.7"], "mabo": result["mabo"], "cpu_s": total,
         })  # fmt: skip
     return rows
-
-
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool) -> None:
-    """Print one table; the first column is text, the others are numbers."""
-    if markdown:
-        print(f"{title}:\n")
-        for cells in (columns, ["---"] + ["---:"] * (len(columns) - 1), *rows):
-            print("| " + " | ".join(cells) + " |")
-        print()
-        return
-    table = Table(*columns, title=title)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for cells in rows:
-        table.add_row(*cells)
-    Console(highlight=False).print(table)
 
 
 def plot(path: Path, summary: dict[str, dict[str, Any]]) -> None:

@@ -40,8 +40,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-from rich.table import Table
 from scipy.io import loadmat
+from tables import show
 
 from inception_rcnn.data import Picture, atomic_write, box_iou, read_image, read_voc
 from inception_rcnn.eval import evaluate_proposals
@@ -281,25 +281,6 @@ def compare_with_reference(folder: Path) -> list[dict[str, Any]]:
                 row[f"precision_{threshold}"] = float((overlaps.max(axis=0) >= threshold).mean())
             rows.append(row)
     return rows
-
-
-def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool) -> None:
-    """Print one table, unless it is empty; the first column is text, the others are numbers."""
-    if not rows:
-        return
-    if markdown:
-        print(f"{title}:\n")
-        for cells in (columns, ["---"] + ["---:"] * (len(columns) - 1), *rows):
-            print("| " + " | ".join(cells) + " |")
-        print()
-        return
-    table = Table(*columns, title=title)
-    table.columns[0].no_wrap = True
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for cells in rows:
-        table.add_row(*cells)
-    Console(highlight=False).print(table)
 
 
 def show_summary(summary: Mapping[str, Any], markdown: bool) -> None:
