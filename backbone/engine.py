@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..data.images import as_rgb, check_image
 from ..data.parallel import usable_cores
 from .model_file import ModelError, RegionModel, hash_weights, in_trunk
-from .preprocessing import prepare_picture
+from .preprocessing import crop_regions, prepare_picture
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -37,6 +37,8 @@ __all__ = [
 
 # Regions that go through the head at once: the largest activations of 64 regions stay inside a usual L2 + L3 share.
 CHUNK = 64
+# And crops through the whole network: more at once are no faster.
+CROPS = 16
 
 
 class DeviceError(ValueError):
@@ -199,7 +201,7 @@ class Trunk:
     weights : mapping of str to ndarray
         float16, named as in `regions.RegionNetwork`.
     graph : bytes
-        ONNX, ``picture`` (1, 3, H, W) -> ``features``.
+        ONNX, ``picture`` (N, 3, H, W) -> ``features``.
     device : {"auto", "cpu", "cuda"}
     threads : int, optional
         CPU threads; default all cores that this process may use.
@@ -242,6 +244,10 @@ class Trunk:
         """Look at a picture: (H, W, 3) uint8 RGB, resized to `long_side` pixels."""
         picture, scale = prepare_picture(image, long_side)
         return Features(self._run(picture), scale)
+
+    def run(self, pictures: NDArray[np.float32]) -> Any:
+        """Features of pictures or crops that are prepared: (N, 3, H, W) -> (N, 832, h, w), where the engine has them."""
+        return self._run(pictures)
 
     def __reduce__(self) -> tuple[Callable[[], Trunk], tuple[()]]:
         return self._again, ()
@@ -286,14 +292,17 @@ def _run_trunk(network: RegionNetwork, device: str) -> Callable[[NDArray[np.floa
     return run
 
 
-# Features, boxes (N, 4) in pixels that the trunk got -> probabilities (N, 1 + C), deltas (N, C, 4).
-_Head: TypeAlias = Callable[[Any, NDArray[np.float32]], tuple[NDArray[np.float32], NDArray[np.float32]]]
+_Scores: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+# Features, and for a whole picture's boxes (N, 4) in pixels that the trunk got, -> probabilities, deltas.
+_Head: TypeAlias = Callable[..., _Scores]
 
 
 def _onnx_head(model: RegionModel, threads: int | None) -> _Head:
     session = onnx_session(model.head_graph, model.weights, threads)
+    if model.scoring == "crops":
+        return lambda maps: session.run(None, {"features": maps})
 
-    def run(maps: NDArray[np.float32], boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(maps: NDArray[np.float32], boxes: NDArray[np.float32]) -> _Scores:
         chunks = [
             session.run(None, {"features": maps, "boxes": boxes[start : start + CHUNK]})
             for start in range(0, len(boxes), CHUNK)
@@ -310,10 +319,13 @@ def _torch_head(model: RegionModel, device: str) -> _Head:
     place, _ = torch_place(device)
     chunk = 1024 if device == "cuda" else CHUNK
 
-    def run(maps: torch.Tensor, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(maps: torch.Tensor, boxes: NDArray[np.float32] | None = None) -> _Scores:
         with torch.inference_mode():
-            # Boxes stay float32: half precision has no half pixels past 1024.
-            chunks = [network.head(maps, part) for part in torch.from_numpy(boxes).to(place).split(chunk)]
+            if boxes is None:
+                chunks = [network.score_crops(maps)]
+            else:
+                # Boxes stay float32: half precision has no half pixels past 1024.
+                chunks = [network.head(maps, part) for part in torch.from_numpy(boxes).to(place).split(chunk)]
             probabilities = torch.cat([logits.float().softmax(1) for logits, _ in chunks])
             deltas = torch.cat([deltas for _, deltas in chunks]).float()
             return probabilities.cpu().numpy(), deltas.cpu().numpy()
@@ -369,8 +381,14 @@ class RegionScorer:
         classes = len(self.model.classes)
         if len(boxes) == 0:
             return np.zeros((0, classes + 1), np.float32), np.zeros((0, classes, 4), np.float32)
+        boxes = np.ascontiguousarray(boxes, dtype=np.float32)
+        if self.model.scoring == "crops":
+            chunk = CROPS if self.device == "cpu" else 16 * CROPS
+            parts = (crop_regions(view.image, boxes[i : i + chunk]) for i in range(0, len(boxes), chunk))
+            scores = [self._head(self.trunk.run(part)) for part in parts]
+            return np.concatenate([s[0] for s in scores]), np.concatenate([s[1] for s in scores])
         maps, scale = view.features(self.trunk, self.model.long_side)
-        return self._head(maps, np.ascontiguousarray(boxes, dtype=np.float32) * np.float32(scale))
+        return self._head(maps, boxes * np.float32(scale))
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]

@@ -42,31 +42,46 @@ class _Head(Part):
         return logits.softmax(1), deltas
 
 
-def export_graphs(network: RegionNetwork) -> tuple[bytes, bytes]:
+class _CropHead(Part):
+    network: RegionNetwork
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        logits, deltas = self.network.score_crops(features)
+        return logits.softmax(1), deltas
+
+
+def export_graphs(network: RegionNetwork, scoring: str = "shared") -> tuple[bytes, bytes]:
     """Export a network's structure, without its weights.
 
     Parameters
     ----------
     network : RegionNetwork
+    scoring : {"shared", "crops"}
+        See `RegionModel`.
 
     Returns
     -------
     trunk, head : bytes
-        ONNX models. ``trunk``: ``picture`` (1, 3, H, W) -> ``features``; ``head``: ``features``, ``boxes`` (N, 4) in
-        resized pixels -> ``probabilities`` (N, 1 + C), ``deltas`` (N, C, 4). The weights are external initializers
+        ONNX models. ``trunk``: ``picture`` (N, 3, H, W) -> ``features``; ``head``: ``features`` of one picture and
+        ``boxes`` (N, 4) in resized pixels, or of N crops, -> ``probabilities`` (N, 1 + C), ``deltas`` (N, C, 4). The
+        weights are external initializers
         named as in ``network.state_dict()``.
     """
     network = network.cpu().eval()
+    outputs = ["probabilities", "deltas"]
+    if scoring == "crops":
+        crops = export_part(_CropHead(network), {"features": torch.zeros(3, 832, 14, 14)}, outputs, {"features": (0,)})
+        return export_trunk(network), crops
     boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
     features = torch.zeros(1, 832, 6, 8)
     dynamic = {"features": (2, 3), "boxes": (0,)}
-    head = export_part(_Head(network), {"features": features, "boxes": boxes}, ["probabilities", "deltas"], dynamic)
+    head = export_part(_Head(network), {"features": features, "boxes": boxes}, outputs, dynamic)
     return export_trunk(network), head
 
 
 def export_trunk(network: RegionNetwork) -> bytes:
-    """Export the structure of a network's trunk: ``picture`` (1, 3, H, W) -> ``features``."""
-    return export_part(_Trunk(network), {"picture": torch.zeros(1, 3, 96, 128)}, ["features"], {"picture": (2, 3)})
+    """Export the structure of a network's trunk: ``picture`` (N, 3, H, W) -> ``features``."""
+    return export_part(_Trunk(network), {"picture": torch.zeros(2, 3, 96, 128)}, ["features"], {"picture": (0, 2, 3)})
 
 
 def export_part(
@@ -136,6 +151,7 @@ def to_model(
     *,
     long_side: int,
     box_regression: bool = True,
+    scoring: str = "shared",
     trained: Mapping[str, object] | None = None,
 ) -> RegionModel:
     """Pack a trained network as a model that runs without torch.
@@ -149,6 +165,8 @@ def to_model(
         See `RegionModel`.
     box_regression : bool
         See `RegionModel`.
+    scoring : {"shared", "crops"}
+        See `RegionModel`.
     trained : dict, optional
         How it was trained; must be representable as JSON.
 
@@ -157,6 +175,6 @@ def to_model(
     RegionModel
         Its ``sha256`` is empty until it is written and read.
     """
-    trunk, head = export_graphs(network)
+    trunk, head = export_graphs(network, scoring)
     weights = {name: p.detach().cpu().numpy().astype(np.float16) for name, p in network.named_parameters()}
-    return RegionModel(classes, long_side, box_regression, weights, trunk, head, "", dict(trained or {}))
+    return RegionModel(classes, long_side, box_regression, weights, trunk, head, "", dict(trained or {}), scoring)

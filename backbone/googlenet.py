@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["INCEPTION_WIDTHS", "GoogLeNet", "Inception", "state_from_caffe", "state_from_torchvision"]
+__all__ = ["INCEPTION_WIDTHS", "GoogLeNet", "Inception", "state_from_caffe", "state_from_torchvision", "state_to_caffe"]
 
 
 class Widths(NamedTuple):
@@ -297,6 +297,44 @@ def state_from_caffe(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
             raise ValueError(f"{key!r} is not a layer of BVLC's GoogLeNet")
         state[f"{name}.{kind}"] = torch.from_numpy(np.asarray(array, dtype=np.float32))
     return state
+
+
+def state_to_caffe(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Turn a state dict of ``GoogLeNet()`` into the published Caffe network's arrays, the inverse of `state_from_caffe`.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        Of the form without batch norm; with or without the auxiliary classifiers.
+
+    Returns
+    -------
+    dict of str to ndarray
+        ``<layer>.weight`` and ``<layer>.bias`` of the tensors' type.
+
+    Raises
+    ------
+    ValueError
+        If a key is not one of that form's.
+
+    Examples
+    --------
+    >>> arrays = state_to_caffe(GoogLeNet(classes=10).state_dict())
+    >>> arrays["inception_3a_5x5_reduce.weight"].shape, arrays["loss3_classifier.bias"].shape
+    ((16, 192, 1, 1), (10,))
+    """
+    theirs = {"classifier": "loss3_classifier"} | {f"{ours}.conv": layer for layer, ours in _CAFFE_STEM.items()}
+    for module in INCEPTION_WIDTHS:
+        theirs |= {f"inception_{module}.{o}.conv": f"inception_{module}_{t}" for t, o in _CAFFE_BRANCHES.items()}
+    for loss, ours in _CAFFE_AUXILIARY.items():
+        theirs |= {f"{ours}.{o}": f"{loss}_{t}" for t, o in _CAFFE_AUXILIARY_LAYERS.items()}
+    arrays = {}
+    for key, value in state.items():
+        layer, _, kind = key.rpartition(".")
+        if layer not in theirs:
+            raise ValueError(f"{key!r} is not a layer that BVLC's GoogLeNet has")
+        arrays[f"{theirs[layer]}.{kind}"] = value.detach().cpu().numpy()
+    return arrays
 
 
 _TORCHVISION_PREFIXES = [

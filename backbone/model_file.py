@@ -1,7 +1,7 @@
 """One file is one model: weights, the graphs that run them, and what a user must know, as safetensors.
 
-No pickle, no code. The weights are float16; the two ONNX graphs (picture -> features; features, boxes ->
-probabilities, deltas) hold no weights of their own and take them by name, so that torch and ONNX Runtime run the
+No pickle, no code. The weights are float16; the two ONNX graphs (picture or crops -> features; features, and boxes on
+a whole picture's, -> probabilities, deltas) hold no weights of their own and take them by name, so that torch and ONNX Runtime run the
 very same numbers.
 """
 
@@ -25,6 +25,7 @@ from ..data import atomic_write
 __all__ = [
     "FORMAT",
     "MAX_BYTES",
+    "SCORINGS",
     "ModelError",
     "RegionModel",
     "hash_weights",
@@ -38,6 +39,7 @@ FORMAT = "inception-rcnn region model 1"
 # No model of this kind is near it; a file that claims to be one is not read into memory whole.
 MAX_BYTES = 512 * 2**20
 GRAPHS = ("graph.trunk", "graph.head")
+SCORINGS = ("shared", "crops")
 
 
 class ModelError(ValueError):
@@ -64,6 +66,9 @@ class RegionModel:
         Hash of the file.
     trained : dict
         How it was trained, for the record.
+    scoring : {"shared", "crops"}
+        Whether regions are read out of the whole picture's features or warped to crops, each of which goes through the
+        whole network.
     """
 
     classes: tuple[str, ...]
@@ -74,6 +79,7 @@ class RegionModel:
     head_graph: bytes
     sha256: str
     trained: dict[str, object]
+    scoring: str = "shared"
 
     @property
     def trunk_weights(self) -> dict[str, NDArray[np.float16]]:
@@ -124,6 +130,7 @@ def write_model(path: str | Path, model: RegionModel) -> None:
         "long_side": model.long_side,
         "box_regression": model.box_regression,
         "trained": model.trained,
+        "scoring": model.scoring,
     }
     metadata = {"model": json.dumps(description, sort_keys=True)}
     atomic_write(path, save_tensors(tensors, metadata=metadata))
@@ -190,6 +197,9 @@ def read_model(path: str | Path) -> RegionModel:
             raise ValueError("classes is not a list of names")
         if not (isinstance(long_side, int) and 32 <= long_side <= 10_000):
             raise ValueError(f"long_side is {long_side!r}")
+        # Files from before there were two ways have no word of it.
+        if (scoring := description.get("scoring", "shared")) not in SCORINGS:
+            raise ValueError(f"scoring is {scoring!r}")
         if not isinstance(box_regression, bool) or not isinstance(trained, dict):
             raise ValueError("box_regression or trained is of the wrong type")
         return RegionModel(
@@ -201,6 +211,7 @@ def read_model(path: str | Path) -> RegionModel:
             head_graph=graphs[1],
             sha256=hashlib.sha256(data).hexdigest(),
             trained=trained,
+            scoring=scoring,
         )
     except (KeyError, ValueError) as error:
         raise ModelError(f"{path}: a region model with a broken header ({error}); {advice}") from None

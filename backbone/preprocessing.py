@@ -6,9 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MEAN_BGR", "decode_boxes", "encode_boxes", "prepare_picture"]
+__all__ = ["CONTEXT", "CROP_SIDE", "MEAN_BGR", "crop_regions", "decode_boxes", "encode_boxes", "prepare_picture"]
 
 MEAN_BGR = np.array([104.0, 117.0, 123.0], dtype=np.float32)
+# R-CNN warps a box so that 16 of the crop's 224 pixels on each side are context (Girshick et al., appendix A).
+CROP_SIDE = 224
+CONTEXT = CROP_SIDE / (CROP_SIDE - 2 * 16)
 # Deltas are divided by their typical spread, so that all four weigh alike in the loss (Fast R-CNN's constants).
 DELTA_SCALE = np.array([0.1, 0.1, 0.2, 0.2], dtype=np.float32)
 # A regressed side grows at most this much (natural logarithm): exp() must not overflow on a wild delta.
@@ -51,6 +54,46 @@ def prepare_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[n
         )
     array = resized[:, :, ::-1].astype(np.float32) - MEAN_BGR
     return np.ascontiguousarray(array.transpose(2, 0, 1)[None]), scale
+
+
+def crop_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Warp regions of a picture to the published network's input, as R-CNN does.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+        RGB.
+    boxes : ndarray, shape (N, 4), float32
+        x1 y1 x2 y2 in pixels of `image`, of positive width and height. Each is enlarged so that 16 px of context
+        surround it in the crop.
+
+    Returns
+    -------
+    ndarray, shape (N, 3, 224, 224), float32
+        BGR, 0..255, minus the mean; zero, the mean colour, outside the picture. Bilinear, without antialiasing.
+
+    References
+    ----------
+    Girshick et al., "Rich feature hierarchies", CVPR 2014, section 2.3 and appendix A.
+
+    Examples
+    --------
+    >>> crop_regions(np.zeros((80, 60, 3), np.uint8), np.array([[0, 0, 30, 40]], np.float32)).shape
+    (1, 3, 224, 224)
+    """
+    array = image[:, :, ::-1].astype(np.float32) - MEAN_BGR
+    crops = np.empty((len(boxes), 3, CROP_SIDE, CROP_SIDE), np.float32)
+    for crop, box in zip(crops, boxes, strict=True):
+        step = (box[2:] - box[:2]) * CONTEXT / CROP_SIDE
+        # Pixel i of the crop has its centre at i + 0.5, and so has the picture's.
+        start = (box[:2] + box[2:]) / 2 - step * (CROP_SIDE / 2) + step / 2 - 0.5
+        matrix = np.array([[step[0], 0, start[0]], [0, step[1], start[1]]], np.float64)
+        warped = cv2.warpAffine(
+            array, matrix, (CROP_SIDE, CROP_SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+        )  # fmt: skip
+        crop[:] = warped.transpose(2, 0, 1)
+    return crops
 
 
 def encode_boxes(boxes: NDArray[np.float32], targets: NDArray[np.float32]) -> NDArray[np.float32]:

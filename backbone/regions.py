@@ -1,7 +1,8 @@
 """Scoring regions with GoogLeNet: the picture once through the trunk, RoIAlign, the top modules per region.
 
 He et al., "Spatial Pyramid Pooling", ECCV 2014, and Girshick, "Fast R-CNN", ICCV 2015, applied to the network
-of "Going Deeper with Convolutions": what 1,000 overlapping crops have in common is computed once.
+of "Going Deeper with Convolutions": what 1,000 overlapping crops have in common is computed once. Or each region by
+itself, warped to the size that GoogLeNet was made for, as in R-CNN: the same layers, at many times the work.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .googlenet import GoogLeNet
+from .preprocessing import CONTEXT
 
 __all__ = ["BINS", "RegionNetwork", "roi_align"]
 
@@ -18,8 +20,6 @@ BINS = 7
 # Cell i of the trunk's output looks at the pixels around 16 i + 14.5: three unpadded stride-2 poolings shift the
 # grid by 6.5 px against the usual 16 i + 8. Boxes of small objects would be read half a cell off.
 STRIDE, FIRST_CENTRE = 16.0, 14.5
-# R-CNN warps a box so that 16 of the crop's 224 pixels on each side are context (Girshick et al., appendix A).
-CONTEXT = 224.0 / (224.0 - 2 * 16.0)
 
 
 def _interpolation(low: Tensor, high: Tensor, cells: int) -> Tensor:
@@ -115,6 +115,10 @@ class RegionNetwork(nn.Module):
         pooled = F.avg_pool2d(self.googlenet.top(regions), 3, 2)
         pooled = pooled.permute(0, 2, 3, 1).flatten(1)
         return self.score(pooled), self.delta(pooled).unflatten(1, (self.classes, 4))
+
+    def score_crops(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and box deltas of crops by the trunk's features of each: (N, 832, 14, 14) -> (N, 1 + C), (N, C, 4)."""
+        return self.score_regions(F.max_pool2d(features, 3, 2, ceil_mode=True))
 
     def head(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, 1 + C) and box deltas (N, C, 4) of boxes (N, 4) on one picture's features."""

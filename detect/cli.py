@@ -59,6 +59,15 @@ def detect(
         list[str] | None,
         typer.Option(metavar="NAME|FILE", help="A model; repeat for an ensemble.  [default: voc]", show_default=False),
     ] = None,
+    scoring: Annotated[
+        str | None,
+        typer.Option(
+            metavar="shared|crops",
+            help="Regions of one pass over the picture, or each region through the whole network: much slower.  "
+            "[default: the model's]",
+            show_default=False,
+        ),
+    ] = None,
     proposals: Annotated[int, typer.Option(min=1, metavar="N", help="Regions scored in each picture.")] = 500,
     method: Method = "merged",
     multibox: MultiBoxName = "voc",
@@ -84,8 +93,9 @@ def detect(
     names = model or ["voc"]
     try:
         detector = Detector.load(
-            *names, device=device, method=method, multibox=multibox, proposals=proposals, min_score=min_score
-        )
+            *names, scoring=scoring, device=device, method=method, multibox=multibox, proposals=proposals,
+            min_score=min_score,
+        )  # fmt: skip
     except ValueError as error:
         raise CommandError(str(error)) from None
     try:
@@ -93,7 +103,7 @@ def detect(
     except OSError as error:
         raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
     settings: dict[str, Any] = {
-        "images": images, "model": names, "proposals": proposals, "method": method, "multibox": multibox,
+        "images": images, "model": names, "scoring": scoring, "proposals": proposals, "method": method, "multibox": multibox,
         "device": device, "min_score": min_score,
         "draw_score": draw_score, "workers": workers,
     }  # fmt: skip

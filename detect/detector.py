@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backbone.engine import RegionScorer, View
-from ..backbone.model_file import ModelError, read_model
+from ..backbone.model_file import SCORINGS, ModelError, read_model
 from ..backbone.preprocessing import decode_boxes
-from ..backbone.weights import find_model
+from ..backbone.weights import bundled_models, find_model
 from ..data import Detections, clip_boxes
 from ..data.nms import nms_per_class
 from ..proposals import MergedProposals, SelectiveSearch, load_proposer
@@ -132,6 +132,7 @@ class Detector:
     def load(
         cls,
         *models: str | Path,
+        scoring: str | None = None,
         device: str = "auto",
         threads: int | None = None,
         engine: str | None = None,
@@ -147,6 +148,9 @@ class Detector:
         ----------
         *models : str or Path
             ``"voc"``, or files that ``inception-rcnn train detector`` wrote; default ``"voc"``.
+        scoring : {"shared", "crops"}, optional
+            Read regions out of the whole picture's features, or warp each to a crop that goes through the whole network
+            as in R-CNN, at many times the work. Chooses among bundled models of a name; default what the model is for.
         device : {"auto", "cpu", "cuda"}
         threads : int, optional
             CPU threads of the network; default all.
@@ -170,15 +174,20 @@ class Detector:
         Raises
         ------
         ModelError
-            If a model is not found or cannot be read.
+            If a model is not found or cannot be read, or is for another scoring.
         DeviceError
             If the device is not there.
         ValueError
-            If the method is unknown.
+            If the method or the scoring is unknown.
         """
+        if scoring not in (None, *SCORINGS):
+            raise ValueError(f"scoring {scoring!r} is unknown; use {' or '.join(SCORINGS)}")
         scorers: list[RegionScorer] = []
         for name in models or ("voc",):
-            model = read_model(find_model(name))
+            bundled = f"{name}-crops" if scoring == "crops" and f"{name}-crops" in bundled_models() else name
+            model = read_model(find_model(bundled))
+            if scoring not in (None, model.scoring):
+                raise ModelError(f"{name}: is for scoring {model.scoring}, not {scoring}; leave the scoring to the model")
             trunk = next((one.trunk for one in scorers if one.trunk.sha256 == model.trunk_sha256), None)
             scorers.append(RegionScorer(model, device=device, threads=threads, engine=engine, trunk=trunk))
         network: dict[str, Any] = {} if method == "selective-search" else {
@@ -205,10 +214,11 @@ class Detector:
         return self.proposer(image) if isinstance(self.proposer, SelectiveSearch) else None
 
     def look(self, image: NDArray[np.uint8]) -> View:
-        """Send a picture (H, W, 3) uint8 RGB through the trunk of every model, once each."""
+        """Send a picture (H, W, 3) uint8 RGB through the trunk of every model that scores shared features, once each."""
         view = View(image)
         for scorer in self.scorers:
-            view.features(scorer.trunk, scorer.model.long_side)
+            if scorer.model.scoring == "shared":
+                view.features(scorer.trunk, scorer.model.long_side)
         return view
 
     def propose(self, image: NDArray[np.uint8] | View, searched: Ranked | None = None) -> NDArray[np.float32]:
