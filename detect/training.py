@@ -130,14 +130,14 @@ def sample_regions(
     """Draw the regions of a picture that one training step learns from.
 
     Foreground has IoU >= 0.5 with an object; background less, three quarters of it from [0.1, 0.5) where the hard
-    cases are. Regions on difficult objects and crowds are neither. Where not every object is labelled, regions away
+    cases are, and proposals of high rank, which look like objects, more often than others. Regions on difficult objects and crowds are neither. Where not every object is labelled, regions away
     from labelled objects could be anything and are not drawn.
 
     Parameters
     ----------
     picture : Picture
     proposals : ndarray, shape (N, 4), float32
-        In pixels of the picture.
+        In pixels of the picture, best first.
     rng : numpy.random.Generator
     number : int
         Regions to draw; fewer come back if there are not enough.
@@ -155,9 +155,12 @@ def sample_regions(
     known = ~(picture.difficult | picture.crowd)
     objects, labels = picture.boxes[known], picture.labels[known]
     candidates = np.concatenate([objects, _jitter(objects, 4, rng), proposals])
+    # A detector looks at the first proposals alone: the first hundred are drawn as often as the next three hundred.
+    weights = 1 / np.concatenate([np.full(len(candidates) - len(proposals), 100.0), 100.0 + np.arange(len(proposals))])
     limits = np.array([picture.width, picture.height] * 2, dtype=np.float32)
     candidates = np.clip(candidates, 0, limits)
-    candidates = candidates[((candidates[:, 2:] - candidates[:, :2]) >= 8).all(1)]
+    large = ((candidates[:, 2:] - candidates[:, :2]) >= 8).all(1)
+    candidates, weights = candidates[large], weights[large]
     overlap = np.zeros(len(candidates), dtype=np.float32)
     nearest = np.zeros(len(candidates), dtype=np.int64)
     if len(objects):
@@ -177,7 +180,8 @@ def sample_regions(
     easy = np.flatnonzero(usable & (overlap < 0.1)) if exhaustive else np.empty(0, dtype=np.int64)
 
     def draw(indices: NDArray[np.intp], wanted: int) -> NDArray[np.intp]:
-        return rng.permutation(indices)[: max(0, wanted)]
+        # Without replacement, each in proportion to its weight: the first of exponential waiting times.
+        return indices[np.argsort(rng.exponential(size=len(indices)) / weights[indices])][: max(0, wanted)]
 
     # Objects take turns, or the largest, with hundreds of good proposals, would crowd out the small ones.
     per_object = np.bincount(nearest[chosen_foreground], minlength=max(1, len(objects)))

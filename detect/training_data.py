@@ -5,52 +5,354 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import COCO_TO_VOC, AnnotationError, Picture, atomic_write, read_coco, read_image, read_voc
+from ..data import (
+    COCO_CLASSES,
+    COCO_TO_VOC,
+    ILSVRC_DET_CLASSES,
+    VOC_CLASSES,
+    AnnotationError,
+    Picture,
+    atomic_write,
+    read_coco,
+    read_ilsvrc,
+    read_image,
+    read_voc,
+)
+from ..data.annotations import _read_words, _read_xml
 from ..data.parallel import ProcessDied, map_processes
 from ..proposals import Proposer, compile_kernels
 
-__all__ = ["ProposalCache", "read_labelled_folder", "split_validation"]
+__all__ = [
+    "ProposalCache",
+    "balanced_halves",
+    "read_class_list",
+    "read_labelled_folder",
+    "read_validation",
+    "split_validation",
+]
+
+
+def read_class_list(name_or_file: str) -> tuple[str, ...]:
+    """Read which classes to learn.
+
+    Parameters
+    ----------
+    name_or_file : str
+        "voc": the 20 of PASCAL VOC. "coco": the 80 of COCO. "ilsvrc": the 200 of the ILSVRC detection challenge. Or
+        a text file with one name a line.
+
+    Returns
+    -------
+    tuple of str
+        A label is an index into it.
+
+    Raises
+    ------
+    AnnotationError
+        If there is no such list or file, it has no name, or one twice.
+
+    Examples
+    --------
+    >>> [len(read_class_list(name)) for name in ("voc", "coco", "ilsvrc")]
+    [20, 80, 200]
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "mine.txt").write_text("cat\\ntraffic light\\n")
+    ...     read_class_list(f"{folder}/mine.txt")
+    ('cat', 'traffic light')
+    """
+    known = {"voc": VOC_CLASSES, "coco": COCO_CLASSES, "ilsvrc": tuple(ILSVRC_DET_CLASSES.values())}
+    if name_or_file in known:
+        return known[name_or_file]
+    try:
+        lines = Path(name_or_file).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise AnnotationError(
+            f"classes {name_or_file}: neither voc, coco nor ilsvrc, nor a file that can be read ({error.strerror}); "
+            "give one of these, or a text file with one name a line"
+        ) from error
+    except ValueError as error:  # Not UTF-8, or a name with a zero byte.
+        raise AnnotationError(f"{name_or_file}: is not a text file in UTF-8; give one with one name a line") from error
+    names = [name for line in lines if (name := " ".join(line.split()))]
+    if not names:
+        raise AnnotationError(f"{name_or_file}: is empty; give the names of the classes, one a line")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise AnnotationError(f"{name_or_file}: has the class {twice[:80]!r} twice; remove one of its lines")
+    return tuple(names)
 
 
 def read_labelled_folder(folder: Path, classes: Sequence[str]) -> list[Picture]:
-    """Read every labelled picture for training below a folder, in VOC or COCO layout.
+    """Read every labelled picture for training below a folder, in VOC, COCO or ILSVRC DET layout.
 
     Parameters
     ----------
     folder : Path
         VOC: has ``ImageSets/Main/trainval.txt``. COCO: has ``annotations.json`` or
-        ``annotations/instances_*train*.json``, and ``images/`` or ``train2017/``.
+        ``annotations/instances_*train*.json``, and ``images/`` or ``train2017/``. ILSVRC DET: has
+        ``ImageSets/DET``, ``Annotations/DET`` and ``Data/DET``, or a folder ``ILSVRC`` that has them.
     classes : sequence of str
-        Objects of other classes are left out.
+        Objects of other classes are left out. The six classes that VOC and COCO call differently may have either
+        name, whatever the layout; those of ILSVRC may be WordNet ids.
 
     Returns
     -------
     list of Picture
+        Where a data set does not have all of the classes, ``labelled`` names those that it has. ILSVRC: see
+        Notes.
 
     Raises
     ------
     AnnotationError
-        If the folder is in neither layout.
+        If the folder is in none of the layouts, or an annotation is missing or malformed.
+
+    Notes
+    -----
+    Of ILSVRC these are R-CNN's "val1 + train1000". Of the validation pictures, whose labels are exhaustive, one half:
+    that of ``ImageSets/DET/val1.txt`` where it exists, as R-CNN distributes it, or else of `balanced_halves`. And
+    of the training pictures as many of every class as have 1000 objects of it together, or all. In these not every
+    object is boxed; ``labelled`` names the classes whose lists (``train_<number>.txt``) have them as positive.
+
+    References
+    ----------
+    Girshick, Donahue, Darrell, Malik, "Rich feature hierarchies for accurate object detection and semantic
+    segmentation", CVPR 2014; arXiv 1311.2524v5, sections 4.1 and 4.3.
     """
+    if (root := _ilsvrc_root(folder)) is not None:
+        return _read_ilsvrc_val(root, classes, "val1") + _read_ilsvrc_train(root, classes)
+    spellings = _other_spellings(classes)
     if (folder / "ImageSets" / "Main" / "trainval.txt").is_file():
-        return read_voc(folder, "trainval", classes)
+        labels = np.array([*range(len(classes)), *(list(classes).index(name) for name in spellings.values())])
+        pictures = [
+            replace(picture, labels=labels[picture.labels])
+            for picture in read_voc(folder, "trainval", [*classes, *spellings])
+        ]
+        # VOC has no list of its classes: those of the challenge, and in somebody's own set those that occur.
+        occurring = {classes[label] for picture in pictures for label in picture.labels}
+        return _mark_unboxed(pictures, classes, {*VOC_CLASSES, *COCO_TO_VOC, *occurring})
     files = [folder / "annotations.json", *sorted(folder.glob("annotations/instances_*train*.json"))]
     roots = [root for root in (folder / "images", folder / "train2017") if root.is_dir()]
-    pictures: list[Picture] = []
+    pictures = []
     for file in files:
         if file.is_file() and roots:
-            pictures += read_coco(file, roots[0], classes, rename=COCO_TO_VOC)
+            read = read_coco(file, roots[0], classes, rename=spellings)
+            boxed = {*COCO_CLASSES, *COCO_TO_VOC.values()}
+            if not boxed.issuperset(classes):  # Somebody's own: only then is the file, large in COCO, read again.
+                boxed |= {str(record["name"]) for record in json.loads(file.read_bytes())["categories"]}
+            pictures += _mark_unboxed(read, classes, boxed)
     if not pictures:
         raise AnnotationError(
             f"{folder}: neither VOC layout (ImageSets/Main/trainval.txt) nor COCO layout (annotations.json or "
-            "annotations/instances_*train*.json, with images/); name a folder that has one of them"
+            "annotations/instances_*train*.json, with images/) nor ILSVRC layout (ImageSets/DET); name a folder that "
+            "has one of them"
         )
     return pictures
+
+
+def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
+    """Read the pictures of a folder that its layout keeps for validation.
+
+    Parameters
+    ----------
+    folder : Path
+        As of `read_labelled_folder`.
+    classes : sequence of str
+        As of `read_labelled_folder`.
+
+    Returns
+    -------
+    list of Picture
+        ILSVRC DET: the half val2 of the validation pictures, none of which `read_labelled_folder` gives. Others:
+        none; `split_validation` sets some aside.
+
+    Raises
+    ------
+    AnnotationError
+        If an annotation is missing or malformed.
+
+    References
+    ----------
+    Girshick et al., arXiv 1311.2524v5, section 4.1.
+
+    Examples
+    --------
+    >>> read_validation(Path("VOCdevkit/VOC2007"), VOC_CLASSES)
+    []
+    """
+    root = _ilsvrc_root(folder)
+    return [] if root is None else _read_ilsvrc_val(root, classes, "val2")
+
+
+def _other_spellings(classes: Sequence[str]) -> dict[str, str]:
+    """What VOC or COCO call some of the classes, to what they are called here."""
+    pairs = [*COCO_TO_VOC.items(), *((voc, coco) for coco, voc in COCO_TO_VOC.items())]
+    return {other: name for other, name in pairs if name in classes and other not in classes}
+
+
+def _mark_unboxed(pictures: list[Picture], classes: Sequence[str], boxed: Iterable[str]) -> list[Picture]:
+    """Say of pictures that are exhaustive for the classes `boxed` what they are for all `classes`."""
+    names = set(boxed)
+    labelled = tuple(label for label, name in enumerate(classes) if name in names)
+    if len(labelled) == len(classes):
+        return pictures
+    return [replace(picture, labelled=labelled) if picture.labelled is None else picture for picture in pictures]
+
+
+def _ilsvrc_root(folder: Path) -> Path | None:
+    return next((root for root in (folder, folder / "ILSVRC") if (root / "ImageSets" / "DET").is_dir()), None)
+
+
+def _ilsvrc_ids(root: Path, classes: Sequence[str]) -> dict[str, str]:
+    """Key of every class in ILSVRC's annotations, in the order of the classes, to its name: its WordNet id, if any."""
+    ids = {name: wnid for wnid, name in ILSVRC_DET_CLASSES.items()}
+    ids |= {name: ids[other] for other, name in _other_spellings(classes).items() if other in ids and name not in ids}
+    wanted = {ids.get(name, name): name for name in classes}
+    if len(wanted) < len(classes):
+        twice = next(name for name in classes if name not in wanted.values())
+        raise AnnotationError(f"{root}: the class {twice!r} is given twice, by WordNet id and by name; give it once")
+    if wanted.keys().isdisjoint(ILSVRC_DET_CLASSES):
+        raise AnnotationError(f"{root}: none of its 200 classes is among the {len(classes)} to learn; choose others")
+    return wanted
+
+
+def _visible(picture: Picture) -> Picture:
+    """Leave out boxes without a pixel, of which ILSVRC has a few: nothing is to be learnt from them."""
+    seen = (picture.boxes[:, 2:] > picture.boxes[:, :2]).all(1)
+    names = ("boxes", "labels", "difficult", "crowd")
+    return picture if seen.all() else replace(picture, **{name: getattr(picture, name)[seen] for name in names})
+
+
+def _read_ilsvrc_val(root: Path, classes: Sequence[str], half: str) -> list[Picture]:
+    wanted = _ilsvrc_ids(root, classes)
+    lists, annotations, images = root / "ImageSets" / "DET", root / "Annotations/DET/val", root / "Data/DET/val"
+    if any((lists / name).exists() for name in ("val1.txt", "val2.txt")):
+        pictures = read_ilsvrc(annotations, lists / f"{half}.txt", wanted, images)
+    else:
+        # Halves of all 200 classes, so that they are the same whichever of them are learnt.
+        everything = read_ilsvrc(annotations, lists / "val.txt", image_root=images)
+        first, second = balanced_halves(everything, len(ILSVRC_DET_CLASSES))
+        chosen = {picture.image_id for picture in (first if half == "val1" else second)}
+        pictures = read_ilsvrc(annotations, lists / "val.txt", wanted, images)
+        pictures = [picture for picture in pictures if picture.image_id in chosen]
+    boxed = [name for wnid, name in wanted.items() if wnid in ILSVRC_DET_CLASSES]
+    return _mark_unboxed([_visible(picture) for picture in pictures], classes, boxed)
+
+
+def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) -> list[Picture]:
+    """Of every class, positive pictures that have `limit` objects of it together, or all: R-CNN's train_N."""
+    index = {wnid: label for label, wnid in enumerate(_ilsvrc_ids(root, classes))}
+    positives: dict[int, list[str]] = {}  # By number of the class's list.
+    labelled: dict[str, list[int]] = {}
+    for number, wnid in enumerate(ILSVRC_DET_CLASSES, start=1):
+        if wnid in index:
+            positives[number] = []
+            listed = root / "ImageSets" / "DET" / f"train_{number}.txt"
+            for line, words in _read_words(listed):
+                if len(words) != 2 or words[1] not in ("1", "0", "-1"):
+                    raise AnnotationError(
+                        f"{listed}, line {line}: {' '.join(words)[:80]!r} is not a name and 1, 0 or -1; take the list "
+                        "from the kit"
+                    )
+                if words[1] == "1":
+                    positives[number].append(words[0])
+                    labelled.setdefault(words[0], []).append(index[wnid])
+    pictures: dict[str, Picture] = {}
+    for (number, names), wnid in zip(positives.items(), (w for w in ILSVRC_DET_CLASSES if w in index), strict=True):
+        found = 0
+        # The lists are in the order of where pictures come from.
+        for i in np.random.default_rng(number).permutation(len(names)):
+            name = names[i]
+            if name not in pictures:
+                read = _read_xml(
+                    str(root / "Annotations/DET/train" / f"{name}.xml"),
+                    name,
+                    root / "Data/DET/train" / f"{name}.JPEG",
+                    index,
+                    root / "ImageSets" / "DET" / f"train_{number}.txt",
+                    smallest=0,
+                )
+                pictures[name] = replace(_visible(read), labelled=tuple(sorted(labelled[name])))
+            found += int((pictures[name].labels == index[wnid]).sum())
+            if found >= limit:
+                break
+    return list(pictures.values())
+
+
+def balanced_halves(
+    pictures: Sequence[Picture], classes: int, *, seed: int = 0
+) -> tuple[list[Picture], list[Picture]]:
+    """Split pictures into halves with equally many pictures, and equally many objects of every class.
+
+    Pictures with objects of rare classes are dealt out first, each to the half that lacks its classes more. Then
+    pictures, in random order, change sides as long as that lowers the sum of the fourth powers of the relative
+    imbalances ``|a - b| / (a + b)``, in which the largest counts most.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+    classes : int
+        Number of classes.
+    seed : int
+        Of what is drawn.
+
+    Returns
+    -------
+    first, second : list of Picture
+        In the order of `pictures`.
+
+    Notes
+    -----
+    R-CNN paired pictures with similar classes, searched likewise, and took the best of many splits. Theirs of the
+    ILSVRC 2013 validation set has a largest relative imbalance of about 11 % and a median of 4 %. It can be had as
+    ``val1.txt`` and ``val2.txt``; numbers that are to be compared with theirs need it.
+
+    References
+    ----------
+    Girshick et al., arXiv 1311.2524v5, section 4.1.
+
+    Examples
+    --------
+    >>> no = np.array([False])
+    >>> cats_and_dogs = [
+    ...     Picture(name, Path("absent.jpg"), 9, 9, np.array([[0, 0, 9, 9]], np.float32), np.array([label]), no, no)
+    ...     for name, label in (("cat 1", 0), ("cat 2", 0), ("dog 1", 1), ("dog 2", 1))
+    ... ]
+    >>> [len({picture.labels[0] for picture in half}) for half in balanced_halves(cats_and_dogs, 2)]
+    [2, 2]
+    """
+    counts = np.ones((len(pictures), classes + 1))  # The last counts pictures.
+    for row, picture in zip(counts, pictures, strict=True):
+        row[:classes] = np.bincount(picture.labels, minlength=classes)
+    totals = np.maximum(counts.sum(0), 1)
+    shares = counts / totals
+    rarest = np.where(counts > 0, totals, np.inf).min(1)
+    rng = np.random.default_rng(seed)
+    side, imbalance = np.zeros(len(pictures)), np.zeros(classes + 1)
+    for i in np.lexsort((rng.random(len(pictures)), rarest)):
+        side[i] = -1 if shares[i] @ imbalance > 0 else 1
+        imbalance += side[i] * shares[i]
+
+    def cost(imbalance: NDArray[np.float64]) -> float:
+        squares = imbalance * imbalance
+        return float(squares @ squares)
+
+    changed = True
+    while changed:
+        changed = False
+        for i in rng.permutation(len(pictures)):
+            after = imbalance - 2 * side[i] * shares[i]
+            # A little less, or rounding could go round in circles.
+            if cost(after) < cost(imbalance) * (1 - 1e-9):
+                imbalance, side[i], changed = after, -side[i], True
+    first = [picture for picture, own in zip(pictures, side, strict=True) if own > 0]
+    second = [picture for picture, own in zip(pictures, side, strict=True) if own < 0]
+    return first, second
 
 
 def split_validation(pictures: Iterable[Picture], one_in: int = 30) -> tuple[list[Picture], list[Picture]]:
@@ -77,8 +379,8 @@ class ProposalCache:
     Parameters
     ----------
     folder : Path
-        Made if it does not exist. One file a picture, named by a hash of its path, size and time of change and of
-        the proposer's settings, so that a changed picture is computed anew.
+        Made if it does not exist. One file a picture, named by a hash of the picture's file and of the proposer's
+        settings: a changed picture is computed anew, one that was moved or copied is not.
     proposer : SelectiveSearch or MergedProposals
     """
 
@@ -89,9 +391,8 @@ class ProposalCache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def _file(self, picture: Picture) -> Path:
-        status = picture.path.stat()
-        key = f"{picture.path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{self.settings}"
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.boxes"
+        key = picture.path.read_bytes() + self.settings.encode()
+        return self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.boxes"
 
     def __call__(self, picture: Picture) -> NDArray[np.float32]:
         """Boxes (N, 4) float32 of a picture, best first, from the folder or computed now."""
