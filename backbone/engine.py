@@ -246,7 +246,7 @@ class Trunk:
         return Features(self._run(picture), scale)
 
     def run(self, pictures: NDArray[np.float32]) -> Any:
-        """Features of pictures or crops that are prepared: (N, 3, H, W) -> (N, 832, h, w), where the engine has them."""
+        """Features of prepared pictures or crops: (N, 3, H, W) float32 -> (N, 832, h, w), where the engine has them."""
         return self._run(pictures)
 
     def __reduce__(self) -> tuple[Callable[[], Trunk], tuple[()]]:

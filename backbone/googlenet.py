@@ -300,7 +300,7 @@ def state_from_caffe(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def state_to_caffe(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Turn a state dict of ``GoogLeNet()`` into the published Caffe network's arrays, the inverse of `state_from_caffe`.
+    """Turn a state dict of ``GoogLeNet()`` into the published Caffe network's arrays, as `state_from_caffe` takes them.
 
     Parameters
     ----------

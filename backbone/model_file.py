@@ -1,8 +1,8 @@
 """One file is one model: weights, the graphs that run them, and what a user must know, as safetensors.
 
 No pickle, no code. The weights are float16; the two ONNX graphs (picture or crops -> features; features, and boxes on
-a whole picture's, -> probabilities, deltas) hold no weights of their own and take them by name, so that torch and ONNX Runtime run the
-very same numbers.
+a whole picture's, -> probabilities, deltas) hold no weights of their own and take them by name, so that torch and
+ONNX Runtime run the very same numbers.
 """
 
 from __future__ import annotations

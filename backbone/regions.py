@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from .googlenet import GoogLeNet
 from .preprocessing import CONTEXT
 
-__all__ = ["BINS", "RegionNetwork", "roi_align"]
+__all__ = ["BINS", "RegionNetwork", "pool_crops", "roi_align"]
 
 BINS = 7
 # Cell i of the trunk's output looks at the pixels around 16 i + 14.5: three unpadded stride-2 poolings shift the
@@ -71,6 +71,11 @@ def roi_align(features: Tensor, boxes: Tensor) -> Tensor:
     return sampled.reshape(-1, BINS, BINS, channels).permute(0, 3, 1, 2)
 
 
+def pool_crops(features: Tensor) -> Tensor:
+    """GoogLeNet's pooling between inception 4e and 5a: features of crops (N, C, 14, 14) -> (N, C, 7, 7)."""
+    return F.max_pool2d(features, 3, 2, ceil_mode=True)
+
+
 class RegionNetwork(nn.Module):
     """GoogLeNet that scores regions: picture (1, 3, H, W), boxes (N, 4) -> logits (N, 1 + C), deltas (N, C, 4).
 
@@ -118,7 +123,7 @@ class RegionNetwork(nn.Module):
 
     def score_crops(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and box deltas of crops by the trunk's features of each: (N, 832, 14, 14) -> (N, 1 + C), (N, C, 4)."""
-        return self.score_regions(F.max_pool2d(features, 3, 2, ceil_mode=True))
+        return self.score_regions(pool_crops(features))
 
     def head(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, 1 + C) and box deltas (N, C, 4) of boxes (N, 4) on one picture's features."""

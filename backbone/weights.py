@@ -158,7 +158,7 @@ def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: No
 def load_imagenet(
     name_or_file: str | Path, report: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[dict[str, Tensor], bool]:
-    """Load ImageNet weights of GoogLeNet.
+    """Load weights of GoogLeNet as a classifier, those of ImageNet or of other classes.
 
     Parameters
     ----------
@@ -172,7 +172,8 @@ def load_imagenet(
     Returns
     -------
     state : dict of str to Tensor
-        For ``GoogLeNet(batch_norm=batch_norm).load_state_dict``; auxiliary classifiers only if the file has them.
+        For ``GoogLeNet(len(state["classifier.bias"]), batch_norm=batch_norm).load_state_dict``; auxiliary classifiers
+        only if the file has them.
     batch_norm : bool
         Which form of the network the weights are for.
 
@@ -218,8 +219,10 @@ def _read_imagenet(path: Path) -> tuple[dict[str, Tensor], bool]:
         state = state_from_torchvision(torch.load(path, map_location="cpu", weights_only=True))
     else:
         raise ModelError(f"{path}: unknown kind of file; give .npz, .safetensors, .caffemodel or .pth")
+    # Of classes there may be any number; all else is the network's.
+    classes = len(state.get("classifier.weight", ())) or 1000
     with torch.device("meta"):
-        expected = GoogLeNet(batch_norm=batch_norm).state_dict()
+        expected = GoogLeNet(classes, batch_norm=batch_norm).state_dict()
     for name, value in expected.items():
         if name in state and state[name].shape != value.shape:
             raise ValueError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(value.shape)}")

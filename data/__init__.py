@@ -2,7 +2,7 @@
 
 from .annotations import AnnotationError, Picture, read_coco, read_coco_ids, read_voc
 from .boxes import box_iou, clip_boxes
-from .classes import COCO_TO_VOC, ILSVRC_DET_CLASSES, VOC_CLASSES
+from .classes import COCO_CLASSES, COCO_TO_VOC, ILSVRC_DET_CLASSES, VOC_CLASSES
 from .detections import (
     DetectionError,
     Detections,
@@ -27,6 +27,7 @@ from .matlab import MatlabFileError, read_matlab
 from .proposal_files import PROPOSAL_SUFFIXES, ProposalFileError, Proposals, read_proposals, write_proposals
 
 __all__ = [
+    "COCO_CLASSES",
     "COCO_TO_VOC",
     "ILSVRC_DET_CLASSES",
     "IMAGE_SUFFIXES",

@@ -103,9 +103,8 @@ def detect(
     except OSError as error:
         raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
     settings: dict[str, Any] = {
-        "images": images, "model": names, "scoring": scoring, "proposals": proposals, "method": method, "multibox": multibox,
-        "device": device, "min_score": min_score,
-        "draw_score": draw_score, "workers": workers,
+        "images": images, "model": names, "scoring": scoring, "proposals": proposals, "method": method,
+        "multibox": multibox, "device": device, "min_score": min_score, "draw_score": draw_score, "workers": workers,
     }  # fmt: skip
     try:
         with progress_bar("detect", len(paths)) as report:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ..data import VOC_CLASSES, Picture
+from ..data import Picture
 from ..proposals import load_proposer
 from .terminal import CommandError, console, progress_bar
 
@@ -23,7 +22,12 @@ __all__ = ["train"]
 
 train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=True, rich_markup_mode=None)
 
-Data = Annotated[list[Path], typer.Option(metavar="DIR", help="Folder in VOC or COCO layout; repeat for more.")]
+Data = Annotated[
+    list[Path], typer.Option(metavar="DIR", help="Folder in VOC, COCO or ILSVRC DET layout; repeat for more.")
+]
+Classes = Annotated[
+    str, typer.Option(metavar="voc|coco|ilsvrc|FILE", help="What to learn; a file has one name a line.")
+]
 Output = Annotated[Path, typer.Option(metavar="FILE", help="The model, .safetensors.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda")]
@@ -54,21 +58,27 @@ def _load_weights(network: RegionNetwork, name: str, what: str) -> None:
     network.googlenet.load_state_dict({layer: state[layer] for layer in network.googlenet.state_dict()})
 
 
-def _read_pictures(data: list[Path]) -> tuple[list[Picture], list[Picture]]:
+def _read_pictures(data: list[Path], classes: tuple[str, ...]) -> tuple[list[Picture], list[Picture]]:
     """Pictures to train on, and those set aside; what is wrong with them is told before the work."""
-    from .training_data import read_labelled_folder, split_validation
+    from .training_data import read_labelled_folder, read_validation, split_validation
 
     folders: dict[str, Path] = {}
-    pictures: list[Picture] = []
+    training: list[Picture] = []
+    validation: list[Picture] = []
     for folder in data:
-        for picture in read_labelled_folder(folder, VOC_CLASSES):
+        pictures, kept = read_labelled_folder(folder, classes), read_validation(folder, classes)
+        for picture in [*pictures, *kept]:
             if not picture.path.is_file():
                 raise CommandError(f"{picture.path}: there is no such picture, but {folder} has labels for it")
             if (other := folders.get(picture.image_id)) is not None:
                 raise CommandError(f"picture {picture.image_id!r} is in {other} and again in {folder}; give it once")
             folders[picture.image_id] = folder
-            pictures.append(picture)
-    training, validation = split_validation(pictures)
+        # A layout with pictures for validation has enough of them.
+        own = (pictures, kept) if kept else split_validation(pictures)
+        training += own[0]
+        validation += own[1]
+    if training and all(picture.labelled is not None for picture in training):
+        _tell("no picture is labelled for all of the classes, so there is little background to learn from")
     _tell(f"{len(training)} pictures to train on, {len(validation)} set aside")
     return training, validation
 
@@ -106,6 +116,7 @@ def _training(output: Path, device: str) -> Iterator[None]:
 def train_detector_command(
     data: Data,
     output: Output,
+    classes: Classes = "voc",
     weights: Annotated[
         str | None,
         typer.Option(
@@ -114,16 +125,32 @@ def train_detector_command(
             show_default=False,
         ),
     ] = None,
+    scoring: Annotated[
+        str,
+        typer.Option(
+            metavar="shared|crops", help="Regions of one pass over the picture, or each through the whole network."
+        ),
+    ] = "shared",
     epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the pictures.")] = 2.5,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures a step, of all processes together.")] = 4,
     regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="Its peak.")] = 0.003,
+    schedule: Annotated[
+        str, typer.Option(metavar="cosine|step", help="How it falls: smoothly, or to a tenth for the last quarter.")
+    ] = "cosine",
     start: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="A detector to go on from instead of ImageNet weights.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="A detector to go on from instead of ImageNet weights; may have other classes."
+        ),
     ] = None,
-    freeze_trunk: Annotated[
-        bool, typer.Option(help="Leave the layers as they are that a MultiBox or an ensemble shares.")
-    ] = False,
+    freeze: Annotated[
+        str,
+        typer.Option(
+            metavar="stem|trunk|googlenet",
+            help="What stays as it is: the first layers, what a MultiBox or an ensemble shares, or all but the scores.",
+        ),
+    ] = "stem",
     method: Annotated[
         str, typer.Option(metavar="merged|selective-search", help="Where the regions come from.")
     ] = "merged",
@@ -137,26 +164,37 @@ def train_detector_command(
     time_limit: TimeLimit = None,
     resume: Resume = False,
 ) -> None:
-    """Fine-tune a detector on labelled pictures, on VOC's 20 classes."""
+    """Fine-tune a detector on labelled pictures; torchrun starts it on several GPUs."""
     with _training(output, device):
-        from ..backbone.engine import choose_device, torch_network
+        from ..backbone.engine import torch_network
         from ..backbone.export import to_model
-        from ..backbone.model_file import read_model, write_model
+        from ..backbone.model_file import SCORINGS, read_model, write_model
         from ..backbone.regions import RegionNetwork
         from ..backbone.weights import find_model
-        from .training import train_detector
-        from .training_data import ProposalCache
+        from .ranks import join_ranks
+        from .training import open_log, train_detector
+        from .training_data import ProposalCache, read_class_list
 
+        names = read_class_list(classes)
+        choices = {
+            "scoring": (scoring, SCORINGS), "schedule": (schedule, ("cosine", "step")),
+            "freeze": (freeze, ("stem", "trunk", "googlenet")),
+        }  # fmt: skip
+        for option, (value, known) in choices.items():
+            if value not in known:
+                raise CommandError(f"--{option} {value}: unknown; use {' or '.join(known)}")
         if start is not None and weights is not None:
             raise CommandError("--weights and --start: a detector to go on from has its weights; give one of them")
         if start is None:
-            network = RegionNetwork(len(VOC_CLASSES), seed=seed)
+            network = RegionNetwork(len(names), seed=seed)
             _load_weights(network, weights or "googlenet-bvlc", "the detector")
         else:
             before = read_model(find_model(start))
-            if before.classes != VOC_CLASSES:
-                raise CommandError(f"--start {start}: has other classes than the labels are read for, VOC's 20")
             network = torch_network(before.weights, len(before.classes), "cpu")
+            if before.classes != names:
+                begun, network = network, RegionNetwork(len(names), seed=seed)
+                network.googlenet.load_state_dict(begun.googlenet.state_dict())
+                _tell(f"{start} has other classes: their scores are learned from nothing, the layers below go on")
         if method == "multibox":
             raise CommandError("--method multibox: its 200 boxes are too few to learn from; use merged")
         network_settings: dict[str, Any] = {} if method == "selective-search" else {
@@ -166,47 +204,59 @@ def train_detector_command(
             proposer = load_proposer(method, **network_settings)
         except ValueError as error:
             raise CommandError(str(error)) from None
-        training, _ = _read_pictures(data)
+        ranks = join_ranks(device)
+        training, validation = _read_pictures(data, names)
         proposals = ProposalCache(cache / "proposals", proposer)
+        log = open_log(cache / f"{output.stem}.detector.jsonl") if ranks.rank == 0 else lambda row: None
 
         def report(row: dict[str, float]) -> None:
-            with (cache / f"{output.stem}.detector.jsonl").open("a") as log:
-                log.write(json.dumps(row) + "\n")
+            log(row)
             console.print(
                 f"step {row['step']:.0f}/{row['steps']:.0f}  epoch {row['epoch']:.2f}  "
                 f"loss {row['classification']:.3f} + {row['regression']:.3f}  "
                 f"foreground right {row['accuracy']:.2f}  {row['seconds_left'] / 60:.0f} min left"
+                + (f"  mAP {row['mAP']:.3f} on those set aside" if "mAP" in row else "")
             )
 
-        with progress_bar("proposals", len(training)) as report_proposals:
-            proposals.fill(training, workers, report_proposals)
+        share = [*training, *validation][ranks.rank :: ranks.world]
+        with progress_bar("proposals", len(share)) as report_proposals:
+            proposals.fill(share, workers, report_proposals)
         finished = train_detector(
             network,
             training,
             proposals,
+            validation,
+            scoring=scoring,
             epochs=epochs,
             batch=batch,
             regions_per_picture=regions,
             learning_rate=learning_rate,
+            schedule=schedule,
             box_regression=box_regression,
-            freeze_trunk=freeze_trunk,
+            freeze=freeze,
+            long_side=long_side,
             seed=seed,
-            device=choose_device(device),
+            ranks=ranks,
             checkpoint=cache / f"{output.stem}.detector.checkpoint.safetensors",
             resume=resume,
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,
         )
+        if ranks.rank > 0:
+            return
         if not finished:
             console.print("time is up; the same command with --resume goes on")
             return
         trained = {
             "pictures": len(training), "epochs": epochs, "batch": batch, "regions": regions,
-            "learning_rate": learning_rate, "seed": seed, "method": method, "freeze_trunk": freeze_trunk,
+            "learning_rate": learning_rate, "schedule": schedule, "seed": seed, "method": method,
+            "freeze": freeze,
         }  # fmt: skip
         if start is not None:
             trained |= {"start_sha256": before.sha256, "start": before.trained}
-        model = to_model(network, VOC_CLASSES, long_side=long_side, box_regression=box_regression, trained=trained)
+        model = to_model(
+            network, names, long_side=long_side, box_regression=box_regression, scoring=scoring, trained=trained
+        )
         write_model(output, model)
         console.print(f"wrote {output}")
 
@@ -215,12 +265,16 @@ def train_detector_command(
 def train_multibox_command(
     data: Data,
     output: Output,
+    classes: Classes = "voc",
     model: Annotated[
         str, typer.Option(metavar="NAME|FILE", help="The detector on whose trunk it stands; that is not trained.")
     ] = "voc",
     weights: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE", help="ImageNet weights instead (googlenet-bvlc): train a trunk of its own."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="A MultiBox whose head to go on from, on another trunk.")
     ] = None,
     head: Annotated[str, typer.Option(metavar="grid|vector", help="Boxes at every place, or one vector.")] = "grid",
     number: Annotated[
@@ -248,13 +302,16 @@ def train_multibox_command(
         from ..backbone.model_file import read_model
         from ..backbone.regions import RegionNetwork
         from ..backbone.weights import find_model
-        from ..proposals.multibox_file import write_multibox
-        from ..proposals.multibox_network import head_for, to_model
+        from ..proposals.multibox_file import find_multibox, read_multibox, write_multibox
+        from ..proposals.multibox_network import GridHead, from_model, head_for, to_model
         from .ranks import join_ranks
-        from .training_multibox import find_priors, measure_worth, open_log, propose_all, train_multibox
+        from .training import open_log
+        from .training_data import read_class_list
+        from .training_multibox import find_priors, measure_worth, propose_all, train_multibox
 
         if head not in ("grid", "vector"):
             raise CommandError(f"--head {head}: unknown; use grid or vector")
+        names = read_class_list(classes)
         if weights is None:
             detector = read_model(find_model(model))
             network = torch_network(detector.weights, len(detector.classes), "cpu")
@@ -262,18 +319,21 @@ def train_multibox_command(
         else:
             network, side = RegionNetwork(1), long_side or 640
             _load_weights(network, weights, "MultiBox")
+        if start is not None:
+            trained_head = from_model(read_multibox(find_multibox(start)))
+            head = "grid" if isinstance(trained_head, GridHead) else "vector"
         ranks = join_ranks(device)
-        training, validation = _read_pictures(data)
+        training, validation = _read_pictures(data, names)
         cache.mkdir(parents=True, exist_ok=True)
-        try:
-            priors = find_priors(
-                training, head=head, number=number or (5 if head == "grid" else 200), long_side=side, seed=seed
-            )
-        except ValueError as error:
-            raise CommandError(
-                f"there are too few objects, or of too few sizes at {side} pixels, to find priors in ({error})"
-            ) from None
-        trained_head = head_for(priors, seed=seed)
+        if start is None:
+            number = number or (5 if head == "grid" else 200)
+            try:
+                priors = find_priors(training, head=head, number=number, long_side=side, seed=seed)
+            except ValueError as error:
+                raise CommandError(
+                    f"there are too few objects, or of too few sizes at {side} pixels, to find priors in ({error})"
+                ) from None
+            trained_head = head_for(priors, seed=seed)
         log = open_log(cache / f"{output.stem}.multibox.jsonl") if ranks.rank == 0 else lambda row: None
 
         def report(row: dict[str, float]) -> None:
@@ -319,10 +379,107 @@ def train_multibox_command(
             worth = None
         record = {
             "pictures": len(training), "head": head, "weights": weights, "epochs": epochs, "batch": batch,
-            "learning_rate": learning_rate, "seed": seed,
+            "learning_rate": learning_rate, "seed": seed, "start": start,
         }  # fmt: skip
         packed = to_model(
             trained_head, network, own_trunk=weights is not None, long_side=side, worth=worth, trained=record
         )
         write_multibox(output, packed)
         console.print(f"wrote {output}")
+
+
+@train.command("classifier")
+def train_classifier_command(
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Has train/<class>/ or <class>/, and val/<class>/ if there is one.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The weights, .npz, for train detector --weights.")],
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Weights to start from, of the layers that fit.  [default: none]"),
+    ] = None,
+    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the pictures.")] = 60.0,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures a step, of all processes together.")] = 32,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Its peak.")] = 0.01,
+    schedule: Annotated[
+        str, typer.Option(metavar="cosine|step", help="How it falls: half a cosine, or 4 % less every 8 epochs.")
+    ] = "cosine",
+    auxiliary: Annotated[bool, typer.Option(help="Train with the two auxiliary classifiers.")] = True,
+    seed: Seed = 0,
+    device: Device = "auto",
+    cache: Cache = Path("cache"),
+    time_limit: TimeLimit = None,
+    resume: Resume = False,
+) -> None:
+    """Train GoogLeNet on folders of classes, as ImageNet has them; torchrun starts it on several GPUs."""
+    with _training(output, device):
+        from ..backbone.googlenet import GoogLeNet
+        from ..backbone.weights import load_imagenet
+        from ..data import atomic_write
+        from .ranks import join_ranks
+        from .training import open_log
+        from .training_classifier import (
+            adopt_weights,
+            first_weights,
+            read_class_folders,
+            train_classifier,
+            write_weights,
+        )
+
+        if output.suffix != ".npz":
+            raise CommandError(f"--output {output}: weights are read from .npz; name the file so")
+        if schedule not in ("cosine", "step"):
+            raise CommandError(f"--schedule {schedule}: unknown; use cosine or step")
+        training, validation, classes = read_class_folders(data)
+        _tell(f"{len(training)} pictures of {len(classes)} classes to train on, {len(validation)} to validate on")
+        network = GoogLeNet(len(classes), auxiliary=auxiliary)
+        first_weights(network, seed)
+        if weights is not None:
+            state, batch_norm = load_imagenet(weights)
+            if batch_norm:
+                raise CommandError(f"--weights {weights}: the published form is trained; give BVLC's weights")
+            if anew := adopt_weights(network, state):
+                _tell(f"not in {weights}, or for other classes, so learned anew: {', '.join(anew)}")
+        ranks = join_ranks(device)
+        cache.mkdir(parents=True, exist_ok=True)
+        log = open_log(cache / f"{output.stem}.classifier.jsonl") if ranks.rank == 0 else lambda row: None
+
+        def report(row: dict[str, float]) -> None:
+            log(row)
+            errors = "".join(
+                f"  {name.removesuffix('_error').replace('_', '-')} error {100 * row[name]:.1f} %"
+                for name in ("top_1_error", "top_5_error")
+                if name in row
+            )
+            unreadable = f"  {row['unreadable']:.0f} unreadable" if row["unreadable"] else ""
+            console.print(
+                f"step {row['step']:.0f}/{row['steps']:.0f}  epoch {row['epoch']:.2f}  loss {row['loss']:.3f}  "
+                f"wrong {100 * row['training_error']:.1f} %{errors}{unreadable}  "
+                f"{row['seconds_left'] / 60:.0f} min left"
+            )
+
+        finished = train_classifier(
+            network,
+            training,
+            validation,
+            epochs=epochs,
+            batch=batch,
+            learning_rate=learning_rate,
+            schedule=schedule,
+            seed=seed,
+            ranks=ranks,
+            checkpoint=cache / f"{output.stem}.classifier.checkpoint.safetensors",
+            resume=resume,
+            time_limit=None if time_limit is None else time_limit * 60,
+            report=report,
+            warn=lambda text: console.print(f"passed over: {text}"),
+        )
+        if ranks.rank > 0:
+            return
+        if not finished:
+            console.print("time is up; the same command with --resume goes on")
+            return
+        write_weights(output, network)
+        names = output.with_suffix(".classes.txt")
+        atomic_write(names, "".join(f"{name}\n" for name in classes))
+        console.print(f"wrote {output}, and the names of its classes to {names.name}")

@@ -187,7 +187,9 @@ class Detector:
             bundled = f"{name}-crops" if scoring == "crops" and f"{name}-crops" in bundled_models() else name
             model = read_model(find_model(bundled))
             if scoring not in (None, model.scoring):
-                raise ModelError(f"{name}: is for scoring {model.scoring}, not {scoring}; leave the scoring to the model")
+                raise ModelError(
+                    f"{name}: is for scoring {model.scoring}, not {scoring}; leave the scoring to the model"
+                )
             trunk = next((one.trunk for one in scorers if one.trunk.sha256 == model.trunk_sha256), None)
             scorers.append(RegionScorer(model, device=device, threads=threads, engine=engine, trunk=trunk))
         network: dict[str, Any] = {} if method == "selective-search" else {
@@ -214,7 +216,7 @@ class Detector:
         return self.proposer(image) if isinstance(self.proposer, SelectiveSearch) else None
 
     def look(self, image: NDArray[np.uint8]) -> View:
-        """Send a picture (H, W, 3) uint8 RGB through the trunk of every model that scores shared features, once each."""
+        """Send a picture (H, W, 3) uint8 RGB through the trunk of every model that shares features, once each."""
         view = View(image)
         for scorer in self.scorers:
             if scorer.model.scoring == "shared":

@@ -7,6 +7,7 @@ was interrupted and resumed gives the weights of one that was not.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -27,10 +28,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbone.model_file import hash_weights, in_trunk
-from ..backbone.preprocessing import encode_boxes, prepare_picture
-from ..backbone.regions import RegionNetwork, roi_align
-from ..data import Picture, atomic_write, box_iou, read_image
+from ..backbone.preprocessing import crop_regions, encode_boxes, prepare_picture
+from ..backbone.regions import RegionNetwork, pool_crops, roi_align
+from ..data import Detections, Picture, atomic_write, box_iou, read_image
 from ..data.parallel import prefetch, usable_cores
+from ..eval import evaluate_voc
+from .detector import suppress
+from .ranks import ALONE, Ranks
 
 __all__ = [
     "CheckpointError",
@@ -41,6 +45,8 @@ __all__ = [
     "fingerprint",
     "learning_rate_at",
     "load_checkpoint",
+    "measure_map",
+    "open_log",
     "repeat_factors",
     "sample_regions",
     "save_checkpoint",
@@ -130,8 +136,9 @@ def sample_regions(
     """Draw the regions of a picture that one training step learns from.
 
     Foreground has IoU >= 0.5 with an object; background less, three quarters of it from [0.1, 0.5) where the hard
-    cases are, and proposals of high rank, which look like objects, more often than others. Regions on difficult objects and crowds are neither. Where not every object is labelled, regions away
-    from labelled objects could be anything and are not drawn.
+    cases are, and proposals of high rank, which look like objects, more often than others. Regions on difficult objects
+    and crowds are neither. Where not every object is labelled, regions away from labelled objects could be anything and
+    are not drawn.
 
     Parameters
     ----------
@@ -243,8 +250,8 @@ def detection_loss(
 class _Example(NamedTuple):
     """One picture made ready for the network."""
 
-    array: NDArray[np.float32]
-    regions: Regions  # boxes in pixels of `array`
+    array: NDArray[np.float32]  # (1, 3, h, w), or the regions' crops (R, 3, 224, 224)
+    regions: Regions  # boxes in pixels of `array`, if that is the picture
     allowed: NDArray[np.bool_]
 
 
@@ -254,8 +261,9 @@ def _load_example(
     rng: np.random.Generator,
     classes: int,
     regions_per_picture: int,
-    long_sides: Sequence[int],
+    long_sides: Sequence[int] | None,
 ) -> _Example:
+    """Read a picture, draw its regions, vary it; without `long_sides` its regions become crops."""
     image = read_image(picture.path)
     regions = sample_regions(picture, proposals, rng, number=regions_per_picture)
     if rng.random() < 0.5:
@@ -267,6 +275,13 @@ def _load_example(
     # Exposure and contrast vary more between cameras than between 7,000 pictures.
     gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-16, 16)
     image = np.clip(image.astype(np.float32) * gain + offset, 0, 255).astype(np.uint8)
+    allowed = np.ones(classes + 1, dtype=bool)
+    if picture.labelled is None:
+        allowed[1:] = False
+    else:
+        allowed[[label + 1 for label in picture.labelled]] = False
+    if long_sides is None:
+        return _Example(crop_regions(image, regions.boxes), regions, allowed)
     # Sides in whole multiples of 32: a few dozen shapes, for which convolution kernels are made once, instead of
     # thousands; and proportions off by up to 5 % are one more augmentation.
     long_side = int(rng.choice(long_sides))
@@ -276,11 +291,6 @@ def _load_example(
     stretch = np.array([size[0] / picture.width, size[1] / picture.height] * 2, dtype=np.float32)
     regions = regions._replace(boxes=regions.boxes * stretch)
     array, _ = prepare_picture(image, max(size))
-    allowed = np.ones(classes + 1, dtype=bool)
-    if picture.labelled is None:
-        allowed[1:] = False
-    else:
-        allowed[[label + 1 for label in picture.labelled]] = False
     return _Example(array, regions, allowed)
 
 
@@ -291,11 +301,14 @@ def _epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray
     return rng.permutation(np.repeat(np.arange(len(weights)), times.astype(np.int64)))
 
 
-def _steps(weights: NDArray[np.float64], seed: int, batch: int, epochs: float) -> list[NDArray[np.intp]]:
-    """Picture indices of every step of the run."""
+def _steps(
+    weights: NDArray[np.float64], seed: int, batch: int, epochs: float
+) -> tuple[list[NDArray[np.intp]], set[int]]:
+    """Picture indices of every step of the run, and after how many steps an epoch ends."""
     orders = [_epoch_order(weights, seed, epoch) for epoch in range(math.ceil(epochs))]
     whole = np.concatenate(orders)[: round(sum(len(order) for order in orders) * epochs / math.ceil(epochs))]
-    return [whole[start : start + batch] for start in range(0, len(whole) - batch + 1, batch)]
+    steps = [whole[start : start + batch] for start in range(0, len(whole) - batch + 1, batch)]
+    return steps, {int(end) // batch for end in np.cumsum([len(order) for order in orders])} | {len(steps)}
 
 
 def save_checkpoint(
@@ -382,27 +395,104 @@ def enough_steps(steps: Sequence[object], pictures: int, batch: int) -> None:
         )
 
 
-def learning_rate_at(step: int, steps: int, peak: float, warm_up: int = 200) -> float:
-    """Linear warm-up, then a half cosine down to 1 % of the peak."""
+def learning_rate_at(step: int, steps: int, peak: float, warm_up: int = 200, schedule: str = "cosine") -> float:
+    """Linear warm-up, then a half cosine down to 1 % of the peak, or a tenth of it for the last quarter ("step").
+
+    Examples
+    --------
+    >>> [learning_rate_at(step, 1000, 1.0, schedule="step") for step in (99, 200, 749, 750)]
+    [0.5, 1.0, 1.0, 0.1]
+    """
     if step < warm_up:
         return peak * (step + 1) / warm_up
+    if schedule == "step":
+        return peak if step < 0.75 * steps else peak / 10
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))))
+
+
+def measure_map(
+    network: RegionNetwork,
+    pictures: Sequence[Picture],
+    proposals: Callable[[Picture], NDArray[np.float32]],
+    *,
+    scoring: str = "shared",
+    box_regression: bool = True,
+    long_side: int = 640,
+    limit: int = 100,
+    device: str = "cpu",
+) -> float:
+    """Measure the 11-point mAP of a network in training on pictures that it does not learn from.
+
+    Parameters
+    ----------
+    network : RegionNetwork
+    pictures : sequence of Picture
+        Those with ``labelled`` not None are left out: what is found there may be right.
+    proposals : callable
+        Picture -> boxes (N, 4) float32 in its pixels, best first.
+    scoring, box_regression, long_side
+        See `inception_rcnn.backbone.model_file.RegionModel`.
+    limit : int
+        Regions of a picture.
+    device : str
+
+    Returns
+    -------
+    float
+        0 to 1, of the classes that the pictures have.
+
+    Examples
+    --------
+    >>> measure_map(RegionNetwork(20), [], lambda picture: np.zeros((0, 4), np.float32))
+    nan
+    """
+    classes = tuple(str(label) for label in range(network.classes))
+    pictures = [picture for picture in pictures if picture.labelled is None]
+    half = bfloat16_is_faster(device)
+
+    def detect(picture: Picture) -> Detections:
+        image, boxes = read_image(picture.path), proposals(picture)[:limit]
+        outputs = []
+        with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            if scoring == "shared":
+                array, scale = prepare_picture(image, long_side)
+                features = network.trunk(_to(array, device))
+                for part in torch.from_numpy(boxes * np.float32(scale)).to(device).split(64):
+                    outputs.append(network.head(features, part))
+            else:
+                for start in range(0, len(boxes), 16):
+                    crops = crop_regions(image, boxes[start : start + 16])
+                    outputs.append(network.score_crops(network.trunk(_to(crops, device))))
+        probabilities = torch.cat([logits.float().softmax(1) for logits, _ in outputs]).cpu().numpy()
+        deltas = torch.cat([deltas.float() for _, deltas in outputs]).cpu().numpy() if box_regression else None
+        return suppress(boxes, probabilities, deltas, picture.width, picture.height, classes, min_score=0.01)
+
+    network.eval()
+    workers = usable_cores() if device == "cpu" else 1
+    with torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        found = dict(zip((picture.image_id for picture in pictures), pool.map(detect, pictures), strict=True))
+    network.train()
+    return float(evaluate_voc(pictures, found, classes, metric="voc07")["mAP"]) if pictures else math.nan
 
 
 def train_detector(
     network: RegionNetwork,
     pictures: Sequence[Picture],
     proposals: Callable[[Picture], NDArray[np.float32]],
+    validation: Sequence[Picture] = (),
     *,
-    epochs: float = 4.0,
+    scoring: str = "shared",
+    epochs: float = 2.5,
     batch: int = 4,
     regions_per_picture: int = 32,
     learning_rate: float = 0.003,
+    schedule: str = "cosine",
     box_regression: bool = True,
-    freeze_trunk: bool = False,
+    freeze: str = "stem",
     long_sides: Sequence[int] = LONG_SIDES,
+    long_side: int = 640,
     seed: int = 0,
-    device: str = "cpu",
+    ranks: Ranks = ALONE,
     checkpoint: Path | None = None,
     resume: bool = False,
     time_limit: float | None = None,
@@ -413,36 +503,45 @@ def train_detector(
     Parameters
     ----------
     network : RegionNetwork
-        With ImageNet weights in its ``googlenet``, or trained before. The layers before inception 3a stay as they are.
+        With ImageNet weights in its ``googlenet``, or trained before.
     pictures : sequence of Picture
     proposals : callable
-        Picture -> boxes (N, 4) float32 in its pixels.
+        Picture -> boxes (N, 4) float32 in its pixels, best first.
+    validation : sequence of Picture
+        To measure mAP on after every epoch, see `measure_map`.
+    scoring : {"shared", "crops"}
+        Read regions out of the features of the whole picture as Fast R-CNN does, or warp each to a crop as R-CNN does.
     epochs : float
         Passes over the pictures; a repeated picture (see `repeat_factors`) counts once for each showing.
     batch : int
-        Pictures a step.
+        Pictures a step, of all processes together.
     regions_per_picture : int
     learning_rate : float
         Its peak; new layers learn at twice that.
+    schedule : {"cosine", "step"}
+        See `learning_rate_at`.
     box_regression : bool
         False for the setting of the GoogLeNet team, who had none.
-    freeze_trunk : bool
-        Leave everything up to inception 4e as it is: what else stands on it, a MultiBox or another member of an
-        ensemble, goes on fitting.
+    freeze : {"stem", "trunk", "googlenet"}
+        What stays as it is: the layers before inception 3a, which no recipe trains; everything up to inception 4e, so
+        that what else stands on it, a MultiBox or another member of an ensemble, goes on fitting; or all but the new
+        layers.
     long_sides : sequence of int
-        Pictures are resized to one of these, drawn for each showing.
+        Pictures are resized to one of these, drawn for each showing; of no meaning for crops.
+    long_side : int
+        Pixels of the longer side of the pictures of `validation`.
     seed : int
-    device : str
-        A torch device. bfloat16 is used where it is faster.
+    ranks : Ranks
+        The device, and the other processes that train with this one. bfloat16 is used where it is faster.
     checkpoint : Path, optional
-        Where to keep the state, saved every minute and at the end.
+        Where to keep the state, saved every minute and at the end by the first process, and read by all.
     resume : bool
         Go on from `checkpoint` if it exists: on a machine with as many cores, bit for bit what would have been.
     time_limit : float, optional
         Seconds after which to save and stop.
     report : callable
-        Gets ``{"step", "steps", "epoch", "classification", "regression", "accuracy", "learning_rate",
-        "seconds_left"}`` every 50 steps.
+        Gets, in the first process, ``{"step", "steps", "epoch", "classification", "regression", "accuracy",
+        "learning_rate", "seconds_left"}`` every 50 steps and at the end of every epoch, then with ``"mAP"`` too.
 
     Returns
     -------
@@ -454,32 +553,37 @@ def train_detector(
     FloatingPointError
         If the loss is not finite.
     CheckpointError
-        If `checkpoint` was made with other settings or pictures.
+        If `checkpoint` was made with other settings or pictures, or there are fewer pictures than one batch.
     """
-    weights = repeat_factors(pictures, network.classes)
-    steps = _steps(weights, seed, batch, epochs)
+    steps, ends = _steps(repeat_factors(pictures, network.classes), seed, batch, epochs)
     settings = {
         "pictures": fingerprint(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
-        "learning_rate": learning_rate, "box_regression": box_regression, "sides": list(long_sides), "seed": seed,
-        "freeze_trunk": freeze_trunk, "start": weights_hash(network),
+        "learning_rate": learning_rate, "schedule": schedule, "box_regression": box_regression, "scoring": scoring,
+        "sides": list(long_sides), "seed": seed, "freeze": freeze, "start": weights_hash(network),
         "proposals": getattr(proposals, "settings", ""),
     }  # fmt: skip
     enough_steps(steps, len(pictures), batch)
+    device = ranks.device
     network.to(device).to(memory_format=torch.channels_last).train()
-    googlenet = network.googlenet
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not in_trunk(name) or ("inception" in name and not freeze_trunk))
+        frozen = in_trunk(name) and (freeze == "trunk" or "inception" not in name)
+        parameter.requires_grad_(not (frozen or (freeze == "googlenet" and name.startswith("googlenet."))))
     new = [*network.score.parameters(), *network.delta.parameters()]
-    old = [p for p in googlenet.parameters() if p.requires_grad]
+    old = [p for p in network.googlenet.parameters() if p.requires_grad]
     parameters = [*old, *new]
     groups: list[dict[str, object]] = [{"params": old, "factor": 1.0}, {"params": new, "factor": 2.0}]
     optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, weight_decay=5e-4)
     start = 0
     if resume and checkpoint is not None and checkpoint.exists():
         start = load_checkpoint(checkpoint, network, optimizer, settings)
+    if not ranks.agree((start, settings)):
+        raise CheckpointError(
+            f"{checkpoint}: not all processes have the same checkpoint and settings; give them a folder that all share"
+        )
     began = saved = time.monotonic()
 
     def examples(step: int) -> list[_Example]:
+        own = [*enumerate(steps[step])][ranks.rank :: ranks.world]
         return [
             _load_example(
                 pictures[i],
@@ -487,20 +591,20 @@ def train_detector(
                 np.random.default_rng([seed, step, slot]),
                 network.classes,
                 regions_per_picture,
-                long_sides,
+                long_sides if scoring == "shared" else None,
             )
-            for slot, i in enumerate(steps[step])
+            for slot, i in own
         ]
 
-    totals = np.zeros(4)
     # On a CPU one thread per picture, each with its own backward pass: threads inside an operation wait for each
     # other a thousand times a step. Gradients are added in a fixed order, so that the sum is the same every time.
     workers = min(batch, usable_cores()) if device == "cpu" else 1
     half = bfloat16_is_faster(device)
 
-    def part_gradients(part: list[_Example], regions: int) -> tuple[tuple[Tensor, ...], NDArray[np.float64]]:
-        return _gradients(network, parameters, part, regions, device, half=half, box_regression=box_regression)
+    def part_gradients(part: list[_Example]) -> tuple[list[Tensor], NDArray[np.float64]]:
+        return _gradients(network, parameters, part, device, scoring=scoring, half=half, box_regression=box_regression)
 
+    totals, window = np.zeros(4), 0
     threads = torch.get_num_threads() if device != "cpu" else 1
     with (
         torch_threads(threads),
@@ -509,48 +613,93 @@ def train_detector(
     ):
         for step, future in prefetch(reader, examples, range(start, len(steps)), limit=4):
             loaded = future.result()
-            regions = sum(len(example.regions.labels) for example in loaded)
-            parts = [loaded[i::workers] for i in range(workers)]
-            results = list(pool.map(part_gradients, parts, [regions] * workers))
-            figures = np.sum([figures for _, figures in results], axis=0)
+            results = list(pool.map(part_gradients, [loaded[i::workers] for i in range(workers)]))
+            gradients = [functools.reduce(torch.add, parts) for parts in zip(*(g for g, _ in results), strict=True)]
+            late = time_limit is not None and time.monotonic() - began > time_limit
+            # What all processes must agree on travels with the gradients.
+            notes = torch.tensor([*np.sum([figures for _, figures in results], axis=0), late], dtype=torch.float64)
+            notes = notes.to(device)
+            ranks.add_up([*gradients, notes])
+            *losses, right, positive, regions, late_ranks = notes.tolist()
+            figures = np.array([*(loss / max(1.0, regions) for loss in losses), right, positive])
             if not np.isfinite(figures).all():
                 names = ", ".join(pictures[i].path.name for i in steps[step])
                 raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
-            rate = learning_rate_at(step, len(steps), learning_rate)
+            rate = learning_rate_at(step, len(steps), learning_rate, min(200, len(steps) // 10), schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
-            for parameter, *gradients in zip(parameters, *(gradients for gradients, _ in results), strict=True):
-                parameter.grad = gradients[0]
-                for gradient in gradients[1:]:
-                    parameter.grad += gradient
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient / max(1.0, regions)
             torch.nn.utils.clip_grad_norm_(parameters, 10.0)
             optimizer.step()
-            totals += figures
+            totals, window = totals + figures, window + 1
             done = step + 1
-            if done % 50 == 0 or done == len(steps):
-                window = (done - start) % 50 or 50
-                spent = time.monotonic() - began
-                report(
-                    {
-                        "step": done,
-                        "steps": len(steps),
-                        "epoch": epochs * done / len(steps),
-                        "classification": totals[0] / window,
-                        "regression": totals[1] / window,
-                        "accuracy": totals[2] / max(1, totals[3]),
-                        "learning_rate": rate,
-                        "seconds_left": spent / (done - start) * (len(steps) - done),
-                    }
-                )
-                totals[:] = 0
-            late = time_limit is not None and time.monotonic() - began > time_limit
-            due = time.monotonic() - saved > SAVE_SECONDS or done == len(steps) or late
-            if checkpoint is not None and due:
+            due = time.monotonic() - saved > SAVE_SECONDS or done in ends or late_ranks
+            if ranks.rank == 0 and checkpoint is not None and due:
                 save_checkpoint(checkpoint, network, optimizer, done, settings)
                 saved = time.monotonic()
-            if late and done < len(steps):
+            if ranks.rank == 0 and (done % 50 == 0 or done in ends):
+                spent = time.monotonic() - began
+                row = {
+                    "step": done,
+                    "steps": len(steps),
+                    "epoch": epochs * done / len(steps),
+                    "classification": totals[0] / window,
+                    "regression": totals[1] / window,
+                    "accuracy": totals[2] / max(1, totals[3]),
+                    "learning_rate": rate,
+                    "seconds_left": spent / (done - start) * (len(steps) - done),
+                }
+                if done in ends and validation:
+                    row["mAP"] = measure_map(
+                        network, validation, proposals, scoring=scoring, box_regression=box_regression,
+                        long_side=long_side, device=device,
+                    )  # fmt: skip
+                report(row)
+                totals, window = np.zeros(4), 0
+            if late_ranks and done < len(steps):
                 return False
     return True
+
+
+def open_log(path: Path) -> Callable[[dict[str, float]], None]:
+    """Make a `report` that writes JSON lines, and TensorBoard's curves beside them if ``tensorboard`` is installed.
+
+    Parameters
+    ----------
+    path : Path
+        The file of JSON lines, which is appended to. The curves go to the folder of the same name without suffix.
+
+    Returns
+    -------
+    callable
+        Row -> None.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     open_log(Path(folder) / "run.jsonl")({"step": 1, "location": 0.5})
+    ...     print((Path(folder) / "run.jsonl").read_text(), end="")
+    {"step": 1, "location": 0.5}
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(path.with_suffix("")))
+    except ImportError:
+        writer = None
+
+    def report(row: dict[str, float]) -> None:
+        with path.open("a") as log:
+            log.write(json.dumps(row) + "\n")
+        if writer is not None:
+            for name, value in row.items():
+                if name != "step":
+                    writer.add_scalar(name, value, int(row["step"]))
+            writer.flush()
+
+    return report
 
 
 def bfloat16_is_faster(device: str) -> bool:
@@ -575,37 +724,44 @@ def torch_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _to(array: NDArray[np.float32], device: str) -> Tensor:
+    return torch.from_numpy(array).to(device).contiguous(memory_format=torch.channels_last)
+
+
 def _gradients(
     network: RegionNetwork,
     parameters: Sequence[nn.Parameter],
     examples: Sequence[_Example],
-    regions: int,
     device: str,
     *,
+    scoring: str,
     half: bool,
     box_regression: bool,
-) -> tuple[tuple[Tensor, ...], NDArray[np.float64]]:
-    """Gradients of some pictures' share of a step's loss, and its parts.
+) -> tuple[list[Tensor], NDArray[np.float64]]:
+    """Gradients of the summed loss of some pictures' regions.
 
-    `regions` is the number of regions in the whole step. The second result is the classification loss, the regression
-    loss, the foreground regions that are classified right, and their number.
+    The second result is the sums of the classification and of the regression loss, the foreground regions that are
+    classified right, their number, and the number of all regions.
     """
-    googlenet = network.googlenet
+    examples = [example for example in examples if len(example.regions.labels)]
+    if not examples:
+        return [torch.zeros_like(parameter) for parameter in parameters], np.zeros(5)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
         aligned = []
         for example in examples:
-            array = torch.from_numpy(example.array).to(device).contiguous(memory_format=torch.channels_last)
-            features = googlenet.trunk(array)  # what is frozen of it notes nothing for the way back
-            aligned.append(roi_align(features, torch.from_numpy(example.regions.boxes).to(device)))
+            features = network.trunk(_to(example.array, device))  # what is frozen of it notes nothing for the way back
+            if scoring == "shared":
+                aligned.append(roi_align(features, torch.from_numpy(example.regions.boxes).to(device)))
+            else:
+                aligned.append(pool_crops(features))
         logits, deltas = network.score_regions(torch.cat(aligned))
     labels = torch.from_numpy(np.concatenate([e.regions.labels for e in examples])).to(device)
     targets = torch.from_numpy(np.concatenate([e.regions.targets for e in examples])).to(device)
     allowed = np.concatenate([np.repeat(e.allowed[None], len(e.regions.labels), 0) for e in examples])
-    share = len(labels) / max(1, regions)
-    classification, regression = detection_loss(
-        logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device)
-    )
-    loss = (classification + regression if box_regression else classification) * share
+    losses = detection_loss(logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device))
+    classification, regression = (loss * len(labels) for loss in losses)
+    loss = classification + regression if box_regression else classification
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     right = (logits.argmax(1) == labels)[labels > 0].sum().item()
-    figures = [classification.item() * share, regression.item() * share, right, (labels > 0).sum().item()]
-    return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True), np.array(figures)
+    figures = [classification.item(), regression.item(), right, (labels > 0).sum().item(), len(labels)]
+    return list(gradients), np.array(figures)

@@ -39,7 +39,7 @@ __all__ = [
 
 
 def read_class_list(name_or_file: str) -> tuple[str, ...]:
-    """Read which classes to learn.
+    r"""Read which classes to learn.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
     [20, 80, 200]
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "mine.txt").write_text("cat\\ntraffic light\\n")
+    ...     _ = Path(folder, "mine.txt").write_text("cat\ntraffic light\n")
     ...     read_class_list(f"{folder}/mine.txt")
     ('cat', 'traffic light')
     """
@@ -190,7 +190,7 @@ def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
 
 
 def _other_spellings(classes: Sequence[str]) -> dict[str, str]:
-    """What VOC or COCO call some of the classes, to what they are called here."""
+    """Map what VOC or COCO call some of the classes to what they are called here."""
     pairs = [*COCO_TO_VOC.items(), *((voc, coco) for coco, voc in COCO_TO_VOC.items())]
     return {other: name for other, name in pairs if name in classes and other not in classes}
 
@@ -209,7 +209,7 @@ def _ilsvrc_root(folder: Path) -> Path | None:
 
 
 def _ilsvrc_ids(root: Path, classes: Sequence[str]) -> dict[str, str]:
-    """Key of every class in ILSVRC's annotations, in the order of the classes, to its name: its WordNet id, if any."""
+    """Map WordNet ids to the names of the classes, in their order; a class that ILSVRC does not have is its own id."""
     ids = {name: wnid for wnid, name in ILSVRC_DET_CLASSES.items()}
     ids |= {name: ids[other] for other, name in _other_spellings(classes).items() if other in ids and name not in ids}
     wanted = {ids.get(name, name): name for name in classes}
@@ -247,46 +247,37 @@ def _read_ilsvrc_val(root: Path, classes: Sequence[str], half: str) -> list[Pict
 def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) -> list[Picture]:
     """Of every class, positive pictures that have `limit` objects of it together, or all: R-CNN's train_N."""
     index = {wnid: label for label, wnid in enumerate(_ilsvrc_ids(root, classes))}
-    positives: dict[int, list[str]] = {}  # By number of the class's list.
-    labelled: dict[str, list[int]] = {}
-    for number, wnid in enumerate(ILSVRC_DET_CLASSES, start=1):
-        if wnid in index:
-            positives[number] = []
-            listed = root / "ImageSets" / "DET" / f"train_{number}.txt"
-            for line, words in _read_words(listed):
-                if len(words) != 2 or words[1] not in ("1", "0", "-1"):
-                    raise AnnotationError(
-                        f"{listed}, line {line}: {' '.join(words)[:80]!r} is not a name and 1, 0 or -1; take the list "
-                        "from the kit"
-                    )
-                if words[1] == "1":
-                    positives[number].append(words[0])
-                    labelled.setdefault(words[0], []).append(index[wnid])
-    pictures: dict[str, Picture] = {}
-    for (number, names), wnid in zip(positives.items(), (w for w in ILSVRC_DET_CLASSES if w in index), strict=True):
-        found = 0
-        # The lists are in the order of where pictures come from.
-        for i in np.random.default_rng(number).permutation(len(names)):
-            name = names[i]
-            if name not in pictures:
-                read = _read_xml(
-                    str(root / "Annotations/DET/train" / f"{name}.xml"),
-                    name,
-                    root / "Data/DET/train" / f"{name}.JPEG",
-                    index,
-                    root / "ImageSets" / "DET" / f"train_{number}.txt",
-                    smallest=0,
+    numbers = {wnid: number for number, wnid in enumerate(ILSVRC_DET_CLASSES, start=1)}
+    lists = {wnid: root / f"ImageSets/DET/train_{numbers[wnid]}.txt" for wnid in index if wnid in numbers}
+    positives: dict[str, list[str]] = {wnid: [] for wnid in lists}
+    labelled: dict[str, set[int]] = {}
+    for wnid, listed in lists.items():
+        for line, words in _read_words(listed):
+            if len(words) != 2 or words[1] not in ("1", "0", "-1"):
+                raise AnnotationError(
+                    f"{listed}, line {line}: {' '.join(words)[:80]!r} is not a picture's name and 1, 0 or -1; take the "
+                    "list from the kit"
                 )
-                pictures[name] = replace(_visible(read), labelled=tuple(sorted(labelled[name])))
+            if words[1] == "1":
+                positives[wnid].append(words[0])
+                labelled.setdefault(words[0], set()).add(index[wnid])
+    pictures: dict[str, Picture] = {}
+    for wnid, listed in lists.items():
+        found = 0
+        # Drawn, since the lists are in the order of where pictures come from; alike whatever else is learnt.
+        for i in np.random.default_rng(numbers[wnid]).permutation(len(positives[wnid])):
+            name = positives[wnid][i]
+            if name not in pictures:
+                annotation, image = root / f"Annotations/DET/train/{name}.xml", root / f"Data/DET/train/{name}.JPEG"
+                picture = _visible(_read_xml(str(annotation), name, image, index, listed, smallest=0))
+                pictures[name] = replace(picture, labelled=tuple(sorted(labelled[name])))
             found += int((pictures[name].labels == index[wnid]).sum())
             if found >= limit:
                 break
     return list(pictures.values())
 
 
-def balanced_halves(
-    pictures: Sequence[Picture], classes: int, *, seed: int = 0
-) -> tuple[list[Picture], list[Picture]]:
+def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0) -> tuple[list[Picture], list[Picture]]:
     """Split pictures into halves with equally many pictures, and equally many objects of every class.
 
     Pictures with objects of rare classes are dealt out first, each to the half that lacks its classes more. Then

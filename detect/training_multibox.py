@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +52,7 @@ from .training import (
     weights_hash,
 )
 
-__all__ = ["augment", "find_priors", "measure_worth", "open_log", "propose_all", "train_multibox"]
+__all__ = ["augment", "find_priors", "measure_worth", "propose_all", "train_multibox"]
 
 # Pictures are shown at one of these shares of the size that the network is used at.
 SCALES = (0.7, 0.8, 0.9, 1.0, 1.1)
@@ -498,43 +497,3 @@ def _steps(pictures: int, seed: int, batch: int, epochs: float) -> tuple[list[ND
     whole = np.concatenate(orders)[: round(pictures * epochs)]
     steps = [whole[start : start + batch] for start in range(0, len(whole) - batch + 1, batch)]
     return steps, {pictures * (epoch + 1) // batch for epoch in range(math.ceil(epochs))} | {len(steps)}
-
-
-def open_log(path: Path) -> Callable[[dict[str, float]], None]:
-    """Make a `report` that writes JSON lines, and TensorBoard's curves beside them if ``tensorboard`` is installed.
-
-    Parameters
-    ----------
-    path : Path
-        The file of JSON lines, which is appended to. The curves go to the folder of the same name without suffix.
-
-    Returns
-    -------
-    callable
-        Row -> None.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     open_log(Path(folder) / "run.jsonl")({"step": 1, "location": 0.5})
-    ...     print((Path(folder) / "run.jsonl").read_text(), end="")
-    {"step": 1, "location": 0.5}
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(str(path.with_suffix("")))
-    except ImportError:
-        writer = None
-
-    def report(row: dict[str, float]) -> None:
-        with path.open("a") as log:
-            log.write(json.dumps(row) + "\n")
-        if writer is not None:
-            for name, value in row.items():
-                if name != "step":
-                    writer.add_scalar(name, value, int(row["step"]))
-            writer.flush()
-
-    return report

@@ -25,7 +25,7 @@ from ..backbone.weights import find_model
 from ..data import clip_boxes
 from ..data.nms import nms
 from .merge import Worth, check_ranking
-from .multibox_file import FINEST_STRIDE, MODELS, MultiBoxModel, read_multibox
+from .multibox_file import FINEST_STRIDE, MODELS, MultiBoxModel, find_multibox, read_multibox
 
 __all__ = ["MultiBox", "MultiBoxHead", "place_priors", "rank_boxes", "squares"]
 
@@ -194,13 +194,9 @@ class MultiBoxHead:
 def _torch_head(model: MultiBoxModel, device: str) -> Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]:
     import torch
 
-    from .multibox_network import head_for
+    from .multibox_network import from_model
 
-    head = head_for(model.priors, channels=model.channels)
-    try:
-        head.load_state_dict({name: torch.from_numpy(w.astype(np.float32)) for name, w in model.head_weights.items()})
-    except RuntimeError as error:
-        raise ModelError(f"the head's weights do not fit it: {str(error).splitlines()[0]}") from error
+    head = from_model(model)
     place, dtype = torch_place(device)
     head.eval().to(place, dtype).to(memory_format=torch.channels_last)
 
@@ -293,10 +289,10 @@ class MultiBox:
         DeviceError
             If the device is not there.
         """
-        bundled = MODELS / f"{name_or_file}.safetensors"
-        if bundled.is_file():
+        path = find_multibox(name_or_file)
+        if path.parent == MODELS:
             trunk = name_or_file
-        model = read_multibox(bundled if bundled.is_file() else name_or_file)
+        model = read_multibox(path)
         fitting = (one for one in among if (one.sha256, one.device) == (model.trunk_sha256, choose_device(device)))
         below = next((one for one in fitting if engine in (None, one.engine)), None)
         if below is None and model.trunk_graph:

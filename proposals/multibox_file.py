@@ -20,7 +20,7 @@ from ..backbone.model_file import ModelError, in_trunk, read_limited
 from ..data import atomic_write
 from .merge import Worth
 
-__all__ = ["FINEST_STRIDE", "MODELS", "MultiBoxModel", "read_multibox", "write_multibox"]
+__all__ = ["FINEST_STRIDE", "MODELS", "MultiBoxModel", "find_multibox", "read_multibox", "write_multibox"]
 
 FORMAT = "inception-rcnn multibox 2"
 # Bundled heads, each named like the detector on whose trunk it stands.
@@ -108,6 +108,18 @@ def write_multibox(path: str | Path, model: MultiBoxModel) -> None:
         tensors[name] = np.frombuffer(graph, dtype=np.uint8)
     # One key: safetensors writes several in an order that changes from run to run.
     atomic_write(path, save_tensors(tensors, metadata={"multibox": json.dumps(description, sort_keys=True)}))
+
+
+def find_multibox(name_or_file: str | Path) -> Path:
+    """Find a MultiBox by the name of a bundled one or by file, which need not exist.
+
+    Examples
+    --------
+    >>> find_multibox("voc").name
+    'voc.safetensors'
+    """
+    bundled = MODELS / f"{name_or_file}.safetensors"
+    return bundled if bundled.is_file() else Path(name_or_file)
 
 
 def read_multibox(path: str | Path) -> MultiBoxModel:

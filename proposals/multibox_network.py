@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..backbone.export import Part, export_part, export_trunk
-from ..backbone.model_file import hash_weights, in_trunk
+from ..backbone.model_file import ModelError, hash_weights, in_trunk
 from ..backbone.preprocessing import encode_boxes
 from ..backbone.regions import RegionNetwork
 from ..data import box_iou
@@ -32,6 +32,7 @@ __all__ = [
     "VectorHead",
     "cluster_boxes",
     "cluster_sides",
+    "from_model",
     "head_for",
     "match_objects",
     "multibox_loss",
@@ -279,6 +280,28 @@ def head_for(priors: NDArray[np.float32], *, channels: int | None = None, seed: 
     if np.ndim(priors) == 3:
         return GridHead(priors, channels=channels or 192, seed=seed)
     return VectorHead(priors, channels=channels or 64, seed=seed)
+
+
+def from_model(model: MultiBoxModel) -> GridHead | VectorHead:
+    """Make the head of a file, with its weights.
+
+    Raises
+    ------
+    ModelError
+        If they do not fit it.
+
+    Examples
+    --------
+    >>> from inception_rcnn.proposals.multibox_file import MODELS, read_multibox
+    >>> from_model(read_multibox(MODELS / "voc.safetensors")).priors.shape
+    (5, 5, 2)
+    """
+    head = head_for(model.priors, channels=model.channels)
+    try:
+        head.load_state_dict({name: torch.from_numpy(w.astype(np.float32)) for name, w in model.head_weights.items()})
+    except RuntimeError as error:
+        raise ModelError(f"the head's weights do not fit it: {str(error).splitlines()[0]}") from error
+    return head
 
 
 class Targets(NamedTuple):

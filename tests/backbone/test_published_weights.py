@@ -227,6 +227,13 @@ def test_load_imagenet_refuses_a_part_or_another_shape(tmp_path: Path) -> None:
     np.savez(path, **{**arrays, "loss3_classifier.bias": np.zeros(365, np.float16)})
     with pytest.raises(ModelError, match=r"classifier\.bias has shape \(365,\), not \(1000,\)"):
         load_imagenet(path)
+    arrays["loss3_classifier.weight"] = np.zeros((365, 1024), np.float16)  # of places, say
+    np.savez(path, **arrays)
+    with pytest.raises(ModelError, match=r"classifier\.bias has shape \(1000,\), not \(365,\)"):
+        load_imagenet(path)
+    arrays["loss3_classifier.bias"] = np.zeros(365, np.float16)
+    np.savez(path, **arrays)
+    assert len(load_imagenet(path)[0]["classifier.bias"]) == 365
     np.savez(path, **arrays, fc8=np.zeros(3))
     with pytest.raises(ModelError, match="'fc8' is not a layer"):
         load_imagenet(path)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from inception_rcnn.backbone.preprocessing import CROP_SIDE, MEAN_BGR, crop_regions
+
+if TYPE_CHECKING:
+    from inception_rcnn.backbone.model_file import RegionModel
 
 SCALE = 224 / 192
 
@@ -62,7 +67,7 @@ def test_outside_the_picture_is_the_mean_colour() -> None:
 
 
 @pytest.fixture(scope="module")
-def model():  # noqa: ANN201 - torch is optional here
+def model() -> RegionModel:
     pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
@@ -73,7 +78,7 @@ def model():  # noqa: ANN201 - torch is optional here
     return to_model(random_network(), CLASSES, long_side=128, scoring="crops")
 
 
-def test_both_engines_score_crops_alike_and_as_the_network_does(model) -> None:  # noqa: ANN001
+def test_both_engines_score_crops_alike_and_as_the_network_does(model: RegionModel) -> None:
     import torch
     from random_model import random_network
 
@@ -97,7 +102,7 @@ def test_both_engines_score_crops_alike_and_as_the_network_does(model) -> None: 
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
-def test_no_boxes(model) -> None:  # noqa: ANN001
+def test_no_boxes(model: RegionModel) -> None:
     from inception_rcnn.backbone.engine import RegionScorer
 
     probabilities, deltas = RegionScorer(model, device="cpu", threads=1)(

@@ -226,7 +226,7 @@ def test_train_detector_interrupted_and_resumed(
     from inception_rcnn.backbone.model_file import read_model
 
     # The export takes ten seconds, and has tests of its own.
-    monkeypatch.setattr("inception_rcnn.backbone.export.export_graphs", lambda network: (b"trunk", b"head"))
+    monkeypatch.setattr("inception_rcnn.backbone.export.export_graphs", lambda network, scoring: (b"trunk", b"head"))
     state = {name: torch.zeros_like(value) for name, value in GoogLeNet().state_dict().items()}
     monkeypatch.setattr("inception_rcnn.backbone.weights.load_imagenet", lambda name, report: (state, False))
     (voc / "JPEGImages").mkdir()
@@ -324,6 +324,10 @@ def test_train_multibox_interrupted_and_resumed(
     model = read_multibox(output)
     assert (model.long_side, model.priors.shape, bool(model.trunk_graph)) == (96, (3, 4), own_trunk)
     assert model.trained["pictures"] == 4
+    again = tmp_path / "again.safetensors"
+    assert run(*train[:5], again, *train[6:], "--start", output) == 0
+    assert read_multibox(again).trained["start"] == str(output)
+    assert read_multibox(again).priors.tolist() == model.priors.tolist()
     multibox = MultiBox.load(output, trunk=model_file, device="cpu", threads=1)
     assert 1 <= len(multibox(np.asarray(Image.open(photos / "a.jpg")))[0]) <= 3
     propose = ["propose", photos, "--multibox", output, "--model", model_file, "--workers", 1, "--output"]
@@ -347,7 +351,9 @@ def test_mistakes_with_training_a_multibox(
     assert "and again in" in capsys.readouterr().err.splitlines()[-1]
     detector = ["train", "detector", "--data", labelled, "--cache", tmp_path / "cache", "--output", output]
     assert "give one of them" in mistake(capsys, *detector, "--start", model_file, "--weights", "x")
-    assert "has other classes" in mistake(capsys, *detector, "--start", model_file)
+    for option in ("--scoring", "--schedule", "--freeze"):
+        assert f"{option} neither: unknown; use " in mistake(capsys, *detector, option, "neither")
+    assert "nosuch: cannot be read" in mistake(capsys, *train, output, "--start", "nosuch")
     assert run(*train, output, "--model", model_file) == 2
     assert "there are too few objects, or of too few sizes at 128 pixels" in capsys.readouterr().err.splitlines()[-1]
 

@@ -26,13 +26,12 @@ from random_model import random_network  # noqa: E402
 from safetensors.numpy import save  # noqa: E402
 
 from inception_rcnn.data import Picture, box_iou  # noqa: E402
-from inception_rcnn.detect.training import CheckpointError  # noqa: E402
+from inception_rcnn.detect.training import CheckpointError, open_log  # noqa: E402
 from inception_rcnn.detect.training_multibox import (  # noqa: E402
     _load_example,
     augment,
     find_priors,
     measure_worth,
-    open_log,
     propose_all,
     train_multibox,
 )

@@ -1,0 +1,177 @@
+"""What each part of the detector is worth: box regression, fine-tuning, merged proposals, crops, an ensemble.
+
+Every row is measured against the same system without the part, on the same pictures, by VOC's rules (11-point mAP,
+IoU 0.5). Each picture is proposed for and scored once by every model; the rows differ in what they make of it.
+
+    python benchmarks/models.py VOCdevkit/VOC2007 --split test [--models voc voc-2 voc-crops]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+# Before numpy and numba are imported: their thread pools are made once.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["NUMBA_NUM_THREADS"] = "1"
+
+import cv2
+import numpy as np
+from tables import show
+
+from inception_rcnn.backbone.engine import RegionScorer
+from inception_rcnn.data import Detections, Picture, atomic_write, read_image, read_voc
+from inception_rcnn.data.parallel import ProcessDied, map_processes, usable_cores
+from inception_rcnn.detect import Detector
+from inception_rcnn.detect.detector import PROPOSALS, suppress
+from inception_rcnn.detect.terminal import progress_bar
+from inception_rcnn.eval import evaluate_voc
+from inception_rcnn.proposals import SelectiveSearch
+
+MIN_SCORE = 0.01
+SEARCHED = "selective search"
+
+
+class Rows:
+    """Detections of a picture by every variant; made anew in each process.
+
+    Parameters
+    ----------
+    models : sequence of str
+        The first is the one that parts are taken away from.
+    without_fine_tuning : str or None
+        A model of which only the scores were trained.
+    proposals : int
+    """
+
+    def __init__(self, models: Sequence[str], without_fine_tuning: str | None, proposals: int) -> None:
+        self.models, self.plain, self.proposals = list(models), without_fine_tuning, proposals
+        self.detector: Detector | None = None
+
+    def __call__(self, picture: Picture) -> tuple[dict[str, Detections], dict[str, float]]:
+        """Find the objects of a picture: detections and CPU seconds by variant."""
+        if self.detector is None:
+            cv2.setNumThreads(1)
+            extra = [self.plain] if self.plain else []
+            self.detector = Detector.load(*self.models, *extra, device="cpu", threads=1, proposals=self.proposals)
+        names = [*self.models, *([self.plain] if self.plain else [])]
+        scorers = dict(zip(names, self.detector.scorers, strict=True))
+        classes, (height, width) = self.detector.classes, (picture.height, picture.width)
+        start = time.process_time()
+        view = self.detector.look(read_image(picture.path))
+        merged = self.detector.propose(view)
+        seconds = {"proposals": time.process_time() - start}
+        found: dict[str, Detections] = {}
+        scores: dict[str, tuple[Any, Any]] = {}
+
+        def keep(name: str, boxes: Any, probabilities: Any, deltas: Any) -> None:
+            found[name] = suppress(boxes, probabilities, deltas, width, height, classes, min_score=MIN_SCORE)
+
+        for name, scorer in scorers.items():
+            start = time.process_time()
+            scores[name] = scorer.score(view, merged)
+            seconds[name] = time.process_time() - start
+            keep(name, merged, scores[name][0], regression(scorer, scores[name][1]))
+        first = self.models[0]
+        keep("without box regression", merged, scores[first][0], None)
+        boxes = SelectiveSearch("fast", limit=self.proposals)(view.image)[0]
+        probabilities, deltas = scorers[first].score(view, boxes)
+        keep(SEARCHED, boxes, probabilities, regression(scorers[first], deltas))
+        for count in range(2, len(self.models) + 1):
+            together = self.models[:count]
+            mean = np.mean([scores[name][0] for name in together], axis=0)
+            corrections = [scores[name][1] for name in together if scorers[name].model.box_regression]
+            keep(" + ".join(together), merged, mean, np.mean(corrections, axis=0) if corrections else None)
+        return found, seconds
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rows, (self.models, self.plain, self.proposals)
+
+
+def regression(scorer: RegionScorer, deltas: Any) -> Any:
+    """Box deltas, if the model was trained to give them."""
+    return deltas if scorer.model.box_regression else None
+
+
+def table(options: argparse.Namespace, maps: Mapping[str, float]) -> list[list[str]]:
+    """Lines of the table: part, with it, without it, difference."""
+    first = options.models[0]
+    pairs = [("box regression", first, "without box regression"), ("merged proposals", first, SEARCHED)]
+    if options.without_fine_tuning:
+        pairs.append(("fine-tuning", first, options.without_fine_tuning))
+    lines = [[part, maps[with_it], maps[without]] for part, with_it, without in pairs]
+    for count in range(2, len(options.models) + 1):
+        members = options.models[:count]
+        mean = statistics.mean(maps[name] for name in members)
+        lines.append([f"ensemble of {count}, against its members' mean", maps[" + ".join(members)], mean])
+    return [
+        [part, f"{100 * with_it:.2f}", f"{100 * without:.2f}", f"{100 * (with_it - without):+.2f}"]
+        for part, with_it, without in lines
+    ]
+
+
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="in VOC layout")
+    parser.add_argument("--split", default="test", help="default: test")
+    parser.add_argument("--models", nargs="+", default=["voc"], help="by name or file; several also as an ensemble")
+    parser.add_argument("--without-fine-tuning", help="a model trained with --freeze googlenet")
+    parser.add_argument("--proposals", type=int, default=PROPOSALS, help=f"default: {PROPOSALS}")
+    parser.add_argument("--pictures", type=int, help="so many, evenly spaced; default: all")
+    parser.add_argument("--workers", type=int, default=usable_cores(), help="processes; default: one a core")
+    parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
+    parser.add_argument("--json", type=Path, help="write all numbers to this file")
+    options = parser.parse_args()
+    rows = Rows(options.models, options.without_fine_tuning, options.proposals)
+    try:
+        pictures = read_voc(options.folder, options.split)
+        # Says before the work what cannot be loaded.
+        classes = Detector.load(*options.models, device="cpu", threads=1).classes
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    count = min(options.pictures or len(pictures), len(pictures))
+    pictures = [pictures[i * len(pictures) // count] for i in range(count)]
+    found: dict[str, dict[str, Detections]] = {}
+    seconds: dict[str, list[float]] = {}
+    with progress_bar("pictures", len(pictures)) as report:
+        for done, (picture, result) in enumerate(map_processes(rows, pictures, options.workers)):
+            if isinstance(result, ProcessDied):
+                raise result
+            detections, spent = result
+            for name, one in detections.items():
+                found.setdefault(name, {})[picture.image_id] = one
+            for name, value in spent.items():
+                seconds.setdefault(name, []).append(value)
+            report(done + 1)
+    results = {name: evaluate_voc(pictures, one, classes, metric="voc07") for name, one in found.items()}
+    maps = {name: result["mAP"] for name, result in results.items()}
+    print(f"{len(pictures)} pictures, {options.proposals} regions each\n")
+    title = "11-point mAP at IoU 0.5, %"
+    show(f"{title}, of each part", ["part", "with", "without", ""], table(options, maps), options.markdown)
+    cpu = {name: f"{statistics.median(values):.2f}" for name, values in seconds.items()}
+    show(
+        f"{title}, and CPU s of a picture (proposals {cpu['proposals']})",
+        ["system", "mAP", "scoring, CPU s"],
+        [[name, f"{100 * value:.2f}", cpu.get(name, "")] for name, value in maps.items()],
+        options.markdown,
+    )
+    show(
+        "AP by class, %",
+        ["class", *options.models],
+        [[name, *(f"{100 * results[model]['per_class'][name]:.1f}" for model in options.models)] for name in classes],
+        options.markdown,
+    )
+    if options.json:
+        document = {"pictures": len(pictures), "proposals": options.proposals, "results": results, "cpu_s": cpu}
+        atomic_write(options.json, json.dumps(document, indent=1, default=float))
+
+
+if __name__ == "__main__":
+    main()
