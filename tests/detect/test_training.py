@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ pytest.importorskip("safetensors")
 
 from PIL import Image  # noqa: E402
 from random_model import random_network  # noqa: E402
+from torchrun import TORCHRUN, run_script  # noqa: E402
 
 from inception_rcnn.backbone.preprocessing import decode_boxes  # noqa: E402
 from inception_rcnn.data import Picture, box_iou  # noqa: E402
@@ -343,3 +345,43 @@ def test_map_of_a_network_that_knows_the_answer(two_pictures: list[Picture], sco
     assert network.training
     partly = [dataclasses.replace(two_pictures[0], labelled=(1,))]
     assert math.isnan(everything(partly, ones))
+
+
+TOGETHER = """
+import dataclasses, sys
+from pathlib import Path
+import numpy as np, torch
+from PIL import Image
+from random_model import random_network
+from test_training import OBJECTS, make_picture, random_proposals
+from inception_rcnn.detect.ranks import join_ranks
+from inception_rcnn.detect.training import train_detector
+
+folder, ranks = Path(sys.argv[1]), join_ranks("cpu")
+pictures = []
+for i in range(4):
+    path = folder / f"{ranks.rank}.{i}.png"
+    noise = np.random.default_rng(i).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((200, 160)).save(path)
+    # The last has no region to learn from: a process may have nothing to add.
+    picture = make_picture(OBJECTS, [0, 1, 2], path=path) if i < 3 else make_picture([], [], path=path, labelled=(0,))
+    pictures.append(dataclasses.replace(picture, image_id=str(i)))
+network = random_network(1)
+rows = []
+assert train_detector(
+    network, pictures, lambda picture: random_proposals(40), epochs=1.0, batch=2, regions_per_picture=8,
+    learning_rate=0.001, long_sides=(64,), ranks=ranks, checkpoint=folder / "checkpoint", report=rows.append,
+)
+assert bool(rows) == (ranks.rank == 0)
+torch.save(network.state_dict(), folder / f"{ranks.rank}.of.{ranks.world}.pt")
+"""
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    for launch in ([sys.executable], TORCHRUN):
+        run_script(tmp_path, TOGETHER, launch)
+        (tmp_path / "checkpoint").unlink()
+    alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("0.of.1", "0.of.2", "1.of.2"))
+    for name, value in alone.items():
+        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6)
+        assert torch.equal(first[name], second[name])

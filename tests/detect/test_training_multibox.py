@@ -7,8 +7,6 @@ import doctest
 import importlib
 import json
 import math
-import os
-import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -24,6 +22,7 @@ pytest.importorskip("platformdirs")
 from PIL import Image  # noqa: E402
 from random_model import random_network  # noqa: E402
 from safetensors.numpy import save  # noqa: E402
+from torchrun import TORCHRUN, run_script  # noqa: E402
 
 from inception_rcnn.data import Picture, box_iou  # noqa: E402
 from inception_rcnn.detect.training import CheckpointError, open_log  # noqa: E402
@@ -295,20 +294,6 @@ def test_processes_that_disagree_end_at_once(tmp_path: Path) -> None:
     run_script(tmp_path, APART, TORCHRUN)
     for rank in (0, 1):
         assert "not all processes have the same checkpoint and settings" in (tmp_path / f"{rank}.txt").read_text()
-
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-def run_script(folder: Path, text: str, launch: list[str]) -> None:
-    script = folder / "together.py"
-    script.write_text(text)
-    tests = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, str(script), str(folder)], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
