@@ -12,10 +12,12 @@ shift $(($# < 4 ? $# : 4))
 images=$root/ImageSets/DET/$list.txt
 test -f "$images" || { echo "$images: there is no such list; name the folder that holds ImageSets/DET" >&2; exit 2; }
 mkdir -p "$output"
-test -d "$root/Data/DET/$list" || { echo "$root/Data/DET/$list: there is no such folder of pictures" >&2; exit 2; }
-folder=$(cd "$root/Data/DET/$list" && pwd)
+# The pictures and annotations of val1 and val2 are those of val.
+case $list in val[12]) part=val ;; *) part=$list ;; esac
+test -d "$root/Data/DET/$part" || { echo "$root/Data/DET/$part: there is no such folder of pictures" >&2; exit 2; }
+folder=$(cd "$root/Data/DET/$part" && pwd)
 awk -v folder="$folder" 'NF { print folder "/" $1 ".JPEG" }' "$images" > "$output/pictures.txt"
 inception-rcnn detect "@$output/pictures.txt" --model "$model" --min-score 0.01 --output "$output" "$@"
-inception-rcnn evaluate ilsvrc --annotations "$root/Annotations/DET/$list" --images "$images" \
+inception-rcnn evaluate ilsvrc --annotations "$root/Annotations/DET/$part" --images "$images" \
 	--detections "$output/detections.json" --json "$output/ilsvrc.json" --report "$output" \
 	${BLACKLIST:+--blacklist "$BLACKLIST"} ${META:+--meta "$META"}
