@@ -81,7 +81,7 @@ def crop_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArra
     >>> crop_regions(np.zeros((80, 60, 3), np.uint8), np.array([[0, 0, 30, 40]], np.float32)).shape
     (1, 3, 224, 224)
     """
-    array = image[:, :, ::-1].astype(np.float32) - MEAN_BGR
+    mean = [float(value) for value in MEAN_BGR[::-1]]
     crops = np.empty((len(boxes), 3, CROP_SIDE, CROP_SIDE), np.float32)
     for crop, box in zip(crops, boxes, strict=True):
         step = (box[2:] - box[:2]) * CONTEXT / CROP_SIDE
@@ -89,10 +89,11 @@ def crop_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArra
         start = (box[:2] + box[2:]) / 2 - step * (CROP_SIDE / 2) + step / 2 - 0.5
         matrix = np.array([[step[0], 0, start[0]], [0, step[1], start[1]]], np.float64)
         warped = cv2.warpAffine(
-            array, matrix, (CROP_SIDE, CROP_SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_CONSTANT,
+            image, matrix, (CROP_SIDE, CROP_SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT, borderValue=mean,
         )  # fmt: skip
-        crop[:] = warped.transpose(2, 0, 1)
+        crop[:] = warped[:, :, ::-1].transpose(2, 0, 1)
+    crops -= MEAN_BGR[:, None, None]
     return crops
 
 

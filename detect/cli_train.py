@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ..data import Picture
+from ..data import ImageError, Picture, read_image
+from ..data.parallel import prefetch, usable_cores
 from ..proposals import load_proposer
 from .terminal import CommandError, console, progress_bar
 
@@ -29,6 +31,7 @@ Classes = Annotated[
     str, typer.Option(metavar="voc|coco|ilsvrc|FILE", help="What to learn; a file has one name a line.")
 ]
 Output = Annotated[Path, typer.Option(metavar="FILE", help="The model, .safetensors.")]
+Split = Annotated[str, typer.Option(metavar="NAME", help="Which pictures of folders in VOC layout.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda")]
 Cache = Annotated[Path, typer.Option(metavar="DIR", help="For proposals, checkpoints and curves.")]
@@ -58,7 +61,9 @@ def _load_weights(network: RegionNetwork, name: str, what: str) -> None:
     network.googlenet.load_state_dict({layer: state[layer] for layer in network.googlenet.state_dict()})
 
 
-def _read_pictures(data: list[Path], classes: tuple[str, ...]) -> tuple[list[Picture], list[Picture]]:
+def _read_pictures(
+    data: list[Path], classes: tuple[str, ...], split: str = "trainval"
+) -> tuple[list[Picture], list[Picture]]:
     """Pictures to train on, and those set aside; what is wrong with them is told before the work."""
     from .training_data import read_labelled_folder, read_validation, split_validation
 
@@ -66,21 +71,58 @@ def _read_pictures(data: list[Path], classes: tuple[str, ...]) -> tuple[list[Pic
     training: list[Picture] = []
     validation: list[Picture] = []
     for folder in data:
-        pictures, kept = read_labelled_folder(folder, classes), read_validation(folder, classes)
+        pictures, kept = read_labelled_folder(folder, classes, split), read_validation(folder, classes)
         for picture in [*pictures, *kept]:
             if not picture.path.is_file():
                 raise CommandError(f"{picture.path}: there is no such picture, but {folder} has labels for it")
             if (other := folders.get(picture.image_id)) is not None:
-                raise CommandError(f"picture {picture.image_id!r} is in {other} and again in {folder}; give it once")
+                raise CommandError(
+                    f"picture {picture.image_id!r} is in {other} and again in {folder}; give it once, or another name"
+                )
             folders[picture.image_id] = folder
         # A layout with pictures for validation has enough of them.
         own = (pictures, kept) if kept else split_validation(pictures)
         training += own[0]
         validation += own[1]
+    unreadable = _look_at([*training, *validation])
+    training, validation = ([p for p in some if p.image_id not in unreadable] for some in (training, validation))
     if training and all(picture.labelled is not None for picture in training):
         _tell("no picture is labelled for all of the classes, so there is little background to learn from")
     _tell(f"{len(training)} pictures to train on, {len(validation)} set aside")
     return training, validation
+
+
+def _look_at(pictures: list[Picture]) -> set[str]:
+    """Read every picture once: which cannot be read is told and passed over, not met hours later."""
+    unreadable = set()
+
+    def look(picture: Picture) -> str:
+        try:
+            height, width = read_image(picture.path).shape[:2]
+        except ImageError as error:
+            return str(error)
+        if (width, height) == (picture.width, picture.height):
+            return ""
+        raise CommandError(
+            f"{picture.path}: is {width} x {height} pixels, its labels are for {picture.width} x {picture.height} (a "
+            "camera's rotation is applied before the labels); correct the labels, or save the picture upright"
+        )
+
+    cores = usable_cores()
+    with progress_bar("pictures", len(pictures)) as report, ThreadPoolExecutor(cores) as pool:
+        for done, (picture, future) in enumerate(prefetch(pool, look, pictures, limit=2 * cores)):
+            if problem := future.result():
+                _tell(f"passed over: {problem}")
+                unreadable.add(picture.image_id)
+            report(done + 1)
+    return unreadable
+
+
+def _checkpoint(path: Path, resume: bool) -> Path:
+    """Say whether there is something to go on from."""
+    if resume:
+        _tell(f"goes on from {path}" if path.exists() else f"{path}: no such checkpoint, so from the beginning")
+    return path
 
 
 def _tell(text: str) -> None:
@@ -126,12 +168,15 @@ def train_detector_command(
         ),
     ] = None,
     scoring: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="shared|crops", help="Regions of one pass over the picture, or each through the whole network."
+            metavar="shared|crops",
+            help="Regions of one pass over the picture, or each through the whole network.  [default: that of --start, "
+            "or shared]",
+            show_default=False,
         ),
-    ] = "shared",
-    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the pictures.")] = 2.5,
+    ] = None,
+    epochs: Annotated[float, typer.Option(min=0.01, max=10_000, help="Passes over the pictures.")] = 2.5,
     batch: Annotated[int, typer.Option(min=1, help="Pictures a step, of all processes together.")] = 4,
     regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="Its peak.")] = 0.003,
@@ -156,10 +201,22 @@ def train_detector_command(
     ] = "merged",
     multibox: Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox, for merged.")] = "voc",
     box_regression: Annotated[bool, typer.Option(help="Learn to correct the proposals.")] = True,
-    long_side: Annotated[int, typer.Option(min=64, help="Size of pictures when the model is used.")] = 640,
+    long_side: Annotated[
+        int | None,
+        typer.Option(
+            min=64,
+            max=2000,
+            help="Size of pictures when the model is used.  [default: that of --start, or 640]",
+            show_default=False,
+        ),
+    ] = None,
+    split: Split = "trainval",
     seed: Seed = 0,
     device: Device = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Processes that compute proposals.")] = 2,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that compute proposals.  [default: one a core]", show_default=False),
+    ] = None,
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
     resume: Resume = False,
@@ -177,7 +234,7 @@ def train_detector_command(
 
         names = read_class_list(classes)
         choices = {
-            "scoring": (scoring, SCORINGS), "schedule": (schedule, ("cosine", "step")),
+            "scoring": (scoring or "shared", SCORINGS), "schedule": (schedule, ("cosine", "step")),
             "freeze": (freeze, ("stem", "trunk", "googlenet")),
         }  # fmt: skip
         for option, (value, known) in choices.items():
@@ -185,11 +242,13 @@ def train_detector_command(
                 raise CommandError(f"--{option} {value}: unknown; use {' or '.join(known)}")
         if start is not None and weights is not None:
             raise CommandError("--weights and --start: a detector to go on from has its weights; give one of them")
-        if start is None:
+        before = None if start is None else read_model(find_model(start))
+        scoring = scoring or (before.scoring if before else "shared")
+        long_side = long_side or (before.long_side if before else 640)
+        if before is None:
             network = RegionNetwork(len(names), seed=seed)
             _load_weights(network, weights or "googlenet-bvlc", "the detector")
         else:
-            before = read_model(find_model(start))
             network = torch_network(before.weights, len(before.classes), "cpu")
             if before.classes != names:
                 begun, network = network, RegionNetwork(len(names), seed=seed)
@@ -205,7 +264,7 @@ def train_detector_command(
         except ValueError as error:
             raise CommandError(str(error)) from None
         ranks = join_ranks(device)
-        training, validation = _read_pictures(data, names)
+        training, validation = _read_pictures(data, names, split)
         proposals = ProposalCache(cache / "proposals", proposer)
         log = open_log(cache / f"{output.stem}.detector.jsonl") if ranks.rank == 0 else lambda row: None
 
@@ -220,7 +279,7 @@ def train_detector_command(
 
         share = [*training, *validation][ranks.rank :: ranks.world]
         with progress_bar("proposals", len(share)) as report_proposals:
-            proposals.fill(share, workers, report_proposals)
+            proposals.fill(share, workers or usable_cores(), report_proposals)
         finished = train_detector(
             network,
             training,
@@ -237,7 +296,7 @@ def train_detector_command(
             long_side=long_side,
             seed=seed,
             ranks=ranks,
-            checkpoint=cache / f"{output.stem}.detector.checkpoint.safetensors",
+            checkpoint=_checkpoint(cache / f"{output.stem}.detector.checkpoint.safetensors", resume),
             resume=resume,
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,
@@ -250,9 +309,10 @@ def train_detector_command(
         trained = {
             "pictures": len(training), "epochs": epochs, "batch": batch, "regions": regions,
             "learning_rate": learning_rate, "schedule": schedule, "seed": seed, "method": method,
-            "freeze": freeze,
+            "multibox": None if method == "selective-search" else multibox, "freeze": freeze,
+            "weights": None if before else weights or "googlenet-bvlc",
         }  # fmt: skip
-        if start is not None:
+        if before is not None:
             trained |= {"start_sha256": before.sha256, "start": before.trained}
         model = to_model(
             network, names, long_side=long_side, box_regression=box_regression, scoring=scoring, trained=trained
@@ -276,12 +336,17 @@ def train_multibox_command(
     start: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="A MultiBox whose head to go on from, on another trunk.")
     ] = None,
-    head: Annotated[str, typer.Option(metavar="grid|vector", help="Boxes at every place, or one vector.")] = "grid",
+    head: Annotated[
+        str | None,
+        typer.Option(
+            metavar="grid|vector", help="Boxes at every place, or one vector.  [default: grid]", show_default=False
+        ),
+    ] = None,
     number: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Priors of a cell, or boxes.  [default: 5, 200]", show_default=False),
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the pictures.")] = 2.3,
+    epochs: Annotated[float, typer.Option(min=0.01, max=10_000, help="Passes over the pictures.")] = 2.3,
     batch: Annotated[int, typer.Option(min=1, help="Pictures a step, of all processes together.")] = 4,
     learning_rate: Annotated[float, typer.Option(min=0, help="Its peak; a trunk learns at a tenth of it.")] = 0.001,
     long_side: Annotated[
@@ -290,6 +355,7 @@ def train_multibox_command(
             min=64, max=2000, help="Size of pictures when it is used.  [default: the detector's]", show_default=False
         ),
     ] = None,
+    split: Split = "trainval",
     seed: Seed = 0,
     device: Device = "auto",
     cache: Cache = Path("cache"),
@@ -309,6 +375,9 @@ def train_multibox_command(
         from .training_data import read_class_list
         from .training_multibox import find_priors, measure_worth, propose_all, train_multibox
 
+        if start is not None and (head is not None or number is not None):
+            raise CommandError("--start: a head to go on from has its priors; leave out --head and --number")
+        head = head or "grid"
         if head not in ("grid", "vector"):
             raise CommandError(f"--head {head}: unknown; use grid or vector")
         names = read_class_list(classes)
@@ -323,7 +392,7 @@ def train_multibox_command(
             trained_head = from_model(read_multibox(find_multibox(start)))
             head = "grid" if isinstance(trained_head, GridHead) else "vector"
         ranks = join_ranks(device)
-        training, validation = _read_pictures(data, names)
+        training, validation = _read_pictures(data, names, split)
         cache.mkdir(parents=True, exist_ok=True)
         if start is None:
             number = number or (5 if head == "grid" else 200)
@@ -361,7 +430,7 @@ def train_multibox_command(
             long_side=side,
             seed=seed,
             ranks=ranks,
-            checkpoint=cache / f"{output.stem}.multibox.checkpoint.safetensors",
+            checkpoint=_checkpoint(cache / f"{output.stem}.multibox.checkpoint.safetensors", resume),
             resume=resume,
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,
@@ -398,7 +467,7 @@ def train_classifier_command(
         str | None,
         typer.Option(metavar="NAME|FILE", help="Weights to start from, of the layers that fit.  [default: none]"),
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0.01, help="Passes over the pictures.")] = 60.0,
+    epochs: Annotated[float, typer.Option(min=0.01, max=10_000, help="Passes over the pictures.")] = 60.0,
     batch: Annotated[int, typer.Option(min=1, help="Pictures a step, of all processes together.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="Its peak.")] = 0.01,
     schedule: Annotated[

@@ -60,7 +60,8 @@ class CheckpointError(ValueError):
     """A training cannot begin or go on like this; the text says why and what to do."""
 
 
-LONG_SIDES = (416, 480, 544, 608)
+# Pictures are shown at one of these shares of the size that the network is used at.
+SCALES = (0.65, 0.75, 0.85, 0.95)
 # What an interruption may cost.
 SAVE_SECONDS = 60.0
 
@@ -83,7 +84,7 @@ class Regions(NamedTuple):
     targets: NDArray[np.float32]
 
 
-def repeat_factors(pictures: Sequence[Picture], classes: int, threshold: float = 0.1) -> NDArray[np.float64]:
+def repeat_factors(pictures: Sequence[Picture], classes: int, threshold: float | None = None) -> NDArray[np.float64]:
     """How often to show each picture, so that thin classes are seen often enough.
 
     Parameters
@@ -91,8 +92,9 @@ def repeat_factors(pictures: Sequence[Picture], classes: int, threshold: float =
     pictures : sequence of Picture
     classes : int
         Number of classes.
-    threshold : float
-        Classes in less than this share of the pictures are shown more often.
+    threshold : float, optional
+        Classes in less than this share of the pictures are shown more often. Default 0.1, or with more than 20 classes
+        2 over their number: of 200 nearly all are in less than a tenth.
 
     Returns
     -------
@@ -108,6 +110,7 @@ def repeat_factors(pictures: Sequence[Picture], classes: int, threshold: float =
     >>> repeat_factors([], 20).shape
     (0,)
     """
+    threshold = min(0.1, 2 / classes) if threshold is None else threshold
     present = np.zeros((len(pictures), classes), dtype=bool)
     for row, picture in zip(present, pictures, strict=True):
         row[picture.labels] = True
@@ -453,6 +456,8 @@ def measure_map(
     def detect(picture: Picture) -> Detections:
         image, boxes = read_image(picture.path), proposals(picture)[:limit]
         outputs = []
+        if not len(boxes):
+            return Detections(boxes, np.zeros(0, np.float32), np.zeros(0, np.int64), classes)
         with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
             if scoring == "shared":
                 array, scale = prepare_picture(image, long_side)
@@ -489,7 +494,7 @@ def train_detector(
     schedule: str = "cosine",
     box_regression: bool = True,
     freeze: str = "stem",
-    long_sides: Sequence[int] = LONG_SIDES,
+    scales: Sequence[float] = SCALES,
     long_side: int = 640,
     seed: int = 0,
     ranks: Ranks = ALONE,
@@ -526,17 +531,17 @@ def train_detector(
         What stays as it is: the layers before inception 3a, which no recipe trains; everything up to inception 4e, so
         that what else stands on it, a MultiBox or another member of an ensemble, goes on fitting; or all but the new
         layers.
-    long_sides : sequence of int
-        Pictures are resized to one of these, drawn for each showing; of no meaning for crops.
+    scales : sequence of float
+        Pictures are resized to one of these shares of `long_side`, drawn for each showing; of no meaning for crops.
     long_side : int
-        Pixels of the longer side of the pictures of `validation`.
+        Pixels of the longer side of pictures when the network is used, and of those of `validation`.
     seed : int
     ranks : Ranks
         The device, and the other processes that train with this one. bfloat16 is used where it is faster.
     checkpoint : Path, optional
         Where to keep the state, saved every minute and at the end by the first process, and read by all.
     resume : bool
-        Go on from `checkpoint` if it exists: on a machine with as many cores, bit for bit what would have been.
+        Go on from `checkpoint` if it exists: on a CPU with as many cores, bit for bit what would have been.
     time_limit : float, optional
         Seconds after which to save and stop.
     report : callable
@@ -559,7 +564,7 @@ def train_detector(
     settings = {
         "pictures": fingerprint(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
         "learning_rate": learning_rate, "schedule": schedule, "box_regression": box_regression, "scoring": scoring,
-        "sides": list(long_sides), "seed": seed, "freeze": freeze, "start": weights_hash(network),
+        "scales": list(scales), "long_side": long_side, "seed": seed, "freeze": freeze, "start": weights_hash(network),
         "proposals": getattr(proposals, "settings", ""),
     }  # fmt: skip
     enough_steps(steps, len(pictures), batch)
@@ -591,7 +596,7 @@ def train_detector(
                 np.random.default_rng([seed, step, slot]),
                 network.classes,
                 regions_per_picture,
-                long_sides if scoring == "shared" else None,
+                [round(long_side * scale) for scale in scales] if scoring == "shared" else None,
             )
             for slot, i in own
         ]
@@ -650,7 +655,8 @@ def train_detector(
                     "learning_rate": rate,
                     "seconds_left": spent / (done - start) * (len(steps) - done),
                 }
-                if done in ends and validation:
+                # Where nothing is labelled exhaustively there is nothing to measure on.
+                if done in ends and any(picture.labelled is None for picture in validation):
                     row["mAP"] = measure_map(
                         network, validation, proposals, scoring=scoring, box_regression=box_regression,
                         long_side=long_side, device=device,
@@ -703,14 +709,19 @@ def open_log(path: Path) -> Callable[[dict[str, float]], None]:
 
 
 def bfloat16_is_faster(device: str) -> bool:
-    """Whether a device multiplies bfloat16 matrices faster than float32 ones: a GPU, or a CPU with AMX or AVX512-BF16.
+    """Whether a device multiplies bfloat16 matrices faster than float32 ones.
+
+    GPUs from Ampere on do, and CPUs with AMX or AVX512-BF16.
 
     Examples
     --------
     >>> bfloat16_is_faster("cuda")
     True
     """
-    return device != "cpu" or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    if device != "cpu":
+        return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
+    # Names of torch's own, which not every version has.
+    return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16"))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from ..data import (
     ILSVRC_DET_CLASSES,
     VOC_CLASSES,
     AnnotationError,
+    ImageError,
     Picture,
     atomic_write,
     read_coco,
@@ -35,6 +36,7 @@ __all__ = [
     "read_labelled_folder",
     "read_validation",
     "split_validation",
+    "write_ilsvrc_halves",
 ]
 
 
@@ -88,18 +90,20 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_labelled_folder(folder: Path, classes: Sequence[str]) -> list[Picture]:
+def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "trainval") -> list[Picture]:
     """Read every labelled picture for training below a folder, in VOC, COCO or ILSVRC DET layout.
 
     Parameters
     ----------
     folder : Path
-        VOC: has ``ImageSets/Main/trainval.txt``. COCO: has ``annotations.json`` or
+        VOC: has ``ImageSets/Main/<split>.txt``. COCO: has ``annotations.json`` or
         ``annotations/instances_*train*.json``, and ``images/`` or ``train2017/``. ILSVRC DET: has
         ``ImageSets/DET``, ``Annotations/DET`` and ``Data/DET``, or a folder ``ILSVRC`` that has them.
     classes : sequence of str
         Objects of other classes are left out. The six classes that VOC and COCO call differently may have either
         name, whatever the layout; those of ILSVRC may be WordNet ids.
+    split : str
+        Which pictures of a folder in VOC layout.
 
     Returns
     -------
@@ -127,28 +131,28 @@ def read_labelled_folder(folder: Path, classes: Sequence[str]) -> list[Picture]:
     if (root := _ilsvrc_root(folder)) is not None:
         return _read_ilsvrc_val(root, classes, "val1") + _read_ilsvrc_train(root, classes)
     spellings = _other_spellings(classes)
-    if (folder / "ImageSets" / "Main" / "trainval.txt").is_file():
+    if (folder / "ImageSets" / "Main" / f"{split}.txt").is_file():
         labels = np.array([*range(len(classes)), *(list(classes).index(name) for name in spellings.values())])
         pictures = [
             replace(picture, labels=labels[picture.labels])
-            for picture in read_voc(folder, "trainval", [*classes, *spellings])
+            for picture in read_voc(folder, split, [*classes, *spellings])
         ]
-        # VOC has no list of its classes: those of the challenge, and in somebody's own set those that occur.
+        # VOC has no list of its classes: those of the challenge, and in a set of somebody's own those that occur.
         occurring = {classes[label] for picture in pictures for label in picture.labels}
-        return _mark_unboxed(pictures, classes, {*VOC_CLASSES, *COCO_TO_VOC, *occurring})
+        challenge = {*VOC_CLASSES, *COCO_TO_VOC}
+        return _mark_unboxed(pictures, classes, challenge if occurring <= challenge else occurring)
     files = [folder / "annotations.json", *sorted(folder.glob("annotations/instances_*train*.json"))]
     roots = [root for root in (folder / "images", folder / "train2017") if root.is_dir()]
     pictures = []
     for file in files:
         if file.is_file() and roots:
             read = read_coco(file, roots[0], classes, rename=spellings)
-            boxed = {*COCO_CLASSES, *COCO_TO_VOC.values()}
-            if not boxed.issuperset(classes):  # Somebody's own: only then is the file, large in COCO, read again.
-                boxed |= {str(record["name"]) for record in json.loads(file.read_bytes())["categories"]}
+            named = {str(record["name"]) for record in json.loads(file.read_bytes())["categories"]}
+            boxed = named | {spellings[name] for name in named & spellings.keys()}
             pictures += _mark_unboxed(read, classes, boxed)
     if not pictures:
         raise AnnotationError(
-            f"{folder}: neither VOC layout (ImageSets/Main/trainval.txt) nor COCO layout (annotations.json or "
+            f"{folder}: neither VOC layout (ImageSets/Main/{split}.txt) nor COCO layout (annotations.json or "
             "annotations/instances_*train*.json, with images/) nor ILSVRC layout (ImageSets/DET); name a folder that "
             "has one of them"
         )
@@ -364,6 +368,34 @@ def split_validation(pictures: Iterable[Picture], one_in: int = 30) -> tuple[lis
     return training, validation
 
 
+def write_ilsvrc_halves(folder: str | Path) -> None:
+    """Write the halves of ILSVRC DET's val that training uses into its kit, ``val1.txt`` and ``val2.txt``.
+
+    Parameters
+    ----------
+    folder : str or Path
+        ILSVRC DET, see `read_labelled_folder`. Lists that are there already, R-CNN's for example, are left alone.
+
+    Raises
+    ------
+    AnnotationError
+        If it is not in that layout.
+    """
+    root = _ilsvrc_root(Path(folder))
+    if root is None:
+        raise AnnotationError(f"{folder}: has no ImageSets/DET; name the folder of ILSVRC's detection set")
+    lists = root / "ImageSets" / "DET"
+    if (lists / "val1.txt").exists() or (lists / "val2.txt").exists():
+        return
+    classes = tuple(ILSVRC_DET_CLASSES)
+    halves = [{picture.image_id for picture in _read_ilsvrc_val(root, classes, half)} for half in ("val1", "val2")]
+    # Lines as they are: the kit's have numbers, which results and the blacklist go by.
+    lines = (lists / "val.txt").read_text().splitlines()
+    for number, half in enumerate(halves, start=1):
+        text = "".join(f"{line}\n" for line in lines if line.split() and line.split()[0] in half)
+        atomic_write(lists / f"val{number}.txt", text)
+
+
 class ProposalCache:
     """Proposals of pictures, kept in a folder: ``cache(picture)`` -> boxes (N, 4) float32.
 
@@ -399,9 +431,9 @@ class ProposalCache:
         done = len(pictures) - len(missing)
         report(done)
         compile_kernels()
-        for _, result in map_processes(self._touch, missing, workers):
+        for picture, result in map_processes(self._touch, missing, workers):
             if isinstance(result, ProcessDied):
-                raise result
+                raise ImageError(f"{picture.path}: a process ended while it proposed boxes there; remove the picture")
             done += 1
             report(done)
 

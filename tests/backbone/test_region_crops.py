@@ -44,9 +44,9 @@ def test_crops_are_bilinear_samples_with_context(box: list[float]) -> None:
     crop = crop_regions(image, np.float32([box]))[0]
     assert crop.dtype == np.float32
     difference = np.abs(crop - naive_crop(image, np.float32(box)))
-    assert difference.mean() < 0.3
+    assert difference.mean() < 0.5  # of bytes
     # Where the picture ends a 32nd of a pixel is a 32nd of the way to the mean colour.
-    assert difference.max() < 130 / 32 * 2 + 1
+    assert difference.max() < 130 / 32 * 2 + 2
 
 
 def test_the_box_fills_the_middle_192_pixels() -> None:

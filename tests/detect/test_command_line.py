@@ -325,7 +325,9 @@ def test_train_multibox_interrupted_and_resumed(
     assert (model.long_side, model.priors.shape, bool(model.trunk_graph)) == (96, (3, 4), own_trunk)
     assert model.trained["pictures"] == 4
     again = tmp_path / "again.safetensors"
-    assert run(*train[:5], again, *train[6:], "--start", output) == 0
+    train[train.index(output)] = again
+    del train[train.index("--head") : train.index("--epochs")]
+    assert run(*train, "--start", output) == 0
     assert read_multibox(again).trained["start"] == str(output)
     assert read_multibox(again).priors.tolist() == model.priors.tolist()
     multibox = MultiBox.load(output, trunk=model_file, device="cpu", threads=1)
@@ -354,6 +356,7 @@ def test_mistakes_with_training_a_multibox(
     for option in ("--scoring", "--schedule", "--freeze"):
         assert f"{option} neither: unknown; use " in mistake(capsys, *detector, option, "neither")
     assert "nosuch: cannot be read" in mistake(capsys, *train, output, "--start", "nosuch")
+    assert "leave out --head" in mistake(capsys, *train, output, "--start", "voc", "--head", "grid")
     assert run(*train, output, "--model", model_file) == 2
     assert "there are too few objects, or of too few sizes at 128 pixels" in capsys.readouterr().err.splitlines()[-1]
 

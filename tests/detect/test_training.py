@@ -233,7 +233,8 @@ def train(
         "epochs": 2.0,
         "batch": 1,
         "regions_per_picture": 8,
-        "long_sides": (64,),
+        "scales": (1.0,),
+        "long_side": 64,
         "learning_rate": 0.3,
         "report": rows.append,
     }
@@ -249,7 +250,7 @@ def train(
 
 @pytest.mark.parametrize("scoring", ["shared", "crops"])
 def test_interrupted_and_resumed_is_uninterrupted(two_pictures: list[Picture], tmp_path: Path, scoring: str) -> None:
-    run = functools.partial(train, two_pictures, two_pictures, scoring=scoring, long_side=64)
+    run = functools.partial(train, two_pictures, two_pictures, scoring=scoring)
     finished, whole, rows = run()
     assert finished
     assert rows[-1]["step"] == rows[-1]["steps"] == 4
@@ -370,7 +371,7 @@ network = random_network(1)
 rows = []
 assert train_detector(
     network, pictures, lambda picture: random_proposals(40), epochs=1.0, batch=2, regions_per_picture=8,
-    learning_rate=0.001, long_sides=(64,), ranks=ranks, checkpoint=folder / "checkpoint", report=rows.append,
+    learning_rate=0.001, scales=(1.0,), long_side=64, ranks=ranks, checkpoint=folder / "checkpoint", report=rows.append,
 )
 assert bool(rows) == (ranks.rank == 0)
 torch.save(network.state_dict(), folder / f"{ranks.rank}.of.{ranks.world}.pt")

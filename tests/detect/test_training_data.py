@@ -21,6 +21,7 @@ from inception_rcnn.detect.training_data import (
     read_labelled_folder,
     read_validation,
     split_validation,
+    write_ilsvrc_halves,
 )
 from inception_rcnn.proposals import SelectiveSearch
 
@@ -156,11 +157,15 @@ def test_classes_that_a_data_set_does_not_have_are_not_background(tmp_path: Path
         (picture,) = read_labelled_folder(folder, classes)
         return None if picture.labelled is None else [classes[label] for label in picture.labelled]
 
-    # The challenges' classes are boxed where there is none, and one's own that are there.
-    assert labelled(voc, *VOC_CLASSES) is labelled(voc, "airplane", "wombat") is None
-    assert labelled(coco, *COCO_CLASSES) is labelled(coco, *VOC_CLASSES) is labelled(coco, "cat", "kiwi") is None
-    assert labelled(voc, "cat", "truck", "wombat", "tv") == ["cat", "wombat", "tv"]
-    assert labelled(coco, "cat", "wombat", "sofa", "truck") == ["cat", "sofa", "truck"]
+    # A folder in VOC layout with the challenge's classes alone has all of them boxed, also those that do not occur.
+    assert labelled(voc, *VOC_CLASSES) is labelled(voc, "cat", "tv") is None
+    assert labelled(voc, "cat", "truck", "tv") == ["cat", "tv"]
+    # With others it is somebody's own, who boxed what occurs; COCO's files say what was boxed.
+    assert labelled(voc, "airplane", "wombat") == ["wombat"]
+    assert labelled(voc, "cat", "truck", "wombat", "tv") == ["cat", "wombat"]
+    assert labelled(coco, "cat", "kiwi") is None
+    assert labelled(coco, *VOC_CLASSES) == labelled(coco, *COCO_CLASSES[15:17]) == ["cat"]
+    assert labelled(coco, "cat", "wombat", "sofa", "truck") == ["cat", "truck"]
     with pytest.raises(AnnotationError, match="none of its categories"):
         read_labelled_folder(coco, ["wombat"])
 
@@ -267,14 +272,23 @@ def test_what_the_commands_read(
 
     voc = write_voc(tmp_path / "voc", "cat", "zebra", "ant")
     (voc / "JPEGImages").mkdir()
-    (voc / "JPEGImages" / "000005.jpg").touch()
+    for path in [voc / "JPEGImages" / "000005.jpg", *kit.rglob("*.JPEG")]:
+        Image.new("RGB", (60, 40)).save(path)
     monkeypatch.setattr(training_data, "split_validation", lambda pictures: ([], pictures))
     training, validation = _read_pictures([kit, voc], ("ant", "zebra"))
     # Only of the folder that has no pictures for validation some are set aside.
     assert [len(training), len(validation), validation[-1].image_id] == [7, 5, "000005"]
-    assert capsys.readouterr().err == "7 pictures to train on, 5 set aside\n"
+    assert capsys.readouterr().err.endswith("7 pictures to train on, 5 set aside\n")
     _read_pictures([kit], ("ant", "unicorn"))
     assert "no picture is labelled for all of the classes" in capsys.readouterr().err
+    # A picture that cannot be read is told and passed over; one that lies on its side has wrong labels.
+    broken = read_validation(kit, ["ant"])[1].path
+    broken.write_bytes(b"no picture")
+    assert [len(pictures) for pictures in _read_pictures([kit], ("ant", "zebra"))] == [7, 3]
+    assert f"passed over: {broken}" in capsys.readouterr().err.replace("\n", "")
+    Image.new("RGB", (40, 60)).save(broken, "jpeg")
+    with pytest.raises(ValueError, match=r"pixels, its labels are for .*save the picture upright"):
+        _read_pictures([kit], ("ant", "zebra"))
     kept = read_validation(kit, ["ant"])[0].path
     kept.unlink()
     with pytest.raises(ValueError, match=r"there is no such picture, but .*kit has labels for it"):
@@ -421,3 +435,19 @@ def test_fill_computes_in_processes(
     monkeypatch.setattr(cache, "proposer", must_not_search)
     np.testing.assert_array_equal(cache(pictures[0]), first)
     assert all(len(cache(one)) > 0 for one in pictures)
+
+
+def test_the_halves_of_val_are_written_as_they_are_used(kit: Path) -> None:
+    used = [[p.image_id for p in read(kit, ["ant"])] for read in (read_labelled_folder, read_validation)]
+    write_ilsvrc_halves(kit)
+    lists = kit / "ILSVRC" / "ImageSets" / "DET"
+    lines = [(lists / f"val{number}.txt").read_text().splitlines() for number in (1, 2)]
+    assert sorted(lines[0] + lines[1]) == (lists / "val.txt").read_text().splitlines()
+    assert [line.split()[0] for line in lines[1]] == used[1]
+    # And from then on they are read.
+    assert used == [[p.image_id for p in read(kit, ["ant"])] for read in (read_labelled_folder, read_validation)]
+    (lists / "val2.txt").write_text("mine")
+    write_ilsvrc_halves(kit)
+    assert (lists / "val2.txt").read_text() == "mine"
+    with pytest.raises(AnnotationError, match="has no ImageSets/DET"):
+        write_ilsvrc_halves(lists)
