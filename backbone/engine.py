@@ -346,6 +346,8 @@ class RegionScorer:
         Default ONNX Runtime on a CPU, torch on a GPU.
     trunk : Trunk, optional
         One that is there already, of the same weights.
+    scale : float
+        Pictures are looked at in so many times the size that the model says; of no meaning for crops.
 
     Raises
     ------
@@ -363,8 +365,10 @@ class RegionScorer:
         threads: int | None = None,
         engine: str | None = None,
         trunk: Trunk | None = None,
+        scale: float = 1.0,
     ) -> None:
         self.model = model
+        self.long_side = round(model.long_side * scale)
         self.trunk = trunk or Trunk(
             model.trunk_weights, model.trunk_graph, device=device, threads=threads, engine=engine
         )
@@ -387,7 +391,7 @@ class RegionScorer:
             parts = (crop_regions(view.image, boxes[i : i + chunk]) for i in range(0, len(boxes), chunk))
             scores = [self._head(self.trunk.run(part)) for part in parts]
             return np.concatenate([s[0] for s in scores]), np.concatenate([s[1] for s in scores])
-        maps, scale = view.features(self.trunk, self.model.long_side)
+        maps, scale = view.features(self.trunk, self.long_side)
         return self._head(maps, boxes * np.float32(scale))
 
     def __call__(

@@ -115,9 +115,14 @@ class RegionNetwork(nn.Module):
         """Features of whole pictures: (N, 3, H, W) BGR minus mean -> (N, 832, ~H/16, ~W/16)."""
         return self.googlenet.trunk(pictures)
 
-    def score_regions(self, regions: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and box deltas of aligned regions: (N, 832, 7, 7) -> (N, 1 + C), (N, C, 4)."""
+    def score_regions(self, regions: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and box deltas of aligned regions: (N, 832, 7, 7) -> (N, 1 + C), (N, C, 4).
+
+        In training `kept` (N, 1024), 0 or the inverse of the share that is kept, drops channels of what the scores see.
+        """
         pooled = F.avg_pool2d(self.googlenet.top(regions), 3, 2)
+        if kept is not None:
+            pooled = pooled * kept[:, :, None, None].to(pooled.dtype)
         pooled = pooled.permute(0, 2, 3, 1).flatten(1)
         return self.score(pooled), self.delta(pooled).unflatten(1, (self.classes, 4))
 

@@ -101,7 +101,8 @@ def _read_journal(path: Path, settings: str) -> dict[str, dict]:
 
 def _settings_hash(detector: Detector, draw_score: float, folder: str) -> str:
     state = [
-        [scorer.model.sha256 for scorer in detector.scorers], detector.scorers[0].device, detector.min_score,
+        [(scorer.model.sha256, scorer.long_side) for scorer in detector.scorers], detector.scorers[0].device,
+        detector.min_score,
         repr(detector.proposer.settings), draw_score, package_version(), folder,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
@@ -252,7 +253,12 @@ def _write_results(
         "settings": settings or {},
         "folder": folder,
         "models": [
-            {"sha256": scorer.model.sha256, "device": scorer.device, "classes": len(classes)}
+            {
+                "sha256": scorer.model.sha256,
+                "long_side": scorer.long_side,
+                "device": scorer.device,
+                "classes": len(classes),
+            }
             for scorer in detector.scorers
         ],
         **asdict(summary),

@@ -68,6 +68,14 @@ def detect(
             show_default=False,
         ),
     ] = None,
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(
+            metavar="S",
+            help="Size of pictures, times the model's; repeat to average the scores of several.  [default: 1]",
+            show_default=False,
+        ),
+    ] = None,
     proposals: Annotated[int, typer.Option(min=1, metavar="N", help="Regions scored in each picture.")] = 500,
     method: Method = "merged",
     multibox: MultiBoxName = "voc",
@@ -90,11 +98,11 @@ def detect(
     paths = [path for path in find_images(images) if not path.absolute().is_relative_to(results)]
     if not paths:
         raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
-    names = model or ["voc"]
+    names, scales = model or ["voc"], tuple(scale or (1.0,))
     try:
         detector = Detector.load(
-            *names, scoring=scoring, device=device, method=method, multibox=multibox, proposals=proposals,
-            min_score=min_score,
+            *names, scoring=scoring, scales=scales, device=device, method=method, multibox=multibox,
+            proposals=proposals, min_score=min_score,
         )  # fmt: skip
     except ValueError as error:
         raise CommandError(str(error)) from None
@@ -103,8 +111,9 @@ def detect(
     except OSError as error:
         raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
     settings: dict[str, Any] = {
-        "images": images, "model": names, "scoring": scoring, "proposals": proposals, "method": method,
-        "multibox": multibox, "device": device, "min_score": min_score, "draw_score": draw_score, "workers": workers,
+        "images": images, "model": names, "scoring": scoring, "scales": scales, "proposals": proposals,
+        "method": method, "multibox": multibox, "device": device, "min_score": min_score, "draw_score": draw_score,
+        "workers": workers,
     }  # fmt: skip
     try:
         with progress_bar("detect", len(paths)) as report:

@@ -133,6 +133,7 @@ class Detector:
         cls,
         *models: str | Path,
         scoring: str | None = None,
+        scales: Sequence[float] = (1.0,),
         device: str = "auto",
         threads: int | None = None,
         engine: str | None = None,
@@ -150,7 +151,10 @@ class Detector:
             ``"voc"``, or files that ``inception-rcnn train detector`` wrote; default ``"voc"``.
         scoring : {"shared", "crops"}, optional
             Read regions out of the whole picture's features, or warp each to a crop that goes through the whole network
-            as in R-CNN, at many times the work. Chooses among bundled models of a name; default what the model is for.
+            as in R-CNN, at many times the work. Chooses among bundled models of a name; default the model's own.
+        scales : sequence of float
+            Regions are scored in pictures of so many times the size that the model says, and the scores averaged: (1.0,
+            1.3) finds more than either, in more than twice the time. Crops are always of one size.
         device : {"auto", "cpu", "cuda"}
         threads : int, optional
             CPU threads of the network; default all.
@@ -182,6 +186,8 @@ class Detector:
         """
         if scoring not in (None, *SCORINGS):
             raise ValueError(f"scoring {scoring!r} is unknown; use {' or '.join(SCORINGS)}")
+        if not scales or not all(0.1 <= scale <= 4 for scale in scales):
+            raise ValueError(f"scales must be one or more of 0.1 to 4, not {', '.join(map(str, scales)) or 'none'}")
         scorers: list[RegionScorer] = []
         for name in models or ("voc",):
             bundled = f"{name}-crops" if scoring == "crops" and f"{name}-crops" in bundled_models() else name
@@ -191,7 +197,10 @@ class Detector:
                     f"{name}: is for scoring {model.scoring}, not {scoring}; leave the scoring to the model"
                 )
             trunk = next((one.trunk for one in scorers if one.trunk.sha256 == model.trunk_sha256), None)
-            scorers.append(RegionScorer(model, device=device, threads=threads, engine=engine, trunk=trunk))
+            for scale in scales if model.scoring == "shared" else (1.0,):
+                scorer = RegionScorer(model, device=device, threads=threads, engine=engine, trunk=trunk, scale=scale)
+                scorers.append(scorer)
+                trunk = scorer.trunk
         network: dict[str, Any] = {} if method == "selective-search" else {
             "multibox": multibox, "among": [scorer.trunk for scorer in scorers],
             "device": device, "threads": threads, "engine": engine,
@@ -220,7 +229,7 @@ class Detector:
         view = View(image)
         for scorer in self.scorers:
             if scorer.model.scoring == "shared":
-                view.features(scorer.trunk, scorer.model.long_side)
+                view.features(scorer.trunk, scorer.long_side)
         return view
 
     def propose(self, image: NDArray[np.uint8] | View, searched: Ranked | None = None) -> NDArray[np.float32]:

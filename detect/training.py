@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +62,10 @@ class CheckpointError(ValueError):
 
 
 # Pictures are shown at one of these shares of the size that the network is used at.
-SCALES = (0.65, 0.75, 0.85, 0.95)
+SCALES = (0.65, 0.8, 0.95, 1.1)
+# Channels of inception 5b, and which share of them a region loses in training.
+CHANNELS = 1024
+DROPOUT = 0.4
 # What an interruption may cost.
 SAVE_SECONDS = 60.0
 
@@ -139,15 +143,14 @@ def sample_regions(
     """Draw the regions of a picture that one training step learns from.
 
     Foreground has IoU >= 0.5 with an object; background less, three quarters of it from [0.1, 0.5) where the hard
-    cases are, and proposals of high rank, which look like objects, more often than others. Regions on difficult objects
-    and crowds are neither. Where not every object is labelled, regions away from labelled objects could be anything and
-    are not drawn.
+    cases are. Regions on difficult objects and crowds are neither. Where not every object is labelled, regions away
+    from labelled objects could be anything and are not drawn.
 
     Parameters
     ----------
     picture : Picture
     proposals : ndarray, shape (N, 4), float32
-        In pixels of the picture, best first.
+        In pixels of the picture.
     rng : numpy.random.Generator
     number : int
         Regions to draw; fewer come back if there are not enough.
@@ -165,12 +168,9 @@ def sample_regions(
     known = ~(picture.difficult | picture.crowd)
     objects, labels = picture.boxes[known], picture.labels[known]
     candidates = np.concatenate([objects, _jitter(objects, 4, rng), proposals])
-    # A detector looks at the first proposals alone: the first hundred are drawn as often as the next three hundred.
-    weights = 1 / np.concatenate([np.full(len(candidates) - len(proposals), 100.0), 100.0 + np.arange(len(proposals))])
     limits = np.array([picture.width, picture.height] * 2, dtype=np.float32)
     candidates = np.clip(candidates, 0, limits)
-    large = ((candidates[:, 2:] - candidates[:, :2]) >= 8).all(1)
-    candidates, weights = candidates[large], weights[large]
+    candidates = candidates[((candidates[:, 2:] - candidates[:, :2]) >= 8).all(1)]
     overlap = np.zeros(len(candidates), dtype=np.float32)
     nearest = np.zeros(len(candidates), dtype=np.int64)
     if len(objects):
@@ -190,8 +190,7 @@ def sample_regions(
     easy = np.flatnonzero(usable & (overlap < 0.1)) if exhaustive else np.empty(0, dtype=np.int64)
 
     def draw(indices: NDArray[np.intp], wanted: int) -> NDArray[np.intp]:
-        # Without replacement, each in proportion to its weight: the first of exponential waiting times.
-        return indices[np.argsort(rng.exponential(size=len(indices)) / weights[indices])][: max(0, wanted)]
+        return rng.permutation(indices)[: max(0, wanted)]
 
     # Objects take turns, or the largest, with hundreds of good proposals, would crowd out the small ones.
     per_object = np.bincount(nearest[chosen_foreground], minlength=max(1, len(objects)))
@@ -256,6 +255,7 @@ class _Example(NamedTuple):
     array: NDArray[np.float32]  # (1, 3, h, w), or the regions' crops (R, 3, 224, 224)
     regions: Regions  # boxes in pixels of `array`, if that is the picture
     allowed: NDArray[np.bool_]
+    kept: NDArray[np.float32]  # (R, 1024), see `RegionNetwork.score_regions`
 
 
 def _load_example(
@@ -266,9 +266,13 @@ def _load_example(
     regions_per_picture: int,
     long_sides: Sequence[int] | None,
 ) -> _Example:
-    """Read a picture, draw its regions, vary it; without `long_sides` its regions become crops."""
+    """Read a picture, vary it, draw its regions; without `long_sides` these become crops."""
     image = read_image(picture.path)
+    if rng.random() < 0.5:
+        picture, proposals, image = _cut(picture, proposals, image, rng)
     regions = sample_regions(picture, proposals, rng, number=regions_per_picture)
+    # Drawn here and not by torch, whose generator is shared by the threads in whatever order they come.
+    kept = (rng.random((len(regions.labels), CHANNELS)) >= DROPOUT).astype(np.float32) / (1 - DROPOUT)
     if rng.random() < 0.5:
         image = np.ascontiguousarray(image[:, ::-1])
         boxes = regions.boxes.copy()
@@ -284,7 +288,7 @@ def _load_example(
     else:
         allowed[[label + 1 for label in picture.labelled]] = False
     if long_sides is None:
-        return _Example(crop_regions(image, regions.boxes), regions, allowed)
+        return _Example(crop_regions(image, regions.boxes), regions, allowed, kept)
     # Sides in whole multiples of 32: a few dozen shapes, for which convolution kernels are made once, instead of
     # thousands; and proportions off by up to 5 % are one more augmentation.
     long_side = int(rng.choice(long_sides))
@@ -294,7 +298,40 @@ def _load_example(
     stretch = np.array([size[0] / picture.width, size[1] / picture.height] * 2, dtype=np.float32)
     regions = regions._replace(boxes=regions.boxes * stretch)
     array, _ = prepare_picture(image, max(size))
-    return _Example(array, regions, allowed)
+    return _Example(array, regions, allowed, kept)
+
+
+def _cut(
+    picture: Picture, proposals: NDArray[np.float32], image: NDArray[np.uint8], rng: np.random.Generator
+) -> tuple[Picture, NDArray[np.float32], NDArray[np.uint8]]:
+    """Cut a part of half to all of each side out of a picture, around the middle of an object if it has any.
+
+    Of an object that is cut, less than 0.2 is no object any more, and less than 0.6 a difficult one.
+    """
+    width, height = (max(1, round(side * rng.uniform(0.5, 1))) for side in (picture.width, picture.height))
+    x, y = int(rng.integers(picture.width - width + 1)), int(rng.integers(picture.height - height + 1))
+    if len(picture.boxes):
+        box = picture.boxes[rng.integers(len(picture.boxes))]
+        middle = (box[:2] + box[2:]) / 2
+        # Moved as little as brings the middle inside.
+        x = int(np.clip(x, max(0, math.ceil(middle[0]) - width), min(middle[0], picture.width - width)))
+        y = int(np.clip(y, max(0, math.ceil(middle[1]) - height), min(middle[1], picture.height - height)))
+    window, corner = np.array([x, y, x + width, y + height], np.float32), np.array([x, y, x, y], np.float32)
+
+    def inside(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        cut = np.clip(boxes, window[[0, 1, 0, 1]], window[[2, 3, 2, 3]])
+        area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1e-6)
+        return cut - corner, (cut[:, 2:] - cut[:, :2]).prod(1) / area
+
+    boxes, share = inside(picture.boxes)
+    # Of a crowd that is cut, however little is left is still a crowd.
+    left = (share >= 0.2) | (picture.crowd & (share > 0))
+    part = replace(
+        picture, width=width, height=height, boxes=boxes[left], labels=picture.labels[left], crowd=picture.crowd[left],
+        difficult=picture.difficult[left] | (share[left] < 0.6),
+    )  # fmt: skip
+    regions, share = inside(proposals)
+    return part, regions[share >= 0.5], image[y : y + height, x : x + width]
 
 
 def _epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.intp]:
@@ -765,7 +802,8 @@ def _gradients(
                 aligned.append(roi_align(features, torch.from_numpy(example.regions.boxes).to(device)))
             else:
                 aligned.append(pool_crops(features))
-        logits, deltas = network.score_regions(torch.cat(aligned))
+        kept = torch.from_numpy(np.concatenate([example.kept for example in examples])).to(device)
+        logits, deltas = network.score_regions(torch.cat(aligned), kept)
     labels = torch.from_numpy(np.concatenate([e.regions.labels for e in examples])).to(device)
     targets = torch.from_numpy(np.concatenate([e.regions.targets for e in examples])).to(device)
     allowed = np.concatenate([np.repeat(e.allowed[None], len(e.regions.labels), 0) for e in examples])

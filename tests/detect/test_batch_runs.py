@@ -102,7 +102,7 @@ def test_run_json_tells_what_was_done(photos: Path, tmp_path: Path, detector: De
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["settings"] == {"workers": 1}
     model = detector.scorers[0].model
-    assert run["models"] == [{"sha256": model.sha256, "device": "cpu", "classes": 3}]
+    assert run["models"] == [{"sha256": model.sha256, "long_side": 128, "device": "cpu", "classes": 3}]
     assert isinstance(run["version"], str)
     assert (run["pictures"], run["resumed"], run["failed"]) == (5, 0, 0)
     assert set(run["seconds"]) == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -231,3 +232,32 @@ def test_a_multibox_on_another_trunk_looks_for_itself(
     bundled = Detector.load(model_file, device="cpu", threads=1, proposals=40)
     assert bundled.proposer.multibox.trunk is not bundled.scorers[0].trunk
     assert bundled.propose(picture(1)).shape == (40, 4)
+
+
+def test_several_sizes_are_averaged(model_file: Path, picture: Callable[..., np.ndarray]) -> None:
+    load = functools.partial(
+        Detector.load, model_file, device="cpu", threads=1, method="selective-search", proposals=30, min_score=0.01
+    )
+    both = load(scales=(1, 0.5))
+    assert [scorer.long_side for scorer in both.scorers] == [128, 64]
+    assert both.scorers[0].trunk is both.scorers[1].trunk
+    image = picture(0, 200, 150)
+    proposals = both.propose(image)
+    view = View(image)
+    outputs = [load(scales=(scale,)).scorers[0].score(view, proposals) for scale in (1, 0.5)]
+    assert np.abs(outputs[0][0] - outputs[1][0]).max() > 1e-3
+    mean = [np.mean(parts, axis=0) for parts in zip(*outputs, strict=True)]
+    expected = suppress(proposals, mean[0], mean[1], 200, 150, both.classes, min_score=0.01)
+    found = both(image)
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+    np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)
+    for scales in ((), (0,), (1, 9)):
+        with pytest.raises(ValueError, match="scales must be one or more of 0.1 to 4"):
+            load(scales=scales)
+
+
+def test_scoring_is_the_models(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="is for scoring shared, not crops"):
+        Detector.load(model_file, scoring="crops")
+    with pytest.raises(ValueError, match="scoring 'both' is unknown; use shared or crops"):
+        Detector.load(model_file, scoring="both")

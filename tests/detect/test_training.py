@@ -22,6 +22,7 @@ from torchrun import TORCHRUN, run_script  # noqa: E402
 from inception_rcnn.backbone.preprocessing import decode_boxes  # noqa: E402
 from inception_rcnn.data import Picture, box_iou  # noqa: E402
 from inception_rcnn.detect.training import (  # noqa: E402
+    _cut,
     detection_loss,
     measure_map,
     repeat_factors,
@@ -129,6 +130,36 @@ def test_no_easy_background_where_not_everything_is_labelled(seed: int) -> None:
     overlap = box_iou(regions.boxes, picture.boxes).max(1)
     assert (regions.labels == 0).any()
     assert (overlap >= 0.1).all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_cut_out_of_a_picture(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    picture = make_picture([*OBJECTS, [0, 0, 200, 160]], [4, 0, 2, 1], difficult=[1], crowd=[3])
+    image = np.zeros((160, 200, 3), np.uint8)
+    for value, (x1, y1, x2, y2) in enumerate(OBJECTS, start=1):
+        image[y1:y2, x1:x2] = value
+    proposals = random_proposals(60, seed=seed)
+    part, boxes, cut = _cut(picture, proposals, image, rng)
+    assert cut.shape == (part.height, part.width, 3)
+    assert 80 <= part.height <= 160
+    assert 100 <= part.width <= 200
+    limits = [part.width, part.height] * 2
+    for some in (part.boxes, boxes):
+        assert some.dtype == np.float32
+        assert (some >= 0).all()
+        assert (some <= limits).all()
+    assert len(boxes) <= len(proposals)
+    # The crowd is everywhere, and never lost; of the others at least one has its middle inside.
+    assert part.crowd.tolist() == [False] * (len(part.boxes) - 1) + [True]
+    value_of = {4: 1, 0: 2, 2: 3}
+    for box, label, difficult in zip(part.boxes[:-1], part.labels[:-1], part.difficult[:-1], strict=True):
+        x1, y1, x2, y2 = box.astype(int)
+        assert (cut[y1:y2, x1:x2] == value_of[label]).all()
+        whole = np.prod(np.subtract(OBJECTS[value_of[label] - 1][2:], OBJECTS[value_of[label] - 1][:2]))
+        share = (x2 - x1) * (y2 - y1) / whole
+        assert share >= 0.2
+        assert difficult == (label == 0 or share < 0.6)
 
 
 def test_pictures_without_objects() -> None:
@@ -384,5 +415,5 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
         (tmp_path / "checkpoint").unlink()
     alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("0.of.1", "0.of.2", "1.of.2"))
     for name, value in alone.items():
-        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5)
         assert torch.equal(first[name], second[name])
