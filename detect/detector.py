@@ -153,8 +153,8 @@ class Detector:
             Read regions out of the whole picture's features, or warp each to a crop that goes through the whole network
             as in R-CNN, at many times the work. Chooses among bundled models of a name; default the model's own.
         scales : sequence of float
-            Regions are scored in pictures of so many times the size that the model says, and the scores averaged: (1.0,
-            1.3) finds more than either, in more than twice the time. Crops are always of one size.
+            Regions are scored in pictures of so many times the size that the model says, and the scores averaged. Crops
+            are always of one size.
         device : {"auto", "cpu", "cuda"}
         threads : int, optional
             CPU threads of the network; default all.
