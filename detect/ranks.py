@@ -5,6 +5,7 @@ Every process has the network, works on its share of each batch, and takes the s
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Sequence
 from datetime import timedelta
@@ -96,4 +97,6 @@ def join_ranks(device: str = "auto") -> Ranks:
     if not distributed.is_initialized():
         # The others wait while the first measures recall.
         distributed.init_process_group("gloo" if kind == "cpu" else "nccl", timeout=timedelta(hours=2))
+        # Or a thread that still runs when the process ends, however it ends, aborts it.
+        atexit.register(distributed.destroy_process_group)
     return Ranks(distributed.get_rank(), world, kind)
