@@ -64,8 +64,7 @@ def export_graphs(network: RegionNetwork, scoring: str = "shared") -> tuple[byte
     trunk, head : bytes
         ONNX models. ``trunk``: ``picture`` (N, 3, H, W) -> ``features``; ``head``: ``features`` of one picture and
         ``boxes`` (N, 4) in resized pixels, or of N crops, -> ``probabilities`` (N, 1 + C), ``deltas`` (N, C, 4). The
-        weights are external initializers
-        named as in ``network.state_dict()``.
+        weights are external initializers named as in ``network.state_dict()``.
     """
     network = network.cpu().eval()
     outputs = ["probabilities", "deltas"]

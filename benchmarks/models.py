@@ -21,14 +21,13 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import cv2
-import numpy as np
 from tables import show
 
-from inception_rcnn.backbone.engine import RegionScorer, View
+from inception_rcnn.backbone.engine import View
 from inception_rcnn.data import Detections, Picture, atomic_write, read_image, read_voc
 from inception_rcnn.data.parallel import ProcessDied, map_processes, usable_cores
 from inception_rcnn.detect import Detector
-from inception_rcnn.detect.detector import PROPOSALS, suppress
+from inception_rcnn.detect.detector import PROPOSALS, average_scores, suppress
 from inception_rcnn.detect.terminal import progress_bar
 from inception_rcnn.eval import evaluate_voc
 from inception_rcnn.proposals import SelectiveSearch
@@ -51,16 +50,15 @@ class Rows:
 
     def __init__(self, models: Sequence[str], without_fine_tuning: str | None, proposals: int) -> None:
         self.models, self.plain, self.proposals = list(models), without_fine_tuning, proposals
+        self.names = [*self.models, *([self.plain] if self.plain else [])]
         self.detector: Detector | None = None
 
     def __call__(self, picture: Picture) -> tuple[dict[str, Detections], dict[str, float]]:
         """Find the objects of a picture: detections and CPU seconds by variant."""
         if self.detector is None:
             cv2.setNumThreads(1)
-            extra = [self.plain] if self.plain else []
-            self.detector = Detector.load(*self.models, *extra, device="cpu", threads=1, proposals=self.proposals)
-        names = [*self.models, *([self.plain] if self.plain else [])]
-        scorers = dict(zip(names, self.detector.scorers, strict=True))
+            self.detector = Detector.load(*self.names, device="cpu", threads=1, proposals=self.proposals)
+        scorers = dict(zip(self.names, self.detector.scorers, strict=True))
         classes, (height, width) = self.detector.classes, (picture.height, picture.width)
         view = View(read_image(picture.path))
         seconds = {}
@@ -75,33 +73,29 @@ class Rows:
         found: dict[str, Detections] = {}
         scores: dict[str, tuple[Any, Any]] = {}
 
-        def keep(name: str, boxes: Any, probabilities: Any, deltas: Any) -> None:
-            found[name] = suppress(boxes, probabilities, deltas, width, height, classes, min_score=MIN_SCORE)
+        def keep(
+            name: str, boxes: Any, outputs: Sequence[Any], members: Sequence[str], use_deltas: bool = True
+        ) -> None:
+            regressing = [use_deltas and scorers[member].model.box_regression for member in members]
+            averaged = average_scores(outputs, regressing)
+            found[name] = suppress(boxes, *averaged, width, height, classes, min_score=MIN_SCORE)
 
         for name, scorer in scorers.items():
             start = time.process_time()
             scores[name] = scorer.score(view, merged)
             seconds[name] += time.process_time() - start
-            keep(name, merged, scores[name][0], regression(scorer, scores[name][1]))
+            keep(name, merged, [scores[name]], [name])
         first = self.models[0]
-        keep("without box regression", merged, scores[first][0], None)
+        keep("without box regression", merged, [scores[first]], [first], use_deltas=False)
         boxes = SelectiveSearch("fast", limit=self.proposals)(view.image)[0]
-        probabilities, deltas = scorers[first].score(view, boxes)
-        keep(SEARCHED, boxes, probabilities, regression(scorers[first], deltas))
+        keep(SEARCHED, boxes, [scorers[first].score(view, boxes)], [first])
         for count in range(2, len(self.models) + 1):
             together = self.models[:count]
-            mean = np.mean([scores[name][0] for name in together], axis=0)
-            corrections = [scores[name][1] for name in together if scorers[name].model.box_regression]
-            keep(" + ".join(together), merged, mean, np.mean(corrections, axis=0) if corrections else None)
+            keep(" + ".join(together), merged, [scores[name] for name in together], together)
         return found, seconds
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Rows, (self.models, self.plain, self.proposals)
-
-
-def regression(scorer: RegionScorer, deltas: Any) -> Any:
-    """Box deltas, if the model was trained to give them."""
-    return deltas if scorer.model.box_regression else None
 
 
 def table(options: argparse.Namespace, maps: Mapping[str, float]) -> list[list[str]]:
@@ -138,10 +132,9 @@ def main() -> None:
     try:
         pictures = read_voc(options.folder, options.split)
         # Says before the work what cannot be loaded.
-        extra = [options.without_fine_tuning] if options.without_fine_tuning else []
-        if len({*options.models, *extra}) < len(options.models) + len(extra):
+        if len(set(rows.names)) < len(rows.names):
             raise ValueError("a model is named twice; name each once")
-        classes = Detector.load(*options.models, *extra, device="cpu", threads=1).classes
+        classes = Detector.load(*rows.names, device="cpu", threads=1).classes
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -269,7 +269,17 @@ def read_coco(
     >>> picture.image_id, picture.boxes.tolist(), VOC_CLASSES[picture.labels[0]]
     ('a', [[2.0, 3.0, 6.0, 8.0]], 'aeroplane')
     """
-    document = _read_json(Path(annotation_file))
+    return _coco_pictures(_read_json(Path(annotation_file)), annotation_file, image_root, classes, rename)
+
+
+def _coco_pictures(
+    document: Any,
+    annotation_file: str | Path,
+    image_root: str | Path,
+    classes: Sequence[str],
+    rename: Mapping[str, str] | None,
+) -> list[Picture]:
+    """Pictures of a COCO file that was read; see `read_coco`."""
     images, annotations, categories = (
         _records(document, key, annotation_file) for key in ("images", "annotations", "categories")
     )

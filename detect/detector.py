@@ -19,7 +19,7 @@ from ..proposals import MergedProposals, SelectiveSearch, load_proposer
 from ..proposals.merge import Ranked
 from ..proposals.multibox import MultiBox
 
-__all__ = ["PROPOSALS", "Detector", "suppress"]
+__all__ = ["PROPOSALS", "Detector", "average_scores", "suppress"]
 
 # Regions scored in a picture: on pictures set aside from training, more of the merged ones found no more objects.
 PROPOSALS = 500
@@ -81,6 +81,35 @@ def suppress(
         boxes, probabilities[:, 1:], threshold, min_score=min_score, limit=MOST_PER_PICTURE
     )
     return Detections(kept, scores, labels, classes)
+
+
+def average_scores(
+    outputs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], regressing: Sequence[bool]
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Average what several models say of the same regions.
+
+    Parameters
+    ----------
+    outputs : sequence of (ndarray, shape (N, 1 + C), float32; ndarray, shape (N, C, 4), float32)
+        Probabilities and box deltas of each model.
+    regressing : sequence of bool
+        Whose box deltas were trained; the others' are left out.
+
+    Returns
+    -------
+    probabilities : ndarray, shape (N, 1 + C), float32
+    deltas : ndarray, shape (N, C, 4), float32, or None
+        None if nobody's were trained.
+
+    Examples
+    --------
+    >>> one = np.array([[0.2, 0.8]], np.float32), np.ones((1, 1, 4), np.float32)
+    >>> average_scores([one, one], [False, False])[1] is None
+    True
+    """
+    probabilities = np.asarray(np.mean([probability for probability, _ in outputs], axis=0), np.float32)
+    trained = [deltas for (_, deltas), counts in zip(outputs, regressing, strict=True) if counts]
+    return probabilities, np.asarray(np.mean(trained, axis=0), np.float32) if trained else None
 
 
 class Detector:
@@ -273,9 +302,7 @@ class Detector:
         """
         view = image if isinstance(image, View) else View(image)
         outputs = [scorer.score(view, proposals) for scorer in self.scorers]
-        probabilities = np.asarray(np.mean([probability for probability, _ in outputs], axis=0), np.float32)
-        regressing = [d for (_, d), scorer in zip(outputs, self.scorers, strict=True) if scorer.model.box_regression]
-        deltas = np.asarray(np.mean(regressing, axis=0), np.float32) if regressing else None
+        probabilities, deltas = average_scores(outputs, [scorer.model.box_regression for scorer in self.scorers])
         height, width = view.image.shape[:2]
         return suppress(proposals, probabilities, deltas, width, height, self.classes, min_score=self.min_score)
 

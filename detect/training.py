@@ -28,6 +28,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..backbone.engine import CHUNK, CROPS
 from ..backbone.model_file import hash_weights, in_trunk
 from ..backbone.preprocessing import crop_regions, encode_boxes, prepare_picture
 from ..backbone.regions import RegionNetwork, pool_crops, roi_align
@@ -40,7 +41,10 @@ from .ranks import ALONE, Ranks
 __all__ = [
     "CheckpointError",
     "Regions",
+    "add_up",
+    "begin_at",
     "bfloat16_is_faster",
+    "cut_steps",
     "detection_loss",
     "enough_steps",
     "fingerprint",
@@ -51,6 +55,8 @@ __all__ = [
     "repeat_factors",
     "sample_regions",
     "save_checkpoint",
+    "take_step",
+    "to_device",
     "torch_threads",
     "train_detector",
     "weights_hash",
@@ -346,7 +352,12 @@ def _steps(
 ) -> tuple[list[NDArray[np.intp]], set[int]]:
     """Picture indices of every step of the run, and after how many steps an epoch ends."""
     orders = [_epoch_order(weights, seed, epoch) for epoch in range(math.ceil(epochs))]
-    whole = np.concatenate(orders)[: round(sum(len(order) for order in orders) * epochs / math.ceil(epochs))]
+    return cut_steps(orders, round(sum(len(order) for order in orders) * epochs / math.ceil(epochs)), batch)
+
+
+def cut_steps(orders: Sequence[NDArray[np.intp]], shown: int, batch: int) -> tuple[list[NDArray[np.intp]], set[int]]:
+    """Cut the orders of epochs, the first `shown` pictures of them all, into steps; also after which an epoch ends."""
+    whole = np.concatenate(orders)[:shown]
     steps = [whole[start : start + batch] for start in range(0, len(whole) - batch + 1, batch)]
     return steps, {int(end) // batch for end in np.cumsum([len(order) for order in orders])} | {len(steps)}
 
@@ -404,6 +415,51 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path}: is no checkpoint of such a training, or damaged ({reason}); remove it"
         ) from None
+
+
+def begin_at(
+    checkpoint: Path | None,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: Mapping[str, object],
+    ranks: Ranks,
+    *,
+    resume: bool,
+) -> int:
+    """Go on from a checkpoint, if asked for and there is one: how many steps are done, the same in all processes.
+
+    Raises
+    ------
+    CheckpointError
+        See `load_checkpoint`; also if the processes do not agree.
+    """
+    start = 0
+    if resume and checkpoint is not None and checkpoint.exists():
+        start = load_checkpoint(checkpoint, network, optimizer, settings)
+    if not ranks.agree((start, settings)):
+        raise CheckpointError(
+            f"{checkpoint}: not all processes have the same checkpoint and settings; give them a folder that all share"
+        )
+    return start
+
+
+def add_up(ranks: Ranks, gradients: Sequence[Tensor], notes: Sequence[float]) -> list[float]:
+    """Sum gradients over all processes, in place, and with them the notes that all must agree on."""
+    together = torch.tensor(notes, dtype=torch.float64).to(ranks.device)
+    ranks.add_up([*gradients, together])
+    return together.tolist()
+
+
+def take_step(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], rate: float
+) -> None:
+    """Clip gradients and step; a group of parameters with a ``factor`` learns at that times the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("factor", 1.0)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+    optimizer.step()
 
 
 def fingerprint(pictures: Sequence[Picture]) -> str:
@@ -498,13 +554,13 @@ def measure_map(
         with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
             if scoring == "shared":
                 array, scale = prepare_picture(image, long_side)
-                features = network.trunk(_to(array, device))
-                for part in torch.from_numpy(boxes * np.float32(scale)).to(device).split(64):
+                features = network.trunk(to_device(array, device))
+                for part in torch.from_numpy(boxes * np.float32(scale)).to(device).split(CHUNK):
                     outputs.append(network.head(features, part))
             else:
-                for start in range(0, len(boxes), 16):
-                    crops = crop_regions(image, boxes[start : start + 16])
-                    outputs.append(network.score_crops(network.trunk(_to(crops, device))))
+                for start in range(0, len(boxes), CROPS):
+                    crops = crop_regions(image, boxes[start : start + CROPS])
+                    outputs.append(network.score_crops(network.trunk(to_device(crops, device))))
         probabilities = torch.cat([logits.float().softmax(1) for logits, _ in outputs]).cpu().numpy()
         deltas = torch.cat([deltas.float() for _, deltas in outputs]).cpu().numpy() if box_regression else None
         return suppress(boxes, probabilities, deltas, picture.width, picture.height, classes, min_score=0.01)
@@ -615,14 +671,9 @@ def train_detector(
     parameters = [*old, *new]
     groups: list[dict[str, object]] = [{"params": old, "factor": 1.0}, {"params": new, "factor": 2.0}]
     optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, weight_decay=5e-4)
-    start = 0
-    if resume and checkpoint is not None and checkpoint.exists():
-        start = load_checkpoint(checkpoint, network, optimizer, settings)
-    if not ranks.agree((start, settings)):
-        raise CheckpointError(
-            f"{checkpoint}: not all processes have the same checkpoint and settings; give them a folder that all share"
-        )
+    start = begin_at(checkpoint, network, optimizer, settings, ranks, resume=resume)
     began = saved = time.monotonic()
+    sides = [round(long_side * scale) for scale in scales] if scoring == "shared" else None
 
     def examples(step: int) -> list[_Example]:
         own = [*enumerate(steps[step])][ranks.rank :: ranks.world]
@@ -633,7 +684,7 @@ def train_detector(
                 np.random.default_rng([seed, step, slot]),
                 network.classes,
                 regions_per_picture,
-                [round(long_side * scale) for scale in scales] if scoring == "shared" else None,
+                sides,
             )
             for slot, i in own
         ]
@@ -658,22 +709,14 @@ def train_detector(
             results = list(pool.map(part_gradients, [loaded[i::workers] for i in range(workers)]))
             gradients = [functools.reduce(torch.add, parts) for parts in zip(*(g for g, _ in results), strict=True)]
             late = time_limit is not None and time.monotonic() - began > time_limit
-            # What all processes must agree on travels with the gradients.
-            notes = torch.tensor([*np.sum([figures for _, figures in results], axis=0), late], dtype=torch.float64)
-            notes = notes.to(device)
-            ranks.add_up([*gradients, notes])
-            *losses, right, positive, regions, late_ranks = notes.tolist()
+            notes = add_up(ranks, gradients, [*np.sum([figures for _, figures in results], axis=0), late])
+            *losses, right, positive, regions, late_ranks = notes
             figures = np.array([*(loss / max(1.0, regions) for loss in losses), right, positive])
             if not np.isfinite(figures).all():
                 names = ", ".join(pictures[i].path.name for i in steps[step])
                 raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
             rate = learning_rate_at(step, len(steps), learning_rate, min(200, len(steps) // 10), schedule)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient / max(1.0, regions)
-            torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-            optimizer.step()
+            take_step(optimizer, parameters, [gradient / max(1.0, regions) for gradient in gradients], rate)
             totals, window = totals + figures, window + 1
             done = step + 1
             due = time.monotonic() - saved > SAVE_SECONDS or done in ends or late_ranks
@@ -772,7 +815,8 @@ def torch_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _to(array: NDArray[np.float32], device: str) -> Tensor:
+def to_device(array: NDArray[np.float32], device: str) -> Tensor:
+    """Bring prepared pictures (N, 3, H, W) to where a network is, in channels-last memory."""
     return torch.from_numpy(array).to(device).contiguous(memory_format=torch.channels_last)
 
 
@@ -797,7 +841,8 @@ def _gradients(
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
         aligned = []
         for example in examples:
-            features = network.trunk(_to(example.array, device))  # what is frozen of it notes nothing for the way back
+            # What is frozen of the trunk notes nothing for the way back.
+            features = network.trunk(to_device(example.array, device))
             if scoring == "shared":
                 aligned.append(roi_align(features, torch.from_numpy(example.regions.boxes).to(device)))
             else:

@@ -30,12 +30,13 @@ from ..data.parallel import prefetch, usable_cores
 from .ranks import ALONE, Ranks
 from .training import (
     SAVE_SECONDS,
-    CheckpointError,
+    add_up,
+    begin_at,
     bfloat16_is_faster,
     enough_steps,
     learning_rate_at,
-    load_checkpoint,
     save_checkpoint,
+    take_step,
     torch_threads,
     weights_hash,
 )
@@ -566,13 +567,7 @@ def train_classifier(
     network.to(device).to(memory_format=torch.channels_last).train()
     parameters = list(network.parameters())
     optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
-    start = 0
-    if resume and checkpoint is not None and checkpoint.exists():
-        start = load_checkpoint(checkpoint, network, optimizer, settings)
-    if not ranks.agree((start, settings)):
-        raise CheckpointError(
-            f"{checkpoint}: not all processes have the same checkpoint and settings; give them a folder that all share"
-        )
+    start = begin_at(checkpoint, network, optimizer, settings, ranks, resume=resume)
     began = saved = time.monotonic()
     told: set[str] = set()
 
@@ -620,10 +615,7 @@ def train_classifier(
             else:
                 gradients, figures = [torch.zeros_like(parameter) for parameter in parameters], [0.0, 0.0]
             late = time_limit is not None and time.monotonic() - began > time_limit
-            # What all processes must agree on travels with the gradients.
-            notes = torch.tensor([*figures, len(crops), len(errors), late], dtype=torch.float64).to(device)
-            ranks.add_up([*gradients, notes])
-            *figures_of_all, late_ranks = notes.tolist()
+            *figures_of_all, late_ranks = add_up(ranks, gradients, [*figures, len(crops), len(errors), late])
             if not math.isfinite(figures_of_all[0]):
                 raise FloatingPointError(f"the loss is not finite at step {step}; lower the learning rate")
             totals += figures_of_all
@@ -632,11 +624,7 @@ def train_classifier(
             else:
                 rate = learning_rate_at(step, steps, learning_rate, min(200, steps // 10))
             if number := figures_of_all[2]:  # Without one picture there is nothing to learn.
-                optimizer.param_groups[0]["lr"] = rate
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter.grad = gradient / number
-                torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-                optimizer.step()
+                take_step(optimizer, parameters, [gradient / number for gradient in gradients], rate)
             done = step + 1
             due = time.monotonic() - saved > SAVE_SECONDS or done in ends or late_ranks
             if ranks.rank == 0 and checkpoint is not None and due:

@@ -20,12 +20,11 @@ from ..data import (
     ImageError,
     Picture,
     atomic_write,
-    read_coco,
     read_ilsvrc,
     read_image,
     read_voc,
 )
-from ..data.annotations import _read_words, _read_xml
+from ..data.annotations import _coco_pictures, _read_json, _read_words, _read_xml
 from ..data.parallel import ProcessDied, map_processes
 from ..proposals import Proposer, compile_kernels
 
@@ -146,8 +145,9 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
     pictures = []
     for file in files:
         if file.is_file() and roots:
-            read = read_coco(file, roots[0], classes, rename=spellings)
-            named = {str(record["name"]) for record in json.loads(file.read_bytes())["categories"]}
+            document = _read_json(file)  # once: COCO's is large
+            read = _coco_pictures(document, file, roots[0], classes, spellings)
+            named = {str(record["name"]) for record in document["categories"]}
             boxed = named | {spellings[name] for name in named & spellings.keys()}
             pictures += _mark_unboxed(read, classes, boxed)
     if not pictures:

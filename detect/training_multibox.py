@@ -41,13 +41,16 @@ from ..proposals.multibox_network import (
 from .ranks import ALONE, Ranks
 from .training import (
     SAVE_SECONDS,
-    CheckpointError,
+    add_up,
+    begin_at,
     bfloat16_is_faster,
+    cut_steps,
     enough_steps,
     fingerprint,
     learning_rate_at,
-    load_checkpoint,
     save_checkpoint,
+    take_step,
+    to_device,
     torch_threads,
     weights_hash,
 )
@@ -181,7 +184,7 @@ def _load_example(picture: Picture, rng: np.random.Generator, long_sides: Sequen
 
 
 def _features(trunk: Callable[[Tensor], Tensor], array: NDArray[np.float32], device: str) -> Tensor:
-    return trunk(torch.from_numpy(array).to(device).contiguous(memory_format=torch.channels_last))
+    return trunk(to_device(array, device))
 
 
 def _gradients(
@@ -416,13 +419,7 @@ def train_multibox(
         groups.append({"params": trained, "factor": 0.1})
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.01)
-    start = 0
-    if resume and checkpoint is not None and checkpoint.exists():
-        start = load_checkpoint(checkpoint, modules, optimizer, settings)
-    if not ranks.agree((start, settings)):
-        raise CheckpointError(
-            f"{checkpoint}: not all processes have the same checkpoint and settings; give them a folder that all share"
-        )
+    start = begin_at(checkpoint, modules, optimizer, settings, ranks, resume=resume)
     began = saved = time.monotonic()
 
     def examples(step: int) -> list[_Example]:
@@ -446,22 +443,14 @@ def train_multibox(
             results = list(pool.map(part_gradients, [loaded[i::workers] for i in range(workers)]))
             gradients = [functools.reduce(torch.add, parts) for parts in zip(*(g for g, _ in results), strict=True)]
             late = time_limit is not None and time.monotonic() - began > time_limit
-            # What all processes must agree on travels with the gradients.
-            notes = torch.tensor([*np.sum([figures for _, figures in results], axis=0), late], dtype=torch.float64)
-            notes = notes.to(device)
-            ranks.add_up([*gradients, notes])
-            *figures, objects, late_ranks = notes.tolist()
-            figures = np.array(figures) / max(1.0, objects)
+            notes = add_up(ranks, gradients, [*np.sum([figures for _, figures in results], axis=0), late])
+            *losses, objects, late_ranks = notes
+            figures = np.array(losses) / max(1.0, objects)
             if not np.isfinite(figures).all():
                 names = ", ".join(pictures[i].path.name for i in steps[step])
                 raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
             rate = learning_rate_at(step, len(steps), learning_rate, min(200, len(steps) // 10))
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient / max(1.0, objects)
-            torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-            optimizer.step()
+            take_step(optimizer, parameters, [gradient / max(1.0, objects) for gradient in gradients], rate)
             totals, window = totals + figures, window + 1
             done = step + 1
             due = time.monotonic() - saved > SAVE_SECONDS or done in ends or late_ranks
@@ -494,6 +483,4 @@ def train_multibox(
 def _steps(pictures: int, seed: int, batch: int, epochs: float) -> tuple[list[NDArray[np.intp]], set[int]]:
     """Picture indices of every step of the run, and after how many steps an epoch ends."""
     orders = [np.random.default_rng([seed, epoch]).permutation(pictures) for epoch in range(math.ceil(epochs))]
-    whole = np.concatenate(orders)[: round(pictures * epochs)]
-    steps = [whole[start : start + batch] for start in range(0, len(whole) - batch + 1, batch)]
-    return steps, {pictures * (epoch + 1) // batch for epoch in range(math.ceil(epochs))} | {len(steps)}
+    return cut_steps(orders, round(pictures * epochs), batch)

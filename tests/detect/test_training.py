@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ pytest.importorskip("safetensors")
 
 from PIL import Image  # noqa: E402
 from random_model import random_network  # noqa: E402
-from torchrun import TORCHRUN, run_script  # noqa: E402
+from torchrun import compare_runs  # noqa: E402
 
 from inception_rcnn.backbone.preprocessing import decode_boxes  # noqa: E402
 from inception_rcnn.data import Picture, box_iou  # noqa: E402
@@ -410,10 +409,4 @@ torch.save(network.state_dict(), folder / f"{ranks.rank}.of.{ranks.world}.pt")
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    for launch in ([sys.executable], TORCHRUN):
-        run_script(tmp_path, TOGETHER, launch)
-        (tmp_path / "checkpoint").unlink()
-    alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("0.of.1", "0.of.2", "1.of.2"))
-    for name, value in alone.items():
-        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-5)
-        assert torch.equal(first[name], second[name])
+    compare_runs(tmp_path, TOGETHER, rtol=1e-4, atol=1e-5)

@@ -22,7 +22,7 @@ pytest.importorskip("platformdirs")
 from PIL import Image  # noqa: E402
 from random_model import random_network  # noqa: E402
 from safetensors.numpy import save  # noqa: E402
-from torchrun import TORCHRUN, run_script  # noqa: E402
+from torchrun import TORCHRUN, compare_runs, run_script  # noqa: E402
 
 from inception_rcnn.data import Picture, box_iou  # noqa: E402
 from inception_rcnn.detect.training import CheckpointError, open_log  # noqa: E402
@@ -297,13 +297,7 @@ def test_processes_that_disagree_end_at_once(tmp_path: Path) -> None:
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    for launch in ([sys.executable], TORCHRUN):
-        run_script(tmp_path, TOGETHER, launch)
-        (tmp_path / "checkpoint").unlink()
-    alone, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("0.of.1", "0.of.2", "1.of.2"))
-    for name, value in alone.items():
-        torch.testing.assert_close(first[name], value, rtol=1e-5, atol=1e-7)
-        assert torch.equal(first[name], second[name])
+    compare_runs(tmp_path, TOGETHER, rtol=1e-5, atol=1e-7)
 
 
 def test_pictures_without_any_evidence_change_no_confidence(trunk: torch.nn.Module, pictures: list[Picture]) -> None:
