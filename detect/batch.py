@@ -102,7 +102,7 @@ def _read_journal(path: Path, settings: str) -> dict[str, dict]:
 def _settings_hash(detector: Detector, draw_score: float, folder: str) -> str:
     state = [
         [(scorer.model.sha256, scorer.long_side) for scorer in detector.scorers], detector.scorers[0].device,
-        detector.min_score,
+        detector.min_score, detector.nms,
         repr(detector.proposer.settings), draw_score, package_version(), folder,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
@@ -198,9 +198,9 @@ def detect_batch(
                 ready = time.perf_counter()
                 view = detector.look(searched.image)
                 looked = time.perf_counter()
-                proposals = detector.propose(view, searched.searched)
+                proposals, objectness = detector.propose(view, searched.searched)
                 proposed = time.perf_counter()
-                found = detector.score(view, proposals)
+                found = detector.score(view, proposals, objectness)
                 summary.add_seconds("score", time.perf_counter() - proposed)
                 summary.add_seconds("merge proposals", proposed - looked)
                 summary.add_seconds("look", looked - ready)

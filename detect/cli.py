@@ -82,6 +82,10 @@ def detect(
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")] = "auto",
     min_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are dropped.")] = 0.05,
     draw_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are not drawn.")] = 0.8,
+    nms: Annotated[
+        str,
+        typer.Option(metavar="soft|greedy", help="Lower the scores of what overlaps a better one, or drop it."),
+    ] = "soft",
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Threads that read pictures and propose.")] = 1,
 ) -> None:
     """Find objects in pictures; write detections.json, drawn pictures, errors.jsonl and run.json."""
@@ -102,7 +106,7 @@ def detect(
     try:
         detector = Detector.load(
             *names, scoring=scoring, scales=scales, device=device, method=method, multibox=multibox,
-            proposals=proposals, min_score=min_score,
+            proposals=proposals, min_score=min_score, nms=nms,
         )  # fmt: skip
     except ValueError as error:
         raise CommandError(str(error)) from None
@@ -113,7 +117,7 @@ def detect(
     settings: dict[str, Any] = {
         "images": images, "model": names, "scoring": scoring, "scales": scales, "proposals": proposals,
         "method": method, "multibox": multibox, "device": device, "min_score": min_score, "draw_score": draw_score,
-        "workers": workers,
+        "nms": nms, "workers": workers,
     }  # fmt: skip
     try:
         with progress_bar("detect", len(paths)) as report:

@@ -19,6 +19,8 @@ from .terminal import CommandError, console, progress_bar
 
 if TYPE_CHECKING:
     from ..backbone.regions import RegionNetwork
+    from ..proposals.merge import Worth
+    from ..proposals.multibox_network import GridHead, VectorHead
 
 __all__ = ["train"]
 
@@ -178,8 +180,16 @@ def train_detector_command(
     ] = None,
     epochs: Annotated[float, typer.Option(min=0.01, max=10_000, help="Passes over the pictures.")] = 2.5,
     batch: Annotated[int, typer.Option(min=1, help="Pictures a step, of all processes together.")] = 4,
-    regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Its peak.")] = 0.003,
+    regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 48,
+    optimizer: Annotated[
+        str,
+        typer.Option(
+            metavar="sgd|adamw", help="Momentum SGD, or AdamW, which is better for a MultiBox that learns along."
+        ),
+    ] = "sgd",
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, help="Its peak.  [default: 0.003, of adamw 0.0001]", show_default=False)
+    ] = None,
     schedule: Annotated[
         str, typer.Option(metavar="cosine|step", help="How it falls: smoothly, or to a tenth for the last quarter.")
     ] = "cosine",
@@ -200,6 +210,10 @@ def train_detector_command(
         str, typer.Option(metavar="merged|selective-search", help="Where the regions come from.")
     ] = "merged",
     multibox: Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox, for merged.")] = "voc",
+    multibox_output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Have its head learn along, so that the trunk serves both, and write it."),
+    ] = None,
     box_regression: Annotated[bool, typer.Option(help="Learn to correct the proposals.")] = True,
     long_side: Annotated[
         int | None,
@@ -228,14 +242,16 @@ def train_detector_command(
         from ..backbone.model_file import SCORINGS, read_model, write_model
         from ..backbone.regions import RegionNetwork
         from ..backbone.weights import find_model
+        from ..proposals import multibox_network
+        from ..proposals.multibox_file import find_multibox, read_multibox, write_multibox
         from .ranks import join_ranks
-        from .training import open_log, train_detector
+        from .training import LEARNING_RATES, open_log, train_detector
         from .training_data import ProposalCache, read_class_list
 
         names = read_class_list(classes)
         choices = {
             "scoring": (scoring or "shared", SCORINGS), "schedule": (schedule, ("cosine", "step")),
-            "freeze": (freeze, ("stem", "trunk", "googlenet")),
+            "optimizer": (optimizer, tuple(LEARNING_RATES)), "freeze": (freeze, ("stem", "trunk", "googlenet")),
         }  # fmt: skip
         for option, (value, known) in choices.items():
             if value not in known:
@@ -256,9 +272,18 @@ def train_detector_command(
                 _tell(f"{start} has other classes: their scores are learned from nothing, the layers below go on")
         if method == "multibox":
             raise CommandError("--method multibox: its 200 boxes are too few to learn from; use merged")
-        network_settings: dict[str, Any] = {} if method == "selective-search" else {
-            "multibox": multibox, "trunk": start or "voc", "device": "cpu", "threads": 1,
-        }  # fmt: skip
+        if multibox_output is not None and (method == "selective-search" or scoring == "crops"):
+            raise CommandError(
+                "--multibox-output: a MultiBox learns along with merged proposals and shared scoring only"
+            )
+        network_settings: dict[str, Any] = {}
+        if method != "selective-search":
+            proposing = read_multibox(find_multibox(multibox))
+            # A detector to go on from may have left behind the trunk that the MultiBox stands on.
+            fits = before is not None and before.trunk_sha256 == proposing.trunk_sha256
+            network_settings = {
+                "multibox": multibox, "trunk": start if fits else "voc", "device": "cpu", "threads": 1,
+            }  # fmt: skip
         try:
             proposer = load_proposer(method, **network_settings)
         except ValueError as error:
@@ -273,22 +298,26 @@ def train_detector_command(
             console.print(
                 f"step {row['step']:.0f}/{row['steps']:.0f}  epoch {row['epoch']:.2f}  "
                 f"loss {row['classification']:.3f} + {row['regression']:.3f}  "
-                f"foreground right {row['accuracy']:.2f}  {row['seconds_left'] / 60:.0f} min left"
+                + (f"MultiBox {row['location']:.3f} + {row['confidence']:.3f}  " if "location" in row else "")
+                + f"foreground right {row['accuracy']:.2f}  {row['seconds_left'] / 60:.0f} min left"
                 + (f"  mAP {row['mAP']:.3f} on those set aside" if "mAP" in row else "")
             )
 
         share = [*training, *validation][ranks.rank :: ranks.world]
         with progress_bar("proposals", len(share)) as report_proposals:
             proposals.fill(share, workers or usable_cores(), report_proposals)
+        head = None if multibox_output is None else multibox_network.from_model(proposing)
         finished = train_detector(
             network,
             training,
             proposals,
             validation,
+            multibox=head,
             scoring=scoring,
             epochs=epochs,
             batch=batch,
             regions_per_picture=regions,
+            optimizer=optimizer,
             learning_rate=learning_rate,
             schedule=schedule,
             box_regression=box_regression,
@@ -308,17 +337,39 @@ def train_detector_command(
             return
         trained = {
             "pictures": len(training), "epochs": epochs, "batch": batch, "regions": regions,
-            "learning_rate": learning_rate, "schedule": schedule, "seed": seed, "method": method,
+            "optimizer": optimizer, "learning_rate": learning_rate or LEARNING_RATES[optimizer], "schedule": schedule,
+            "seed": seed, "method": method,
             "multibox": None if method == "selective-search" else multibox, "freeze": freeze,
             "weights": None if before else weights or "googlenet-bvlc",
         }  # fmt: skip
         if before is not None:
             trained |= {"start_sha256": before.sha256, "start": before.trained}
+        if head is not None and multibox_output is not None:
+            worth = _worth(head, network, validation, long_side, ranks.device)
+            packed = multibox_network.to_model(
+                head, network, long_side=long_side, worth=worth, trained={"along": trained, "start": multibox}
+            )
+            write_multibox(multibox_output, packed)
+            console.print(f"wrote {multibox_output}")
         model = to_model(
             network, names, long_side=long_side, box_regression=box_regression, scoring=scoring, trained=trained
         )
         write_model(output, model)
         console.print(f"wrote {output}")
+
+
+def _worth(
+    head: GridHead | VectorHead, network: RegionNetwork, validation: list[Picture], long_side: int, device: str
+) -> Worth | None:
+    """How a MultiBox's boxes are to be merged with selective search's, if the pictures set aside can tell."""
+    from .training_multibox import measure_worth, propose_all
+
+    found = propose_all(head, network.trunk, validation, long_side=long_side, device=device)
+    try:
+        return measure_worth(validation, found)
+    except ValueError as error:
+        console.print(f"how to merge its boxes with selective search's could not be measured: {error}")
+        return None
 
 
 @train.command("multibox")
@@ -373,7 +424,7 @@ def train_multibox_command(
         from .ranks import join_ranks
         from .training import open_log
         from .training_data import read_class_list
-        from .training_multibox import find_priors, measure_worth, propose_all, train_multibox
+        from .training_multibox import find_priors, train_multibox
 
         if start is not None and (head is not None or number is not None):
             raise CommandError("--start: a head to go on from has its priors; leave out --head and --number")
@@ -440,12 +491,7 @@ def train_multibox_command(
         if not finished:
             console.print("time is up; the same command with --resume goes on")
             return
-        found = propose_all(trained_head, network.trunk, validation, long_side=side, device=ranks.device)
-        try:
-            worth = measure_worth(validation, found)
-        except ValueError as error:
-            console.print(f"how to merge its boxes with selective search's could not be measured: {error}")
-            worth = None
+        worth = _worth(trained_head, network, validation, side, ranks.device)
         record = {
             "pictures": len(training), "head": head, "weights": weights, "epochs": epochs, "batch": batch,
             "learning_rate": learning_rate, "seed": seed, "start": start,

@@ -15,11 +15,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,7 +33,9 @@ from ..backbone.regions import RegionNetwork, pool_crops, roi_align
 from ..data import Detections, Picture, atomic_write, box_iou, read_image
 from ..data.parallel import prefetch, usable_cores
 from ..eval import evaluate_voc
-from .detector import suppress
+from ..proposals.multibox_network import GridHead, VectorHead, picture_loss
+from .augmentation import SCALES, augment
+from .detector import PROPOSALS, suppress
 from .ranks import ALONE, Ranks
 
 __all__ = [
@@ -67,13 +67,17 @@ class CheckpointError(ValueError):
     """A training cannot begin or go on like this; the text says why and what to do."""
 
 
-# Pictures are shown at one of these shares of the size that the network is used at.
-SCALES = (0.65, 0.8, 0.95, 1.1)
 # Channels of inception 5b, and which share of them a region loses in training.
 CHANNELS = 1024
 DROPOUT = 0.4
+# Weight of the loss of a MultiBox that learns along: with it the trunk hears as much of it as of the regions.
+MULTIBOX = 0.2
+LEARNING_RATES = {"sgd": 0.003, "adamw": 0.0001}
 # What an interruption may cost.
 SAVE_SECONDS = 60.0
+
+
+Proposed: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 
 class Regions(NamedTuple):
@@ -262,6 +266,7 @@ class _Example(NamedTuple):
     regions: Regions  # boxes in pixels of `array`, if that is the picture
     allowed: NDArray[np.bool_]
     kept: NDArray[np.float32]  # (R, 1024), see `RegionNetwork.score_regions`
+    picture: Picture  # as varied
 
 
 def _load_example(
@@ -273,71 +278,20 @@ def _load_example(
     long_sides: Sequence[int] | None,
 ) -> _Example:
     """Read a picture, vary it, draw its regions; without `long_sides` these become crops."""
-    image = read_image(picture.path)
-    if rng.random() < 0.5:
-        picture, proposals, image = _cut(picture, proposals, image, rng)
+    # Of the proposals those that a detector scores.
+    image, picture, proposals = augment(read_image(picture.path), picture, proposals[:PROPOSALS], rng, long_sides)
     regions = sample_regions(picture, proposals, rng, number=regions_per_picture)
     # Drawn here and not by torch, whose generator is shared by the threads in whatever order they come.
     kept = (rng.random((len(regions.labels), CHANNELS)) >= DROPOUT).astype(np.float32) / (1 - DROPOUT)
-    if rng.random() < 0.5:
-        image = np.ascontiguousarray(image[:, ::-1])
-        boxes = regions.boxes.copy()
-        boxes[:, [0, 2]] = image.shape[1] - boxes[:, [2, 0]]
-        targets = regions.targets * np.array([-1, 1, 1, 1], dtype=np.float32)
-        regions = Regions(boxes, regions.labels, targets)
-    # Exposure and contrast vary more between cameras than between 7,000 pictures.
-    gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-16, 16)
-    image = np.clip(image.astype(np.float32) * gain + offset, 0, 255).astype(np.uint8)
     allowed = np.ones(classes + 1, dtype=bool)
     if picture.labelled is None:
         allowed[1:] = False
     else:
         allowed[[label + 1 for label in picture.labelled]] = False
     if long_sides is None:
-        return _Example(crop_regions(image, regions.boxes), regions, allowed, kept)
-    # Sides in whole multiples of 32: a few dozen shapes, for which convolution kernels are made once, instead of
-    # thousands; and proportions off by up to 5 % are one more augmentation.
-    long_side = int(rng.choice(long_sides))
-    factor = long_side / max(picture.width, picture.height)
-    size = tuple(max(64, 32 * round(side * factor / 32)) for side in (picture.width, picture.height))
-    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    stretch = np.array([size[0] / picture.width, size[1] / picture.height] * 2, dtype=np.float32)
-    regions = regions._replace(boxes=regions.boxes * stretch)
-    array, _ = prepare_picture(image, max(size))
-    return _Example(array, regions, allowed, kept)
-
-
-def _cut(
-    picture: Picture, proposals: NDArray[np.float32], image: NDArray[np.uint8], rng: np.random.Generator
-) -> tuple[Picture, NDArray[np.float32], NDArray[np.uint8]]:
-    """Cut a part of half to all of each side out of a picture, around the middle of an object if it has any.
-
-    Of an object that is cut, less than 0.2 is no object any more, and less than 0.6 a difficult one.
-    """
-    width, height = (max(1, round(side * rng.uniform(0.5, 1))) for side in (picture.width, picture.height))
-    x, y = int(rng.integers(picture.width - width + 1)), int(rng.integers(picture.height - height + 1))
-    if len(picture.boxes):
-        box = picture.boxes[rng.integers(len(picture.boxes))]
-        middle = (box[:2] + box[2:]) / 2
-        # Moved as little as brings the middle inside.
-        x = int(np.clip(x, max(0, math.ceil(middle[0]) - width), min(middle[0], picture.width - width)))
-        y = int(np.clip(y, max(0, math.ceil(middle[1]) - height), min(middle[1], picture.height - height)))
-    window, corner = np.array([x, y, x + width, y + height], np.float32), np.array([x, y, x, y], np.float32)
-
-    def inside(boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        cut = np.clip(boxes, window[[0, 1, 0, 1]], window[[2, 3, 2, 3]])
-        area = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1e-6)
-        return cut - corner, (cut[:, 2:] - cut[:, :2]).prod(1) / area
-
-    boxes, share = inside(picture.boxes)
-    # Of a crowd that is cut, however little is left is still a crowd.
-    left = (share >= 0.2) | (picture.crowd & (share > 0))
-    part = replace(
-        picture, width=width, height=height, boxes=boxes[left], labels=picture.labels[left], crowd=picture.crowd[left],
-        difficult=picture.difficult[left] | (share[left] < 0.6),
-    )  # fmt: skip
-    regions, share = inside(proposals)
-    return part, regions[share >= 0.5], image[y : y + height, x : x + width]
+        return _Example(crop_regions(image, regions.boxes), regions, allowed, kept, picture)
+    array, _ = prepare_picture(image, max(image.shape[:2]))
+    return _Example(array, regions, allowed, kept, picture)
 
 
 def _epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.intp]:
@@ -509,7 +463,7 @@ def learning_rate_at(step: int, steps: int, peak: float, warm_up: int = 200, sch
 def measure_map(
     network: RegionNetwork,
     pictures: Sequence[Picture],
-    proposals: Callable[[Picture], NDArray[np.float32]],
+    proposals: Callable[[Picture], Proposed],
     *,
     scoring: str = "shared",
     box_regression: bool = True,
@@ -525,7 +479,7 @@ def measure_map(
     pictures : sequence of Picture
         Those with ``labelled`` not None are left out: what is found there may be right.
     proposals : callable
-        Picture -> boxes (N, 4) float32 in its pixels, best first.
+        Picture -> boxes (N, 4) float32 in its pixels, best first, and their objectness (N,) or None.
     scoring, box_regression, long_side
         See `inception_rcnn.backbone.model_file.RegionModel`.
     limit : int
@@ -539,7 +493,7 @@ def measure_map(
 
     Examples
     --------
-    >>> measure_map(RegionNetwork(20), [], lambda picture: np.zeros((0, 4), np.float32))
+    >>> measure_map(RegionNetwork(20), [], lambda picture: (np.zeros((0, 4), np.float32), None))
     nan
     """
     classes = tuple(str(label) for label in range(network.classes))
@@ -547,7 +501,8 @@ def measure_map(
     half = bfloat16_is_faster(device)
 
     def detect(picture: Picture) -> Detections:
-        image, boxes = read_image(picture.path), proposals(picture)[:limit]
+        image, (boxes, objectness) = read_image(picture.path), proposals(picture)
+        boxes, objectness = boxes[:limit], objectness if objectness is None else objectness[:limit]
         outputs = []
         if not len(boxes):
             return Detections(boxes, np.zeros(0, np.float32), np.zeros(0, np.int64), classes)
@@ -563,7 +518,9 @@ def measure_map(
                     outputs.append(network.score_crops(network.trunk(to_device(crops, device))))
         probabilities = torch.cat([logits.float().softmax(1) for logits, _ in outputs]).cpu().numpy()
         deltas = torch.cat([deltas.float() for _, deltas in outputs]).cpu().numpy() if box_regression else None
-        return suppress(boxes, probabilities, deltas, picture.width, picture.height, classes, min_score=0.01)
+        return suppress(
+            boxes, probabilities, deltas, picture.width, picture.height, classes, objectness=objectness, min_score=0.01
+        )
 
     network.eval()
     workers = usable_cores() if device == "cpu" else 1
@@ -576,14 +533,16 @@ def measure_map(
 def train_detector(
     network: RegionNetwork,
     pictures: Sequence[Picture],
-    proposals: Callable[[Picture], NDArray[np.float32]],
+    proposals: Callable[[Picture], Proposed],
     validation: Sequence[Picture] = (),
     *,
+    multibox: GridHead | VectorHead | None = None,
     scoring: str = "shared",
     epochs: float = 2.5,
     batch: int = 4,
-    regions_per_picture: int = 32,
-    learning_rate: float = 0.003,
+    regions_per_picture: int = 48,
+    optimizer: str = "sgd",
+    learning_rate: float | None = None,
     schedule: str = "cosine",
     box_regression: bool = True,
     freeze: str = "stem",
@@ -604,9 +563,12 @@ def train_detector(
         With ImageNet weights in its ``googlenet``, or trained before.
     pictures : sequence of Picture
     proposals : callable
-        Picture -> boxes (N, 4) float32 in its pixels, best first.
+        Picture -> boxes (N, 4) float32 in its pixels, best first, and their objectness (N,) or None.
     validation : sequence of Picture
         To measure mAP on after every epoch, see `measure_map`.
+    multibox : GridHead or VectorHead, optional
+        The head of a MultiBox that stands on the network's trunk: it learns along, in place, and the trunk from both.
+        Not with crops.
     scoring : {"shared", "crops"}
         Read regions out of the features of the whole picture as Fast R-CNN does, or warp each to a crop as R-CNN does.
     epochs : float
@@ -614,8 +576,10 @@ def train_detector(
     batch : int
         Pictures a step, of all processes together.
     regions_per_picture : int
-    learning_rate : float
-        Its peak; new layers learn at twice that.
+    optimizer : {"sgd", "adamw"}
+        Momentum SGD as R-CNN's, or AdamW, which bears a MultiBox's uneven loss.
+    learning_rate : float, optional
+        Its peak; default 0.003 for SGD, 0.0001 for AdamW. New layers learn at twice that, a MultiBox at five times.
     schedule : {"cosine", "step"}
         See `learning_rate_at`.
     box_regression : bool
@@ -653,40 +617,54 @@ def train_detector(
     CheckpointError
         If `checkpoint` was made with other settings or pictures, or there are fewer pictures than one batch.
     """
+    learning_rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
     steps, ends = _steps(repeat_factors(pictures, network.classes), seed, batch, epochs)
     settings = {
         "pictures": fingerprint(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
-        "learning_rate": learning_rate, "schedule": schedule, "box_regression": box_regression, "scoring": scoring,
+        "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
+        "box_regression": box_regression, "scoring": scoring,
         "scales": list(scales), "long_side": long_side, "seed": seed, "freeze": freeze, "start": weights_hash(network),
-        "proposals": getattr(proposals, "settings", ""),
+        "proposals": getattr(proposals, "settings", ""), "multibox": multibox and weights_hash(multibox),
     }  # fmt: skip
     enough_steps(steps, len(pictures), batch)
+    if multibox is not None and scoring == "crops":
+        raise ValueError("a MultiBox looks at whole pictures; it cannot learn along with crops")
     device = ranks.device
+    modules = nn.ModuleDict({"detector": network})
+    if multibox is not None:
+        modules["multibox"] = multibox.to(device).to(memory_format=torch.channels_last).train()
     network.to(device).to(memory_format=torch.channels_last).train()
     for name, parameter in network.named_parameters():
         frozen = in_trunk(name) and (freeze == "trunk" or "inception" not in name)
         parameter.requires_grad_(not (frozen or (freeze == "googlenet" and name.startswith("googlenet."))))
     new = [*network.score.parameters(), *network.delta.parameters()]
     old = [p for p in network.googlenet.parameters() if p.requires_grad]
-    parameters = [*old, *new]
-    groups: list[dict[str, object]] = [{"params": old, "factor": 1.0}, {"params": new, "factor": 2.0}]
-    optimizer = torch.optim.SGD(groups, lr=learning_rate, momentum=0.9, weight_decay=5e-4)
-    start = begin_at(checkpoint, network, optimizer, settings, ranks, resume=resume)
+    own = [] if multibox is None else [*multibox.parameters()]
+    parameters = [*old, *new, *own]
+    groups: list[dict[str, Any]] = [
+        {"params": old, "factor": 1.0}, {"params": new, "factor": 2.0}, {"params": own, "factor": 5.0},
+    ]  # fmt: skip
+    solvers: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "sgd": functools.partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4),
+        "adamw": functools.partial(torch.optim.AdamW, weight_decay=0.01),
+    }
+    solver = solvers[optimizer](groups, lr=learning_rate)
+    start = begin_at(checkpoint, modules, solver, settings, ranks, resume=resume)
     began = saved = time.monotonic()
     sides = [round(long_side * scale) for scale in scales] if scoring == "shared" else None
 
     def examples(step: int) -> list[_Example]:
-        own = [*enumerate(steps[step])][ranks.rank :: ranks.world]
+        share = [*enumerate(steps[step])][ranks.rank :: ranks.world]
         return [
             _load_example(
                 pictures[i],
-                proposals(pictures[i]),
+                proposals(pictures[i])[0],
                 np.random.default_rng([seed, step, slot]),
                 network.classes,
                 regions_per_picture,
                 sides,
             )
-            for slot, i in own
+            for slot, i in share
         ]
 
     # On a CPU one thread per picture, each with its own backward pass: threads inside an operation wait for each
@@ -695,9 +673,12 @@ def train_detector(
     half = bfloat16_is_faster(device)
 
     def part_gradients(part: list[_Example]) -> tuple[list[Tensor], NDArray[np.float64]]:
-        return _gradients(network, parameters, part, device, scoring=scoring, half=half, box_regression=box_regression)
+        return _gradients(
+            network, parameters, part, device,
+            scoring=scoring, half=half, box_regression=box_regression, multibox=multibox,
+        )  # fmt: skip
 
-    totals, window = np.zeros(4), 0
+    totals, window = np.zeros(6), 0
     threads = torch.get_num_threads() if device != "cpu" else 1
     with (
         torch_threads(threads),
@@ -716,12 +697,12 @@ def train_detector(
                 names = ", ".join(pictures[i].path.name for i in steps[step])
                 raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
             rate = learning_rate_at(step, len(steps), learning_rate, min(200, len(steps) // 10), schedule)
-            take_step(optimizer, parameters, [gradient / max(1.0, regions) for gradient in gradients], rate)
+            take_step(solver, parameters, [gradient / max(1.0, regions) for gradient in gradients], rate)
             totals, window = totals + figures, window + 1
             done = step + 1
             due = time.monotonic() - saved > SAVE_SECONDS or done in ends or late_ranks
             if ranks.rank == 0 and checkpoint is not None and due:
-                save_checkpoint(checkpoint, network, optimizer, done, settings)
+                save_checkpoint(checkpoint, modules, solver, done, settings)
                 saved = time.monotonic()
             if ranks.rank == 0 and (done % 50 == 0 or done in ends):
                 spent = time.monotonic() - began
@@ -731,10 +712,12 @@ def train_detector(
                     "epoch": epochs * done / len(steps),
                     "classification": totals[0] / window,
                     "regression": totals[1] / window,
-                    "accuracy": totals[2] / max(1, totals[3]),
+                    "accuracy": totals[4] / max(1, totals[5]),
                     "learning_rate": rate,
                     "seconds_left": spent / (done - start) * (len(steps) - done),
                 }
+                if multibox is not None:
+                    row |= {"location": totals[2] / window, "confidence": totals[3] / window}
                 # Where nothing is labelled exhaustively there is nothing to measure on.
                 if done in ends and any(picture.labelled is None for picture in validation):
                     row["mAP"] = measure_map(
@@ -742,7 +725,7 @@ def train_detector(
                         long_side=long_side, device=device,
                     )  # fmt: skip
                 report(row)
-                totals, window = np.zeros(4), 0
+                totals, window = np.zeros(6), 0
             if late_ranks and done < len(steps):
                 return False
     return True
@@ -829,15 +812,17 @@ def _gradients(
     scoring: str,
     half: bool,
     box_regression: bool,
+    multibox: GridHead | VectorHead | None = None,
 ) -> tuple[list[Tensor], NDArray[np.float64]]:
-    """Gradients of the summed loss of some pictures' regions.
+    """Gradients of the summed loss of some pictures' regions, and of a MultiBox if there is one.
 
-    The second result is the sums of the classification and of the regression loss, the foreground regions that are
-    classified right, their number, and the number of all regions.
+    The second result is the sums of the classification and of the regression loss and of MultiBox's two, the foreground
+    regions that are classified right, their number, and the number of all regions.
     """
     examples = [example for example in examples if len(example.regions.labels)]
     if not examples:
-        return [torch.zeros_like(parameter) for parameter in parameters], np.zeros(5)
+        return [torch.zeros_like(parameter) for parameter in parameters], np.zeros(7)
+    location = confidence = torch.zeros((), device=device)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
         aligned = []
         for example in examples:
@@ -847,15 +832,21 @@ def _gradients(
                 aligned.append(roi_align(features, torch.from_numpy(example.regions.boxes).to(device)))
             else:
                 aligned.append(pool_crops(features))
+            if multibox is not None:
+                *parts, matched = picture_loss(multibox, features, example.picture, many=isinstance(multibox, GridHead))
+                # As when it learns alone per prediction matched; then divided by the number of regions like the rest.
+                parts = [part * len(example.regions.labels) / max(1, matched) for part in parts]
+                location, confidence = location + parts[0], confidence + parts[1]
         kept = torch.from_numpy(np.concatenate([example.kept for example in examples])).to(device)
         logits, deltas = network.score_regions(torch.cat(aligned), kept)
     labels = torch.from_numpy(np.concatenate([e.regions.labels for e in examples])).to(device)
     targets = torch.from_numpy(np.concatenate([e.regions.targets for e in examples])).to(device)
     allowed = np.concatenate([np.repeat(e.allowed[None], len(e.regions.labels), 0) for e in examples])
-    losses = detection_loss(logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device))
-    classification, regression = (loss * len(labels) for loss in losses)
+    means = detection_loss(logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device))
+    classification, regression = (mean * len(labels) for mean in means)
     loss = classification + regression if box_regression else classification
+    loss = loss + MULTIBOX * (location + confidence)
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     right = (logits.argmax(1) == labels)[labels > 0].sum().item()
-    figures = [classification.item(), regression.item(), right, (labels > 0).sum().item(), len(labels)]
-    return list(gradients), np.array(figures)
+    losses = [loss.item() for loss in (classification, regression, location, confidence)]
+    return list(gradients), np.array([*losses, right, (labels > 0).sum().item(), len(labels)])

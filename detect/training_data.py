@@ -26,7 +26,7 @@ from ..data import (
 )
 from ..data.annotations import _coco_pictures, _read_json, _read_words, _read_xml
 from ..data.parallel import ProcessDied, map_processes
-from ..proposals import Proposer, compile_kernels
+from ..proposals import Proposer, SelectiveSearch, compile_kernels
 
 __all__ = [
     "ProposalCache",
@@ -397,7 +397,7 @@ def write_ilsvrc_halves(folder: str | Path) -> None:
 
 
 class ProposalCache:
-    """Proposals of pictures, kept in a folder: ``cache(picture)`` -> boxes (N, 4) float32.
+    """Proposals of pictures, kept in a folder: ``cache(picture)`` -> boxes (N, 4), objectness (N,) or None.
 
     Parameters
     ----------
@@ -411,19 +411,25 @@ class ProposalCache:
         self.folder = folder
         self.proposer = proposer
         self.settings = json.dumps(dict(proposer.settings), sort_keys=True, default=repr)
+        # Selective search ranks by chance.
+        self.knows_objectness = not isinstance(proposer, SelectiveSearch)
         folder.mkdir(parents=True, exist_ok=True)
 
     def _file(self, picture: Picture) -> Path:
         key = picture.path.read_bytes() + self.settings.encode()
-        return self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.boxes"
+        return self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.ranked"
 
-    def __call__(self, picture: Picture) -> NDArray[np.float32]:
-        """Boxes (N, 4) float32 of a picture, best first, from the folder or computed now."""
+    def __call__(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Proposals of a picture, best first, from the folder or computed now.
+
+        Boxes (N, 4) float32, and the chance that each is an object (N,) float32, which selective search does not know.
+        """
         file = self._file(picture)
         if not file.exists():
-            boxes, _ = self.proposer(read_image(picture.path))
-            atomic_write(file, boxes.astype("<f4").tobytes())
-        return np.frombuffer(file.read_bytes(), dtype="<f4").reshape(-1, 4)
+            boxes, scores = self.proposer(read_image(picture.path))
+            atomic_write(file, np.concatenate([boxes, scores[:, None]], axis=1).astype("<f4").tobytes())
+        rows = np.frombuffer(file.read_bytes(), dtype="<f4").reshape(-1, 5)
+        return rows[:, :4], rows[:, 4] if self.knows_objectness else None
 
     def fill(self, pictures: Sequence[Picture], workers: int, report: Callable[[int], None] = lambda n: None) -> None:
         """Compute what is missing, in `workers` processes; `report` gets the number done."""

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,9 +34,9 @@ from ..proposals.multibox_network import (
     VectorHead,
     cluster_boxes,
     cluster_sides,
-    multibox_loss,
-    set_targets,
+    picture_loss,
 )
+from .augmentation import SCALES, augment
 from .ranks import ALONE, Ranks
 from .training import (
     SAVE_SECONDS,
@@ -55,10 +54,8 @@ from .training import (
     weights_hash,
 )
 
-__all__ = ["augment", "find_priors", "measure_worth", "propose_all", "train_multibox"]
+__all__ = ["find_priors", "measure_worth", "propose_all", "train_multibox"]
 
-# Pictures are shown at one of these shares of the size that the network is used at.
-SCALES = (0.7, 0.8, 0.9, 1.0, 1.1)
 LIMITS = (50, 200)
 
 
@@ -109,78 +106,17 @@ def find_priors(
 
 
 class _Example(NamedTuple):
-    """One picture made ready for the network, boxes in pixels of `array`."""
+    """One picture made ready for the network."""
 
     array: NDArray[np.float32]
-    objects: NDArray[np.float32]
-    doubtful: NDArray[np.float32]
-    exhaustive: bool
-
-
-def augment(
-    image: NDArray[np.uint8], boxes: NDArray[np.float32], doubtful: NDArray[np.bool_], rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
-    """Mirror every second picture and crop every second; change exposure and contrast of all.
-
-    A crop has 0.5 to 1 of each side and keeps at least one object. Of an object that is cut, less than 0.2 is no object
-    any more and less than 0.6 a doubtful one.
-
-    Parameters
-    ----------
-    image : ndarray, shape (H, W, 3), uint8
-    boxes : ndarray, shape (N, 4), float32
-    doubtful : ndarray, shape (N,), bool
-        Difficult objects and crowds.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    image, boxes, doubtful
-        As given, of the new picture.
-
-    Examples
-    --------
-    >>> image, boxes = np.zeros((60, 80, 3), np.uint8), np.array([[10, 10, 50, 40]], np.float32)
-    >>> image, boxes, doubtful = augment(image, boxes, np.array([False]), np.random.default_rng(0))
-    >>> len(boxes), doubtful.tolist()
-    (1, [False])
-    """
-    height, width = image.shape[:2]
-    if rng.random() < 0.5:
-        w, h = (max(1, round(side * rng.uniform(0.5, 1))) for side in (width, height))
-        x, y = rng.integers(0, width - w + 1), rng.integers(0, height - h + 1)
-        cut = np.clip(boxes, [x, y, x, y], [x + w, y + h, x + w, y + h]).astype(np.float32)
-        area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-        share = (cut[:, 2:] - cut[:, :2]).prod(1) / np.maximum(area, 1e-6)
-        if (~doubtful & (share >= 0.6)).any():
-            image = image[y : y + h, x : x + w]
-            # Of a crowd that is cut, however little is left is still a crowd.
-            left = (share >= 0.2) | (doubtful & (share > 0))
-            boxes = cut[left] - np.array([x, y, x, y], np.float32)
-            doubtful = doubtful[left] | (share[left] < 0.6)
-    if rng.random() < 0.5:
-        image = image[:, ::-1]
-        boxes = boxes[:, [2, 1, 0, 3]] * np.array([-1, 1, -1, 1], np.float32)
-        boxes += np.array([image.shape[1], 0, image.shape[1], 0], np.float32)
-    gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-16, 16)
-    exposed = np.clip(image.astype(np.float32) * gain + offset, 0, 255).astype(np.uint8)
-    return exposed, boxes, doubtful
+    picture: Picture  # boxes in pixels of `array`
 
 
 def _load_example(picture: Picture, rng: np.random.Generator, long_sides: Sequence[int]) -> _Example:
-    image, boxes, doubtful = augment(read_image(picture.path), picture.boxes, picture.difficult | picture.crowd, rng)
-    height, width = image.shape[:2]
-    # Sides in whole multiples of 32, as in `training`: few shapes, for which convolution kernels are made once.
-    factor = int(rng.choice(long_sides)) / max(width, height)
-    size = tuple(max(64, 32 * round(side * factor / 32)) for side in (width, height))
-    resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    array, _ = prepare_picture(resized.astype(np.uint8), max(size))
-    boxes = (boxes * np.array([size[0] / width, size[1] / height] * 2)).astype(np.float32)
-    # Annotations can end a little outside, or have no area; a box's side must have a logarithm.
-    boxes = np.clip(boxes, 0, np.array([*size, *size], np.float32))
-    real = ((boxes[:, 2:] - boxes[:, :2]) >= 2).all(1)
-    boxes, doubtful = boxes[real], doubtful[real]
-    return _Example(array, boxes[~doubtful], boxes[doubtful], picture.labelled is None)
+    nothing = np.zeros((0, 4), np.float32)
+    image, picture, _ = augment(read_image(picture.path), picture, nothing, rng, long_sides)
+    array, _ = prepare_picture(image, max(image.shape[:2]))
+    return _Example(array, picture)
 
 
 def _features(trunk: Callable[[Tensor], Tensor], array: NDArray[np.float32], device: str) -> Tensor:
@@ -197,33 +133,19 @@ def _gradients(
     whole: bool,
     many: bool,
 ) -> tuple[list[Tensor], NDArray[np.float64]]:
-    """Gradients of the summed loss of some pictures, its parts, and the number of objects."""
+    """Gradients of the summed loss of some pictures, its parts, and the number of matched predictions."""
     total = [torch.zeros_like(parameter) for parameter in parameters]
     figures = np.zeros(3)
     for example in examples:
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16_is_faster(device)):
             with torch.set_grad_enabled(whole):
                 features = _features(trunk, example.array, device)
-            residuals, logits = (made[0].float() for made in head(features))
-        cells, size = (features.shape[2], features.shape[3]), (example.array.shape[3], example.array.shape[2])
-        predicted = None
-        if isinstance(head, VectorHead):
-            predicted = residuals.detach().cpu().numpy(), logits.detach().cpu().numpy()
-        if not (residuals.isfinite().all() and logits.isfinite().all()):
-            return total, np.full(3, np.nan)
-        targets = set_targets(
-            place_priors(head.priors, cells, size),
-            example.objects,
-            example.doubtful,
-            exhaustive=example.exhaustive,
-            many=many,
-            predicted=predicted,
-        )
-        matched, counted, wanted = (torch.from_numpy(array).to(device) for array in targets)
-        location, confidence = multibox_loss(residuals, logits, wanted, matched, counted)
+            location, confidence, matched = picture_loss(head, features, example.picture, many=many)
+        figures += [location.item(), confidence.item(), matched]
+        if not np.isfinite(figures).all():
+            return total, figures
         for one, gradient in zip(total, torch.autograd.grad(location + confidence, parameters), strict=True):
             one += gradient
-        figures += [location.item(), confidence.item(), len(example.objects)]
     return total, figures
 
 
@@ -387,6 +309,7 @@ def train_multibox(
     Examples
     --------
     >>> import tempfile
+    >>> import cv2
     >>> from inception_rcnn.backbone.regions import RegionNetwork
     >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
     >>> box, no = np.array([[10, 10, 50, 50]], np.float32), np.array([False])
@@ -444,13 +367,13 @@ def train_multibox(
             gradients = [functools.reduce(torch.add, parts) for parts in zip(*(g for g, _ in results), strict=True)]
             late = time_limit is not None and time.monotonic() - began > time_limit
             notes = add_up(ranks, gradients, [*np.sum([figures for _, figures in results], axis=0), late])
-            *losses, objects, late_ranks = notes
-            figures = np.array(losses) / max(1.0, objects)
+            *losses, matched, late_ranks = notes
+            figures = np.array(losses) / max(1.0, matched)
             if not np.isfinite(figures).all():
                 names = ", ".join(pictures[i].path.name for i in steps[step])
                 raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
             rate = learning_rate_at(step, len(steps), learning_rate, min(200, len(steps) // 10))
-            take_step(optimizer, parameters, [gradient / max(1.0, objects) for gradient in gradients], rate)
+            take_step(optimizer, parameters, [gradient / max(1.0, matched) for gradient in gradients], rate)
             totals, window = totals + figures, window + 1
             done = step + 1
             due = time.monotonic() - saved > SAVE_SECONDS or done in ends or late_ranks

@@ -1,6 +1,6 @@
 """Detections to numbers: suppression and ensembling, average precision, the quality of proposals, error analysis."""
 
-from ..data.nms import nms, nms_per_class, soft_nms
+from ..data.nms import nms, nms_per_class, soft_nms, soft_nms_per_class
 from .coco import evaluate_coco
 from .ensemble import merge_detections, weighted_box_fusion
 from .errors import false_positive_shares, false_positives, normalised_average_precision, size_sensitivity
@@ -28,6 +28,7 @@ __all__ = [
     "normalised_average_precision",
     "size_sensitivity",
     "soft_nms",
+    "soft_nms_per_class",
     "weighted_box_fusion",
     "write_report",
 ]

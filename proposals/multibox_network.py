@@ -21,8 +21,9 @@ from ..backbone.export import Part, export_part, export_trunk
 from ..backbone.model_file import ModelError, hash_weights, in_trunk
 from ..backbone.preprocessing import encode_boxes
 from ..backbone.regions import RegionNetwork
-from ..data import box_iou
+from ..data import Picture, box_iou
 from .merge import Worth
+from .multibox import place_priors
 from .multibox_file import FINEST_STRIDE, MultiBoxModel
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "head_for",
     "match_objects",
     "multibox_loss",
+    "picture_loss",
     "set_targets",
     "to_model",
 ]
@@ -435,7 +437,7 @@ def multibox_loss(
     """Location and confidence loss, each a sum over predictions.
 
     ``alpha / 2 * ||l - g||^2`` over the matched ones; ``-log c`` over the matched and ``-log(1 - c)`` over the other
-    counted ones. Divide by the number of objects that they come from.
+    counted ones. Divide by the number of matched ones.
 
     Parameters
     ----------
@@ -469,6 +471,60 @@ def multibox_loss(
     location = alpha / 2 * ((residuals - targets)[matched] ** 2).sum()
     each = F.binary_cross_entropy_with_logits(logits, matched.to(logits.dtype), reduction="none")
     return location, each[counted].sum()
+
+
+def picture_loss(
+    head: GridHead | VectorHead, features: Tensor, picture: Picture, *, many: bool = True
+) -> tuple[Tensor, Tensor, int]:
+    """Location and confidence loss of what a head says of a picture, as sums, and how many predictions are matched.
+
+    Parameters
+    ----------
+    head : GridHead or VectorHead
+    features : Tensor, shape (1, 832, h, w)
+        The trunk's, of the picture.
+    picture : Picture
+        Its labels, in the pixels that the trunk saw. Difficult objects and crowds count neither way.
+    many : bool
+        See `set_targets`.
+
+    Returns
+    -------
+    location, confidence : Tensor
+        Scalars; not finite if what the head says is not. To be divided by what is matched, in all pictures of a step.
+    matched : int
+        Predictions that shall become objects.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> box, no = np.array([[8, 8, 56, 56]], np.float32), np.array([False])
+    >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
+    >>> picture = Picture("a", Path("a.jpg"), 64, 64, box, np.array([7]), no, no)
+    >>> picture_loss(head, torch.zeros(1, 832, 4, 4), picture)[2]
+    2
+    """
+    residuals, logits = (made[0].float() for made in head(features))
+    if not (residuals.isfinite().all() and logits.isfinite().all()):
+        return residuals.sum() * torch.nan, logits.sum() * torch.nan, 0
+    size = (picture.width, picture.height)
+    # Annotations can end a little outside, or have no area; a box's side must have a logarithm.
+    boxes = np.clip(picture.boxes, 0, np.array([*size, *size], np.float32))
+    doubtful = picture.difficult | picture.crowd
+    real = ((boxes[:, 2:] - boxes[:, :2]) >= 2).all(1)
+    predicted = None
+    if isinstance(head, VectorHead):
+        predicted = residuals.detach().cpu().numpy(), logits.detach().cpu().numpy()
+    targets = set_targets(
+        place_priors(head.priors, (features.shape[2], features.shape[3]), size),
+        boxes[real & ~doubtful],
+        boxes[real & doubtful],
+        exhaustive=picture.labelled is None,
+        many=many,
+        predicted=predicted,
+    )
+    matched, counted, wanted = (torch.from_numpy(array).to(logits.device) for array in targets)
+    return *multibox_loss(residuals, logits, wanted, matched, counted), int(targets.matched.sum())
 
 
 class _HeadOfOne(Part):

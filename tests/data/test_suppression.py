@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inception_rcnn.data.nms import _survivors_in_torch, soft_nms
-from inception_rcnn.eval import nms, nms_per_class
+from inception_rcnn.eval import nms, nms_per_class, soft_nms_per_class
 
 
 def overlap(a, b):
@@ -200,6 +200,37 @@ def test_soft_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="do not fit"):
         soft_nms([[0, 0, 1, 1]], [1, 2])
     assert [len(part) for part in soft_nms([], [])] == [0, 0]
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from([0.001, 0.3]), st.sampled_from([None, 7]))
+def test_soft_of_many_classes_is_soft_of_each(seed, shared, min_score, limit):
+    rng = np.random.default_rng(seed)
+    count, classes = rng.integers(0, 30), rng.integers(1, 5)
+    start = rng.uniform(0, 50, (count, 1 if shared else classes, 2))
+    each = np.concatenate([start, start + rng.uniform(0, 40, start.shape)], axis=2).astype(np.float32)
+    # Few different scores, so that many are equal.
+    scores = (rng.integers(0, 8, (count, classes)) / 8).astype(np.float32)
+    boxes = each[:, 0] if shared else each
+    found = soft_nms_per_class(boxes, scores, sigma=0.4, min_score=min_score, limit=limit)
+    rows = []
+    for label in range(classes):
+        own = each[:, 0 if shared else label]
+        indices, lowered = soft_nms(own, scores[:, label].astype(np.float64), sigma=0.4, min_score=min_score)
+        rows += [(-score, label, i, own[i]) for i, score in zip(indices.tolist(), lowered.tolist(), strict=True)]
+    rows = sorted(rows, key=lambda row: row[:3])[:limit]
+    np.testing.assert_array_equal(found[0], np.array([row[3] for row in rows], np.float32).reshape(-1, 4))
+    np.testing.assert_allclose(found[1], [-row[0] for row in rows], rtol=1e-6)
+    assert found[2].tolist() == [row[1] for row in rows]
+    assert [part.dtype for part in found] == [np.float32, np.float32, np.int64]
+
+
+def test_soft_of_many_classes_refuses():
+    with pytest.raises(ValueError, match="sigma must be"):
+        soft_nms_per_class([[0, 0, 1, 1]], [[1]], sigma=0)
+    with pytest.raises(ValueError, match="do not fit"):
+        soft_nms_per_class([[0, 0, 1, 1]], [1])
+    with pytest.raises(ValueError, match="finite"):
+        soft_nms_per_class([[0, 0, 1, np.nan]], [[1]])
 
 
 @pytest.fixture(params=["cpu", "cuda"])

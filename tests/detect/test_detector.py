@@ -34,7 +34,8 @@ def probabilities(*rows: list[float]) -> np.ndarray:
 
 
 def test_a_weaker_overlapping_box_of_the_class_goes() -> None:
-    found = suppress(boxes(A, A_MOVED, B), probabilities([0.6, 0.1], [0.7, 0.2], [0.5, 0.01]), None, 100, 100, CLASSES)
+    scores = probabilities([0.6, 0.1], [0.7, 0.2], [0.5, 0.01])
+    found = suppress(boxes(A, A_MOVED, B), scores, None, 100, 100, CLASSES, nms="greedy")
     assert found.classes == CLASSES
     assert found.labels.tolist() == [0, 0, 1]
     np.testing.assert_allclose(found.scores, [0.7, 0.5, 0.2])
@@ -46,11 +47,23 @@ def test_classes_do_not_suppress_each_other() -> None:
     assert found.labels.tolist() == [0, 1]
 
 
-def test_threshold_is_the_overlap_allowed() -> None:
-    scores = probabilities([0.6, 0], [0.7, 0])
-    iou = 36 / 44
-    assert len(suppress(boxes(A, A_MOVED), scores, None, 100, 100, CLASSES, threshold=iou + 0.01)) == 2
-    assert len(suppress(boxes(A, A_MOVED), scores, None, 100, 100, CLASSES, threshold=iou - 0.01)) == 1
+def test_a_weaker_overlapping_box_sinks() -> None:
+    scores = probabilities([0.6, 0.1], [0.7, 0.2], [0.5, 0.01])
+    found = suppress(boxes(A, A_MOVED, B), scores, None, 100, 100, CLASSES)
+    assert found.labels.tolist() == [0, 0, 1, 0]
+    lowered = 0.6 * np.exp(-((36 / 44) ** 2) / 0.4)
+    np.testing.assert_allclose(found.scores, [0.7, 0.5, 0.2, lowered], rtol=1e-5)
+    np.testing.assert_array_equal(found.boxes, boxes(A_MOVED, B, A_MOVED, A))
+
+
+def test_a_region_that_is_hardly_an_object_sinks() -> None:
+    scores, objectness = probabilities([0.9, 0], [0.8, 0]), np.array([0.001, 0.5], np.float32)
+    found = suppress(boxes(A, B), scores, None, 100, 100, CLASSES, objectness=objectness)
+    np.testing.assert_array_equal(found.boxes, boxes(B, A))
+    np.testing.assert_allclose(found.scores, [(0.8**2 * 0.5) ** (1 / 3), (0.9**2 * 0.001) ** (1 / 3)], rtol=1e-5)
+    certain = np.ones(2, np.float32)
+    found = suppress(boxes(A, B), scores, None, 100, 100, CLASSES, objectness=certain)
+    np.testing.assert_allclose(found.scores, [0.9 ** (2 / 3), 0.8 ** (2 / 3)], rtol=1e-5)
 
 
 def test_background_and_weak_scores_are_no_detections() -> None:
@@ -200,14 +213,18 @@ def test_methods_of_proposing(
     merged, searched, boxed = (
         Detector.load(model_file, method=method, **settings) for method in ("merged", "selective-search", "multibox")
     )
-    assert len(searched.propose(image)) <= 30
-    np.testing.assert_array_equal(searched.propose(image), searched.search(image)[0])
+    proposals, objectness = searched.propose(image)
+    assert len(proposals) <= 30
+    assert objectness is None
+    np.testing.assert_array_equal(proposals, searched.search(image)[0])
     assert boxed.search(image) is None
-    assert boxed.propose(image).shape == (30, 4)
-    proposals = merged.propose(image)
-    assert proposals.shape == (30, 4)
+    proposals, objectness = boxed.propose(image)
+    assert (proposals.shape, objectness.shape) == ((30, 4), (30,))
     first = merged.search(image), boxed.proposer.propose(boxed.look(image))
-    np.testing.assert_array_equal(proposals, merge_proposals(*first, boxed.proposer.worth, limit=30)[0])
+    expected = merge_proposals(*first, boxed.proposer.worth, limit=30)
+    for part, other in zip(merged.propose(image), expected, strict=True):
+        assert len(part) == 30
+        np.testing.assert_array_equal(part, other)
     # The picture goes through the trunk once, and what was searched ahead is used.
     looks: list[int] = []
     trunk = merged.scorers[0].trunk
@@ -218,7 +235,7 @@ def test_methods_of_proposing(
     assert len(looks) == 1
     monkeypatch.setattr(SelectiveSearch, "__call__", lambda *_: pytest.fail("was searched twice"))
     view = merged.look(image)
-    found = merged.score(view, merged.propose(view, first[0]))
+    found = merged.score(view, *merged.propose(view, first[0]))
     np.testing.assert_array_equal(found.boxes, expected.boxes)
 
 
@@ -231,7 +248,7 @@ def test_a_multibox_on_another_trunk_looks_for_itself(
         Detector.load("voc", multibox=multibox_file, device="cpu")
     bundled = Detector.load(model_file, device="cpu", threads=1, proposals=40)
     assert bundled.proposer.multibox.trunk is not bundled.scorers[0].trunk
-    assert bundled.propose(picture(1)).shape == (40, 4)
+    assert bundled.propose(picture(1))[0].shape == (40, 4)
 
 
 def test_several_sizes_are_averaged(model_file: Path, picture: Callable[..., np.ndarray]) -> None:
@@ -242,7 +259,7 @@ def test_several_sizes_are_averaged(model_file: Path, picture: Callable[..., np.
     assert [scorer.long_side for scorer in both.scorers] == [128, 64]
     assert both.scorers[0].trunk is both.scorers[1].trunk
     image = picture(0, 200, 150)
-    proposals = both.propose(image)
+    proposals, _ = both.propose(image)
     view = View(image)
     outputs = [load(scales=(scale,)).scorers[0].score(view, proposals) for scale in (1, 0.5)]
     assert np.abs(outputs[0][0] - outputs[1][0]).max() > 1e-3
@@ -257,6 +274,8 @@ def test_several_sizes_are_averaged(model_file: Path, picture: Callable[..., np.
 
 
 def test_scoring_is_the_models(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="nms 'hard' is unknown; use soft or greedy"):
+        Detector.load(model_file, device="cpu", method="selective-search", nms="hard")
     with pytest.raises(ModelError, match="is for scoring shared, not crops"):
         Detector.load(model_file, scoring="crops")
     with pytest.raises(ValueError, match="scoring 'both' is unknown; use shared or crops"):

@@ -66,11 +66,13 @@ def test_eight_pictures_of_new_classes(tmp_path: Path) -> None:
     arguments += ["--start", "voc", "--freeze", "trunk", "--epochs", 16, "--regions", 24, "--device", "cpu"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--output", str(model), "--cache", str(tmp_path / "cache")])
     assert result.exit_code == 0, result.output
-    detector = Detector.load(model, device="cpu", proposals=200, min_score=0.5)
+    detector = Detector.load(model, device="cpu", proposals=200)
     for name, placed in scenes.items():
         found = detector(read_image(tmp_path / "mine" / "images" / name))
         assert found.classes == CLASSES
         for label, box in placed:
-            boxes = found.boxes[found.labels == label]
-            assert len(boxes), (name, CLASSES[label])
-            assert box_iou(np.float32([box]), boxes).max() >= 0.5, (name, CLASSES[label])
+            # There is one of a class in a picture: it is the first to be found of its class, and surely.
+            first = np.flatnonzero(found.labels == label)[:1]
+            assert len(first), (name, CLASSES[label])
+            assert found.scores[first] >= 0.1, (name, CLASSES[label])
+            assert box_iou(np.float32([box]), found.boxes[first]) >= 0.5, (name, CLASSES[label])

@@ -21,13 +21,14 @@ from torchrun import compare_runs  # noqa: E402
 from inception_rcnn.backbone.preprocessing import decode_boxes  # noqa: E402
 from inception_rcnn.data import Picture, box_iou  # noqa: E402
 from inception_rcnn.detect.training import (  # noqa: E402
-    _cut,
+    CheckpointError,
     detection_loss,
     measure_map,
     repeat_factors,
     sample_regions,
     train_detector,
 )
+from inception_rcnn.proposals.multibox_network import GridHead  # noqa: E402
 
 OBJECTS = [[20, 20, 90, 80], [100, 30, 160, 150], [10, 100, 60, 140]]
 
@@ -129,36 +130,6 @@ def test_no_easy_background_where_not_everything_is_labelled(seed: int) -> None:
     overlap = box_iou(regions.boxes, picture.boxes).max(1)
     assert (regions.labels == 0).any()
     assert (overlap >= 0.1).all()
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_what_is_cut_out_of_a_picture(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    picture = make_picture([*OBJECTS, [0, 0, 200, 160]], [4, 0, 2, 1], difficult=[1], crowd=[3])
-    image = np.zeros((160, 200, 3), np.uint8)
-    for value, (x1, y1, x2, y2) in enumerate(OBJECTS, start=1):
-        image[y1:y2, x1:x2] = value
-    proposals = random_proposals(60, seed=seed)
-    part, boxes, cut = _cut(picture, proposals, image, rng)
-    assert cut.shape == (part.height, part.width, 3)
-    assert 80 <= part.height <= 160
-    assert 100 <= part.width <= 200
-    limits = [part.width, part.height] * 2
-    for some in (part.boxes, boxes):
-        assert some.dtype == np.float32
-        assert (some >= 0).all()
-        assert (some <= limits).all()
-    assert len(boxes) <= len(proposals)
-    # The crowd is everywhere, and never lost; of the others at least one has its middle inside.
-    assert part.crowd.tolist() == [False] * (len(part.boxes) - 1) + [True]
-    value_of = {4: 1, 0: 2, 2: 3}
-    for box, label, difficult in zip(part.boxes[:-1], part.labels[:-1], part.difficult[:-1], strict=True):
-        x1, y1, x2, y2 = box.astype(int)
-        assert (cut[y1:y2, x1:x2] == value_of[label]).all()
-        whole = np.prod(np.subtract(OBJECTS[value_of[label] - 1][2:], OBJECTS[value_of[label] - 1][:2]))
-        share = (x2 - x1) * (y2 - y1) / whole
-        assert share >= 0.2
-        assert difficult == (label == 0 or share < 0.6)
 
 
 def test_pictures_without_objects() -> None:
@@ -271,7 +242,7 @@ def train(
     finished = train_detector(
         network,
         pictures,
-        lambda picture: random_proposals(40),
+        lambda picture: (random_proposals(40), None),
         validation,
         **(settings | changes),  # type: ignore[arg-type]
     )
@@ -313,6 +284,43 @@ def test_interrupted_and_resumed_is_uninterrupted(two_pictures: list[Picture], t
     with pytest.raises(ValueError, match="made with other settings") as caught:
         run(checkpoint=checkpoint, resume=True, learning_rate=0.1)
     assert str(checkpoint) in str(caught.value)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_multibox_learns_along(two_pictures: list[Picture], tmp_path: Path, optimizer: str) -> None:
+    def run(**changes: object) -> tuple[bool, dict[str, torch.Tensor], list[dict[str, float]]]:
+        head = GridHead(np.full((2, 1, 2), 30, np.float32), channels=4)
+        finished, state, rows = train(two_pictures, multibox=head, optimizer=optimizer, **changes)
+        return finished, state | {f"head.{name}": value for name, value in head.state_dict().items()}, rows
+
+    _, begun, _ = run(learning_rate=0.0)
+    finished, whole, rows = run()
+    assert finished
+    assert {"location", "confidence"} <= set(rows[-1])
+    moved = {name for name in whole if not torch.equal(whole[name], begun[name])}
+    assert {"head.reduce.weight", "score.weight", "googlenet.inception_4a.one.conv.weight"} <= moved
+    # The trunk hears of it.
+    _, alone, _ = train(two_pictures, optimizer=optimizer)
+    assert not torch.equal(
+        alone["googlenet.inception_4e.one.conv.weight"], whole["googlenet.inception_4e.one.conv.weight"]
+    )
+    # The layers above it do only through the trunk.
+    settings = {"learning_rate": 0.001, "freeze": "trunk", "epochs": 0.5}
+    for name, value in train(two_pictures, optimizer=optimizer, **settings)[1].items():
+        torch.testing.assert_close(run(**settings)[1][name], value)
+
+    finished = False
+    while not finished:
+        finished, pieces, _ = run(checkpoint=tmp_path / "checkpoint", resume=True, time_limit=0)
+    for name, value in whole.items():
+        assert torch.equal(pieces[name], value), name
+    with pytest.raises(CheckpointError, match=r"made with other settings .*multibox"):
+        train(two_pictures, optimizer=optimizer, checkpoint=tmp_path / "checkpoint", resume=True)
+
+
+def test_a_multibox_does_not_learn_from_crops(two_pictures: list[Picture]) -> None:
+    with pytest.raises(ValueError, match="cannot learn along with crops"):
+        train(two_pictures, multibox=GridHead(np.full((2, 1, 2), 30, np.float32), channels=4), scoring="crops")
 
 
 @pytest.mark.parametrize("freeze", ["stem", "trunk", "googlenet"])
@@ -371,8 +379,16 @@ def test_map_of_a_network_that_knows_the_answer(two_pictures: list[Picture], sco
         network.delta.bias.zero_()
     everything = functools.partial(measure_map, network, scoring=scoring, long_side=64)
     # Proposals are the objects of class 1, which the second and the first picture have one of each.
-    ones = lambda picture: picture.boxes[picture.labels == 1]  # noqa: E731
+    ones = lambda picture: (picture.boxes[picture.labels == 1], None)  # noqa: E731
     assert everything(two_pictures, ones) == pytest.approx(1 / 3)  # classes 0 and 2 are never said
+
+    # Objects behind many boxes that are surely none, all said to be of class 1.
+    def behind(picture: Picture) -> tuple[np.ndarray, np.ndarray]:
+        boxes = np.concatenate([random_proposals(20), picture.boxes[picture.labels == 1]])
+        return boxes, np.repeat(np.array([1e-6, 1], np.float32), [20, len(boxes) - 20])
+
+    assert everything(two_pictures, behind) == pytest.approx(1 / 3)
+    assert everything(two_pictures, lambda picture: (behind(picture)[0], None)) < 0.1
     assert network.training
     partly = [dataclasses.replace(two_pictures[0], labelled=(1,))]
     assert math.isnan(everything(partly, ones))
@@ -400,7 +416,7 @@ for i in range(4):
 network = random_network(1)
 rows = []
 assert train_detector(
-    network, pictures, lambda picture: random_proposals(40), epochs=1.0, batch=2, regions_per_picture=8,
+    network, pictures, lambda picture: (random_proposals(40), None), epochs=1.0, batch=2, regions_per_picture=8,
     learning_rate=0.001, scales=(1.0,), long_side=64, ranks=ranks, checkpoint=folder / "checkpoint", report=rows.append,
 )
 assert bool(rows) == (ranks.rank == 0)

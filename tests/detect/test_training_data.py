@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -402,22 +403,40 @@ def test_proposals_are_computed_once(
     Image.fromarray(picture(0)).save(path)
     one = named("a", path=path)
     expected, _ = cache.proposer(picture(0))
-    first = cache(one)
+    first, objectness = cache(one)
     np.testing.assert_array_equal(first, expected)
     assert first.dtype == np.float32
+    assert objectness is None
     assert len(list(cache.folder.iterdir())) == 1
     monkeypatch.setattr(cache, "proposer", must_not_search)
-    np.testing.assert_array_equal(cache(one), expected)
+    np.testing.assert_array_equal(cache(one)[0], expected)
     cache.fill([one], workers=1)  # nothing is missing
     os.utime(path, ns=(1, 1))
-    np.testing.assert_array_equal(cache(one), expected)
+    np.testing.assert_array_equal(cache(one)[0], expected)
     # A changed picture is another picture; so are other settings.
     Image.fromarray(picture(1)).save(path)
     with pytest.raises(AssertionError, match="searched again"):
         cache(one)
     other = ProposalCache(cache.folder, SelectiveSearch("single", superpixel_scale=2.0))
-    assert len(other(one)) > 0
+    assert len(other(one)[0]) > 0
     assert len(list(cache.folder.iterdir())) == 2
+
+
+def test_proposals_of_a_network_come_with_their_objectness(tmp_path: Path, picture: Callable[..., np.ndarray]) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(picture(0)).save(path)
+    ranked = np.array([[0, 0, 9, 9], [5, 0, 9, 9]], np.float32), np.array([0.5, 0.25], np.float32)
+
+    class Proposer:
+        settings: ClassVar = {"of": "a network"}
+
+        def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return ranked
+
+    cache = ProposalCache(tmp_path / "proposals", Proposer())
+    for _ in range(2):
+        for part, expected in zip(cache(named("a", path=path)), ranked, strict=True):
+            np.testing.assert_array_equal(part, expected)
 
 
 def test_fill_computes_in_processes(
@@ -429,12 +448,12 @@ def test_fill_computes_in_processes(
         Image.fromarray(picture(seed)).save(path)
         pictures.append(dataclasses.replace(named(str(seed)), path=path))
     done: list[int] = []
-    first = cache(pictures[0])
+    first, _ = cache(pictures[0])
     cache.fill(pictures, workers=1, report=done.append)
     assert done == [1, 2, 3]
     monkeypatch.setattr(cache, "proposer", must_not_search)
-    np.testing.assert_array_equal(cache(pictures[0]), first)
-    assert all(len(cache(one)) > 0 for one in pictures)
+    np.testing.assert_array_equal(cache(pictures[0])[0], first)
+    assert all(len(cache(one)[0]) > 0 for one in pictures)
 
 
 def test_the_halves_of_val_are_written_as_they_are_used(kit: Path) -> None:

@@ -27,8 +27,6 @@ from torchrun import TORCHRUN, compare_runs, run_script  # noqa: E402
 from inception_rcnn.data import Picture, box_iou  # noqa: E402
 from inception_rcnn.detect.training import CheckpointError, open_log  # noqa: E402
 from inception_rcnn.detect.training_multibox import (  # noqa: E402
-    _load_example,
-    augment,
     find_priors,
     measure_worth,
     propose_all,
@@ -70,54 +68,6 @@ def test_examples_in_the_documentation() -> None:
     assert doctest.testmod(importlib.import_module("inception_rcnn.detect.training_multibox")).failed == 0
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_boxes_stay_on_their_objects(seed: int, pictures: list[Picture]) -> None:
-    picture = pictures[0]
-    image = np.zeros((90, 120, 3), np.uint8)
-    for i, (x1, y1, x2, y2) in enumerate(picture.boxes.astype(int)):
-        image[y1:y2, x1:x2, i] = 120
-    image, boxes, doubtful = augment(image, picture.boxes, np.array([False, False]), np.random.default_rng(seed))
-    assert len(boxes) == len(doubtful)
-    assert (~doubtful).any()
-    for box in boxes.astype(int):
-        x1, y1, x2, y2 = box
-        inside = image[y1:y2, x1:x2].astype(int)
-        # Exposure is the same for all channels, so that the object's stands out by as much in all of its pixels.
-        assert (inside.max(2) - inside.min(2) > 60).all()
-
-
-def test_cropping_keeps_an_object_and_doubts_those_that_it_cuts(pictures: list[Picture]) -> None:
-    picture = pictures[1]
-    seen = {"gone": 0, "cut": 0}
-    image = np.zeros((90, 120, 3), np.uint8)
-    for seed in range(200):
-        made, boxes, doubtful = augment(image, picture.boxes, np.array([False, True]), np.random.default_rng(seed))
-        height, width = made.shape[:2]
-        assert height >= 45
-        assert width >= 60
-        assert (~doubtful).sum() == 1
-        assert (boxes >= 0).all()
-        assert (boxes <= [width, height, width, height]).all()
-        seen["gone"] += len(boxes) == 1
-        seen["cut"] += bool(((boxes[:, 2:] - boxes[:, :2]).prod(1) < 500).any())
-    assert seen["gone"] > 2
-
-
-def test_what_a_step_sees(pictures: list[Picture]) -> None:
-    base = pictures[0]
-    flagged = dataclasses.replace(base, difficult=np.array([True, False]), labelled=(0,))
-    example = _load_example(flagged, np.random.default_rng(1), (96, 128))
-    assert not example.exhaustive
-    assert example.array.shape[1:2] == (3,)
-    assert max(example.array.shape[2:]) in (96, 128)
-    assert all(side % 32 == 0 for side in example.array.shape[2:])
-    outside = dataclasses.replace(base, boxes=np.array([[-5, -5, 60, 60], [119.5, 0, 130, 50]], np.float32))
-    example = _load_example(outside, np.random.default_rng(1), (128,))
-    assert example.exhaustive
-    assert len(example.objects) == 1
-    assert (example.objects >= 0).all()
-
-
 def test_priors_of_pictures(pictures: list[Picture]) -> None:
     found = find_priors(pictures, head="vector", number=3)
     assert found.shape == (3, 4)
@@ -143,8 +93,8 @@ def train(
 def test_eight_pictures_are_learned_by_heart(trunk: torch.nn.Module, pictures: list[Picture], kind: str) -> None:
     priors = SIDES if kind == "grid" else find_priors(pictures, head="vector", number=16)
     head = head_for(priors, channels=32)
-    epochs = 60.0 if kind == "grid" else 100.0
-    finished, _, rows = train(trunk, pictures, head, epochs=epochs, learning_rate=0.003, scales=(1.0,), long_side=128)
+    epochs, rate = (60.0, 0.003) if kind == "grid" else (130.0, 0.002)
+    finished, _, rows = train(trunk, pictures, head, epochs=epochs, learning_rate=rate, scales=(1.0,), long_side=128)
     assert finished
     assert rows[-1]["confidence"] < rows[0]["confidence"] / 2
     found = propose_all(head, trunk.trunk, pictures, long_side=128, limit=50)
@@ -200,18 +150,6 @@ def test_interrupted_and_resumed_is_uninterrupted(
 def test_fewer_pictures_than_a_batch_are_refused(trunk: torch.nn.Module, pictures: list[Picture]) -> None:
     with pytest.raises(CheckpointError, match="3 pictures give no step of 8"):
         train(trunk, pictures[:3], GridHead(SIDES, channels=4), batch=8)
-
-
-def test_what_a_crop_leaves_of_a_crowd_is_a_crowd() -> None:
-    boxes = np.array([[10, 10, 40, 40], [0, 50, 100, 100]], np.float32)
-    for seed in range(300):
-        image, _, doubtful = augment(
-            np.zeros((100, 100, 3), np.uint8), boxes, np.array([False, True]), np.random.default_rng(seed)
-        )
-        # Rows below 50 of the picture are the crowd's: what is cropped of them is in the crowd's box.
-        if doubtful.sum() == 0:
-            assert (~doubtful).all()
-            assert image.shape[0] <= 50 + 1
 
 
 def test_the_trunk_stays_as_it_is(pictures: list[Picture]) -> None:
