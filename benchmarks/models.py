@@ -1,4 +1,4 @@
-"""What each part of the detector is worth: box regression, fine-tuning, merged proposals, crops, an ensemble.
+"""What each part of the detector is worth: box regression, fine-tuning, proposals, their objectness, an ensemble.
 
 Every row is measured against the same system without the part, on the same pictures, by VOC's rules (11-point mAP,
 IoU 0.5). Each picture is proposed for and scored once by every model; the rows differ in what they make of it.
@@ -46,18 +46,23 @@ class Rows:
     without_fine_tuning : str or None
         A model of which only the scores were trained.
     proposals : int
+    multibox : str
     """
 
-    def __init__(self, models: Sequence[str], without_fine_tuning: str | None, proposals: int) -> None:
-        self.models, self.plain, self.proposals = list(models), without_fine_tuning, proposals
+    def __init__(self, models: Sequence[str], without_fine_tuning: str | None, proposals: int, multibox: str) -> None:
+        self.models, self.plain, self.proposals, self.multibox = list(models), without_fine_tuning, proposals, multibox
         self.names = [*self.models, *([self.plain] if self.plain else [])]
         self.detector: Detector | None = None
+
+    def load(self) -> Detector:
+        """Load all models as one detector, for its parts."""
+        return Detector.load(*self.names, device="cpu", threads=1, proposals=self.proposals, multibox=self.multibox)
 
     def __call__(self, picture: Picture) -> tuple[dict[str, Detections], dict[str, float]]:
         """Find the objects of a picture: detections and CPU seconds by variant."""
         if self.detector is None:
             cv2.setNumThreads(1)
-            self.detector = Detector.load(*self.names, device="cpu", threads=1, proposals=self.proposals)
+            self.detector = self.load()
         scorers = dict(zip(self.names, self.detector.scorers, strict=True))
         classes, (height, width) = self.detector.classes, (picture.height, picture.width)
         view = View(read_image(picture.path))
@@ -68,40 +73,48 @@ class Rows:
                 view.features(scorer.trunk, scorer.model.long_side)
             seconds[name] = time.process_time() - start
         start = time.process_time()
-        merged = self.detector.propose(view)
+        merged, objectness = self.detector.propose(view)
         seconds["proposals"] = time.process_time() - start
         found: dict[str, Detections] = {}
         scores: dict[str, tuple[Any, Any]] = {}
 
-        def keep(
-            name: str, boxes: Any, outputs: Sequence[Any], members: Sequence[str], use_deltas: bool = True
-        ) -> None:
+        def keep(name: str, members: Sequence[str], *, use_deltas: bool = True, **changes: Any) -> None:
             regressing = [use_deltas and scorers[member].model.box_regression for member in members]
-            averaged = average_scores(outputs, regressing)
-            found[name] = suppress(boxes, *averaged, width, height, classes, min_score=MIN_SCORE)
+            averaged = average_scores([scores[member] for member in members], regressing)
+            settings = {"objectness": objectness, "min_score": MIN_SCORE, **changes}
+            found[name] = suppress(merged, *averaged, width, height, classes, **settings)
 
         for name, scorer in scorers.items():
             start = time.process_time()
             scores[name] = scorer.score(view, merged)
             seconds[name] += time.process_time() - start
-            keep(name, merged, [scores[name]], [name])
+            keep(name, [name])
         first = self.models[0]
-        keep("without box regression", merged, [scores[first]], [first], use_deltas=False)
-        boxes = SelectiveSearch("fast", limit=self.proposals)(view.image)[0]
-        keep(SEARCHED, boxes, [scorers[first].score(view, boxes)], [first])
+        keep("without box regression", [first], use_deltas=False)
+        keep("without objectness", [first], objectness=None)
+        keep("greedy NMS", [first], nms="greedy")
+        keep("without objectness, greedy NMS", [first], objectness=None, nms="greedy")
         for count in range(2, len(self.models) + 1):
-            together = self.models[:count]
-            keep(" + ".join(together), merged, [scores[name] for name in together], together)
+            keep(" + ".join(self.models[:count]), self.models[:count])
+        boxes = SelectiveSearch("fast", limit=self.proposals)(view.image)[0]
+        probabilities, deltas = scorers[first].score(view, boxes)
+        regressed = deltas if scorers[first].model.box_regression else None
+        found[SEARCHED] = suppress(boxes, probabilities, regressed, width, height, classes, min_score=MIN_SCORE)
         return found, seconds
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Rows, (self.models, self.plain, self.proposals)
+        return Rows, (self.models, self.plain, self.proposals, self.multibox)
 
 
 def table(options: argparse.Namespace, maps: Mapping[str, float]) -> list[list[str]]:
     """Lines of the table: part, with it, without it, difference."""
     first = options.models[0]
-    pairs = [("box regression", first, "without box regression"), ("merged proposals", first, SEARCHED)]
+    pairs = [
+        ("box regression", first, "without box regression"),
+        ("merged proposals, with their objectness", first, SEARCHED),
+        ("objectness", first, "without objectness"),
+        ("soft-NMS", first, "greedy NMS"),
+    ]
     if options.without_fine_tuning:
         pairs.append(("fine-tuning", first, options.without_fine_tuning))
     lines = [[part, maps[with_it], maps[without]] for part, with_it, without in pairs]
@@ -123,18 +136,19 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["voc"], help="by name or file; several also as an ensemble")
     parser.add_argument("--without-fine-tuning", help="a model trained with --freeze googlenet")
     parser.add_argument("--proposals", type=int, default=PROPOSALS, help=f"default: {PROPOSALS}")
+    parser.add_argument("--multibox", default="voc", help="by name or file; default: voc")
     parser.add_argument("--pictures", type=int, help="so many, evenly spaced; default: all")
     parser.add_argument("--workers", type=int, default=usable_cores(), help="processes; default: one a core")
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
     options = parser.parse_args()
-    rows = Rows(options.models, options.without_fine_tuning, options.proposals)
+    rows = Rows(options.models, options.without_fine_tuning, options.proposals, options.multibox)
     try:
         pictures = read_voc(options.folder, options.split)
         # Says before the work what cannot be loaded.
         if len(set(rows.names)) < len(rows.names):
             raise ValueError("a model is named twice; name each once")
-        classes = Detector.load(*rows.names, device="cpu", threads=1).classes
+        classes = rows.load().classes
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
