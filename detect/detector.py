@@ -87,7 +87,7 @@ def suppress(
     Examples
     --------
     >>> boxes = np.array([[0, 0, 50, 50], [1, 0, 50, 50]], np.float32)
-    >>> found = suppress(boxes, np.array([[0.1, 0.9], [0.5, 0.5]], np.float32), None, 60, 60, ("cat",))
+    >>> found = suppress(boxes, np.array([[0.1, 0.9], [0.2, 0.8]], np.float32), None, 60, 60, ("cat",))
     >>> found.scores.round(2).tolist()
     [0.8999999761581421, 0.07000000029802322]
     """

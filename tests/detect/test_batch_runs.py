@@ -38,9 +38,9 @@ def count_scored(detector: Detector) -> list[tuple[int, ...]]:
     scored: list[tuple[int, ...]] = []
     score = detector.score
 
-    def counting(view: View, proposals: np.ndarray) -> object:
+    def counting(view: View, *proposed: np.ndarray) -> object:
         scored.append(view.image.shape)
-        return score(view, proposals)
+        return score(view, *proposed)
 
     detector.score = counting  # type: ignore[method-assign, assignment]
     return scored
@@ -147,10 +147,10 @@ def test_bad_files_are_noted_and_the_run_goes_on(photos: Path, tmp_path: Path, d
 def test_a_failure_of_the_network_is_a_bug_and_loses_nothing(photos: Path, tmp_path: Path, detector: Detector) -> None:
     score = detector.score
 
-    def failing(view: View, proposals: np.ndarray) -> object:
+    def failing(view: View, *proposed: np.ndarray) -> object:
         if view.image.shape[1] == 110:
             raise RuntimeError("out of memory")
-        return score(view, proposals)
+        return score(view, *proposed)
 
     detector.score = failing  # type: ignore[method-assign, assignment]
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -273,9 +273,9 @@ def test_a_picture_that_vanishes_while_it_is_scored_is_no_matter(
     paths = find_images(photos)
     score = detector.score
 
-    def vanishing(view: View, proposals: np.ndarray) -> object:
+    def vanishing(view: View, *proposed: np.ndarray) -> object:
         paths[0].unlink(missing_ok=True)
-        return score(view, proposals)
+        return score(view, *proposed)
 
     detector.score = vanishing  # type: ignore[method-assign, assignment]
     summary = detect_batch(paths, tmp_path / "out", detector)

@@ -10,7 +10,9 @@ pytest.importorskip("safetensors")
 pytest.importorskip("platformdirs")
 
 
-@pytest.mark.parametrize("module", ["batch", "propose", "runs", "detector", "drawing", "training", "training_data"])
+@pytest.mark.parametrize(
+    "module", ["augmentation", "batch", "propose", "runs", "detector", "drawing", "training", "training_data"]
+)
 def test_examples_in_the_documentation(module: str) -> None:
     from inception_rcnn.backbone.weights import bundled_models
 
