@@ -502,7 +502,7 @@ def picture_loss(
     >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
     >>> picture = Picture("a", Path("a.jpg"), 64, 64, box, np.array([7]), no, no)
     >>> picture_loss(head, torch.zeros(1, 832, 4, 4), picture)[2]
-    2
+    7
     """
     residuals, logits = (made[0].float() for made in head(features))
     if not (residuals.isfinite().all() and logits.isfinite().all()):
