@@ -81,7 +81,7 @@ def detect(
     multibox: MultiBoxName = "voc",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")] = "auto",
     min_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are dropped.")] = 0.05,
-    draw_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are not drawn.")] = 0.8,
+    draw_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are not drawn.")] = 0.4,
     nms: Annotated[
         str,
         typer.Option(metavar="soft|greedy", help="Lower the scores of what overlaps a better one, or drop it."),
