@@ -202,8 +202,7 @@ def soft_nms(
     """
     if method not in ("gaussian", "linear"):
         raise ValueError(f"method must be 'gaussian' or 'linear', not {method!r}")
-    if not 0 < sigma < np.inf:
-        raise ValueError(f"sigma must be a number above 0, not {sigma}")
+    _check_sigma(sigma)
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be from 0 to 1, not {threshold}")
     box_array, score_array = _box_list(boxes), as_scores(scores)
@@ -267,8 +266,7 @@ def soft_nms_per_class(
     >>> labels.tolist(), scores.round(2).tolist()
     ([0, 1, 0, 1], [0.8999999761581421, 0.699999988079071, 0.2199999988079071, 0.029999999329447746])
     """
-    if not 0 < sigma < np.inf:
-        raise ValueError(f"sigma must be a number above 0, not {sigma}")
+    _check_sigma(sigma)
     if _on_gpu(boxes) or _on_gpu(scores):
         boxes, scores = (tensor.cpu().numpy() for tensor in _gpu_tensors(boxes, scores))
     box_array, score_array = _finite(boxes, "boxes"), _finite(scores, "scores")
@@ -297,6 +295,11 @@ def _finite(values: ArrayLike, name: str) -> NDArray[np.float32]:
 def _box_list(boxes: ArrayLike) -> NDArray[np.float32]:
     array = _finite(boxes, "boxes")
     return array if array.size else array.reshape(-1, 4)
+
+
+def _check_sigma(sigma: float) -> None:
+    if not 0 < sigma < np.inf:
+        raise ValueError(f"sigma must be a number above 0, not {sigma}")
 
 
 def _check_pairs(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:

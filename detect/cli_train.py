@@ -134,12 +134,13 @@ def _tell(text: str) -> None:
 
 
 @contextmanager
-def _training(output: Path, device: str) -> Iterator[None]:
+def _training(device: str, *outputs: Path) -> Iterator[None]:
     """Turn what a user can do about a training's end into a line, and check before the work what is needed after it."""
-    if not output.parent.is_dir():
-        raise OSError(2, "no such folder", str(output.parent))
-    if output.is_dir():
-        raise CommandError(f"--output {output}: is a folder; name a file")
+    for output in outputs:
+        if not output.parent.is_dir():
+            raise OSError(2, "no such folder", str(output.parent))
+        if output.is_dir():
+            raise CommandError(f"{output}: is a folder; name a file")
     try:
         from ..backbone import export  # noqa: F401 - to say at once what is missing
         from ..backbone.engine import choose_device
@@ -236,7 +237,7 @@ def train_detector_command(
     resume: Resume = False,
 ) -> None:
     """Fine-tune a detector on labelled pictures; torchrun starts it on several GPUs."""
-    with _training(output, device):
+    with _training(device, output, *([] if multibox_output is None else [multibox_output])):
         from ..backbone.engine import torch_network
         from ..backbone.export import to_model
         from ..backbone.model_file import SCORINGS, read_model, write_model
@@ -256,6 +257,7 @@ def train_detector_command(
         for option, (value, known) in choices.items():
             if value not in known:
                 raise CommandError(f"--{option} {value}: unknown; use {' or '.join(known)}")
+        learning_rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
         if start is not None and weights is not None:
             raise CommandError("--weights and --start: a detector to go on from has its weights; give one of them")
         before = None if start is None else read_model(find_model(start))
@@ -337,7 +339,7 @@ def train_detector_command(
             return
         trained = {
             "pictures": len(training), "epochs": epochs, "batch": batch, "regions": regions,
-            "optimizer": optimizer, "learning_rate": learning_rate or LEARNING_RATES[optimizer], "schedule": schedule,
+            "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
             "seed": seed, "method": method,
             "multibox": None if method == "selective-search" else multibox, "freeze": freeze,
             "weights": None if before else weights or "googlenet-bvlc",
@@ -414,7 +416,7 @@ def train_multibox_command(
     resume: Resume = False,
 ) -> None:
     """Train a MultiBox that proposes boxes for objects of any class; torchrun starts it on several GPUs."""
-    with _training(output, device):
+    with _training(device, output):
         from ..backbone.engine import torch_network
         from ..backbone.model_file import read_model
         from ..backbone.regions import RegionNetwork
@@ -527,7 +529,7 @@ def train_classifier_command(
     resume: Resume = False,
 ) -> None:
     """Train GoogLeNet on folders of classes, as ImageNet has them; torchrun starts it on several GPUs."""
-    with _training(output, device):
+    with _training(device, output):
         from ..backbone.googlenet import GoogLeNet
         from ..backbone.weights import load_imagenet
         from ..data import atomic_write

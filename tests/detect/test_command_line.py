@@ -353,6 +353,9 @@ def test_mistakes_with_training_a_multibox(
     assert "and again in" in capsys.readouterr().err.splitlines()[-1]
     detector = ["train", "detector", "--data", labelled, "--cache", tmp_path / "cache", "--output", output]
     assert "give one of them" in mistake(capsys, *detector, "--start", model_file, "--weights", "x")
+    along = [*detector, "--multibox-output"]
+    assert "is a folder; name a file" in mistake(capsys, *along, tmp_path)
+    assert "none: no such folder" in mistake(capsys, *along, tmp_path / "none" / "a.safetensors")
     for option in ("--scoring", "--schedule", "--freeze"):
         assert f"{option} neither: unknown; use " in mistake(capsys, *detector, option, "neither")
     assert "nosuch: cannot be read" in mistake(capsys, *train, output, "--start", "nosuch")
