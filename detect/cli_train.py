@@ -166,7 +166,8 @@ def train_detector_command(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="ImageNet weights: BVLC's, by name, .caffemodel or .npz.  [default: googlenet-bvlc]",
+            help="ImageNet weights: BVLC's, by name, .caffemodel or .npz; with --start of its upper layers only, for "
+            "another member of an ensemble.  [default: googlenet-bvlc, or none]",
             show_default=False,
         ),
     ] = None,
@@ -240,7 +241,7 @@ def train_detector_command(
     with _training(device, output, *([] if multibox_output is None else [multibox_output])):
         from ..backbone.engine import torch_network
         from ..backbone.export import to_model
-        from ..backbone.model_file import SCORINGS, read_model, write_model
+        from ..backbone.model_file import SCORINGS, in_trunk, read_model, write_model
         from ..backbone.regions import RegionNetwork
         from ..backbone.weights import find_model
         from ..proposals import multibox_network
@@ -258,20 +259,20 @@ def train_detector_command(
             if value not in known:
                 raise CommandError(f"--{option} {value}: unknown; use {' or '.join(known)}")
         learning_rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
-        if start is not None and weights is not None:
-            raise CommandError("--weights and --start: a detector to go on from has its weights; give one of them")
         before = None if start is None else read_model(find_model(start))
         scoring = scoring or (before.scoring if before else "shared")
         long_side = long_side or (before.long_side if before else 640)
-        if before is None:
-            network = RegionNetwork(len(names), seed=seed)
+        network = RegionNetwork(len(names), seed=seed)
+        if before is None or weights is not None:
             _load_weights(network, weights or "googlenet-bvlc", "the detector")
-        else:
-            network = torch_network(before.weights, len(before.classes), "cpu")
-            if before.classes != names:
-                begun, network = network, RegionNetwork(len(names), seed=seed)
-                network.googlenet.load_state_dict(begun.googlenet.state_dict())
+        if before is not None:
+            begun = torch_network(before.weights, len(before.classes), "cpu").state_dict()
+            if weights is not None:
+                begun = {name: value for name, value in begun.items() if in_trunk(name)}
+            elif before.classes != names:
+                begun = {name: value for name, value in begun.items() if name.startswith("googlenet.")}
                 _tell(f"{start} has other classes: their scores are learned from nothing, the layers below go on")
+            network.load_state_dict({**network.state_dict(), **begun})
         if method == "multibox":
             raise CommandError("--method multibox: its 200 boxes are too few to learn from; use merged")
         if multibox_output is not None and (method == "selective-search" or scoring == "crops"):
@@ -342,7 +343,7 @@ def train_detector_command(
             "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
             "seed": seed, "method": method,
             "multibox": None if method == "selective-search" else multibox, "freeze": freeze,
-            "weights": None if before else weights or "googlenet-bvlc",
+            "weights": weights or (None if before else "googlenet-bvlc"),
         }  # fmt: skip
         if before is not None:
             trained |= {"start_sha256": before.sha256, "start": before.trained}

@@ -253,6 +253,17 @@ def test_train_detector_interrupted_and_resumed(
     log = [json.loads(line) for line in (cache / "mine.detector.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == log[-1]["steps"] == 2
 
+    # The trunk of the one, the upper layers of the other.
+    for value in state.values():
+        value.fill_(1)
+    member = tmp_path / "member.safetensors"
+    train[train.index(output)] = member
+    assert run(*train, "--start", output, "--freeze", "googlenet") == 0
+    for name, value in read_model(member).weights.items():
+        if name.startswith("googlenet."):
+            assert (value == (1 if name.startswith("googlenet.inception_5") else 0)).all(), name
+    assert read_model(member).trained["weights"] == "zeros"
+
     def fail(*arguments: object, **settings: object) -> None:
         raise FloatingPointError("the loss is not finite at step 3 (a.jpg); lower the learning rate")
 
@@ -352,7 +363,7 @@ def test_mistakes_with_training_a_multibox(
     assert run(*train, output, "--data", labelled) == 2
     assert "and again in" in capsys.readouterr().err.splitlines()[-1]
     detector = ["train", "detector", "--data", labelled, "--cache", tmp_path / "cache", "--output", output]
-    assert "give one of them" in mistake(capsys, *detector, "--start", model_file, "--weights", "x")
+    assert "no such weights" in mistake(capsys, *detector, "--start", model_file, "--weights", "x")
     along = [*detector, "--multibox-output"]
     assert "is a folder; name a file" in mistake(capsys, *along, tmp_path)
     assert "none: no such folder" in mistake(capsys, *along, tmp_path / "none" / "a.safetensors")
