@@ -32,7 +32,7 @@ class ProcessStartError(OSError):
 
 
 def usable_cores() -> int:
-    """Return the number of CPU cores that this process may use.
+    """Return the number of CPU cores that this process may use: of those that torchrun gives a machine, its share.
 
     Examples
     --------
@@ -44,6 +44,8 @@ def usable_cores() -> int:
     with contextlib.suppress(OSError, ValueError):  # A container's share of the machine, if it has one.
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         count = min(count, math.ceil(int(quota) / int(period)))
+    with contextlib.suppress(ValueError):
+        count //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return max(1, count)
 
 

@@ -27,8 +27,8 @@ def augment(
 ) -> tuple[NDArray[np.uint8], Picture, NDArray[np.float32]]:
     """Cut a part out of every second picture, mirror every second, change exposure and contrast of all, and their size.
 
-    A part has half to all of each side and the middle of an object in it, if there is any. Of an object that is cut,
-    less than 0.2 is no object any more, and less than 0.6 a difficult one; of a crowd, however little is left is one.
+    A part has half to all of each side and the middle of an object in it, if there is any. An object of which less than
+    0.6 is left is a difficult one: neither learned as an object nor taken for background.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def _cut(
         return cut - corner, (cut[:, 2:] - cut[:, :2]).prod(1) / area
 
     boxes, share = inside(picture.boxes)
-    left = (share >= 0.2) | (picture.crowd & (share > 0))
+    left = share > 0
     part = replace(
         picture, width=width, height=height, boxes=boxes[left], labels=picture.labels[left], crowd=picture.crowd[left],
         difficult=picture.difficult[left] | (share[left] < 0.6),

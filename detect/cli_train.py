@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,43 +89,78 @@ def _read_pictures(
         validation += own[1]
     unreadable = _look_at([*training, *validation])
     training, validation = ([p for p in some if p.image_id not in unreadable] for some in (training, validation))
+    absent = set(range(len(classes))).difference(*(picture.labels.tolist() for picture in training))
+    if training and len(absent) == len(classes):
+        raise CommandError(
+            f"none of {len(training)} pictures has an object of {_some(classes)}; spell --classes as the labels do"
+        )
+    if absent:
+        _tell(f"no object to learn from: {_some([classes[label] for label in sorted(absent)])}")
     if training and all(picture.labelled is not None for picture in training):
         _tell("no picture is labelled for all of the classes, so there is little background to learn from")
     _tell(f"{len(training)} pictures to train on, {len(validation)} set aside")
     return training, validation
 
 
+def _some(names: Sequence[str]) -> str:
+    """Join names, the first five of many."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def _look_at(pictures: list[Picture]) -> set[str]:
     """Read every picture once: which cannot be read is told and passed over, not met hours later."""
-    unreadable = set()
+    unreadable, mistaken = set(), []
 
-    def look(picture: Picture) -> str:
+    def look(picture: Picture) -> tuple[int, int] | ImageError:
         try:
             height, width = read_image(picture.path).shape[:2]
         except ImageError as error:
-            return str(error)
-        if (width, height) == (picture.width, picture.height):
-            return ""
-        raise CommandError(
-            f"{picture.path}: is {width} x {height} pixels, its labels are for {picture.width} x {picture.height} (a "
-            "camera's rotation is applied before the labels); correct the labels, or save the picture upright"
-        )
+            return error
+        return width, height
 
     cores = usable_cores()
     with progress_bar("pictures", len(pictures)) as report, ThreadPoolExecutor(cores) as pool:
         for done, (picture, future) in enumerate(prefetch(pool, look, pictures, limit=2 * cores)):
-            if problem := future.result():
-                _tell(f"passed over: {problem}")
+            seen, labelled = future.result(), (picture.width, picture.height)
+            if isinstance(seen, ImageError):
+                _tell(f"passed over: {seen}")
                 unreadable.add(picture.image_id)
+            elif seen != labelled:
+                sizes = "{} x {} pixels, its labels are for {} x {}".format(*seen, *labelled)
+                mistaken.append(f"{picture.path}: is {sizes}")
             report(done + 1)
+    if mistaken:
+        raise CommandError(
+            f"{mistaken[0]} (a camera's rotation is applied before the labels)"
+            + (f"; so it is with {len(mistaken)} pictures" if len(mistaken) > 1 else "")
+            + "; correct the labels, or save upright"
+        )
     return unreadable
 
 
-def _checkpoint(path: Path, resume: bool) -> Path:
-    """Say whether there is something to go on from."""
+def _begin(cache: Path, name: str, resume: bool) -> tuple[Path, Callable[[dict[str, float]], None]]:
+    """Checkpoint and log of a training; what an earlier one of the name left moves aside unless it is gone on with."""
+    from .training import open_log
+
+    checkpoint, log = cache / f"{name}.checkpoint.safetensors", cache / f"{name}.jsonl"
+    if os.environ.get("RANK", "0") != "0":
+        return checkpoint, lambda row: None
+    cache.mkdir(parents=True, exist_ok=True)
     if resume:
-        _tell(f"goes on from {path}" if path.exists() else f"{path}: no such checkpoint, so from the beginning")
-    return path
+        found = checkpoint.exists()
+        _tell(f"goes on from {checkpoint}" if found else f"{checkpoint}: no such checkpoint, so from the beginning")
+    else:
+        if checkpoint.exists():
+            _tell(
+                f"{checkpoint}: of an earlier training, kept as {checkpoint.name}.before; --resume would go on with it"
+            )
+        for path in (checkpoint, log, log.with_suffix("")):
+            before = path.with_name(f"{path.name}.before")
+            if path.is_dir():
+                shutil.rmtree(before, ignore_errors=True)
+            if path.exists():
+                path.replace(before)
+    return checkpoint, open_log(log)
 
 
 def _tell(text: str) -> None:
@@ -141,6 +177,8 @@ def _training(device: str, *outputs: Path) -> Iterator[None]:
             raise OSError(2, "no such folder", str(output.parent))
         if output.is_dir():
             raise CommandError(f"{output}: is a folder; name a file")
+    if len({output.absolute() for output in outputs}) < len(outputs):
+        raise CommandError(f"{outputs[0]}: --output and --multibox-output are two files; name another")
     try:
         from ..backbone import export  # noqa: F401 - to say at once what is missing
         from ..backbone.engine import choose_device
@@ -247,7 +285,7 @@ def train_detector_command(
         from ..proposals import multibox_network
         from ..proposals.multibox_file import find_multibox, read_multibox, write_multibox
         from .ranks import join_ranks
-        from .training import LEARNING_RATES, open_log, train_detector
+        from .training import LEARNING_RATES, train_detector
         from .training_data import ProposalCache, read_class_list
 
         names = read_class_list(classes)
@@ -287,6 +325,8 @@ def train_detector_command(
             network_settings = {
                 "multibox": multibox, "trunk": start if fits else "voc", "device": "cpu", "threads": 1,
             }  # fmt: skip
+            if multibox_output is not None and not fits:
+                _tell(f"{multibox} was trained on another trunk; its head learns to stand on this one")
         try:
             proposer = load_proposer(method, **network_settings)
         except ValueError as error:
@@ -294,7 +334,7 @@ def train_detector_command(
         ranks = join_ranks(device)
         training, validation = _read_pictures(data, names, split)
         proposals = ProposalCache(cache / "proposals", proposer)
-        log = open_log(cache / f"{output.stem}.detector.jsonl") if ranks.rank == 0 else lambda row: None
+        checkpoint, log = _begin(cache, f"{output.stem}.detector", resume)
 
         def report(row: dict[str, float]) -> None:
             log(row)
@@ -328,7 +368,7 @@ def train_detector_command(
             long_side=long_side,
             seed=seed,
             ranks=ranks,
-            checkpoint=_checkpoint(cache / f"{output.stem}.detector.checkpoint.safetensors", resume),
+            checkpoint=checkpoint,
             resume=resume,
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,
@@ -425,7 +465,6 @@ def train_multibox_command(
         from ..proposals.multibox_file import find_multibox, read_multibox, write_multibox
         from ..proposals.multibox_network import GridHead, from_model, head_for, to_model
         from .ranks import join_ranks
-        from .training import open_log
         from .training_data import read_class_list
         from .training_multibox import find_priors, train_multibox
 
@@ -447,7 +486,6 @@ def train_multibox_command(
             head = "grid" if isinstance(trained_head, GridHead) else "vector"
         ranks = join_ranks(device)
         training, validation = _read_pictures(data, names, split)
-        cache.mkdir(parents=True, exist_ok=True)
         if start is None:
             number = number or (5 if head == "grid" else 200)
             try:
@@ -457,7 +495,7 @@ def train_multibox_command(
                     f"there are too few objects, or of too few sizes at {side} pixels, to find priors in ({error})"
                 ) from None
             trained_head = head_for(priors, seed=seed)
-        log = open_log(cache / f"{output.stem}.multibox.jsonl") if ranks.rank == 0 else lambda row: None
+        checkpoint, log = _begin(cache, f"{output.stem}.multibox", resume)
 
         def report(row: dict[str, float]) -> None:
             log(row)
@@ -484,7 +522,7 @@ def train_multibox_command(
             long_side=side,
             seed=seed,
             ranks=ranks,
-            checkpoint=_checkpoint(cache / f"{output.stem}.multibox.checkpoint.safetensors", resume),
+            checkpoint=checkpoint,
             resume=resume,
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,
@@ -535,7 +573,6 @@ def train_classifier_command(
         from ..backbone.weights import load_imagenet
         from ..data import atomic_write
         from .ranks import join_ranks
-        from .training import open_log
         from .training_classifier import (
             adopt_weights,
             first_weights,
@@ -559,8 +596,7 @@ def train_classifier_command(
             if anew := adopt_weights(network, state):
                 _tell(f"not in {weights}, or for other classes, so learned anew: {', '.join(anew)}")
         ranks = join_ranks(device)
-        cache.mkdir(parents=True, exist_ok=True)
-        log = open_log(cache / f"{output.stem}.classifier.jsonl") if ranks.rank == 0 else lambda row: None
+        checkpoint, log = _begin(cache, f"{output.stem}.classifier", resume)
 
         def report(row: dict[str, float]) -> None:
             log(row)
@@ -586,7 +622,7 @@ def train_classifier_command(
             schedule=schedule,
             seed=seed,
             ranks=ranks,
-            checkpoint=cache / f"{output.stem}.classifier.checkpoint.safetensors",
+            checkpoint=checkpoint,
             resume=resume,
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,

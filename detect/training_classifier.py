@@ -392,7 +392,7 @@ def _to_input(crops: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
 
 def _readers(ranks: Ranks) -> int:
     """Threads that read pictures: on a CPU all cores have enough to do, a GPU waits for them."""
-    return 1 if ranks.device == "cpu" else max(1, usable_cores() // ranks.world)
+    return 1 if ranks.device == "cpu" else usable_cores()
 
 
 def measure_errors(
@@ -591,7 +591,7 @@ def train_classifier(
 
     # Crops are of one size, so that a batch goes through as a whole: large products, in which threads wait little.
     # Dropout draws in the order of the work, which threads with a share of the pictures each would not keep.
-    threads = max(1, usable_cores() // ranks.world) if device == "cpu" else torch.get_num_threads()
+    threads = usable_cores() if device == "cpu" else torch.get_num_threads()
     half = bfloat16_is_faster(device)
     totals = np.zeros(4)
     with (

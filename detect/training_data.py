@@ -353,7 +353,8 @@ def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0)
 def split_validation(pictures: Iterable[Picture], one_in: int = 30) -> tuple[list[Picture], list[Picture]]:
     """Set aside one exhaustively labelled picture in `one_in` for tuning, by a hash of its name.
 
-    The same pictures on every machine and whatever else is trained on.
+    The same pictures on every machine and whatever else is trained on. With other classes other pictures may be
+    exhaustive: a detector that goes on from one of other classes may have learned from some of those set aside.
 
     Returns
     -------

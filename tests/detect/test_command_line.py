@@ -244,6 +244,12 @@ def test_train_detector_interrupted_and_resumed(
     assert "2 pictures to train on, 0 set aside" in written
     assert "time is up; the same command with --resume goes on" in written
     assert not output.exists()
+    # Another without --resume does not destroy what there is to go on from.
+    kept = cache / "mine.detector.checkpoint.safetensors"
+    unfinished = kept.read_bytes()
+    assert run(*train, "--time-limit", 0) == 0
+    assert f"kept as {kept.name}.before" in capsys.readouterr().err.replace("\n", " ")
+    assert kept.with_name(f"{kept.name}.before").read_bytes() == unfinished
     assert run(*train, "--resume") == 0
     assert f"wrote {output}" in capsys.readouterr().err.replace("\n", "")
     model = read_model(output)
@@ -365,10 +371,14 @@ def test_mistakes_with_training_a_multibox(
     detector = ["train", "detector", "--data", labelled, "--cache", tmp_path / "cache", "--output", output]
     assert "no such weights" in mistake(capsys, *detector, "--start", model_file, "--weights", "x")
     along = [*detector, "--multibox-output"]
+    assert "are two files; name another" in mistake(capsys, *along, output)
     assert "is a folder; name a file" in mistake(capsys, *along, tmp_path)
     assert "none: no such folder" in mistake(capsys, *along, tmp_path / "none" / "a.safetensors")
     for option in ("--scoring", "--schedule", "--freeze"):
         assert f"{option} neither: unknown; use " in mistake(capsys, *detector, option, "neither")
+    (tmp_path / "misspelled.txt").write_text("Cat\n")
+    assert run(*train, output, "--classes", tmp_path / "misspelled.txt") == 2
+    assert "none of 6 pictures has an object of Cat" in capsys.readouterr().err.splitlines()[-1]
     assert "nosuch: cannot be read" in mistake(capsys, *train, output, "--start", "nosuch")
     assert "leave out --head" in mistake(capsys, *train, output, "--start", "voc", "--head", "grid")
     assert run(*train, output, "--model", model_file) == 2
