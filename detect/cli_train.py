@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from ..data import ImageError, Picture, read_image
 from ..data.parallel import prefetch, usable_cores
-from ..proposals import load_proposer
+from ..proposals import knows_objects, load_proposer
 from .terminal import CommandError, console, progress_bar
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _look_at(pictures: list[Picture]) -> set[str]:
         raise CommandError(
             f"{mistaken[0]} (a camera's rotation is applied before the labels)"
             + (f"; so it is with {len(mistaken)} pictures" if len(mistaken) > 1 else "")
-            + "; correct the labels, or save upright"
+            + "; correct the labels, or save the picture upright"
         )
     return unreadable
 
@@ -333,7 +333,7 @@ def train_detector_command(
             raise CommandError(str(error)) from None
         ranks = join_ranks(device)
         training, validation = _read_pictures(data, names, split)
-        proposals = ProposalCache(cache / "proposals", proposer)
+        proposals = ProposalCache(cache / "proposals", proposer, objectness=knows_objects(proposer, names))
         checkpoint, log = _begin(cache, f"{output.stem}.detector", resume)
 
         def report(row: dict[str, float]) -> None:
@@ -390,7 +390,12 @@ def train_detector_command(
         if head is not None and multibox_output is not None:
             worth = _worth(head, network, validation, long_side, ranks.device)
             packed = multibox_network.to_model(
-                head, network, long_side=long_side, worth=worth, trained={"along": trained, "start": multibox}
+                head,
+                network,
+                long_side=long_side,
+                worth=worth,
+                classes=names,
+                trained={"along": trained, "start": multibox},
             )
             write_multibox(multibox_output, packed)
             console.print(f"wrote {multibox_output}")
@@ -538,7 +543,13 @@ def train_multibox_command(
             "learning_rate": learning_rate, "seed": seed, "start": start,
         }  # fmt: skip
         packed = to_model(
-            trained_head, network, own_trunk=weights is not None, long_side=side, worth=worth, trained=record
+            trained_head,
+            network,
+            own_trunk=weights is not None,
+            long_side=side,
+            worth=worth,
+            classes=names,
+            trained=record,
         )
         write_multibox(output, packed)
         console.print(f"wrote {output}")

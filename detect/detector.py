@@ -15,7 +15,7 @@ from ..backbone.preprocessing import decode_boxes
 from ..backbone.weights import bundled_models, find_model
 from ..data import Detections, clip_boxes
 from ..data.nms import nms_per_class, soft_nms_per_class
-from ..proposals import MergedProposals, SelectiveSearch, load_proposer
+from ..proposals import MergedProposals, SelectiveSearch, knows_objects, load_proposer
 from ..proposals.merge import Ranked
 from ..proposals.multibox import MultiBox
 
@@ -184,6 +184,7 @@ class Detector:
         self.scorers = list(scorers)
         self.classes = scorers[0].model.classes
         self.proposer = proposer
+        self.knows_objects = knows_objects(proposer, self.classes)
         self.min_score = min_score
         self.nms = nms
 
@@ -309,17 +310,19 @@ class Detector:
         boxes : ndarray, shape (N, 4), float32
             In pixels of the picture, best first.
         objectness : ndarray, shape (N,), float32, or None
-            The chance that there is an object, for `score`; selective search alone does not know.
+            The chance that there is an object, for `score`. Selective search alone does not know, and a MultiBox only
+            of the classes that it learned.
         """
         view = image if isinstance(image, View) else View(image)
         searched = searched or self.search(view.image)
-        if isinstance(self.proposer, SelectiveSearch):
-            assert searched is not None
-            return searched[0], None
         if isinstance(self.proposer, MultiBox):
-            return self.proposer.propose(view)
-        assert searched is not None
-        return self.proposer.join(searched, self.proposer.multibox.propose(view))
+            boxes, scores = self.proposer.propose(view)
+        else:
+            assert searched is not None
+            boxes, scores = searched
+            if isinstance(self.proposer, MergedProposals):
+                boxes, scores = self.proposer.join(searched, self.proposer.multibox.propose(view))
+        return boxes, scores if self.knows_objects else None
 
     def score(
         self,

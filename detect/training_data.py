@@ -26,7 +26,7 @@ from ..data import (
 )
 from ..data.annotations import _coco_pictures, _read_json, _read_words, _read_xml
 from ..data.parallel import ProcessDied, map_processes
-from ..proposals import Proposer, SelectiveSearch, compile_kernels
+from ..proposals import Proposer, compile_kernels
 
 __all__ = [
     "ProposalCache",
@@ -406,14 +406,15 @@ class ProposalCache:
         Made if it does not exist. One file a picture, named by a hash of the picture's file and of the proposer's
         settings: a changed picture is computed anew, one that was moved or copied is not.
     proposer : SelectiveSearch or MergedProposals
+    objectness : bool
+        Whether its scores are the chance of an object, see `inception_rcnn.proposals.knows_objects`.
     """
 
-    def __init__(self, folder: Path, proposer: Proposer) -> None:
+    def __init__(self, folder: Path, proposer: Proposer, *, objectness: bool = False) -> None:
         self.folder = folder
         self.proposer = proposer
         self.settings = json.dumps(dict(proposer.settings), sort_keys=True, default=repr)
-        # Selective search ranks by chance.
-        self.knows_objectness = not isinstance(proposer, SelectiveSearch)
+        self.objectness = objectness
         folder.mkdir(parents=True, exist_ok=True)
 
     def _file(self, picture: Picture) -> Path:
@@ -423,14 +424,14 @@ class ProposalCache:
     def __call__(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Proposals of a picture, best first, from the folder or computed now.
 
-        Boxes (N, 4) float32, and the chance that each is an object (N,) float32, which selective search does not know.
+        Boxes (N, 4) float32, and the chance that each is an object (N,) float32 or None.
         """
         file = self._file(picture)
         if not file.exists():
             boxes, scores = self.proposer(read_image(picture.path))
             atomic_write(file, np.concatenate([boxes, scores[:, None]], axis=1).astype("<f4").tobytes())
         rows = np.frombuffer(file.read_bytes(), dtype="<f4").reshape(-1, 5)
-        return rows[:, :4], rows[:, 4] if self.knows_objectness else None
+        return rows[:, :4], rows[:, 4] if self.objectness else None
 
     def fill(self, pictures: Sequence[Picture], workers: int, report: Callable[[int], None] = lambda n: None) -> None:
         """Compute what is missing, in `workers` processes; `report` gets the number done."""

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from .merge import Proposer, merge_proposals
-from .methods import MergedProposals, load_proposer
+from .methods import MergedProposals, knows_objects, load_proposer
 from .selective_search import SelectiveSearch, Strategy, compile_kernels, selective_search
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ __all__ = [
     "SelectiveSearch",
     "Strategy",
     "compile_kernels",
+    "knows_objects",
     "load_proposer",
     "merge_proposals",
     "selective_search",

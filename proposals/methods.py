@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +16,7 @@ from .selective_search import Mode, SelectiveSearch
 if TYPE_CHECKING:
     from .multibox import MultiBox
 
-__all__ = ["METHODS", "MergedProposals", "load_proposer"]
+__all__ = ["METHODS", "MergedProposals", "knows_objects", "load_proposer"]
 
 METHODS = ("merged", "selective-search", "multibox")
 
@@ -91,6 +92,23 @@ class MergedProposals:
     def join(self, searched: Ranked, found: Ranked) -> Ranked:
         """Boxes (N, 4) and scores (N,), best first, of what the two have proposed."""
         return merge_proposals(searched, found, self.multibox.worth, limit=self.limit, iou=self.iou)
+
+
+def knows_objects(proposer: SelectiveSearch | MultiBox | MergedProposals, classes: Sequence[str]) -> bool:
+    """Whether a proposer's scores say how surely there is an object, if it is of one of `classes`.
+
+    Those of a MultiBox do that learned them all; what it did not learn is background to it. Selective search ranks by
+    size and chance.
+
+    Examples
+    --------
+    >>> knows_objects(SelectiveSearch(), ["cat"])
+    False
+    """
+    if isinstance(proposer, SelectiveSearch):
+        return False
+    multibox = proposer.multibox if isinstance(proposer, MergedProposals) else proposer
+    return set(classes) <= set(multibox.model.classes)
 
 
 def load_proposer(

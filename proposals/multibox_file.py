@@ -53,6 +53,9 @@ class MultiBoxModel:
         Hash of the weights of the trunk that it was trained on: on another's features it means nothing.
     worth : Worth
         How its boxes are merged with selective search's.
+    classes : tuple of str
+        The classes whose objects it learned to propose, whatever the class; of things that are none of them its
+        confidences say little.
     trained : dict
         How it was trained, for the record.
     sha256 : str
@@ -67,6 +70,7 @@ class MultiBoxModel:
     trunk_graph: bytes
     trunk_sha256: str
     worth: Worth
+    classes: tuple[str, ...]
     trained: dict[str, object]
     sha256: str = ""
 
@@ -97,6 +101,7 @@ def write_multibox(path: str | Path, model: MultiBoxModel) -> None:
         "long_side": model.long_side,
         "trunk_sha256": model.trunk_sha256,
         "worth": model.worth,
+        "classes": model.classes,
         "trained": model.trained,
     }
     if model.priors.ndim == 3:
@@ -164,6 +169,7 @@ def read_multibox(path: str | Path) -> MultiBoxModel:
             trunk_graph=trunk_graph,
             trunk_sha256=str(description["trunk_sha256"]),
             worth=Worth.checked(description["worth"]),
+            classes=tuple(map(str, description.get("classes", ()))),
             trained=dict(description["trained"]),
             sha256=hashlib.sha256(data).hexdigest(),
         )

@@ -7,7 +7,7 @@ original of Erhan et al., "Scalable Object Detection using Deep Neural Networks"
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -542,6 +542,7 @@ def to_model(
     own_trunk: bool = False,
     long_side: int = 640,
     worth: Worth | None = None,
+    classes: Sequence[str] = (),
     trained: Mapping[str, object] | None = None,
 ) -> MultiBoxModel:
     """Pack a trained head for `multibox_file.write_multibox`.
@@ -557,6 +558,8 @@ def to_model(
         Pictures are to be resized to this many pixels on their longer side.
     worth : Worth, optional
         See `merge.fit_worth`; default `Worth`'s own.
+    classes : sequence of str
+        Whose objects it was trained on.
     trained : dict, optional
         How it was trained; must be representable as JSON.
 
@@ -587,5 +590,6 @@ def to_model(
         trunk_graph=export_trunk(trunk.cpu()) if own_trunk else b"",
         trunk_sha256=hash_weights(halves[1]),
         worth=worth or Worth(),
+        classes=tuple(classes),
         trained=dict(trained or {}),
     )

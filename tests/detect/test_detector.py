@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -191,7 +192,7 @@ def test_settings_reach_the_search(model_file: Path) -> None:
 def multibox_file(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A MultiBox with random weights on the random model's trunk."""
     torch = pytest.importorskip("torch")
-    from random_model import random_network
+    from random_model import CLASSES, random_network
 
     from inception_rcnn.proposals.multibox_file import write_multibox
     from inception_rcnn.proposals.multibox_network import GridHead, to_model
@@ -201,7 +202,7 @@ def multibox_file(model_file: Path, tmp_path_factory: pytest.TempPathFactory) ->
         for output in head.outputs:
             output.weight.normal_(std=0.5, generator=torch.Generator().manual_seed(0))
     path = tmp_path_factory.mktemp("multibox") / "random.safetensors"
-    write_multibox(path, to_model(head, random_network(), long_side=128))
+    write_multibox(path, to_model(head, random_network(), long_side=128, classes=CLASSES))
     return path
 
 
@@ -225,6 +226,12 @@ def test_methods_of_proposing(
     for part, other in zip(merged.propose(image), expected, strict=True):
         assert len(part) == 30
         np.testing.assert_array_equal(part, other)
+    # What a MultiBox did not learn is background to it, however surely it is an object.
+    model = dataclasses.replace(boxed.proposer.model, classes=("cat", "horse"))
+    stranger = Detector(boxed.scorers, dataclasses.replace(boxed.proposer, model=model))
+    proposals, objectness = stranger.propose(image)
+    np.testing.assert_array_equal(proposals, boxed.propose(image)[0])
+    assert objectness is None
     # The picture goes through the trunk once, and what was searched ahead is used.
     looks: list[int] = []
     trunk = merged.scorers[0].trunk

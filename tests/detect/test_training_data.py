@@ -433,7 +433,7 @@ def test_proposals_of_a_network_come_with_their_objectness(tmp_path: Path, pictu
         def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return ranked
 
-    cache = ProposalCache(tmp_path / "proposals", Proposer())
+    cache = ProposalCache(tmp_path / "proposals", Proposer(), objectness=True)
     for _ in range(2):
         for part, expected in zip(cache(named("a", path=path)), ranked, strict=True):
             np.testing.assert_array_equal(part, expected)

@@ -335,13 +335,16 @@ def test_a_head_is_read_as_it_was_written(tmp_path: Path, priors: np.ndarray, ne
     head = head_for(priors, channels=4, seed=1)
     path = tmp_path / "head.safetensors"
     worth = Worth((-1.5, 0.5), (-2.0, -0.25))
-    write_multibox(path, to_model(head, network, long_side=320, worth=worth, trained={"epochs": 2}))
+    write_multibox(
+        path, to_model(head, network, long_side=320, worth=worth, classes=("cat", "dog"), trained={"epochs": 2})
+    )
     model = read_multibox(path)
     write_multibox(path, model)
     first = path.read_bytes()
     write_multibox(path, read_multibox(path))
     assert path.read_bytes() == first
     assert (model.long_side, model.worth, model.trained) == (320, worth, {"epochs": 2})
+    assert model.classes == ("cat", "dog")
     np.testing.assert_allclose(model.priors, priors)
     again = head_for(model.priors, channels=model.channels)
     again.load_state_dict({name: torch.from_numpy(value.astype(np.float32)) for name, value in model.weights.items()})
