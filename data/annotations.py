@@ -52,7 +52,9 @@ class Picture:
         Boxes around many objects at once (COCO).
     labelled : tuple of int or None
         None if every object of every class is boxed. Otherwise the classes that are boxed at all: of the
-        other classes there may be unboxed objects, so no region of the picture is evidence of background.
+        other classes there may be unboxed objects.
+    exhaustive : bool
+        False if even of the classes that are boxed some objects may be unboxed.
     """
 
     image_id: str
@@ -64,6 +66,7 @@ class Picture:
     difficult: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
     labelled: tuple[int, ...] | None = None
+    exhaustive: bool = True
 
 
 def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES) -> list[Picture]:
@@ -408,6 +411,7 @@ def _coco_picture(
         difficult=np.zeros(int(whole.sum()), bool),
         crowd=crowd[whole],
         labelled=None if exhaustive and len(boxed) == len(index) else tuple(sorted(boxed)),
+        exhaustive=bool(exhaustive),
     )
 
 

@@ -153,8 +153,8 @@ def sample_regions(
     """Draw the regions of a picture that one training step learns from.
 
     Foreground has IoU >= 0.5 with an object; background less, three quarters of it from [0.1, 0.5) where the hard
-    cases are. Regions on difficult objects and crowds are neither. Where not every object is labelled, regions away
-    from labelled objects could be anything and are not drawn.
+    cases are. Regions on difficult objects and crowds are neither. Where not every object of the labelled classes is
+    boxed, regions away from those that are could be anything and are not drawn.
 
     Parameters
     ----------
@@ -194,10 +194,9 @@ def sample_regions(
         high = np.minimum(candidates[:, None, 2:], doubtful[None, :, 2:])
         covered = np.clip(high - low, 0, None).prod(2) / (candidates[:, 2:] - candidates[:, :2]).prod(1)[:, None]
         usable = (covered.max(1) < 0.5) & (box_iou(candidates, doubtful).max(1) < 0.3)
-    exhaustive = picture.labelled is None
     chosen_foreground = np.flatnonzero(overlap >= 0.5)
     hard = np.flatnonzero(usable & (overlap < 0.5) & (overlap >= 0.1))
-    easy = np.flatnonzero(usable & (overlap < 0.1)) if exhaustive else np.empty(0, dtype=np.int64)
+    easy = np.flatnonzero(usable & (overlap < 0.1)) if picture.exhaustive else np.empty(0, dtype=np.int64)
 
     def draw(indices: NDArray[np.intp], wanted: int) -> NDArray[np.intp]:
         return rng.permutation(indices)[: max(0, wanted)]
@@ -420,7 +419,9 @@ def fingerprint(pictures: Sequence[Picture]) -> str:
     """Short hash of the pictures' names, order and labels."""
     digest = hashlib.sha256()
     for picture in pictures:
-        digest.update(f"{picture.image_id} {picture.width} {picture.height} {picture.labelled}\n".encode())
+        digest.update(
+            f"{picture.image_id} {picture.width} {picture.height} {picture.labelled} {picture.exhaustive}\n".encode()
+        )
         for array in (picture.boxes, picture.labels, picture.difficult, picture.crowd):
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]

@@ -107,7 +107,7 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
     Returns
     -------
     list of Picture
-        Where a data set does not have all of the classes, ``labelled`` names those that it has. ILSVRC: see
+        Where a data set does not have all of the classes, ``labelled`` names those that it has; ILSVRC: see
         Notes.
 
     Raises
@@ -120,7 +120,8 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
     Of ILSVRC these are R-CNN's "val1 + train1000". Of the validation pictures, whose labels are exhaustive, one half:
     that of ``ImageSets/DET/val1.txt`` where it exists, as R-CNN distributes it, or else of `balanced_halves`. And
     of the training pictures as many of every class as have 1000 objects of it together, or all. In these not every
-    object is boxed; ``labelled`` names the classes whose lists (``train_<number>.txt``) have them as positive.
+    object is boxed (``exhaustive`` is False); ``labelled`` names the classes whose lists (``train_<number>.txt``) have
+    them as positive.
 
     References
     ----------
@@ -274,7 +275,7 @@ def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) ->
             if name not in pictures:
                 annotation, image = root / f"Annotations/DET/train/{name}.xml", root / f"Data/DET/train/{name}.JPEG"
                 picture = _visible(_read_xml(str(annotation), name, image, index, listed, smallest=0))
-                pictures[name] = replace(picture, labelled=tuple(sorted(labelled[name])))
+                pictures[name] = replace(picture, labelled=tuple(sorted(labelled[name])), exhaustive=False)
             found += int((pictures[name].labels == index[wnid]).sum())
             if found >= limit:
                 break

@@ -156,7 +156,8 @@ def test_coco_boxes_names_and_order(coco, tmp_path):
 def test_coco_labelled_classes(coco, tmp_path, fields, expected):
     document = coco_document()
     document["images"][1].update(fields)
-    assert read_coco(coco(document), tmp_path)[1].labelled == expected
+    picture = read_coco(coco(document), tmp_path)[1]
+    assert (picture.labelled, picture.exhaustive) == (expected, fields.get("exhaustive", True))
 
 
 def test_coco_without_images_or_objects(coco, tmp_path):

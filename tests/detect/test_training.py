@@ -41,6 +41,7 @@ def make_picture(
     difficult: list[int] = [],  # noqa: B006
     crowd: list[int] = [],  # noqa: B006
     labelled: tuple[int, ...] | None = None,
+    exhaustive: bool = True,
     size: tuple[int, int] = (200, 160),
 ) -> Picture:
     """A picture whose objects with the given positions are difficult or crowds."""
@@ -56,6 +57,7 @@ def make_picture(
         flags[0],
         flags[1],
         labelled,
+        exhaustive,
     )
 
 
@@ -125,11 +127,15 @@ def test_nothing_is_learned_from_difficult_objects_and_crowds(kind: str, seed: i
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_easy_background_where_not_everything_is_labelled(seed: int) -> None:
-    picture = make_picture(OBJECTS, [4, 0, 2], labelled=(0, 2, 4))
+    picture = make_picture(OBJECTS, [4, 0, 2], labelled=(0, 2, 4), exhaustive=False)
     regions = sample_regions(picture, random_proposals(), np.random.default_rng(seed), number=64)
     overlap = box_iou(regions.boxes, picture.boxes).max(1)
     assert (regions.labels == 0).any()
     assert (overlap >= 0.1).all()
+    # Where every object of some classes is, the rest is known to be none of those.
+    picture = dataclasses.replace(picture, exhaustive=True)
+    regions = sample_regions(picture, random_proposals(), np.random.default_rng(seed), number=64)
+    assert (box_iou(regions.boxes, picture.boxes).max(1) < 0.1).any()
 
 
 def test_pictures_without_objects() -> None:
@@ -137,7 +143,7 @@ def test_pictures_without_objects() -> None:
     regions = sample_regions(make_picture([], []), random_proposals(), rng, number=20)
     assert regions.labels.tolist() == [0] * 20
     for picture, proposals in (
-        (make_picture([], [], labelled=(3,)), random_proposals()),
+        (make_picture([], [], labelled=(3,), exhaustive=False), random_proposals()),
         (make_picture([], []), np.zeros((0, 4), np.float32)),
         (make_picture(OBJECTS[:1], [0], difficult=[0]), np.float32(OBJECTS[:1])),
     ):
@@ -356,7 +362,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(two_pictures: list[Picture]) -> 
 
 
 def test_a_step_with_no_regions_at_all_is_no_error(two_pictures: list[Picture]) -> None:
-    nothing = make_picture([], [], path=two_pictures[0].path, labelled=(0,))
+    nothing = make_picture([], [], path=two_pictures[0].path, labelled=(0,), exhaustive=False)
     finished, after, _ = train([nothing, nothing], epochs=1.0)
     assert finished
     assert all(torch.isfinite(value).all() for value in after.values())
@@ -411,7 +417,9 @@ for i in range(4):
     noise = np.random.default_rng(i).integers(0, 256, (16, 20, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((200, 160)).save(path)
     # The last has no region to learn from: a process may have nothing to add.
-    picture = make_picture(OBJECTS, [0, 1, 2], path=path) if i < 3 else make_picture([], [], path=path, labelled=(0,))
+    picture = make_picture(OBJECTS, [0, 1, 2], path=path)
+    if i == 3:
+        picture = make_picture([], [], path=path, labelled=(0,), exhaustive=False)
     pictures.append(dataclasses.replace(picture, image_id=str(i)))
 network = random_network(1)
 rows = []

@@ -229,6 +229,7 @@ def test_ilsvrc(kit: Path) -> None:
     assert np.sum(counts, axis=0).tolist() == [4, 3, 2]
     assert np.abs(np.diff(counts, axis=0)).max(0).tolist() <= [0, 1, 2]
     train = {p.image_id.rsplit("_", 1)[1]: p for p in pictures if "_train" in p.image_id or "n0" in p.image_id}
+    assert not any(picture.exhaustive for picture in train.values())
     assert {name: (p.labels.tolist(), p.labelled) for name, p in train.items()} == {
         "1": ([ant, ant, person], (ant,)),  # partly labelled persons are objects, but may be unboxed
         "00060036": ([ant, zebra], (ant, zebra)),
