@@ -673,11 +673,16 @@ def train_detector(
     workers = min(batch, usable_cores()) if device == "cpu" else 1
     half = bfloat16_is_faster(device)
 
-    def part_gradients(part: list[_Example]) -> tuple[list[Tensor], NDArray[np.float64]]:
-        return _gradients(
-            network, parameters, part, device,
-            scoring=scoring, half=half, box_regression=box_regression, multibox=multibox,
-        )  # fmt: skip
+    def part_losses(part: list[_Example]) -> tuple[list[Tensor], NDArray[np.float64]]:
+        return _losses(network, part, device, scoring=scoring, half=half, multibox=multibox)
+
+    def part_gradients(losses: Sequence[Tensor], regions: float, matched: float) -> Sequence[Tensor]:
+        classification, regression, location, confidence = losses
+        loss = (classification + regression if box_regression else classification) / regions
+        loss = loss + MULTIBOX * (location + confidence) / matched
+        if not loss.requires_grad:  # Not one region.
+            return [torch.zeros_like(parameter) for parameter in parameters]
+        return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
 
     totals, window = np.zeros(6), 0
     threads = torch.get_num_threads() if device != "cpu" else 1
@@ -688,17 +693,23 @@ def train_detector(
     ):
         for step, future in prefetch(reader, examples, range(start, len(steps)), limit=4):
             loaded = future.result()
-            results = list(pool.map(part_gradients, [loaded[i::workers] for i in range(workers)]))
-            gradients = [functools.reduce(torch.add, parts) for parts in zip(*(g for g, _ in results), strict=True)]
+            losses, counts = zip(*pool.map(part_losses, [loaded[i::workers] for i in range(workers)]), strict=True)
+            # What is averaged over is known only when all pictures of the step, of all processes, are through.
+            counted = torch.from_numpy(np.sum(counts, axis=0)).to(device)
+            ranks.add_up([counted])
+            right, positive, *divisors = counted.tolist()
+            regions, matched = (max(1.0, divisor) for divisor in divisors)
+            parts = pool.map(part_gradients, losses, [regions] * workers, [matched] * workers)
+            gradients = [functools.reduce(torch.add, some) for some in zip(*parts, strict=True)]
             late = time_limit is not None and time.monotonic() - began > time_limit
-            notes = add_up(ranks, gradients, [*np.sum([figures for _, figures in results], axis=0), late])
-            *losses, right, positive, regions, late_ranks = notes
-            figures = np.array([*(loss / max(1.0, regions) for loss in losses), right, positive])
+            sums = np.sum([[loss.item() for loss in part] for part in losses], axis=0)
+            *sums, late_ranks = add_up(ranks, gradients, [*sums, late])
+            figures = np.array([*np.divide(sums, [regions, regions, matched, matched]), right, positive])
             if not np.isfinite(figures).all():
                 names = ", ".join(pictures[i].path.name for i in steps[step])
                 raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
             rate = learning_rate_at(step, len(steps), learning_rate, min(200, len(steps) // 10), schedule)
-            take_step(solver, parameters, [gradient / max(1.0, regions) for gradient in gradients], rate)
+            take_step(solver, parameters, gradients, rate)
             totals, window = totals + figures, window + 1
             done = step + 1
             due = time.monotonic() - saved > SAVE_SECONDS or done in ends or late_ranks
@@ -804,26 +815,26 @@ def to_device(array: NDArray[np.float32], device: str) -> Tensor:
     return torch.from_numpy(array).to(device).contiguous(memory_format=torch.channels_last)
 
 
-def _gradients(
+def _losses(
     network: RegionNetwork,
-    parameters: Sequence[nn.Parameter],
     examples: Sequence[_Example],
     device: str,
     *,
     scoring: str,
     half: bool,
-    box_regression: bool,
     multibox: GridHead | VectorHead | None = None,
 ) -> tuple[list[Tensor], NDArray[np.float64]]:
-    """Gradients of the summed loss of some pictures' regions, and of a MultiBox if there is one.
+    """Sum the classification and the regression loss of some pictures' regions, and a MultiBox's two.
 
-    The second result is the sums of the classification and of the regression loss and of MultiBox's two, the foreground
-    regions that are classified right, their number, and the number of all regions.
+    The second result counts the regions that are foreground and classified right, those that are foreground, all of
+    them, and the predictions of a MultiBox that are matched.
     """
     examples = [example for example in examples if len(example.regions.labels)]
+    nothing = torch.zeros((), device=device)
     if not examples:
-        return [torch.zeros_like(parameter) for parameter in parameters], np.zeros(7)
-    location = confidence = torch.zeros((), device=device)
+        return [nothing] * 4, np.zeros(4)
+    location = confidence = nothing
+    matched = 0
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
         aligned = []
         for example in examples:
@@ -834,20 +845,14 @@ def _gradients(
             else:
                 aligned.append(pool_crops(features))
             if multibox is not None:
-                *parts, matched = picture_loss(multibox, features, example.picture, many=isinstance(multibox, GridHead))
-                # As when it learns alone per prediction matched; then divided by the number of regions like the rest.
-                parts = [part * len(example.regions.labels) / max(1, matched) for part in parts]
-                location, confidence = location + parts[0], confidence + parts[1]
+                *parts, count = picture_loss(multibox, features, example.picture, many=isinstance(multibox, GridHead))
+                location, confidence, matched = location + parts[0], confidence + parts[1], matched + count
         kept = torch.from_numpy(np.concatenate([example.kept for example in examples])).to(device)
         logits, deltas = network.score_regions(torch.cat(aligned), kept)
     labels = torch.from_numpy(np.concatenate([e.regions.labels for e in examples])).to(device)
     targets = torch.from_numpy(np.concatenate([e.regions.targets for e in examples])).to(device)
     allowed = np.concatenate([np.repeat(e.allowed[None], len(e.regions.labels), 0) for e in examples])
     means = detection_loss(logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device))
-    classification, regression = (mean * len(labels) for mean in means)
-    loss = classification + regression if box_regression else classification
-    loss = loss + MULTIBOX * (location + confidence)
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     right = (logits.argmax(1) == labels)[labels > 0].sum().item()
-    losses = [loss.item() for loss in (classification, regression, location, confidence)]
-    return list(gradients), np.array([*losses, right, (labels > 0).sum().item(), len(labels)])
+    counts = [right, (labels > 0).sum().item(), len(labels), matched]
+    return [*(mean * len(labels) for mean in means), location, confidence], np.array(counts, np.float64)
