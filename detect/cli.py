@@ -76,7 +76,15 @@ def detect(
             show_default=False,
         ),
     ] = None,
-    proposals: Annotated[int, typer.Option(min=1, metavar="N", help="Regions scored in each picture.")] = 500,
+    proposals: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Regions scored in each picture.  [default: 100, of selective search alone 1000]",
+            show_default=False,
+        ),
+    ] = None,
     method: Method = "merged",
     multibox: MultiBoxName = "voc",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")] = "auto",
@@ -115,7 +123,7 @@ def detect(
     except OSError as error:
         raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
     settings: dict[str, Any] = {
-        "images": images, "model": names, "scoring": scoring, "scales": scales, "proposals": proposals,
+        "images": images, "model": names, "scoring": scoring, "scales": scales, "proposals": detector.proposer.limit,
         "method": method, "multibox": multibox, "device": device, "min_score": min_score, "draw_score": draw_score,
         "nms": nms, "workers": workers,
     }  # fmt: skip

@@ -67,6 +67,8 @@ class CheckpointError(ValueError):
     """A training cannot begin or go on like this; the text says why and what to do."""
 
 
+# Regions are drawn from so many of a picture's proposals: those that a detector scores, and the next.
+CANDIDATES = 300
 # Channels of inception 5b, and which share of them a region loses in training.
 CHANNELS = 1024
 DROPOUT = 0.4
@@ -277,8 +279,7 @@ def _load_example(
     long_sides: Sequence[int] | None,
 ) -> _Example:
     """Read a picture, vary it, draw its regions; without `long_sides` these become crops."""
-    # Of the proposals those that a detector scores.
-    image, picture, proposals = augment(read_image(picture.path), picture, proposals[:PROPOSALS], rng, long_sides)
+    image, picture, proposals = augment(read_image(picture.path), picture, proposals[:CANDIDATES], rng, long_sides)
     regions = sample_regions(picture, proposals, rng, number=regions_per_picture)
     # Drawn here and not by torch, whose generator is shared by the threads in whatever order they come.
     kept = (rng.random((len(regions.labels), CHANNELS)) >= DROPOUT).astype(np.float32) / (1 - DROPOUT)
@@ -469,7 +470,7 @@ def measure_map(
     scoring: str = "shared",
     box_regression: bool = True,
     long_side: int = 640,
-    limit: int = 100,
+    limit: int = PROPOSALS,
     device: str = "cpu",
 ) -> float:
     """Measure the 11-point mAP of a network in training on pictures that it does not learn from.
