@@ -102,6 +102,11 @@ def _read_pictures(
     return training, validation
 
 
+def _named(name_or_file: str | None) -> str | None:
+    """Name something for the record: not in which of its writer's folders it was."""
+    return name_or_file and Path(name_or_file).name
+
+
 def _some(names: Sequence[str]) -> str:
     """Join names, the first five of many."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -382,8 +387,8 @@ def train_detector_command(
             "pictures": len(training), "epochs": epochs, "batch": batch, "regions": regions,
             "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
             "seed": seed, "method": method,
-            "multibox": None if method == "selective-search" else multibox, "freeze": freeze,
-            "weights": weights or (None if before else "googlenet-bvlc"),
+            "multibox": None if method == "selective-search" else _named(multibox), "freeze": freeze,
+            "weights": _named(weights or (None if before else "googlenet-bvlc")),
         }  # fmt: skip
         if before is not None:
             trained |= {"start_sha256": before.sha256, "start": before.trained}
@@ -395,7 +400,7 @@ def train_detector_command(
                 long_side=long_side,
                 worth=worth,
                 classes=names,
-                trained={"along": trained, "start": multibox},
+                trained={"along": trained, "start": _named(multibox)},
             )
             write_multibox(multibox_output, packed)
             console.print(f"wrote {multibox_output}")
@@ -539,8 +544,8 @@ def train_multibox_command(
             return
         worth = _worth(trained_head, network, validation, side, ranks.device)
         record = {
-            "pictures": len(training), "head": head, "weights": weights, "epochs": epochs, "batch": batch,
-            "learning_rate": learning_rate, "seed": seed, "start": start,
+            "pictures": len(training), "head": head, "weights": _named(weights), "epochs": epochs, "batch": batch,
+            "learning_rate": learning_rate, "seed": seed, "start": _named(start),
         }  # fmt: skip
         packed = to_model(
             trained_head,
