@@ -1,22 +1,24 @@
-"""From the torch module to the two ONNX graphs that a model file carries."""
+"""From the torch module to the two ONNX graphs that a model file carries, and from those to one that stands alone."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+import onnx.compose
 import torch
 from torch import Tensor, nn
 
 from .model_file import RegionModel
 from .regions import RegionNetwork
 
-__all__ = ["Part", "export_graphs", "export_part", "export_trunk", "to_model"]
+__all__ = ["Part", "export_graphs", "export_part", "export_trunk", "join_graphs", "to_model"]
 
 
 class Part(nn.Module):
@@ -177,3 +179,50 @@ def to_model(
     trunk, head = export_graphs(network, scoring)
     weights = {name: p.detach().cpu().numpy().astype(np.float16) for name, p in network.named_parameters()}
     return RegionModel(classes, long_side, box_regression, weights, trunk, head, "", dict(trained or {}), scoring)
+
+
+def join_graphs(model: RegionModel) -> bytes:
+    """Join the graphs of a model to one with its weights, for whatever runs ONNX.
+
+    Parameters
+    ----------
+    model : RegionModel
+
+    Returns
+    -------
+    bytes
+        ONNX model in float32. ``shared`` scoring: ``picture`` (1, 3, H, W), as `preprocessing.prepare_picture` makes
+        it, and ``boxes`` (N, 4) in its pixels, any N, H and W. ``crops``: ``picture`` (N, 3, 224, 224), as
+        `preprocessing.crop_regions` makes them. Both give ``probabilities`` (N, 1 + C), column 0 background, and
+        ``deltas`` (N, C, 4), see `preprocessing.decode_boxes`. Its metadata has ``classes``, ``long_side``, ``scoring``
+        and ``box_regression`` as JSON.
+
+    Examples
+    --------
+    >>> from .model_file import read_model
+    >>> from .weights import find_model
+    >>> graph = onnx.load_from_string(join_graphs(read_model(find_model("voc")))).graph
+    >>> [value.name for value in graph.input], [value.name for value in graph.output]
+    (['picture', 'boxes'], ['probabilities', 'deltas'])
+    """
+    halves: list[onnx.ModelProto] = []
+    for part, graph in (("trunk", model.trunk_graph), ("head", model.head_graph)):
+        half = onnx.load_from_string(graph)
+        for tensor in half.graph.initializer:
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                weight = model.weights[tensor.name].astype(np.float32)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(weight, tensor.name))
+        # What goes on inside has the same names in both.
+        halves.append(
+            onnx.compose.add_prefix(half, f"{part}.", rename_inputs=False, rename_outputs=False, rename_functions=False)
+        )
+    joined = onnx.compose.merge_models(
+        halves[0], halves[1], io_map=[("features", "features")], producer_name="inception-rcnn"
+    )
+    about = {
+        "classes": model.classes, "long_side": model.long_side, "scoring": model.scoring,
+        "box_regression": model.box_regression,
+    }  # fmt: skip
+    onnx.helper.set_model_props(joined, {key: json.dumps(value) for key, value in about.items()})
+    onnx.checker.check_model(joined)
+    return joined.SerializeToString()
