@@ -22,6 +22,7 @@ from .ilsvrc import (
     read_meta_det,
     write_ilsvrc_results,
 )
+from .imagenet_classes import IMAGENET_CLASSES
 from .images import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, find_images, read_image
 from .matlab import MatlabFileError, read_matlab
 from .proposal_files import PROPOSAL_SUFFIXES, ProposalFileError, Proposals, read_proposals, write_proposals
@@ -30,6 +31,7 @@ __all__ = [
     "COCO_CLASSES",
     "COCO_TO_VOC",
     "ILSVRC_DET_CLASSES",
+    "IMAGENET_CLASSES",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "PROPOSAL_SUFFIXES",

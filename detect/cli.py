@@ -18,6 +18,7 @@ from ..data import (
     DetectionError,
     ImageError,
     ProposalFileError,
+    atomic_write,
     find_images,
     read_coco_ids,
     read_detection_entries,
@@ -25,6 +26,7 @@ from ..data import (
 )
 from ..data.parallel import usable_cores
 from ..eval import EvaluationError, merge_detections
+from .cli_classify import classify, evaluate_imagenet
 from .cli_evaluate import evaluate
 from .cli_train import train
 from .runs import JournalError
@@ -37,7 +39,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+evaluate.command("imagenet")(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")
+app.command()(classify)
 app.add_typer(train, name="train")
 
 
@@ -284,6 +288,24 @@ def ensemble(
         f"{before} detections of {len(members)} models in {len(merged)} pictures, merged into "
         f"{sum(map(len, merged.values()))} -> {output}"
     )
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .onnx.")],
+    model: Annotated[str, typer.Option(metavar="NAME|FILE", help="A detector.")] = "voc",
+) -> None:
+    """Write a detector as one ONNX model that other programs can run: picture and boxes in, probabilities out."""
+    if output.suffix.lower() != ".onnx" or not output.parent.is_dir():
+        raise CommandError(f"--output {output}: name a file that ends in .onnx, in a folder that exists")
+    try:
+        from ..backbone.export import join_graphs
+        from ..backbone.model_file import read_model
+        from ..backbone.weights import find_model
+    except ImportError as error:
+        raise CommandError(f"export needs {error.name}; in a clone of the project: pip install '.[train]'") from None
+    atomic_write(output, join_graphs(read_model(find_model(model))))
+    console.print(f"wrote {output}")
 
 
 # What a user can get wrong; anything else is a bug and shows its traceback.

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ..data import ImageError, Picture, read_image
 from ..data.parallel import prefetch, usable_cores
 from ..proposals import knows_objects, load_proposer
-from .terminal import CommandError, console, progress_bar
+from .terminal import CommandError, console, download_bar, progress_bar
 
 if TYPE_CHECKING:
     from ..backbone.regions import RegionNetwork
@@ -46,19 +45,8 @@ def _load_weights(network: RegionNetwork, name: str, what: str) -> None:
     """Give a network ImageNet weights, with a progress bar if there is something to download."""
     from ..backbone.weights import load_imagenet
 
-    bar = Progress(TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
-    task = bar.add_task(name, total=None)
-
-    def report(done: int, total: int) -> None:
-        if not bar.live.is_started:
-            bar.start()
-        bar.update(task, completed=done, total=total or None)
-
-    try:
+    with download_bar(name) as report:
         state, batch_norm = load_imagenet(name, report)
-    finally:
-        if bar.live.is_started:
-            bar.stop()
     if batch_norm:
         raise CommandError(f"{name}: {what} is built on the published form; give BVLC's weights")
     network.googlenet.load_state_dict({layer: state[layer] for layer in network.googlenet.state_dict()})

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -15,10 +16,11 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 
-__all__ = ["CommandError", "console", "progress_bar"]
+__all__ = ["CommandError", "console", "download_bar", "progress_bar"]
 
 # Names of files are printed as they are: neither styled nor broken at the width of a terminal.
 console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -48,6 +50,24 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
             bar.start()
             bar.add_task(what, total=total, completed=done, first=done)
         bar.update(bar.tasks[0].id, completed=done)
+
+    try:
+        yield report
+    finally:
+        if bar.tasks:
+            bar.stop()
+
+
+@contextlib.contextmanager
+def download_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that takes bytes had and expected (0 if unknown); the bar appears when it is first called."""
+    bar = Progress(TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
+
+    def report(done: int, total: int) -> None:
+        if not bar.tasks:
+            bar.start()
+            bar.add_task(what)
+        bar.update(bar.tasks[0].id, completed=done, total=total or None)
 
     try:
         yield report

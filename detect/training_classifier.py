@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..backbone.classification import centre_crop
 from ..backbone.googlenet import GoogLeNet, state_to_caffe
 from ..backbone.preprocessing import MEAN_BGR
 from ..data import AnnotationError, ImageError, atomic_write, find_images, read_image
@@ -44,7 +45,6 @@ from .training import (
 __all__ = [
     "adopt_weights",
     "augment_crop",
-    "centre_crop",
     "classifier_loss",
     "draw_patch",
     "first_weights",
@@ -209,36 +209,6 @@ def augment_crop(image: NDArray[np.uint8], rng: np.random.Generator, size: int =
         fixed = (np.float32(0), grey.mean(), grey[:, :, None])[change]
         crop = np.clip(fixed + (crop - fixed) * np.float32(rng.uniform(0.5, 1.5)), 0, 255)
     return np.rint(crop).astype(np.uint8)
-
-
-def centre_crop(image: NDArray[np.uint8], size: int = 224) -> NDArray[np.uint8]:
-    """Resize a picture to a short side of 256 pixels and cut the middle out.
-
-    Parameters
-    ----------
-    image : ndarray, shape (H, W, 3), uint8
-        RGB.
-    size : int
-        Pixels of the result's sides; the short side is in proportion.
-
-    Returns
-    -------
-    ndarray, shape (size, size, 3), uint8
-        RGB.
-
-    Examples
-    --------
-    >>> centre_crop(np.zeros((60, 80, 3), np.uint8)).shape
-    (224, 224, 3)
-    """
-    height, width = image.shape[:2]
-    short, side = min(height, width), round(size * 256 / 224)
-    # The square first: a picture of one row of pixels is not to become one of 256 times as many.
-    y, x = (height - short) // 2, (width - short) // 2
-    square = image[y : y + short, x : x + short]
-    resized = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if side < short else cv2.INTER_LINEAR)
-    edge = (side - size) // 2
-    return resized[edge : edge + size, edge : edge + size].astype(np.uint8)
 
 
 def first_weights(network: GoogLeNet, seed: int = 0) -> None:

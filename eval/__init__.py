@@ -1,6 +1,7 @@
 """Detections to numbers: suppression and ensembling, average precision, the quality of proposals, error analysis."""
 
 from ..data.nms import nms, nms_per_class, soft_nms, soft_nms_per_class
+from .classification import evaluate_classification
 from .coco import evaluate_coco
 from .ensemble import merge_detections, weighted_box_fusion
 from .errors import false_positive_shares, false_positives, normalised_average_precision, size_sensitivity
@@ -14,6 +15,7 @@ __all__ = [
     "EvaluationError",
     "Matches",
     "average_precision",
+    "evaluate_classification",
     "evaluate_coco",
     "evaluate_ilsvrc",
     "evaluate_proposals",

@@ -405,3 +405,14 @@ def test_without_the_packages_of_detection(voc: Path, tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         (line,) = done.stderr.splitlines()
         assert message in line
+
+
+def test_export(capsys: pytest.CaptureFixture[str], model_file: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    output = tmp_path / "model.onnx"
+    assert run("export", "--model", model_file, "--output", output) == 0
+    assert f"wrote {output}" in capsys.readouterr().err.replace("\n", "")
+    onnx.checker.check_model(str(output), full_check=True)
+    assert "name a file that ends in .onnx" in mistake(capsys, "export", "--output", tmp_path / "model.pb")
+    assert "in a folder that exists" in mistake(capsys, "export", "--output", tmp_path / "absent" / "model.onnx")
+    assert "nosuch: no such model or file" in mistake(capsys, "export", "--model", "nosuch", "--output", output)

@@ -35,7 +35,6 @@ from inception_rcnn.detect.training_classifier import (  # noqa: E402
     _to_input,
     adopt_weights,
     augment_crop,
-    centre_crop,
     classifier_loss,
     draw_patch,
     first_weights,
@@ -143,14 +142,6 @@ def test_every_second_crop_is_mirrored_and_light_and_colour_change() -> None:
     assert crops.mean((1, 2, 3)).std() > 10
     # Contrast of red with green, which the picture's own position changes less than the factors do.
     assert np.ptp(crops[..., 1].mean((1, 2))) > 60
-
-
-def test_the_middle_of_a_picture() -> None:
-    image = np.zeros((256, 512, 3), np.uint8)
-    image[:, :] = np.arange(512)[None, :, None] // 2
-    assert np.array_equal(centre_crop(image), image[16:240, 144:368])
-    assert centre_crop(image[:1], 28).shape == (28, 28, 3)
-    assert centre_crop(np.full((900, 700, 3), 7, np.uint8), 64).mean() == 7
 
 
 def test_the_published_networks_input() -> None:

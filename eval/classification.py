@@ -1,0 +1,73 @@
+"""Errors of classifications: how often a picture's class is not among the first guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from .matching import EvaluationError
+
+__all__ = ["evaluate_classification"]
+
+
+def evaluate_classification(
+    probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str], guesses: Sequence[int] = (1, 5)
+) -> dict[str, Any]:
+    """Measure top-k errors, the share of pictures whose class is not among the k most probable.
+
+    Parameters
+    ----------
+    probabilities : array_like, shape (N, C)
+        Of each picture; anything of which more is likelier. Of equal ones the first class counts as likelier.
+    labels : array_like of int, shape (N,)
+        Each picture's class.
+    classes : sequence of str
+        The C names.
+    guesses : sequence of int
+        The k.
+
+    Returns
+    -------
+    dict
+        ``"top_<k>_error"`` for each k, 0 to 1; ``"per_class"``, ``{name: {"pictures": n, "top_<k>_error": share}}`` of
+        the classes that have pictures.
+
+    Raises
+    ------
+    EvaluationError
+        If the shapes do not fit together, there is no picture, a label is none of the classes or a probability is no
+        number.
+
+    References
+    ----------
+    Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015, section 4.1.
+
+    Examples
+    --------
+    >>> found = evaluate_classification([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]], [0, 2], ["ant", "bee", "cat"], (1, 2))
+    >>> found["top_1_error"], found["top_2_error"], found["per_class"]["cat"]["top_1_error"]
+    (0.5, 0.0, 1.0)
+    """
+    table, wanted = np.asarray(probabilities), np.asarray(labels)
+    if table.ndim != 2 or table.shape[1] != len(classes) or wanted.shape != table.shape[:1] or not len(table):
+        raise EvaluationError(
+            f"probabilities of shape {table.shape} and labels of shape {wanted.shape} are not of pictures and "
+            f"{len(classes)} classes"
+        )
+    if not (np.issubdtype(wanted.dtype, np.integer) and ((wanted >= 0) & (wanted < len(classes))).all()):
+        raise EvaluationError(f"labels must be whole numbers from 0 to {len(classes) - 1}")
+    if np.isnan(table).any():
+        raise EvaluationError("a probability is not a number")
+    own = table[np.arange(len(table)), wanted][:, None]
+    earlier = np.arange(len(classes)) < wanted[:, None]
+    place = (table > own).sum(1) + ((table == own) & earlier).sum(1)
+    result: dict[str, Any] = {f"top_{k}_error": float((place >= k).mean()) for k in guesses}
+    per_class = {}
+    for label in np.unique(wanted):
+        of_class = place[wanted == label]
+        errors = {f"top_{k}_error": float((of_class >= k).mean()) for k in guesses}
+        per_class[classes[label]] = {"pictures": len(of_class), **errors}
+    return result | {"per_class": per_class}
