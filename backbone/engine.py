@@ -17,6 +17,7 @@ from ..data.images import as_rgb, check_image
 from ..data.parallel import usable_cores
 from .model_file import ModelError, RegionModel, hash_weights, in_trunk
 from .preprocessing import crop_regions, prepare_picture
+from .region_features import read_regions
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -303,8 +304,9 @@ def _onnx_head(model: RegionModel, threads: int | None) -> _Head:
         return lambda maps: session.run(None, {"features": maps})
 
     def run(maps: NDArray[np.float32], boxes: NDArray[np.float32]) -> _Scores:
+        features = np.ascontiguousarray(maps[0].transpose(1, 2, 0))
         chunks = [
-            session.run(None, {"features": maps, "boxes": boxes[start : start + CHUNK]})
+            session.run(None, {"features": read_regions(features, boxes[start : start + CHUNK])})
             for start in range(0, len(boxes), CHUNK)
         ]
         return np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])

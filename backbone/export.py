@@ -1,4 +1,4 @@
-"""From the torch module to the two ONNX graphs that a model file carries, and from those to one that stands alone."""
+"""From the torch module to the two ONNX graphs that a model file carries, or to one that stands alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
-import onnx.compose
 import torch
 from torch import Tensor, nn
 
+from .engine import torch_network
 from .model_file import RegionModel
 from .regions import RegionNetwork
 
-__all__ = ["Part", "export_graphs", "export_part", "export_trunk", "join_graphs", "to_model"]
+__all__ = ["Part", "export_graphs", "export_part", "export_trunk", "export_whole", "to_model"]
+
+
+OUTPUTS = ["probabilities", "deltas"]
 
 
 class Part(nn.Module):
@@ -39,8 +42,8 @@ class _Trunk(Part):
 class _Head(Part):
     network: RegionNetwork
 
-    def forward(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        logits, deltas = self.network.head(features, boxes)
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        logits, deltas = self.network.score_regions(features)
         return logits.softmax(1), deltas
 
 
@@ -49,6 +52,22 @@ class _CropHead(Part):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = self.network.score_crops(features)
+        return logits.softmax(1), deltas
+
+
+class _Whole(Part):
+    network: RegionNetwork
+
+    def forward(self, picture: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        logits, deltas = self.network(picture, boxes)
+        return logits.softmax(1), deltas
+
+
+class _WholeOnCrops(Part):
+    network: RegionNetwork
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        logits, deltas = self.network.score_crops(self.network.trunk(picture))
         return logits.softmax(1), deltas
 
 
@@ -64,19 +83,13 @@ def export_graphs(network: RegionNetwork, scoring: str = "shared") -> tuple[byte
     Returns
     -------
     trunk, head : bytes
-        ONNX models. ``trunk``: ``picture`` (N, 3, H, W) -> ``features``; ``head``: ``features`` of one picture and
-        ``boxes`` (N, 4) in resized pixels, or of N crops, -> ``probabilities`` (N, 1 + C), ``deltas`` (N, C, 4). The
+        ONNX models. ``trunk``: ``picture`` (N, 3, H, W) -> ``features``; ``head``: ``features`` of N regions, see
+        `region_features.read_regions`, or of N crops, -> ``probabilities`` (N, 1 + C), ``deltas`` (N, C, 4). The
         weights are external initializers named as in ``network.state_dict()``.
     """
     network = network.cpu().eval()
-    outputs = ["probabilities", "deltas"]
-    if scoring == "crops":
-        crops = export_part(_CropHead(network), {"features": torch.zeros(3, 832, 14, 14)}, outputs, {"features": (0,)})
-        return export_trunk(network), crops
-    boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
-    features = torch.zeros(1, 832, 6, 8)
-    dynamic = {"features": (2, 3), "boxes": (0,)}
-    head = export_part(_Head(network), {"features": features, "boxes": boxes}, outputs, dynamic)
+    part, side = (_CropHead(network), 14) if scoring == "crops" else (_Head(network), 7)
+    head = export_part(part, {"features": torch.zeros(3, 832, side, side)}, OUTPUTS, {"features": (0,)})
     return export_trunk(network), head
 
 
@@ -181,8 +194,8 @@ def to_model(
     return RegionModel(classes, long_side, box_regression, weights, trunk, head, "", dict(trained or {}), scoring)
 
 
-def join_graphs(model: RegionModel) -> bytes:
-    """Join the graphs of a model to one with its weights, for whatever runs ONNX.
+def export_whole(model: RegionModel) -> bytes:
+    """Export a model as one graph with its weights, for whatever runs ONNX.
 
     Parameters
     ----------
@@ -201,28 +214,28 @@ def join_graphs(model: RegionModel) -> bytes:
     --------
     >>> from .model_file import read_model
     >>> from .weights import find_model
-    >>> graph = onnx.load_from_string(join_graphs(read_model(find_model("voc")))).graph
+    >>> graph = onnx.load_from_string(export_whole(read_model(find_model("voc")))).graph
     >>> [value.name for value in graph.input], [value.name for value in graph.output]
     (['picture', 'boxes'], ['probabilities', 'deltas'])
     """
-    halves: list[onnx.ModelProto] = []
-    for part, graph in (("trunk", model.trunk_graph), ("head", model.head_graph)):
-        half = onnx.load_from_string(graph)
-        for tensor in half.graph.initializer:
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                weight = model.weights[tensor.name].astype(np.float32)
-                tensor.CopyFrom(onnx.numpy_helper.from_array(weight, tensor.name))
-        # What goes on inside has the same names in both.
-        halves.append(
-            onnx.compose.add_prefix(half, f"{part}.", rename_inputs=False, rename_outputs=False, rename_functions=False)
+    network = torch_network(model.weights, len(model.classes), "cpu")
+    if model.scoring == "crops":
+        graph = export_part(
+            _WholeOnCrops(network), {"picture": torch.zeros(3, 3, 224, 224)}, OUTPUTS, {"picture": (0,)}
         )
-    joined = onnx.compose.merge_models(
-        halves[0], halves[1], io_map=[("features", "features")], producer_name="inception-rcnn"
-    )
+    else:
+        boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
+        inputs = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}
+        graph = export_part(_Whole(network), inputs, OUTPUTS, {"picture": (2, 3), "boxes": (0,)})
+    whole = onnx.load_from_string(graph)
+    for tensor in whole.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            weight = model.weights[tensor.name].astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weight, tensor.name))
     about = {
         "classes": model.classes, "long_side": model.long_side, "scoring": model.scoring,
         "box_regression": model.box_regression,
     }  # fmt: skip
-    onnx.helper.set_model_props(joined, {key: json.dumps(value) for key, value in about.items()})
-    onnx.checker.check_model(joined)
-    return joined.SerializeToString()
+    onnx.helper.set_model_props(whole, {key: json.dumps(value) for key, value in about.items()})
+    onnx.checker.check_model(whole)
+    return whole.SerializeToString()

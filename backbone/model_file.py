@@ -1,8 +1,8 @@
 """One file is one model: weights, the graphs that run them, and what a user must know, as safetensors.
 
-No pickle, no code. The weights are float16; the two ONNX graphs (picture or crops -> features; features, and boxes on
-a whole picture's, -> probabilities, deltas) hold no weights of their own and take them by name, so that torch and
-ONNX Runtime run the very same numbers.
+No pickle, no code. The weights are float16; the two ONNX graphs (picture or crops -> features; features of regions or
+crops -> probabilities, deltas) hold no weights of their own and take them by name, so that torch and ONNX Runtime run
+the very same numbers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "write_model",
 ]
 
-FORMAT = "inception-rcnn region model 1"
+FORMAT = "inception-rcnn region model 2"
 # No model of this kind is near it; a file that claims to be one is not read into memory whole.
 MAX_BYTES = 512 * 2**20
 GRAPHS = ("graph.trunk", "graph.head")

@@ -299,12 +299,12 @@ def export(
     if output.suffix.lower() != ".onnx" or not output.parent.is_dir():
         raise CommandError(f"--output {output}: name a file that ends in .onnx, in a folder that exists")
     try:
-        from ..backbone.export import join_graphs
+        from ..backbone.export import export_whole
         from ..backbone.model_file import read_model
         from ..backbone.weights import find_model
     except ImportError as error:
         raise CommandError(f"export needs {error.name}; in a clone of the project: pip install '.[train]'") from None
-    atomic_write(output, join_graphs(read_model(find_model(model))))
+    atomic_write(output, export_whole(read_model(find_model(model))))
     console.print(f"wrote {output}")
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("onnxscript")
 from random_model import CLASSES, random_network  # noqa: E402
 
 from inception_rcnn.backbone.engine import torch_network  # noqa: E402
-from inception_rcnn.backbone.export import join_graphs, to_model  # noqa: E402
+from inception_rcnn.backbone.export import export_whole, to_model  # noqa: E402
 from inception_rcnn.backbone.model_file import RegionModel  # noqa: E402
 
 
@@ -27,7 +27,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 def test_shared_scoring(region_model: RegionModel) -> None:
-    session = onnxruntime.InferenceSession(join_graphs(region_model), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(export_whole(region_model), providers=["CPUExecutionProvider"])
     about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     assert about == {"classes": list(CLASSES), "long_side": 128, "scoring": "shared", "box_regression": True}
     network = torch_network(region_model.weights, len(CLASSES), "cpu")
@@ -44,7 +44,7 @@ def test_shared_scoring(region_model: RegionModel) -> None:
 
 def test_crops() -> None:
     model = to_model(random_network(), CLASSES, long_side=128, scoring="crops")
-    session = onnxruntime.InferenceSession(join_graphs(model), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(export_whole(model), providers=["CPUExecutionProvider"])
     network = torch_network(model.weights, len(CLASSES), "cpu")
     for count in (1, 5):
         crops = noise(count, 3, 224, 224)

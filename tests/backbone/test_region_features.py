@@ -1,4 +1,4 @@
-"""RoIAlign against torchvision's, and the network that stands on it."""
+"""RoIAlign against torchvision's, the one without torch against it, and the network that stands on both."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import numpy as np  # noqa: E402
+
+from inception_rcnn.backbone.region_features import read_regions  # noqa: E402
 from inception_rcnn.backbone.regions import RegionNetwork, roi_align  # noqa: E402
 
 
@@ -46,6 +49,23 @@ def test_roi_align_reads_a_ramp_where_the_cells_look() -> None:
 
 def test_roi_align_of_no_boxes() -> None:
     assert roi_align(torch.zeros(1, 8, 5, 6), torch.zeros(0, 4)).shape == (0, 8, 7, 7)
+
+
+@pytest.mark.parametrize(("height", "width"), [(30, 40), (1, 1), (1, 7), (9, 2), (13, 21)])
+def test_the_one_without_torch_reads_the_same(height: int, width: int) -> None:
+    rng = np.random.default_rng([height, width])
+    features = rng.normal(size=(height, width, 17)).astype(np.float32)
+    size = 16 * np.array([width, height])
+    # Some reach out of the picture, some are of no size, some are all of it.
+    corners = np.sort(rng.uniform(-0.2 * size, 1.2 * size, (200, 2, 2)), axis=1).reshape(-1, 4)
+    corners[:20, 2:] = corners[:20, :2] + rng.uniform(0, 3, (20, 2))
+    corners[20:22] = [[0, 0, *size], [5, 5, 5, 5]]
+    boxes = corners.astype(np.float32)
+    expected = roi_align(torch.from_numpy(features.transpose(2, 0, 1)[None].copy()), torch.from_numpy(boxes)).numpy()
+    found = read_regions(features, boxes)
+    assert (found.shape, found.dtype) == ((200, 17, 7, 7), np.float32)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert read_regions(features, boxes[:0]).shape == (0, 17, 7, 7)
 
 
 def test_gradients_reach_the_features() -> None:
