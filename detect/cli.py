@@ -41,7 +41,6 @@ app = typer.Typer(
 )
 evaluate.command("imagenet")(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")
-app.command()(classify)
 app.add_typer(train, name="train")
 
 
@@ -288,6 +287,9 @@ def ensemble(
         f"{before} detections of {len(members)} models in {len(merged)} pictures, merged into "
         f"{sum(map(len, merged.values()))} -> {output}"
     )
+
+
+app.command()(classify)
 
 
 @app.command()
