@@ -22,12 +22,28 @@ from .preprocessing import CROP_SIDE, MEAN_BGR
 if TYPE_CHECKING:
     from .googlenet import GoogLeNet
 
-__all__ = ["CROPS", "Classifier", "centre_crop", "cut_crops"]
+__all__ = ["CROPS", "Classifier", "centre_crop", "check_crops", "cut_crops"]
 
 CROPS = (1, 10, 144)
 SHORT_SIDE = 256
 # Short sides of the 144 crops.
 SHORT_SIDES = (256, 288, 320, 352)
+
+
+def check_crops(number: int) -> None:
+    """Refuse another number of crops than `CROPS`.
+
+    Raises
+    ------
+    ValueError
+        Says which there are.
+
+    Examples
+    --------
+    >>> check_crops(10)
+    """
+    if number not in CROPS:
+        raise ValueError(f"crops must be one of {', '.join(map(str, CROPS))}, not {number}")
 
 
 def _square(image: NDArray[np.uint8], place: float, side: int) -> NDArray[np.uint8]:
@@ -104,8 +120,7 @@ def cut_crops(image: NDArray[np.uint8], number: int = 1) -> NDArray[np.uint8]:
     >>> [cut_crops(np.zeros((60, 80, 3), np.uint8), number).shape[0] for number in (1, 10, 144)]
     [1, 10, 144]
     """
-    if number not in CROPS:
-        raise ValueError(f"crops must be one of {', '.join(map(str, CROPS))}, not {number}")
+    check_crops(number)
     if number == 1:
         return centre_crop(image)[None]
     if number == 10:
@@ -147,8 +162,7 @@ class Classifier:
     ) -> None:
         import torch
 
-        if crops not in CROPS:
-            raise ValueError(f"crops must be one of {', '.join(map(str, CROPS))}, not {crops}")
+        check_crops(crops)
         numbers = {network.classifier.out_features for network in networks}
         if numbers != {len(classes)}:
             told = " and ".join(map(str, sorted(numbers))) or "no"

@@ -17,6 +17,7 @@ from rich.table import Table
 from ..data import IMAGENET_CLASSES, AnnotationError, ImageError, atomic_write, find_images, read_image
 from ..data.parallel import prefetch
 from ..eval import evaluate_classification
+from .cli_evaluate import JsonFile, check_outputs
 from .terminal import CommandError, console, download_bar, progress_bar
 
 if TYPE_CHECKING:
@@ -46,16 +47,15 @@ def classify(
     model: Models = None,
     crops: Annotated[int, typer.Option(metavar="1|10|144", help="Crops of a picture to average over.")] = 1,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="How many classes to tell.")] = 5,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write them there.")] = None,
+    json_file: JsonFile = None,
     device: Device = "auto",
 ) -> None:
     """Tell what is in pictures as a whole, with probabilities."""
     paths = find_images(images)
     if not paths:
         raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
-    if json_file is not None and not json_file.parent.is_dir():
-        raise CommandError(f"--json {json_file}: there is no such folder")
-    classifier = _load(model or ["googlenet-bvlc"], crops, device)
+    check_outputs(json_file)
+    classifier = _load(model or ["googlenet-bvlc"], [crops], device)
     results: list[dict[str, Any]] = []
     failed = 0
     with ThreadPoolExecutor(1) as pool:
@@ -86,23 +86,18 @@ def evaluate_imagenet(
         list[int] | None,
         typer.Option(metavar="1|10|144", help="Crops of a picture; repeat for more rows.  [default: 1]"),
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers there.")
-    ] = None,
+    json_file: JsonFile = None,
     device: Device = "auto",
 ) -> None:
     """Top-1 and top-5 error of classifications, by the number of crops and of models."""
-    if json_file is not None and not json_file.parent.is_dir():
-        raise CommandError(f"--json {json_file}: there is no such folder")
+    check_outputs(json_file)
     models, numbers = model or ["googlenet-bvlc"], list(dict.fromkeys(crops or [1]))
-    members = [_load([name], 1, device) for name in models]
+    members = [_load([name], numbers, device) for name in models]
     classes = members[0].classes
     if any(member.classes != classes for member in members):
         raise CommandError("the models tell other classes; give models of the same")
-    from ..backbone.classification import CROPS, cut_crops
+    from ..backbone.classification import cut_crops
 
-    if unknown := set(numbers) - set(CROPS):
-        raise CommandError(f"--crops {unknown.pop()}: use {', '.join(map(str, CROPS))}")
     paths, labels = _labelled(data, classes)
     # Sums over the first so many models, for each number of crops.
     tables: dict[tuple[int, int], list[NDArray[np.float32]]] = {(n, m): [] for n in numbers for m in range(len(models))}
@@ -138,20 +133,23 @@ def evaluate_imagenet(
         atomic_write(json_file, json.dumps(document, indent=1) + "\n")
 
 
-def _load(models: Sequence[str], crops: int, device: str) -> Classifier:
+def _load(models: Sequence[str], crops: Sequence[int], device: str) -> Classifier:
+    """Load an ensemble that looks at the first number of crops; what is wrong is told before anything is downloaded."""
     try:
         import torch  # noqa: F401 - to say at once what is missing
 
-        from ..backbone.classification import Classifier
+        from ..backbone.classification import Classifier, check_crops
     except ImportError as error:
         raise CommandError(
             f"classification needs {error.name}; in a clone of the project: pip install '.[train]'"
         ) from None
-    with download_bar(", ".join(models)) as report:
-        try:
-            return Classifier.load(*models, crops=crops, device=device, report=report)
-        except ValueError as error:
-            raise CommandError(str(error)) from None
+    try:
+        for number in crops:
+            check_crops(number)
+        with download_bar(", ".join(models)) as report:
+            return Classifier.load(*models, crops=crops[0], device=device, report=report)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
 
 
 def _labelled(data: Path, classes: Sequence[str]) -> tuple[list[Path], dict[Path, int]]:

@@ -39,7 +39,7 @@ from ..eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_pro
 from .runs import package_version
 from .terminal import CommandError, console
 
-__all__ = ["evaluate"]
+__all__ = ["JsonFile", "check_outputs", "evaluate"]
 
 evaluate = typer.Typer(
     help="Measure detections or proposals against annotations.", no_args_is_help=True, rich_markup_mode=None
@@ -48,7 +48,7 @@ output = Console(highlight=False, markup=False)
 
 Devkit = Annotated[Path, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="Image set.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the numbers there.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the results there.")]
 Ids = Annotated[
     Path | None, typer.Option(metavar="FILE", help="COCO annotations with the ids of --detections, a COCO result list.")
 ]
@@ -73,7 +73,7 @@ def voc(
     """Mean average precision by the rules of PASCAL VOC."""
     if metric not in ("voc07", "voc12"):
         raise EvaluationError(f"--metric {metric}: unknown; use voc07 (11-point) or voc12 (area)")
-    _check_outputs(json_file, report)
+    check_outputs(json_file, report)
     pictures = read_voc(devkit, split)
     prefix = f"comp4_det_{split}_"
     texts = (
@@ -120,7 +120,7 @@ def ilsvrc(
     report: Report = None,
 ) -> None:
     """Mean average precision by the rules of the ILSVRC detection challenge."""
-    _check_outputs(json_file, report)
+    check_outputs(json_file, report)
     classes = ILSVRC_DET_CLASSES if meta is None else read_meta_det(meta)
     names = tuple(classes.values())
     text = not detections.is_dir() and detections.suffix.lower() != ".json"
@@ -153,7 +153,7 @@ def coco(
     json_file: JsonFile = None,
 ) -> None:
     """Average precision and recall by the rules of COCO, counted by pycocotools."""
-    _check_outputs(json_file, None)
+    check_outputs(json_file)
     try:
         classes = sorted(_classes_of({name: found for name, _, _, found in read_detection_entries(detections)}))
     except DetectionError:  # A list of results, or a fault that evaluate_coco names.
@@ -183,7 +183,7 @@ def proposals(
     json_file: JsonFile = None,
 ) -> None:
     """Recall, average recall and mean average best overlap of ranked boxes."""
-    _check_outputs(json_file, None)
+    check_outputs(json_file)
     pictures = read_voc(devkit, split)
     seen: set[str] = set()
 
@@ -224,7 +224,7 @@ def _about(path: Path) -> Iterator[None]:
         raise EvaluationError(f"{path}: {error}") from None
 
 
-def _check_outputs(json_file: Path | None, report: Path | None) -> None:
+def check_outputs(json_file: Path | None, report: Path | None = None) -> None:
     """Refuse before the work what could not be written after it."""
     if json_file is not None and not json_file.parent.is_dir():
         raise CommandError(f"--json {json_file}: there is no such folder")

@@ -99,6 +99,6 @@ def test_mistakes(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     evaluate = ["evaluate", "imagenet", "--model", weights, "--data"]
     assert "the models have no class of that name" in mistake(*evaluate, tmp_path / "pictures")
     assert "is no folder" in mistake(*evaluate, tmp_path / "absent")
-    assert "--crops 7: use 1, 10, 144" in mistake(*evaluate, tmp_path / "pictures", "--crops", 7)
+    assert "crops must be one of 1, 10, 144, not 7" in mistake(*evaluate, tmp_path / "pictures", "--crops", 7)
     (tmp_path / "empty").mkdir()
     assert "has no pictures in folders of classes" in mistake(*evaluate, tmp_path / "empty")
