@@ -9,12 +9,17 @@ pytest.importorskip("safetensors")
 pytest.importorskip("platformdirs")
 
 
-@pytest.mark.parametrize("module", ["engine", "googlenet", "preprocessing", "regions", "weights"])
+@pytest.mark.parametrize(
+    "module",
+    ["classification", "engine", "export", "googlenet", "preprocessing", "region_features", "regions", "weights"],
+)
 def test_examples_in_the_documentation(module: str) -> None:
     from inception_rcnn.backbone.weights import bundled_models
 
-    if module in ("googlenet", "regions"):
+    if module in ("export", "googlenet", "regions"):
         pytest.importorskip("torch")
-    if module == "weights" and "voc" not in bundled_models():
+    if module == "export":
+        pytest.importorskip("onnxscript")
+    if module in ("export", "weights") and "voc" not in bundled_models():
         pytest.skip("the model is not there: train it first")
     assert doctest.testmod(importlib.import_module(f"inception_rcnn.backbone.{module}")).failed == 0
