@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data import IMAGENET_CLASSES
 from ..data.images import as_rgb, check_image
 from .engine import choose_device
 from .model_file import ModelError
@@ -218,8 +219,6 @@ class Classifier:
             if beside.is_file():
                 classes = beside.read_text(encoding="utf-8").splitlines()
             else:
-                from ..data import IMAGENET_CLASSES
-
                 classes = tuple(IMAGENET_CLASSES.values())
         return cls(networks, classes, crops=crops, device=device)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +13,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ..data import IMAGENET_CLASSES, AnnotationError, ImageError, atomic_write, find_images, read_image
+from ..data import IMAGENET_CLASSES, AnnotationError, ImageError, find_images, read_image
 from ..data.parallel import prefetch
 from ..eval import evaluate_classification
-from .cli_evaluate import JsonFile, check_outputs
+from .cli_evaluate import JsonFile, check_outputs, write_json
 from .terminal import CommandError, console, download_bar, progress_bar
 
 if TYPE_CHECKING:
@@ -71,8 +70,7 @@ def classify(
             told = [(classifier.classes[label], float(probabilities[label])) for label in best]
             output.print(f"{path}  " + "  ".join(f"{name} {chance:.3f}" for name, chance in told))
             results.append({"file": str(path), "classes": [{"class": name, "score": p} for name, p in told]})
-    if json_file is not None:
-        atomic_write(json_file, json.dumps(results, indent=1) + "\n")
+    write_json(json_file, results)
     if failed == len(paths):
         raise typer.Exit(1)
 
@@ -98,12 +96,12 @@ def evaluate_imagenet(
         raise CommandError("the models tell other classes; give models of the same")
     from ..backbone.classification import cut_crops
 
-    paths, labels = _labelled(data, classes)
+    labels = _labelled(data, classes)
     # Sums over the first so many models, for each number of crops.
     tables: dict[tuple[int, int], list[NDArray[np.float32]]] = {(n, m): [] for n in numbers for m in range(len(models))}
     known: list[int] = []
-    with progress_bar("pictures", len(paths)) as report, ThreadPoolExecutor(1) as pool:
-        for done, (path, future) in enumerate(prefetch(pool, read_image, paths, limit=4)):
+    with progress_bar("pictures", len(labels)) as report, ThreadPoolExecutor(1) as pool:
+        for done, (path, future) in enumerate(prefetch(pool, read_image, labels, limit=4)):
             try:
                 image = future.result()
             except ImageError as error:
@@ -118,7 +116,7 @@ def evaluate_imagenet(
                     tables[number, m].append(sums)
             report(done + 1)
     if not known:
-        raise CommandError(f"{data}: none of {len(paths)} pictures can be read")
+        raise CommandError(f"{data}: none of {len(labels)} pictures can be read")
     rows = []
     table = Table("models", "crops", "top-1 error, %", "top-5 error, %", title=f"{len(known)} pictures")
     for column in table.columns:
@@ -128,9 +126,7 @@ def evaluate_imagenet(
         rows.append({"models": models[: m + 1], "crops": number, **result})
         table.add_row(str(m + 1), str(number), *(f"{100 * result[f'top_{k}_error']:.2f}" for k in (1, 5)))
     output.print(table)
-    if json_file is not None:
-        document = {"pictures": len(known), "unreadable": len(paths) - len(known), "rows": rows}
-        atomic_write(json_file, json.dumps(document, indent=1) + "\n")
+    write_json(json_file, {"pictures": len(known), "unreadable": len(labels) - len(known), "rows": rows})
 
 
 def _load(models: Sequence[str], crops: Sequence[int], device: str) -> Classifier:
@@ -152,8 +148,8 @@ def _load(models: Sequence[str], crops: Sequence[int], device: str) -> Classifie
         raise CommandError(str(error)) from None
 
 
-def _labelled(data: Path, classes: Sequence[str]) -> tuple[list[Path], dict[Path, int]]:
-    """Pictures of a folder of folders of classes, and the index of each one's class among those of the model."""
+def _labelled(data: Path, classes: Sequence[str]) -> dict[Path, int]:
+    """Pictures of a folder of folders of classes, with the index of each one's class among those of the model."""
     root = data / "val" if (data / "val").is_dir() else data
     if not root.is_dir():
         raise AnnotationError(f"{data}: is no folder; name one that has a folder for each class")
@@ -168,4 +164,4 @@ def _labelled(data: Path, classes: Sequence[str]) -> tuple[list[Path], dict[Path
         labels |= {path: index[folder.name] for path in find_images(folder)}
     if not labels:
         raise AnnotationError(f"{root}: has no pictures in folders of classes; lay them out as <class>/<picture>")
-    return list(labels), labels
+    return labels

@@ -39,7 +39,7 @@ from ..eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_pro
 from .runs import package_version
 from .terminal import CommandError, console
 
-__all__ = ["JsonFile", "check_outputs", "evaluate"]
+__all__ = ["JsonFile", "check_outputs", "evaluate", "write_json"]
 
 evaluate = typer.Typer(
     help="Measure detections or proposals against annotations.", no_args_is_help=True, rich_markup_mode=None
@@ -212,7 +212,7 @@ def proposals(
         column.justify = "right"
     output.print(table)
     output.print(steps)
-    _write_json(json_file, result)
+    write_json(json_file, result)
 
 
 @contextmanager
@@ -309,10 +309,11 @@ def _show(result: Mapping[str, Any], title: str, json_file: Path | None) -> None
     table.add_section()
     table.add_row("mean", _number(result["mAP"]))
     output.print(table)
-    _write_json(json_file, result)
+    write_json(json_file, result)
 
 
-def _write_json(path: Path | None, result: Mapping[str, Any]) -> None:
+def write_json(path: Path | None, result: Any) -> None:
+    """Write a result, if a file is named."""
     if path is not None:
         atomic_write(path, json.dumps(_plain(result), indent=2) + "\n")
 
