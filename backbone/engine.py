@@ -1,45 +1,26 @@
 """Running a region model: on a CPU through ONNX Runtime, on a GPU through torch, the same weights in both.
 
-On CPUs ONNX Runtime is at least as fast as torch on this network (``benchmarks/pipeline.py`` compares them) and a
-twentieth of its size to install; torch is imported only when a GPU is asked for.
+This is the door; `onnx_engine` and `torch_engine` are the two engines behind it. torch is imported only when a GPU, or
+its engine, is asked for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images import as_rgb, check_image
-from ..data.parallel import usable_cores
-from .model_file import ModelError, RegionModel, hash_weights, in_trunk
-from .preprocessing import crop_regions, prepare_picture
-from .region_features import read_regions
+from .model_file import ModelError, RegionModel, hash_weights
+from .preprocessing import resize_picture
 
-if TYPE_CHECKING:
-    import onnxruntime
-    import torch
+__all__ = ["PRECISIONS", "DeviceError", "Features", "RegionScorer", "Regions", "Trunk", "View", "choose_device"]
 
-    from .regions import RegionNetwork
-
-__all__ = [
-    "DeviceError",
-    "Features",
-    "RegionScorer",
-    "Trunk",
-    "choose_device",
-    "onnx_session",
-    "torch_network",
-    "torch_place",
-]
-
-# Regions that go through the head at once: the largest activations of 64 regions stay inside a usual L2 + L3 share.
-CHUNK = 64
-# And crops through the whole network: more at once are no faster.
-CROPS = 16
+# Of the engine's arithmetic; the weights are float16 in all of them.
+PRECISIONS = ("float32", "float16", "int8")
 
 
 class DeviceError(ValueError):
@@ -86,97 +67,37 @@ def choose_device(device: str = "auto") -> str:
     return "cpu"
 
 
-def onnx_session(
-    graph: bytes, weights: Mapping[str, NDArray[np.float16]], threads: int | None = None
-) -> onnxruntime.InferenceSession:
-    """Make what runs a graph of a model file.
+def choose_precision(precision: str | None, device: str, engine: str) -> str:
+    """Decide in what to compute.
 
     Parameters
     ----------
-    graph : bytes
-        ONNX; its initializers are named as the weights.
-    weights : mapping of str to ndarray
-        float16; those that the graph does not name are left out.
-    threads : int, optional
-        Default all cores that this process may use.
-
-    Raises
-    ------
-    ModelError
-        If graph and weights do not fit together.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
-    options.log_severity_level = 3
-    # Spinning threads would take the cores from the threads that propose for the next picture.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # ONNX Runtime refuses weights that a graph does not name, and a file's graphs share none.
-    own = {
-        name: onnxruntime.OrtValue.ortvalue_from_numpy(weight.astype(np.float32))
-        for name, weight in weights.items()
-        if name.encode() in graph
-    }
-    options.add_external_initializers(list(own), list(own.values()))
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises one class per kind of failure, none of them public.
-        raise ModelError(f"the model's graph cannot be run: {str(error).splitlines()[0]}") from error
-
-
-def torch_place(device: str) -> tuple[torch.device, torch.dtype]:
-    """Where torch runs a network, and in which precision: half on a GPU."""
-    import torch
-
-    return torch.device(device), torch.float16 if device == "cuda" else torch.float32
-
-
-def torch_network(
-    weights: Mapping[str, NDArray[np.float16]], classes: int, device: str, *, trunk_alone: bool = False
-) -> RegionNetwork:
-    """Make the network of a model in torch.
-
-    Parameters
-    ----------
-    weights : mapping of str to ndarray
-        float16, named as in `regions.RegionNetwork`.
-    classes : int
+    precision : {"float32", "float16", "int8"}, optional
+        Default half precision on a GPU, float32 on a CPU.
     device : {"cpu", "cuda"}
-        float32 on a CPU, half precision on a GPU.
-    trunk_alone : bool
-        The weights are only those up to inception 4e.
+    engine : {"onnxruntime", "torch"}
+
+    Returns
+    -------
+    str
 
     Raises
     ------
-    ModelError
-        If the weights do not fit the network.
+    DeviceError
+        If the engine does not do that on the device.
 
     Examples
     --------
-    >>> import torch
-    >>> from .model_file import read_model
-    >>> from .weights import find_model
-    >>> network = torch_network(read_model(find_model("voc")).weights, 20, "cpu")
-    >>> network.trunk(torch.zeros(1, 3, 96, 160)).shape
-    torch.Size([1, 832, 6, 10])
+    >>> choose_precision(None, "cpu", "onnxruntime")
+    'float32'
     """
-    import torch
-
-    from .regions import RegionNetwork
-
-    network = RegionNetwork(classes)
-    tensors = {name: torch.from_numpy(weight.astype(np.float32)) for name, weight in weights.items()}
-    try:
-        missing, unexpected = network.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        raise ModelError(f"the model's weights do not fit the network: {str(error).splitlines()[0]}") from error
-    # A trunk comes without the layers above it.
-    missing = [name for name in missing if in_trunk(name) or not trunk_alone]
-    if unexpected or missing:
-        raise ModelError(f"the model's weights do not fit the network: {[*unexpected, *missing][0]}")
-    place, dtype = torch_place(device)
-    return network.eval().to(place, dtype).to(memory_format=torch.channels_last)
+    if precision not in (None, *PRECISIONS):
+        raise DeviceError(f"precision {precision!r} is unknown; use {', '.join(PRECISIONS)}")
+    if precision == "int8" and engine != "onnxruntime":
+        raise DeviceError("precision int8 is for a CPU and ONNX Runtime; leave it out, or use --device cpu")
+    if precision == "float16" and engine != "torch":
+        raise DeviceError("precision float16 is for a GPU; leave it out")
+    return precision or ("float16" if device == "cuda" else "float32")
 
 
 class Features(NamedTuple):
@@ -208,11 +129,13 @@ class Trunk:
         CPU threads; default all cores that this process may use.
     engine : {"onnxruntime", "torch"}, optional
         Default ONNX Runtime on a CPU, torch on a GPU.
+    precision : {"float32", "float16", "int8"}, optional
+        See `choose_precision`. A trunk never runs in 8 bits: what stands on it is many, and it runs once a picture.
 
     Raises
     ------
     DeviceError
-        See `choose_device`; also if the engine is unknown.
+        See `choose_device` and `choose_precision`; also if the engine is unknown.
     ModelError
         If graph and weights do not fit together.
     """
@@ -225,30 +148,34 @@ class Trunk:
         device: str = "auto",
         threads: int | None = None,
         engine: str | None = None,
+        precision: str | None = None,
     ) -> None:
         if engine not in (None, "onnxruntime", "torch"):
             raise DeviceError(f"engine {engine!r} is unknown; use onnxruntime or torch")
         self.device, self.threads = choose_device(device), threads
         self.engine = engine or ("onnxruntime" if self.device == "cpu" else "torch")
+        precision = choose_precision(precision, self.device, self.engine)
+        self.precision = "float32" if precision == "int8" else precision
         self.sha256 = hash_weights(weights)
-        self._again = partial(Trunk, weights, graph, device=self.device, threads=threads, engine=self.engine)
+        self._again = partial(
+            Trunk, weights, graph, device=self.device, threads=threads, engine=self.engine, precision=self.precision
+        )
         # Features are only of use to what runs on the same engine and device.
-        self.key = self.sha256, self.engine, self.device
-        self._run: Callable[[NDArray[np.float32]], Any]
+        self.key = self.sha256, self.engine, self.device, self.precision
+        self._look: Callable[[NDArray[np.uint8]], Any]
         if self.engine == "onnxruntime":
-            session = onnx_session(graph, weights, threads)
-            self._run = lambda picture: session.run(None, {"picture": picture})[0]
+            from .onnx_engine import onnx_trunk
+
+            self._look = onnx_trunk(graph, weights, threads)
         else:
-            self._run = _run_trunk(torch_network(weights, 1, self.device, trunk_alone=True), self.device)
+            from .torch_engine import torch_trunk
+
+            self._look = torch_trunk(weights, self.device, self.precision)
 
     def __call__(self, image: NDArray[np.uint8], long_side: int) -> Features:
         """Look at a picture: (H, W, 3) uint8 RGB, resized to `long_side` pixels."""
-        picture, scale = prepare_picture(image, long_side)
-        return Features(self._run(picture), scale)
-
-    def run(self, pictures: NDArray[np.float32]) -> Any:
-        """Features of prepared pictures or crops: (N, 3, H, W) float32 -> (N, 832, h, w), where the engine has them."""
-        return self._run(pictures)
+        picture, scale = resize_picture(image, long_side)
+        return Features(self._look(picture), scale)
 
     def __reduce__(self) -> tuple[Callable[[], Trunk], tuple[()]]:
         return self._again, ()
@@ -281,58 +208,32 @@ class View:
         return self._features[key]
 
 
-def _run_trunk(network: RegionNetwork, device: str) -> Callable[[NDArray[np.float32]], torch.Tensor]:
-    import torch
+class Regions(Protocol):
+    """Runs a model's layers above the trunk: what an engine has to do, whichever it is."""
 
-    place, dtype = torch_place(device)
+    def rank(self, maps: Any, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Tell how promising regions look at a first glance.
 
-    def run(picture: NDArray[np.float32]) -> torch.Tensor:
-        with torch.inference_mode():
-            return network.trunk(torch.from_numpy(picture).to(place, dtype, memory_format=torch.channels_last))
+        Parameters
+        ----------
+        maps : ndarray or Tensor, shape (1, 832, h, w)
+            Features of the picture, where the engine has them.
+        boxes : ndarray, shape (N, 4), float32
+            In pixels that the trunk got.
 
-    return run
+        Returns
+        -------
+        ndarray, shape (N,), float32
+            Higher is more promising, any scale.
+        """
 
+    def score_regions(self, maps: Any, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Score at least one region by a picture's features: probabilities (N, 1 + C), deltas (N, C, 4)."""
 
-_Scores: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
-# Features, and for a whole picture's boxes (N, 4) in pixels that the trunk got, -> probabilities, deltas.
-_Head: TypeAlias = Callable[..., _Scores]
-
-
-def _onnx_head(model: RegionModel, threads: int | None) -> _Head:
-    session = onnx_session(model.head_graph, model.weights, threads)
-    if model.scoring == "crops":
-        return lambda maps: session.run(None, {"features": maps})
-
-    def run(maps: NDArray[np.float32], boxes: NDArray[np.float32]) -> _Scores:
-        features = np.ascontiguousarray(maps[0].transpose(1, 2, 0))
-        chunks = [
-            session.run(None, {"features": read_regions(features, boxes[start : start + CHUNK])})
-            for start in range(0, len(boxes), CHUNK)
-        ]
-        return np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])
-
-    return run
-
-
-def _torch_head(model: RegionModel, device: str) -> _Head:
-    import torch
-
-    network = torch_network(model.weights, len(model.classes), device)
-    place, _ = torch_place(device)
-    chunk = 1024 if device == "cuda" else CHUNK
-
-    def run(maps: torch.Tensor, boxes: NDArray[np.float32] | None = None) -> _Scores:
-        with torch.inference_mode():
-            if boxes is None:
-                chunks = [network.score_crops(maps)]
-            else:
-                # Boxes stay float32: half precision has no half pixels past 1024.
-                chunks = [network.head(maps, part) for part in torch.from_numpy(boxes).to(place).split(chunk)]
-            probabilities = torch.cat([logits.float().softmax(1) for logits, _ in chunks])
-            deltas = torch.cat([deltas for _, deltas in chunks]).float()
-            return probabilities.cpu().numpy(), deltas.cpu().numpy()
-
-    return run
+    def score_crops(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Score regions of a picture (H, W, 3) RGB, boxes in its pixels, by themselves, warped, through all layers."""
 
 
 class RegionScorer:
@@ -346,6 +247,8 @@ class RegionScorer:
         CPU threads; default all cores that this process may use.
     engine : {"onnxruntime", "torch"}, optional
         Default ONNX Runtime on a CPU, torch on a GPU.
+    precision : {"float32", "float16", "int8"}, optional
+        Default half precision on a GPU, float32 on a CPU.
     trunk : Trunk, optional
         One that is there already, of the same weights.
     scale : float
@@ -354,9 +257,9 @@ class RegionScorer:
     Raises
     ------
     DeviceError
-        See `choose_device`.
+        See `choose_device` and `choose_precision`.
     ModelError
-        If the model's graphs and weights do not fit together, or its trunk is another.
+        If the model's graphs and weights do not fit together, its trunk is another, or it has no graphs in 8 bits.
     """
 
     def __init__(
@@ -366,21 +269,48 @@ class RegionScorer:
         device: str = "auto",
         threads: int | None = None,
         engine: str | None = None,
+        precision: str | None = None,
         trunk: Trunk | None = None,
         scale: float = 1.0,
     ) -> None:
         self.model = model
         self.long_side = round(model.long_side * scale)
         self.trunk = trunk or Trunk(
-            model.trunk_weights, model.trunk_graph, device=device, threads=threads, engine=engine
-        )
+            model.trunk_weights, model.graphs["trunk"],
+            device=device, threads=threads, engine=engine, precision=precision,
+        )  # fmt: skip
         if self.trunk.sha256 != model.trunk_sha256:
             raise ModelError("the trunk's weights are not the model's")
         self.device = self.trunk.device
+        self.precision = choose_precision(precision, self.device, self.trunk.engine)
+        self._regions: Regions
         if self.trunk.engine == "onnxruntime":
-            self._head = _onnx_head(model, self.trunk.threads)
+            from .onnx_engine import OnnxRegions
+
+            self._regions = OnnxRegions(model, self.precision, self.trunk.threads)
         else:
-            self._head = _torch_head(model, self.device)
+            from .torch_engine import TorchRegions
+
+            self._regions = TorchRegions(model, self.device, self.precision)
+
+    def rank(self, view: View, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """First pass: how promising regions look, at the cost of none of the layers above the trunk.
+
+        Parameters
+        ----------
+        view : View
+            Of the picture.
+        boxes : ndarray, shape (N, 4), float32
+            In its pixels.
+
+        Returns
+        -------
+        ndarray, shape (N,), float32
+            About the logarithm of the odds that there is an object; all zero of a model that was packed without
+            pictures to fit it on.
+        """
+        maps, scale = view.features(self.trunk, self.long_side)
+        return self._regions.rank(maps, np.ascontiguousarray(boxes * np.float32(scale), np.float32))
 
     def score(self, view: View, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score regions of a picture that may have been looked at before; see `__call__`."""
@@ -389,12 +319,9 @@ class RegionScorer:
             return np.zeros((0, classes + 1), np.float32), np.zeros((0, classes, 4), np.float32)
         boxes = np.ascontiguousarray(boxes, dtype=np.float32)
         if self.model.scoring == "crops":
-            chunk = CROPS if self.device == "cpu" else 16 * CROPS
-            parts = (crop_regions(view.image, boxes[i : i + chunk]) for i in range(0, len(boxes), chunk))
-            scores = [self._head(self.trunk.run(part)) for part in parts]
-            return np.concatenate([s[0] for s in scores]), np.concatenate([s[1] for s in scores])
+            return self._regions.score_crops(view.image, boxes)
         maps, scale = view.features(self.trunk, self.long_side)
-        return self._head(maps, boxes * np.float32(scale))
+        return self._regions.score_regions(maps, boxes * np.float32(scale))
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""From the torch module to the two ONNX graphs that a model file carries, or to one that stands alone."""
+"""From the torch module to the ONNX graphs that a model file carries, or to one that stands alone."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .engine import torch_network
+from .first_pass import fit_first_pass
 from .model_file import RegionModel
-from .regions import RegionNetwork
+from .quantization import PROJECTIONS, calibration_inputs, quantize, with_weights
+from .region_features import BINS
+from .regions import PROJECTED, RegionNetwork
+from .torch_engine import torch_network
 
 __all__ = ["Part", "export_graphs", "export_part", "export_trunk", "export_whole", "to_model"]
 
@@ -25,53 +31,55 @@ OUTPUTS = ["probabilities", "deltas"]
 
 
 class Part(nn.Module):
-    """A part of a network that is exported by itself; what it computes, and from what, is its ``forward``."""
+    """What a function computes with a network: the form in which it is exported.
 
-    def __init__(self, network: nn.Module) -> None:
+    Parameters
+    ----------
+    network : Module
+    compute : callable
+        Network, Tensor... -> Tensor or tuple of Tensor.
+    """
+
+    def __init__(self, network: nn.Module, compute: Callable[..., Any]) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.compute = network, compute
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """See the class."""
+        return self.compute(self.network, *inputs)
 
 
-class _Trunk(Part):
-    network: RegionNetwork
-
-    def forward(self, picture: Tensor) -> Tensor:
-        return self.network.trunk(picture)
+def _softmax(scores: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    logits, deltas = scores
+    return logits.softmax(1), deltas
 
 
-class _Head(Part):
-    network: RegionNetwork
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        logits, deltas = self.network.score_regions(features)
-        return logits.softmax(1), deltas
+def _first_pass(network: RegionNetwork, features: Tensor) -> Tensor:
+    return network.first_pass(features)[0].permute(1, 2, 0)
 
 
-class _CropHead(Part):
-    network: RegionNetwork
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        logits, deltas = self.network.score_crops(features)
-        return logits.softmax(1), deltas
+def _project(network: RegionNetwork, features: Tensor) -> tuple[Tensor, ...]:
+    maps = features, *network.googlenet.inception_5a.begin(features)
+    return tuple(some[0].permute(1, 2, 0) for some in maps)
 
 
-class _Whole(Part):
-    network: RegionNetwork
-
-    def forward(self, picture: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        logits, deltas = self.network(picture, boxes)
-        return logits.softmax(1), deltas
-
-
-class _WholeOnCrops(Part):
-    network: RegionNetwork
-
-    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        logits, deltas = self.network.score_crops(self.network.trunk(picture))
-        return logits.softmax(1), deltas
+def _head(network: RegionNetwork, features: Tensor, *begun: Tensor) -> tuple[Tensor, Tensor]:
+    # The ReLU, which changes nothing the second time, comes before the axes are exchanged: so ONNX Runtime exchanges
+    # them while it reads the regions, and not by itself.
+    parts = [features, *(F.relu(branch) for branch in begun)]
+    features, *begun_ = (part.permute(0, 3, 1, 2) for part in parts)
+    return _softmax(network.score_parts(features, begun_))
 
 
-def export_graphs(network: RegionNetwork, scoring: str = "shared") -> tuple[bytes, bytes]:
+def _crops(network: RegionNetwork, crops: Tensor) -> tuple[Tensor, Tensor]:
+    return _softmax(network.score_crops(network.trunk(crops)))
+
+
+def _whole(network: RegionNetwork, picture: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    return _softmax(network(picture, boxes))
+
+
+def export_graphs(network: RegionNetwork, scoring: str = "shared") -> dict[str, bytes]:
     """Export a network's structure, without its weights.
 
     Parameters
@@ -82,20 +90,34 @@ def export_graphs(network: RegionNetwork, scoring: str = "shared") -> tuple[byte
 
     Returns
     -------
-    trunk, head : bytes
-        ONNX models. ``trunk``: ``picture`` (N, 3, H, W) -> ``features``; ``head``: ``features`` of N regions, see
-        `region_features.read_regions`, or of N crops, -> ``probabilities`` (N, 1 + C), ``deltas`` (N, C, 4). The
-        weights are external initializers named as in ``network.state_dict()``.
+    dict of str to bytes
+        ONNX models. ``trunk``: ``picture`` (N, 3, H, W) -> ``features`` (N, 832, h, w). ``first_pass``: ``features``
+        (1, 832, h, w) -> ``parts`` (h, w, 9), see `region_features.rank_regions`. Of shared scoring ``project``:
+        ``features`` (1, 832, h, w) -> four maps (h, w, ...), see `RegionNetwork.project`, and ``head``: the same four
+        (N, 7, 7, ...) as `region_features.read_regions` reads them for each region -> ``probabilities`` (N, 1 + C),
+        ``deltas`` (N, C, 4). Of crops ``crops``: ``crops`` (N, 3, 224, 224) -> the same two. The weights are external
+        initializers named as in ``network.state_dict()``.
     """
     network = network.cpu().eval()
-    part, side = (_CropHead(network), 14) if scoring == "crops" else (_Head(network), 7)
-    head = export_part(part, {"features": torch.zeros(3, 832, side, side)}, OUTPUTS, {"features": (0,)})
-    return export_trunk(network), head
+    features, places = {"features": torch.zeros(1, 832, 6, 8)}, {"features": (2, 3)}
+    graphs = {
+        "trunk": export_trunk(network),
+        "first_pass": export_part(Part(network, _first_pass), features, ["parts"], places),
+    }
+    if scoring == "crops":
+        crops = {"crops": torch.zeros(3, 3, 224, 224)}
+        return graphs | {"crops": export_part(Part(network, _crops), crops, OUTPUTS, {"crops": (0,)})}
+    regions = {n: torch.zeros(3, BINS, BINS, size) for n, size in zip(PROJECTIONS, PROJECTED, strict=True)}
+    return graphs | {
+        "project": export_part(Part(network, _project), features, [f"all_{name}" for name in PROJECTIONS], places),
+        "head": export_part(Part(network, _head), regions, OUTPUTS, dict.fromkeys(PROJECTIONS, (0,))),
+    }
 
 
 def export_trunk(network: RegionNetwork) -> bytes:
     """Export the structure of a network's trunk: ``picture`` (N, 3, H, W) -> ``features``."""
-    return export_part(_Trunk(network), {"picture": torch.zeros(2, 3, 96, 128)}, ["features"], {"picture": (0, 2, 3)})
+    trunk = Part(network, RegionNetwork.trunk)
+    return export_part(trunk, {"picture": torch.zeros(2, 3, 96, 128)}, ["features"], {"picture": (0, 2, 3)})
 
 
 def export_part(
@@ -107,7 +129,7 @@ def export_part(
     ----------
     module : Part
     inputs : mapping of str to Tensor
-        Names and examples of the inputs, in the order of ``forward``.
+        Names and examples of what it is computed from, in order.
     outputs : sequence of str
         Names of the outputs.
     dynamic : mapping of str to sequence of int
@@ -118,7 +140,7 @@ def export_part(
     bytes
         ONNX model; the weights are external initializers named as in ``module.network.state_dict()``.
     """
-    shapes = {name: {axis: torch.export.Dim.DYNAMIC for axis in axes} for name, axes in dynamic.items()}
+    shapes = tuple({axis: torch.export.Dim.DYNAMIC for axis in dynamic.get(name, ())} for name in inputs)
     # The exporter reports each of its steps and reasons aloud about shapes; an error is raised all the same.
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -131,7 +153,7 @@ def export_part(
                 dynamo=True,
                 input_names=list(inputs),
                 output_names=list(outputs),
-                dynamic_shapes=shapes,
+                dynamic_shapes=(shapes,),
             )
     finally:
         logging.disable(disabled)
@@ -167,12 +189,14 @@ def to_model(
     box_regression: bool = True,
     scoring: str = "shared",
     trained: Mapping[str, object] | None = None,
+    samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]] = (),
 ) -> RegionModel:
     """Pack a trained network as a model that runs without torch.
 
     Parameters
     ----------
     network : RegionNetwork
+        Its first pass is fitted, if there are samples.
     classes : tuple of str
         Names of its classes.
     long_side : int
@@ -183,15 +207,25 @@ def to_model(
         See `RegionModel`.
     trained : dict, optional
         How it was trained; must be representable as JSON.
+    samples : sequence of (ndarray, shape (H, W, 3), uint8; ndarray, shape (N, 4), float32)
+        Pictures, RGB, and proposals in their pixels, such as the model will see, but none that it is to be judged by:
+        a hundred pictures do. Without them the model has no first pass, and no graphs in 8 bits.
 
     Returns
     -------
     RegionModel
         Its ``sha256`` is empty until it is written and read.
     """
-    trunk, head = export_graphs(network, scoring)
-    weights = {name: p.detach().cpu().numpy().astype(np.float16) for name, p in network.named_parameters()}
-    return RegionModel(classes, long_side, box_regression, weights, trunk, head, "", dict(trained or {}), scoring)
+    network = network.cpu().eval()
+    if samples:
+        fit_first_pass(network, samples, long_side=long_side, scoring=scoring)
+    graphs = export_graphs(network, scoring)
+    weights = {name: p.detach().numpy().astype(np.float16) for name, p in network.named_parameters()}
+    if samples:
+        heavy = "crops" if scoring == "crops" else "head"
+        inputs = calibration_inputs(network, samples, long_side=long_side, scoring=scoring)
+        graphs[f"{heavy}.int8"] = quantize(graphs[heavy], weights, inputs)
+    return RegionModel(classes, long_side, box_regression, weights, graphs, "", dict(trained or {}), scoring)
 
 
 def export_whole(model: RegionModel) -> bytes:
@@ -220,18 +254,13 @@ def export_whole(model: RegionModel) -> bytes:
     """
     network = torch_network(model.weights, len(model.classes), "cpu")
     if model.scoring == "crops":
-        graph = export_part(
-            _WholeOnCrops(network), {"picture": torch.zeros(3, 3, 224, 224)}, OUTPUTS, {"picture": (0,)}
-        )
+        crops = {"picture": torch.zeros(3, 3, 224, 224)}
+        graph = export_part(Part(network, _crops), crops, OUTPUTS, {"picture": (0,)})
     else:
         boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
         inputs = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}
-        graph = export_part(_Whole(network), inputs, OUTPUTS, {"picture": (2, 3), "boxes": (0,)})
-    whole = onnx.load_from_string(graph)
-    for tensor in whole.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            weight = model.weights[tensor.name].astype(np.float32)
-            tensor.CopyFrom(onnx.numpy_helper.from_array(weight, tensor.name))
+        graph = export_part(Part(network, _whole), inputs, OUTPUTS, {"picture": (2, 3), "boxes": (0,)})
+    whole = with_weights(graph, model.weights)
     about = {
         "classes": model.classes, "long_side": model.long_side, "scoring": model.scoring,
         "box_regression": model.box_regression,

@@ -7,7 +7,7 @@ publishes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,11 +59,13 @@ class ConvReLU(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, size, stride, padding, bias=not batch_norm)
         self.norm = nn.BatchNorm2d(outputs, eps=1e-3) if batch_norm else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def linear(self, x: Tensor) -> Tensor:
+        """Everything before the ReLU."""
         x = self.conv(x)
-        if self.norm is not None:
-            x = self.norm(x)
-        return F.relu(x)
+        return x if self.norm is None else self.norm(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.linear(x))
 
 
 class LocalResponseNorm(nn.Module):
@@ -84,12 +86,17 @@ class LocalResponseNorm(nn.Module):
         self.register_buffer("band", band[:, :, None, None], persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        root = torch.rsqrt(F.conv2d(x * x, self.band.to(x.dtype)) + 1)
+        band, small = self.band, x
+        if x.dtype == torch.float16:  # Ends at 65,504, which squares of activations reach.
+            band, small = band.float() * 64**2, x / 64
+        root = torch.rsqrt(F.conv2d(small * small, band.to(x.dtype)) + 1)
         return x * root * torch.sqrt(root)
 
 
 class Inception(nn.Module):
     """Inception module, figure 2 of the paper: (N, inputs, H, W) -> (N, self.outputs, H, W).
+
+    Three of its branches begin with a 1x1 convolution, which can run by itself, see `begin`.
 
     Parameters
     ----------
@@ -124,14 +131,18 @@ class Inception(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, self.outputs, H, W)."""
+        return self.finish(x, self.begin(x))
+
+    def begin(self, x: Tensor) -> list[Tensor]:
+        """Run the three branches up to their first ReLU: what of them is linear, and works on every place by itself."""
+        firsts = (self.one, self.three_reduce, self.five_reduce)
+        return [first.linear(x) if isinstance(first, ConvReLU) else x for first in firsts]
+
+    def finish(self, x: Tensor, begun: Sequence[Tensor]) -> Tensor:
+        """Run the rest of the three branches, and the fourth: `x` and `begin` of it -> (N, self.outputs, H, W)."""
+        one, three, five = (F.relu(branch) for branch in begun)
         pooled = F.max_pool2d(x, 3, stride=1, padding=1, ceil_mode=True)
-        branches = [
-            self.one(x),
-            self.three(self.three_reduce(x)),
-            self.five(self.five_reduce(x)),
-            self.pool(pooled),
-        ]
-        return torch.cat(branches, dim=1)
+        return torch.cat([one, self.three(three), self.five(five), self.pool(pooled)], dim=1)
 
 
 class AuxiliaryClassifier(nn.Module):

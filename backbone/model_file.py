@@ -1,8 +1,7 @@
 """One file is one model: weights, the graphs that run them, and what a user must know, as safetensors.
 
-No pickle, no code. The weights are float16; the two ONNX graphs (picture or crops -> features; features of regions or
-crops -> probabilities, deltas) hold no weights of their own and take them by name, so that torch and ONNX Runtime run
-the very same numbers.
+No pickle, no code. The weights are float16; the ONNX graphs, see `export.export_graphs`, hold no weights of
+their own and take them by name, so that torch and ONNX Runtime run the very same numbers.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from ..data import atomic_write
 __all__ = [
     "FORMAT",
     "MAX_BYTES",
+    "PICTURE_GRAPHS",
+    "REGION_GRAPHS",
     "SCORINGS",
     "ModelError",
     "RegionModel",
@@ -35,11 +36,14 @@ __all__ = [
     "write_model",
 ]
 
-FORMAT = "inception-rcnn region model 2"
+FORMAT = "inception-rcnn region model 3"
 # No model of this kind is near it; a file that claims to be one is not read into memory whole.
 MAX_BYTES = 512 * 2**20
-GRAPHS = ("graph.trunk", "graph.head")
 SCORINGS = ("shared", "crops")
+# What a picture as a whole goes through, whatever the scoring.
+PICTURE_GRAPHS = ("trunk", "first_pass")
+# Then, with shared features: once a picture, and once a region. Or only each crop, through the whole network.
+REGION_GRAPHS = {"shared": ("project", "head"), "crops": ("crops",)}
 
 
 class ModelError(ValueError):
@@ -60,8 +64,8 @@ class RegionModel:
         Whether the box deltas were trained.
     weights : dict of str to ndarray
         float16, named as in `regions.RegionNetwork`.
-    trunk_graph, head_graph : bytes
-        ONNX graphs whose initializers are named as the weights.
+    graphs : dict of str to bytes
+        ONNX graphs whose initializers are named as the weights, see `export.export_graphs`.
     sha256 : str
         Hash of the file.
     trained : dict
@@ -75,11 +79,15 @@ class RegionModel:
     long_side: int
     box_regression: bool
     weights: dict[str, NDArray[np.float16]]
-    trunk_graph: bytes
-    head_graph: bytes
+    graphs: dict[str, bytes]
     sha256: str
     trained: dict[str, object]
     scoring: str = "shared"
+
+    @property
+    def has_first_pass(self) -> bool:
+        """Whether it can tell at a first glance which regions are worth scoring, see `first_pass.fit_first_pass`."""
+        return bool(np.any(self.weights["first_pass.weight"]))
 
     @property
     def trunk_weights(self) -> dict[str, NDArray[np.float16]]:
@@ -121,8 +129,8 @@ def write_model(path: str | Path, model: RegionModel) -> None:
     model : RegionModel
     """
     tensors: dict[str, NDArray] = {name: np.ascontiguousarray(w, np.float16) for name, w in model.weights.items()}
-    for name, graph in zip(GRAPHS, (model.trunk_graph, model.head_graph), strict=True):
-        tensors[name] = np.frombuffer(graph, dtype=np.uint8)
+    for name, graph in model.graphs.items():
+        tensors[f"graph.{name}"] = np.frombuffer(graph, dtype=np.uint8)
     # One key: safetensors writes several in an order that changes from run to run, and with it the file's hash.
     description = {
         "format": FORMAT,
@@ -190,25 +198,25 @@ def read_model(path: str | Path) -> RegionModel:
     if format_name != FORMAT:
         raise ModelError(f"{path}: not a region model (format {format_name!r}); {advice}")
     try:
-        graphs = [tensors.pop(name).tobytes() for name in GRAPHS]
+        graphs = {name[6:]: tensors.pop(name).tobytes() for name in [*tensors] if name.startswith("graph.")}
         classes, long_side = description["classes"], description["long_side"]
         box_regression, trained = description["box_regression"], description["trained"]
         if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
             raise ValueError("classes is not a list of names")
         if not (isinstance(long_side, int) and 32 <= long_side <= 10_000):
             raise ValueError(f"long_side is {long_side!r}")
-        # Files from before there were two ways have no word of it.
-        if (scoring := description.get("scoring", "shared")) not in SCORINGS:
+        if (scoring := description["scoring"]) not in SCORINGS:
             raise ValueError(f"scoring is {scoring!r}")
         if not isinstance(box_regression, bool) or not isinstance(trained, dict):
             raise ValueError("box_regression or trained is of the wrong type")
+        if missing := [name for name in (*PICTURE_GRAPHS, *REGION_GRAPHS[scoring]) if name not in graphs]:
+            raise ValueError(f"has no graph {missing[0]}")
         return RegionModel(
             classes=tuple(classes),
             long_side=long_side,
             box_regression=box_regression,
             weights=tensors,
-            trunk_graph=graphs[0],
-            head_graph=graphs[1],
+            graphs=graphs,
             sha256=hashlib.sha256(data).hexdigest(),
             trained=trained,
             scoring=scoring,

@@ -6,7 +6,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONTEXT", "CROP_SIDE", "MEAN_BGR", "crop_regions", "decode_boxes", "encode_boxes", "prepare_picture"]
+__all__ = [
+    "CONTEXT",
+    "CROP_SIDE",
+    "MEAN_BGR",
+    "crop_regions",
+    "decode_boxes",
+    "encode_boxes",
+    "normalise_picture",
+    "prepare_picture",
+    "resize_picture",
+]
 
 MEAN_BGR = np.array([104.0, 117.0, 123.0], dtype=np.float32)
 # R-CNN warps a box so that 16 of the crop's 224 pixels on each side are context (Girshick et al., appendix A).
@@ -18,8 +28,8 @@ DELTA_SCALE = np.array([0.1, 0.1, 0.2, 0.2], dtype=np.float32)
 MAX_LOG_RATIO = float(np.log(1000.0 / 16.0))
 
 
-def prepare_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[np.float32], float]:
-    """Resize a picture and bring it into the published network's input space.
+def resize_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[np.uint8], float]:
+    """Resize a picture to the size that it is looked at in.
 
     Parameters
     ----------
@@ -30,10 +40,55 @@ def prepare_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[n
 
     Returns
     -------
-    array : ndarray, shape (1, 3, h, w), float32
-        BGR, 0..255, minus the mean.
+    picture : ndarray, shape (h, w, 3), uint8
+        RGB; at least 32 pixels either way, beyond the picture its border repeated.
     scale : float
-        Resized pixels per pixel of `image`; boxes times `scale` are boxes on `array`.
+        Resized pixels per pixel of `image`; boxes times `scale` are boxes on `picture`.
+
+    Examples
+    --------
+    >>> picture, scale = resize_picture(np.zeros((100, 200, 3), np.uint8), 400)
+    >>> picture.shape, scale
+    ((200, 400, 3), 2.0)
+    """
+    height, width = image.shape[:2]
+    scale = long_side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, size, interpolation=interpolation)
+    # The trunk halves four times and needs at least one cell at the end.
+    short = 32
+    if min(size) < short:
+        resized = cv2.copyMakeBorder(
+            resized, 0, max(0, short - size[1]), 0, max(0, short - size[0]), cv2.BORDER_REPLICATE
+        )
+    return np.asarray(resized, np.uint8), scale
+
+
+def normalise_picture(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Bring a picture into the published network's input space.
+
+    Parameters
+    ----------
+    picture : ndarray, shape (h, w, 3), uint8
+        RGB.
+
+    Returns
+    -------
+    ndarray, shape (1, 3, h, w), float32
+        BGR, 0..255, minus the mean.
+
+    Examples
+    --------
+    >>> normalise_picture(np.zeros((1, 1, 3), np.uint8)).ravel()
+    array([-104., -117., -123.], dtype=float32)
+    """
+    array = picture[:, :, ::-1].astype(np.float32) - MEAN_BGR
+    return np.ascontiguousarray(array.transpose(2, 0, 1)[None])
+
+
+def prepare_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[np.float32], float]:
+    """Resize a picture and bring it into the network's input space: `resize_picture`, then `normalise_picture`.
 
     Examples
     --------
@@ -41,19 +96,8 @@ def prepare_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[n
     >>> array.shape, scale
     ((1, 3, 200, 400), 2.0)
     """
-    height, width = image.shape[:2]
-    scale = long_side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # The trunk halves four times and needs at least one cell at the end.
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    resized = cv2.resize(image, size, interpolation=interpolation)
-    short = 32
-    if min(size) < short:
-        resized = cv2.copyMakeBorder(
-            resized, 0, max(0, short - size[1]), 0, max(0, short - size[0]), cv2.BORDER_REPLICATE
-        )
-    array = resized[:, :, ::-1].astype(np.float32) - MEAN_BGR
-    return np.ascontiguousarray(array.transpose(2, 0, 1)[None]), scale
+    picture, scale = resize_picture(image, long_side)
+    return normalise_picture(picture), scale
 
 
 def crop_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:

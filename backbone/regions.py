@@ -7,15 +7,20 @@ itself, warped to the size that GoogLeNet was made for, as in R-CNN: the same la
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .googlenet import GoogLeNet
+from .googlenet import INCEPTION_WIDTHS, GoogLeNet
 from .preprocessing import CONTEXT
-from .region_features import BINS, FIRST_CENTRE, STRIDE
+from .region_features import BINS, FIRST_CENTRE, PARTS, STRIDE
 
-__all__ = ["RegionNetwork", "pool_crops", "roi_align"]
+__all__ = ["PROJECTED", "RegionNetwork", "pool_crops", "roi_align"]
+
+# Channels of the trunk's features, and of the first layers of three of inception 5a's branches.
+PROJECTED = [832, INCEPTION_WIDTHS["5a"].one, INCEPTION_WIDTHS["5a"].three_reduce, INCEPTION_WIDTHS["5a"].five_reduce]
 
 
 def _interpolation(low: Tensor, high: Tensor, cells: int) -> Tensor:
@@ -102,6 +107,9 @@ class RegionNetwork(nn.Module):
         del self.googlenet.classifier
         self.score = nn.Linear(1024 * 9, classes + 1)
         self.delta = nn.Linear(1024 * 9, classes * 4)
+        # One map for each of nine parts of a region; see `first_pass.fit_first_pass`.
+        self.first_pass = nn.Conv2d(832, 9, 1, bias=False).requires_grad_(False)
+        nn.init.zeros_(self.first_pass.weight)
         generator = torch.Generator().manual_seed(seed)
         nn.init.normal_(self.score.weight, std=0.01, generator=generator)
         nn.init.zeros_(self.score.bias)
@@ -112,12 +120,38 @@ class RegionNetwork(nn.Module):
         """Features of whole pictures: (N, 3, H, W) BGR minus mean -> (N, 832, ~H/16, ~W/16)."""
         return self.googlenet.trunk(pictures)
 
+    def rank(self, features: Tensor, boxes: Tensor) -> Tensor:
+        """How promising boxes (N, 4) on one picture's features look at a first glance: (N,), any scale.
+
+        A linear score of the features of a region, averaged in the 3x3 bins of its scores: as RoIAlign is linear too,
+        each part's weights are applied to the whole picture, and the regions read single numbers (Dai et al.,
+        "R-FCN", NIPS 2016, section 2).
+        """
+        return (roi_align(self.first_pass(features), boxes) * torch.from_numpy(PARTS).to(features)).sum((1, 2, 3))
+
+    def project(self, features: Tensor) -> Tensor:
+        """Run what of inception 5a may come before RoIAlign: (N, 832, h, w) -> (N, 1280, h, w), the features first.
+
+        The 1x1 convolutions that three of its branches begin with are linear and look at one place each, as RoIAlign
+        is linear with weights that sum to one: the order does not matter to the result. Before it they run once for
+        each of a picture's thousand cells, after it 49 times for each region.
+        """
+        return torch.cat([features, *self.googlenet.inception_5a.begin(features)], dim=1)
+
     def score_regions(self, regions: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits and box deltas of aligned regions: (N, 832, 7, 7) -> (N, 1 + C), (N, C, 4).
+        """Logits and box deltas of what `project` gave, aligned: (N, 1280, 7, 7) -> (N, 1 + C), (N, C, 4).
 
         In training `kept` (N, 1024), 0 or the inverse of the share that is kept, drops channels of what the scores see.
         """
-        pooled = F.avg_pool2d(self.googlenet.top(regions), 3, 2)
+        features, *begun = regions.split(PROJECTED, dim=1)
+        return self.score_parts(features, begun, kept)
+
+    def score_parts(
+        self, features: Tensor, begun: Sequence[Tensor], kept: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Do the same by the parts that `project` puts together: (N, 832, 7, 7), and three of fewer channels."""
+        maps = self.googlenet.inception_5b(self.googlenet.inception_5a.finish(features, begun))
+        pooled = F.avg_pool2d(maps, 3, 2)
         if kept is not None:
             pooled = pooled * kept[:, :, None, None].to(pooled.dtype)
         pooled = pooled.permute(0, 2, 3, 1).flatten(1)
@@ -125,11 +159,11 @@ class RegionNetwork(nn.Module):
 
     def score_crops(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and box deltas of crops by the trunk's features of each: (N, 832, 14, 14) -> (N, 1 + C), (N, C, 4)."""
-        return self.score_regions(pool_crops(features))
+        return self.score_regions(self.project(pool_crops(features)))
 
     def head(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, 1 + C) and box deltas (N, C, 4) of boxes (N, 4) on one picture's features."""
-        return self.score_regions(roi_align(features, boxes))
+        return self.score_regions(roi_align(self.project(features), boxes))
 
     def forward(self, picture: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""

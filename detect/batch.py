@@ -48,7 +48,8 @@ class RunSummary:
     objects : dict of str to int
         Detections drawn, by class.
     seconds : dict of str to float
-        Seconds spent in each stage, summed over threads; ``total`` by the clock.
+        Seconds spent in each stage, summed over threads; ``total`` by the clock. ``wait for pictures`` is how long
+        scoring stood still, ``wait for scoring`` how long pictures that were read and searched stood in line.
     """
 
     pictures: int = 0
@@ -61,6 +62,13 @@ class RunSummary:
         """Add to the time that a stage took."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
+    @property
+    def standing_still(self) -> float:
+        """Share of its time in which scoring waited for pictures: near 0 it is the slower side, near 1 the faster."""
+        scoring = sum(self.seconds.get(stage, 0.0) for stage in ("look", "merge proposals", "score"))
+        waiting = self.seconds.get("wait for pictures", 0.0)
+        return waiting / (waiting + scoring) if waiting else 0.0
+
 
 class _Searched(NamedTuple):
     stamp: list[int]
@@ -68,6 +76,7 @@ class _Searched(NamedTuple):
     searched: Ranked | None
     read_seconds: float
     search_seconds: float
+    ready: float  # when, by the clock
 
 
 def _search(detector: Detector, path: Path) -> _Searched:
@@ -77,7 +86,8 @@ def _search(detector: Detector, path: Path) -> _Searched:
     image = read_image(path)
     read = time.perf_counter()
     searched = detector.search(image)
-    return _Searched(found, image, searched, read - start, time.perf_counter() - read)
+    ready = time.perf_counter()
+    return _Searched(found, image, searched, read - start, ready - read, ready)
 
 
 def _read_journal(path: Path, settings: str) -> dict[str, dict]:
@@ -101,8 +111,8 @@ def _read_journal(path: Path, settings: str) -> dict[str, dict]:
 
 def _settings_hash(detector: Detector, draw_score: float, folder: str) -> str:
     state = [
-        [(scorer.model.sha256, scorer.long_side) for scorer in detector.scorers], detector.scorers[0].device,
-        detector.min_score, detector.nms,
+        [(scorer.model.sha256, scorer.long_side, scorer.precision) for scorer in detector.scorers],
+        detector.scorers[0].device, detector.first_pass, detector.min_score, detector.nms,
         repr(detector.proposer.settings), draw_score, package_version(), folder,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(state).encode()).hexdigest()
@@ -116,7 +126,7 @@ def detect_batch(
     workers: int = 1,
     draw_score: float = DRAW_SCORE,
     settings: dict[str, object] | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int, str], None] = lambda done, note: None,
 ) -> RunSummary:
     """Detect objects in many pictures and write the results into a folder.
 
@@ -135,7 +145,7 @@ def detect_batch(
     settings : dict, optional
         What the user asked for, for ``run.json``.
     progress : callable
-        Gets the number of files finished so far, failed ones included.
+        Gets the number of files finished so far, failed ones included, and a word on which side waits.
 
     Returns
     -------
@@ -169,7 +179,7 @@ def detect_batch(
     atomic_write(journal_path, "".join(json.dumps(row) + "\n" for row in header))
     todo = [(name, path) for name, path in known.items() if name not in rows]
     done = len(rows)
-    progress(done)
+    progress(done, "")
 
     def collect(path: Path, task: Future[float]) -> None:
         try:
@@ -205,6 +215,7 @@ def detect_batch(
                 summary.add_seconds("merge proposals", proposed - looked)
                 summary.add_seconds("look", looked - ready)
                 summary.add_seconds("wait for pictures", ready - start)
+                summary.add_seconds("wait for scoring", max(0.0, start - searched.ready))
                 summary.add_seconds("read", searched.read_seconds)
                 summary.add_seconds("search", searched.search_seconds)
                 height, width = searched.image.shape[:2]
@@ -215,7 +226,7 @@ def detect_batch(
                 task = drawer.submit(_draw, searched.image, found, target, draw_score, journal, rows[name])
                 drawing.append((path, task))
             done += 1
-            progress(done)
+            progress(done, f"scoring waits {summary.standing_still:.0%}")
         for path, task in drawing:
             collect(path, task)
     summary.pictures, summary.failed = len(rows), len(errors)
@@ -257,6 +268,7 @@ def _write_results(
                 "sha256": scorer.model.sha256,
                 "long_side": scorer.long_side,
                 "device": scorer.device,
+                "precision": scorer.precision,
                 "classes": len(classes),
             }
             for scorer in detector.scorers

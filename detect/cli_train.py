@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from ..data import ImageError, Picture, read_image
@@ -211,7 +212,10 @@ def train_detector_command(
             show_default=False,
         ),
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0.01, max=10_000, help="Passes over the pictures.")] = 2.5,
+    epochs: Annotated[
+        float,
+        typer.Option(min=0, max=10_000, help="Passes over the pictures; 0 fits only --start's first pass and 8 bits."),
+    ] = 2.5,
     batch: Annotated[int, typer.Option(min=1, help="Pictures a step, of all processes together.")] = 4,
     regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 48,
     optimizer: Annotated[
@@ -270,10 +274,10 @@ def train_detector_command(
 ) -> None:
     """Fine-tune a detector on labelled pictures; torchrun starts it on several GPUs."""
     with _training(device, output, *([] if multibox_output is None else [multibox_output])):
-        from ..backbone.engine import torch_network
         from ..backbone.export import to_model
         from ..backbone.model_file import SCORINGS, in_trunk, read_model, write_model
         from ..backbone.regions import RegionNetwork
+        from ..backbone.torch_engine import torch_network
         from ..backbone.weights import find_model
         from ..proposals import multibox_network
         from ..proposals.multibox_file import find_multibox, read_multibox, write_multibox
@@ -306,6 +310,10 @@ def train_detector_command(
             network.load_state_dict({**network.state_dict(), **begun})
         if method == "multibox":
             raise CommandError("--method multibox: its 200 boxes are too few to learn from; use merged")
+        if epochs == 0 and (before is None or before.classes != names or weights is not None):
+            raise CommandError(
+                "--epochs 0: there is nothing trained to write; name a --start of the same classes, and no --weights"
+            )
         if multibox_output is not None and (method == "selective-search" or scoring == "crops"):
             raise CommandError(
                 "--multibox-output: a MultiBox learns along with merged proposals and shared scoring only"
@@ -339,11 +347,12 @@ def train_detector_command(
                 + (f"  mAP {row['mAP']:.3f} on those set aside" if "mAP" in row else "")
             )
 
-        share = [*training, *validation][ranks.rank :: ranks.world]
+        shown = _sample(training, seed)
+        share = (shown if epochs == 0 else [*training, *validation])[ranks.rank :: ranks.world]
         with progress_bar("proposals", len(share)) as report_proposals:
             proposals.fill(share, workers or usable_cores(), report_proposals)
         head = None if multibox_output is None else multibox_network.from_model(proposing)
-        finished = train_detector(
+        finished = epochs == 0 or train_detector(
             network,
             training,
             proposals,
@@ -379,7 +388,9 @@ def train_detector_command(
             "weights": _named(weights or (None if before else "googlenet-bvlc")),
         }  # fmt: skip
         if before is not None:
-            trained |= {"start_sha256": before.sha256, "start": before.trained}
+            trained = (
+                before.trained if epochs == 0 else trained | {"start_sha256": before.sha256, "start": before.trained}
+            )
         if head is not None and multibox_output is not None:
             worth = _worth(head, network, validation, long_side, ranks.device)
             packed = multibox_network.to_model(
@@ -392,11 +403,19 @@ def train_detector_command(
             )
             write_multibox(multibox_output, packed)
             console.print(f"wrote {multibox_output}")
+        console.print(f"fitting the first pass and measuring the ranges of 8 bits on {len(shown)} pictures")
         model = to_model(
-            network, names, long_side=long_side, box_regression=box_regression, scoring=scoring, trained=trained
-        )
+            network, names, long_side=long_side, box_regression=box_regression, scoring=scoring, trained=trained,
+            samples=[(read_image(picture.path), proposals(picture)[0]) for picture in shown],
+        )  # fmt: skip
         write_model(output, model)
         console.print(f"wrote {output}")
+
+
+def _sample(pictures: list[Picture], seed: int) -> list[Picture]:
+    """Draw a hundred of the pictures."""
+    chosen = np.random.default_rng(seed).permutation(len(pictures))[:100]
+    return [pictures[i] for i in sorted(chosen)]
 
 
 def _worth(
@@ -456,9 +475,9 @@ def train_multibox_command(
 ) -> None:
     """Train a MultiBox that proposes boxes for objects of any class; torchrun starts it on several GPUs."""
     with _training(device, output):
-        from ..backbone.engine import torch_network
         from ..backbone.model_file import read_model
         from ..backbone.regions import RegionNetwork
+        from ..backbone.torch_engine import torch_network
         from ..backbone.weights import find_model
         from ..proposals.multibox_file import find_multibox, read_multibox, write_multibox
         from ..proposals.multibox_network import GridHead, from_model, head_for, to_model

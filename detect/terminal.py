@@ -40,16 +40,17 @@ class _Speed(ProgressColumn):
 
 
 @contextlib.contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield a function that takes the number of items done; the bar appears when it is first called."""
+def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """Yield a function that takes the number of items done, and perhaps a note; the bar appears with its first call."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
-    bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
+    end = TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
+    bar = Progress(*columns, *end, console=console)
 
-    def report(done: int) -> None:
+    def report(done: int, note: str = "") -> None:
         if not bar.tasks:
             bar.start()
-            bar.add_task(what, total=total, completed=done, first=done)
-        bar.update(bar.tasks[0].id, completed=done)
+            bar.add_task(what, total=total, completed=done, first=done, note=note)
+        bar.update(bar.tasks[0].id, completed=done, note=note)
 
     try:
         yield report

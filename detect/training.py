@@ -26,8 +26,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbone.engine import CHUNK, CROPS
 from ..backbone.model_file import hash_weights, in_trunk
+from ..backbone.onnx_engine import CHUNK, CROPS
 from ..backbone.preprocessing import crop_regions, encode_boxes, prepare_picture
 from ..backbone.regions import RegionNetwork, pool_crops, roi_align
 from ..data import Detections, Picture, atomic_write, box_iou, read_image
@@ -637,7 +637,8 @@ def train_detector(
         modules["multibox"] = multibox.to(device).to(memory_format=torch.channels_last).train()
     network.to(device).to(memory_format=torch.channels_last).train()
     for name, parameter in network.named_parameters():
-        frozen = in_trunk(name) and (freeze == "trunk" or "inception" not in name)
+        # The first pass is fitted afterwards.
+        frozen = (in_trunk(name) and (freeze == "trunk" or "inception" not in name)) or name.startswith("first_pass.")
         parameter.requires_grad_(not (frozen or (freeze == "googlenet" and name.startswith("googlenet."))))
     new = [*network.score.parameters(), *network.delta.parameters()]
     old = [p for p in network.googlenet.parameters() if p.requires_grad]
@@ -842,9 +843,10 @@ def _losses(
             # What is frozen of the trunk notes nothing for the way back.
             features = network.trunk(to_device(example.array, device))
             if scoring == "shared":
-                aligned.append(roi_align(features, torch.from_numpy(example.regions.boxes).to(device)))
+                boxes = torch.from_numpy(example.regions.boxes).to(device)
+                aligned.append(roi_align(network.project(features), boxes))
             else:
-                aligned.append(pool_crops(features))
+                aligned.append(network.project(pool_crops(features)))
             if multibox is not None:
                 *parts, count = picture_loss(multibox, features, example.picture, many=isinstance(multibox, GridHead))
                 location, confidence, matched = location + parts[0], confidence + parts[1], matched + count

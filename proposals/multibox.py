@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from ..backbone.engine import Features, Trunk, View, choose_device, onnx_session, torch_place
+from ..backbone.engine import Features, Trunk, View, choose_device
 from ..backbone.model_file import ModelError, read_model
 from ..backbone.preprocessing import decode_boxes
 from ..backbone.weights import find_model
@@ -164,7 +164,7 @@ class MultiBoxHead:
     Parameters
     ----------
     model : MultiBoxModel
-    device, engine, threads
+    device, engine, threads, precision
         As `backbone.engine.Trunk` has them.
 
     Raises
@@ -173,14 +173,18 @@ class MultiBoxHead:
         If the model's graph and weights do not fit together.
     """
 
-    def __init__(self, model: MultiBoxModel, device: str, engine: str, threads: int | None = None) -> None:
-        self._settings = model, device, engine, threads
+    def __init__(
+        self, model: MultiBoxModel, device: str, engine: str, threads: int | None = None, precision: str = "float32"
+    ) -> None:
+        self._settings = model, device, engine, threads, precision
         self._run: Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]
         if engine == "onnxruntime":
+            from ..backbone.onnx_engine import onnx_session
+
             session = onnx_session(model.graph, model.head_weights, threads)
             self._run = lambda maps: session.run(None, {"features": maps})
         else:
-            self._run = _torch_head(model, device)
+            self._run = _torch_head(model, device, precision)
 
     def __call__(self, maps: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See the class."""
@@ -191,17 +195,19 @@ class MultiBoxHead:
         return MultiBoxHead, self._settings
 
 
-def _torch_head(model: MultiBoxModel, device: str) -> Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]:
+def _torch_head(
+    model: MultiBoxModel, device: str, precision: str
+) -> Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]:
     import torch
 
+    from ..backbone.torch_engine import full_precision
     from .multibox_network import from_model
 
-    head = from_model(model)
-    place, dtype = torch_place(device)
-    head.eval().to(place, dtype).to(memory_format=torch.channels_last)
+    head = from_model(model).eval()
+    head.to(torch.device(device), getattr(torch, precision)).to(memory_format=torch.channels_last)
 
     def run(maps: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        with torch.inference_mode():
+        with torch.inference_mode(), full_precision():
             residuals, logits = head(maps)
         return residuals[0].float().cpu().numpy(), logits[0].float().cpu().numpy()
 
@@ -259,6 +265,7 @@ class MultiBox:
         device: str = "auto",
         threads: int | None = None,
         engine: str | None = None,
+        precision: str | None = None,
         limit: int | None = 200,
         iou: float = 0.5,
         across: int = 0,
@@ -279,6 +286,8 @@ class MultiBox:
             CPU threads; default all cores that this process may use.
         engine : {"onnxruntime", "torch"}, optional
             Default ONNX Runtime on a CPU, torch on a GPU.
+        precision : {"float32", "float16", "int8"}, optional
+            See `backbone.engine.Trunk`.
         limit, iou, across
             See the class.
 
@@ -293,10 +302,11 @@ class MultiBox:
         if path.parent == MODELS:
             trunk = name_or_file
         model = read_multibox(path)
+        settings: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "precision": precision}
         fitting = (one for one in among if (one.sha256, one.device) == (model.trunk_sha256, choose_device(device)))
         below = next((one for one in fitting if engine in (None, one.engine)), None)
         if below is None and model.trunk_graph:
-            below = Trunk(model.trunk_weights, model.trunk_graph, device=device, threads=threads, engine=engine)
+            below = Trunk(model.trunk_weights, model.trunk_graph, **settings)
         elif below is None:
             detector = read_model(find_model(trunk))
             if detector.trunk_sha256 != model.trunk_sha256:
@@ -305,8 +315,8 @@ class MultiBox:
                     f"than that of {trunk} ({detector.trunk_sha256[:12]}...); name the detector that it was trained "
                     "on, or train a MultiBox on this one"
                 )
-            below = Trunk(detector.trunk_weights, detector.trunk_graph, device=device, threads=threads, engine=engine)
-        head = MultiBoxHead(model, below.device, below.engine, below.threads)
+            below = Trunk(detector.trunk_weights, detector.graphs["trunk"], **settings)
+        head = MultiBoxHead(model, below.device, below.engine, below.threads, below.precision)
         return cls(model, below, head, limit=limit, iou=iou, across=across)
 
     @property

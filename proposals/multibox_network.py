@@ -527,12 +527,10 @@ def picture_loss(
     return *multibox_loss(residuals, logits, wanted, matched, counted), int(targets.matched.sum())
 
 
-class _HeadOfOne(Part):
-    """A head's outputs for a batch of one picture."""
-
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        residuals, logits = self.network(features)
-        return residuals[0], logits[0]
+def _of_one(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a head on a batch of one picture."""
+    residuals, logits = head(features)
+    return residuals[0], logits[0]
 
 
 def to_model(
@@ -579,7 +577,10 @@ def to_model(
         for parameters in (dict(head.named_parameters()), below)
     ]
     graph = export_part(
-        _HeadOfOne(head.cpu()), {"features": torch.zeros(1, 832, 6, 8)}, ["residuals", "logits"], {"features": (2, 3)}
+        Part(head.cpu(), _of_one),
+        {"features": torch.zeros(1, 832, 6, 8)},
+        ["residuals", "logits"],
+        {"features": (2, 3)},
     )
     return MultiBoxModel(
         priors=head.priors,

@@ -13,9 +13,9 @@ pytest.importorskip("onnxscript")
 
 from random_model import CLASSES, random_network  # noqa: E402
 
-from inception_rcnn.backbone.engine import torch_network  # noqa: E402
 from inception_rcnn.backbone.export import export_whole, to_model  # noqa: E402
 from inception_rcnn.backbone.model_file import RegionModel  # noqa: E402
+from inception_rcnn.backbone.torch_engine import torch_network  # noqa: E402
 
 
 def run(session: onnxruntime.InferenceSession, **inputs: np.ndarray) -> list[np.ndarray]:

@@ -28,8 +28,7 @@ MODEL = RegionModel(
     long_side=576,
     box_regression=False,
     weights={"score.weight": np.arange(6, dtype=np.float16).reshape(2, 3), "score.bias": np.zeros(2, np.float16)},
-    trunk_graph=b"\x08\x0atrunk",
-    head_graph=b"head\x00",
+    graphs={"trunk": b"\x08\x0atrunk", "first_pass": b"first", "project": b"project", "head": b"head\x00"},
     sha256="",
     trained={"epochs": 3.0, "data": ["voc"]},
 )
@@ -39,11 +38,11 @@ GOOD = {
     "long_side": 576,
     "box_regression": True,
     "trained": {},
+    "scoring": "shared",
 }
 TENSORS = {
     "score.bias": np.zeros(2, np.float16),
-    "graph.trunk": np.zeros(4, np.uint8),
-    "graph.head": np.zeros(4, np.uint8),
+    **{f"graph.{name}": np.zeros(4, np.uint8) for name in ("trunk", "first_pass", "project", "head")},
 }
 
 
@@ -67,7 +66,7 @@ def test_round_trip(tmp_path: Path) -> None:
     write_model(path, MODEL)
     back = read_model(path)
     assert (back.classes, back.long_side, back.box_regression) == (MODEL.classes, 576, False)
-    assert (back.trunk_graph, back.head_graph) == (MODEL.trunk_graph, MODEL.head_graph)
+    assert back.graphs == MODEL.graphs
     assert back.trained == MODEL.trained
     assert sorted(back.weights) == sorted(MODEL.weights)
     for name, weight in MODEL.weights.items():
@@ -87,7 +86,7 @@ def test_what_was_read_can_be_written_again(tmp_path: Path) -> None:
     write_model(one, MODEL)
     write_model(two, read_model(one))
     again = read_model(two)
-    assert (again.classes, again.trained, again.head_graph) == (MODEL.classes, MODEL.trained, MODEL.head_graph)
+    assert (again.classes, again.trained, again.graphs) == (MODEL.classes, MODEL.trained, MODEL.graphs)
 
 
 def test_absent_file_and_folder(tmp_path: Path) -> None:
@@ -164,7 +163,7 @@ def test_broken_headers(tmp_path: Path, change: dict[str, object]) -> None:
 def test_missing_graph(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(save({k: v for k, v in TENSORS.items() if k != "graph.head"}, metadata=header()))
-    assert "graph.head" in refused(path)
+    assert "has no graph head" in refused(path)
 
 
 def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:

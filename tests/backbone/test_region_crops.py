@@ -82,7 +82,8 @@ def test_both_engines_score_crops_alike_and_as_the_network_does(model: RegionMod
     import torch
     from random_model import random_network
 
-    from inception_rcnn.backbone.engine import CROPS, RegionScorer
+    from inception_rcnn.backbone.engine import RegionScorer
+    from inception_rcnn.backbone.onnx_engine import CROPS
 
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)

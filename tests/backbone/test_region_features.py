@@ -62,10 +62,11 @@ def test_the_one_without_torch_reads_the_same(height: int, width: int) -> None:
     corners[20:22] = [[0, 0, *size], [5, 5, 5, 5]]
     boxes = corners.astype(np.float32)
     expected = roi_align(torch.from_numpy(features.transpose(2, 0, 1)[None].copy()), torch.from_numpy(boxes)).numpy()
+    expected = expected.transpose(0, 2, 3, 1)
     found = read_regions(features, boxes)
-    assert (found.shape, found.dtype) == ((200, 17, 7, 7), np.float32)
+    assert (found.shape, found.dtype) == ((200, 7, 7, 17), np.float32)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-    assert read_regions(features, boxes[:0]).shape == (0, 17, 7, 7)
+    assert read_regions(features, boxes[:0]).shape == (0, 7, 7, 17)
 
 
 def test_gradients_reach_the_features() -> None:

@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
 
-from inception_rcnn.backbone.engine import CHUNK, DeviceError, RegionScorer, choose_device
+from inception_rcnn.backbone.engine import DeviceError, RegionScorer, choose_device
 from inception_rcnn.backbone.model_file import ModelError, RegionModel
+from inception_rcnn.backbone.onnx_engine import CHUNK
 from inception_rcnn.backbone.preprocessing import prepare_picture
 
 
@@ -122,7 +123,7 @@ def test_scoring_repeats(scorer: RegionScorer, region_model: RegionModel) -> Non
 def test_model_file_holds_no_paths_of_the_machine_that_exported(region_model: RegionModel) -> None:
     import inception_rcnn.backbone.export as export
 
-    for graph in (region_model.trunk_graph, region_model.head_graph):
+    for graph in region_model.graphs.values():
         assert len(graph) < 200_000
         assert b"site-packages" not in graph
         assert str(export.__file__).rpartition("/")[0].encode() not in graph
@@ -131,15 +132,16 @@ def test_model_file_holds_no_paths_of_the_machine_that_exported(region_model: Re
 @pytest.mark.parametrize(
     "change",
     [
-        {"trunk_graph": b"no graph"},
-        {"head_graph": b""},
+        {"trunk": b"no graph"},
+        {"head": b""},
         {"weights": {}},
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_models_that_cannot_run_are_refused(region_model: RegionModel, change: dict[str, object]) -> None:
+def test_models_that_cannot_run_are_refused(region_model: RegionModel, change: dict) -> None:
+    replaced = change if "weights" in change else {"graphs": region_model.graphs | change}
     with pytest.raises(ModelError, match="graph cannot be run") as caught:
-        RegionScorer(dataclasses.replace(region_model, **change), device="cpu", threads=1)
+        RegionScorer(dataclasses.replace(region_model, **replaced), device="cpu", threads=1)
     assert "\n" not in str(caught.value)
 
 

@@ -46,8 +46,8 @@ def count_scored(detector: Detector) -> list[tuple[int, ...]]:
     return scored
 
 
-def stop_after(number: int) -> Callable[[int], None]:
-    def progress(done: int) -> None:
+def stop_after(number: int) -> Callable[[int, str], None]:
+    def progress(done: int, note: str) -> None:
         if done == number:
             raise KeyboardInterrupt
 
@@ -57,7 +57,9 @@ def stop_after(number: int) -> Callable[[int], None]:
 def test_results_folder(photos: Path, tmp_path: Path, detector: Detector) -> None:
     paths, output = find_images(photos), tmp_path / "deep" / "out"
     progress: list[int] = []
-    summary = detect_batch(paths, output, detector, settings={"asked": "naïvely"}, progress=progress.append)
+    summary = detect_batch(
+        paths, output, detector, settings={"asked": "naïvely"}, progress=lambda done, note: progress.append(done)
+    )
     assert sorted(path.name for path in output.iterdir()) == [
         "detections.json",
         "errors.jsonl",
@@ -65,6 +67,7 @@ def test_results_folder(photos: Path, tmp_path: Path, detector: Detector) -> Non
         "run.json",
     ]
     assert progress == [0, 1, 2, 3, 4, 5]
+    assert 0 <= summary.standing_still <= 1
     assert (summary.pictures, summary.failed, summary.resumed) == (5, 0, 0)
     assert (output / "errors.jsonl").read_bytes() == b""
 
@@ -102,11 +105,13 @@ def test_run_json_tells_what_was_done(photos: Path, tmp_path: Path, detector: De
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["settings"] == {"workers": 1}
     model = detector.scorers[0].model
-    assert run["models"] == [{"sha256": model.sha256, "long_side": 128, "device": "cpu", "classes": 3}]
+    assert run["models"] == [
+        {"sha256": model.sha256, "long_side": 128, "device": "cpu", "precision": "float32", "classes": 3}
+    ]
     assert isinstance(run["version"], str)
     assert (run["pictures"], run["resumed"], run["failed"]) == (5, 0, 0)
     assert set(run["seconds"]) == {
-        "read", "search", "wait for pictures", "look", "merge proposals", "score", "draw", "total"
+        "read", "search", "wait for pictures", "wait for scoring", "look", "merge proposals", "score", "draw", "total"
     }  # fmt: skip
     assert all(seconds >= 0 for seconds in run["seconds"].values())
     found = read_detections(tmp_path / "out", key="file_name").values()
@@ -125,7 +130,7 @@ def test_bad_files_are_noted_and_the_run_goes_on(photos: Path, tmp_path: Path, d
     (photos / "text.jpg").write_text("no picture")
     paths = [*find_images(photos), photos / "absent.jpg"]
     progress: list[int] = []
-    summary = detect_batch(paths, tmp_path / "out", detector, progress=progress.append)
+    summary = detect_batch(paths, tmp_path / "out", detector, progress=lambda done, note: progress.append(done))
     assert (summary.pictures, summary.failed) == (5, 4)
     assert progress[-1] == 9
     errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
@@ -180,7 +185,7 @@ def test_interrupted_and_resumed_is_uninterrupted(photos: Path, tmp_path: Path, 
         journal.write('{"file": "c.JPG", "width": 12')
     scored = count_scored(detector)
     progress: list[int] = []
-    summary = detect_batch(paths, output, detector, progress=progress.append)
+    summary = detect_batch(paths, output, detector, progress=lambda done, note: progress.append(done))
     assert progress == [2, 3, 4, 5, 6]
     assert [shape[1] for shape in scored] == [120, 130, 140]
     assert (summary.pictures, summary.resumed, summary.failed) == (5, 2, 1)

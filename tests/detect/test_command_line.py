@@ -167,7 +167,15 @@ def test_detect(capsys: pytest.CaptureFixture[str], photos: Path, model_file: Pa
     assert len(read_detections(output, key="file_name")) == 5
     settings = json.loads((output / "run.json").read_text())["settings"]
     assert settings["model"] == [str(model_file)]
-    assert settings["proposals"] == 8
+    assert (settings["proposals"], settings["first_pass"], settings["workers"]) == (8, None, 1)
+    for option, told in {
+        ("--first-pass", 5): "the model has no first pass",
+        ("--precision", "int8"): "the model cannot run in 8 bits",
+        ("--precision", "float16"): "precision float16 is for a GPU",
+        ("--precision", "double"): "precision 'double' is unknown; use float32, float16, int8",
+    }.items():
+        assert run("detect", photos, "--output", output, *arguments, *option) == 2
+        assert told in capsys.readouterr().err
     assert settings["draw_score"] == 0.2
 
 
@@ -226,7 +234,11 @@ def test_train_detector_interrupted_and_resumed(
     from inception_rcnn.backbone.model_file import read_model
 
     # The export takes ten seconds, and has tests of its own.
-    monkeypatch.setattr("inception_rcnn.backbone.export.export_graphs", lambda network, scoring: (b"trunk", b"head"))
+    names = ("trunk", "first_pass", "project", "head")
+    graphs = dict.fromkeys(names, b"graph")
+    monkeypatch.setattr("inception_rcnn.backbone.export.export_graphs", lambda network, scoring: dict(graphs))
+    monkeypatch.setattr("inception_rcnn.backbone.export.quantize", lambda graph, weights, inputs: b"bytes")
+    monkeypatch.setattr("inception_rcnn.backbone.export.fit_first_pass", lambda network, samples, **settings: None)
     state = {name: torch.zeros_like(value) for name, value in GoogLeNet().state_dict().items()}
     monkeypatch.setattr("inception_rcnn.backbone.weights.load_imagenet", lambda name, report: (state, False))
     (voc / "JPEGImages").mkdir()
@@ -269,6 +281,22 @@ def test_train_detector_interrupted_and_resumed(
         if name.startswith("googlenet."):
             assert (value == (1 if name.startswith("googlenet.inception_5") else 0)).all(), name
     assert read_model(member).trained["weights"] == "zeros"
+
+    # Nothing to learn: the same weights and what is fitted to them, written anew.
+    train[train.index(member)] = again = tmp_path / "again.safetensors"
+    anew = [*train, "--epochs", 0]
+    assert run(*anew, "--start", output) == 2
+    assert "there is nothing trained to write; name a --start" in capsys.readouterr().err
+    at = anew.index("--weights")
+    assert run(*anew[:at], *anew[at + 2 :], "--start", output) == 0
+    old, new = read_model(output), read_model(again)
+    assert (new.trained, new.long_side, sorted(new.graphs)) == (
+        old.trained,
+        old.long_side,
+        sorted([*graphs, "head.int8"]),
+    )
+    for name, value in new.weights.items():
+        np.testing.assert_array_equal(value, old.weights[name])
 
     def fail(*arguments: object, **settings: object) -> None:
         raise FloatingPointError("the loss is not finite at step 3 (a.jpg); lower the learning rate")

@@ -111,7 +111,8 @@ class Scorer:
     def __init__(
         self, scores: np.ndarray, deltas: np.ndarray, regressing: bool = True, classes: tuple[str, ...] = CLASSES
     ) -> None:
-        self.model = RegionModel(classes, 64, regressing, {}, b"", b"", "", {})
+        weights = {"first_pass.weight": np.zeros(1, np.float16)}
+        self.model = RegionModel(classes, 64, regressing, weights, {}, "", {})
         self.outputs = scores, deltas
 
     def score(self, view: View, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -137,6 +138,41 @@ def test_models_without_box_regression_do_not_dilute_the_others() -> None:
     still = Scorer(probabilities([0.8, 0.0]), np.full((1, 2, 4), 9.0, np.float32), regressing=False)
     np.testing.assert_allclose(Detector([moving, still], SEARCH).score(image, boxes(A)).boxes, [A_MOVED], rtol=1e-6)
     np.testing.assert_allclose(Detector([still], SEARCH).score(image, boxes(A)).boxes, [A])
+
+
+class Glancing(Scorer):
+    """Also tells at a first glance which regions are promising: those on the right."""
+
+    def __init__(self, *outputs: np.ndarray) -> None:
+        super().__init__(*outputs)
+        self.model.weights["first_pass.weight"] = np.ones(1, np.float16)
+
+    def rank(self, view: View, proposals: np.ndarray) -> np.ndarray:
+        return proposals[:, 0]
+
+
+def test_a_first_pass_keeps_what_looks_promising_in_the_order_of_the_proposals() -> None:
+    image = np.zeros((60, 80, 3), np.uint8)
+    outputs = probabilities([0.8, 0.0]), np.zeros((1, 2, 4), np.float32)
+    searched = boxes([5, 0, 30, 30], [30, 0, 60, 30], [0, 0, 20, 20], [20, 0, 50, 30]), np.arange(4.0, 0, -1)
+    for number, kept in (
+        (2, [30, 20]),
+        (3, [5, 30, 20]),
+        (4, [5, 30, 0, 20]),
+        (9, [5, 30, 0, 20]),
+        (None, [5, 30, 0, 20]),
+    ):
+        detector = Detector([Scorer(*outputs), Glancing(*outputs)], SEARCH, first_pass=number)
+        found, objectness = detector.propose(image, searched)
+        assert found[:, 0].tolist() == kept
+        assert objectness is None
+    # A MultiBox that knows the classes has a say.
+    detector = Detector([Glancing(*outputs)], SEARCH, first_pass=1)
+    detector.knows_objects = True
+    sure = np.array([0.1, 0.1, 0.9999999, 0.1])
+    assert detector.propose(image, (searched[0] / 10, sure))[0].tolist() == [[0, 0, 2, 2]]
+    with pytest.raises(ModelError, match="has no first pass"):
+        Detector([Scorer(*outputs)], SEARCH, first_pass=2)
 
 
 def test_ensembles_must_agree_on_classes() -> None:
@@ -236,8 +272,8 @@ def test_methods_of_proposing(
     looks: list[int] = []
     trunk = merged.scorers[0].trunk
     assert merged.proposer.multibox.trunk is trunk
-    run = trunk._run
-    monkeypatch.setattr(trunk, "_run", lambda array: looks.append(1) or run(array))
+    run = trunk._look
+    monkeypatch.setattr(trunk, "_look", lambda array: looks.append(1) or run(array))
     expected = merged(image)
     assert len(looks) == 1
     monkeypatch.setattr(SelectiveSearch, "__call__", lambda *_: pytest.fail("was searched twice"))

@@ -60,6 +60,22 @@ def test_same_picture_same_detections(voc: Detector) -> None:
     np.testing.assert_array_equal(one.labels, two.labels)
 
 
+def test_eight_bits_and_a_first_pass_find_the_same() -> None:
+    image = skimage_data.chelsea()
+    found = {
+        (precision, first_pass): Detector.load(
+            "voc", device="cpu", threads=1, method="selective-search", precision=precision, first_pass=first_pass
+        )(image)
+        for precision in ("float32", "int8")
+        for first_pass in (0, 50)
+    }
+    score, _ = best(found["float32", 0], "cat", CAT)
+    for detections in found.values():
+        other, overlap = best(detections, "cat", CAT)
+        assert overlap >= 0.5
+        assert abs(other - score) < 0.05
+
+
 @pytest.mark.parametrize("name", ["voc", "voc-2", "voc-crops"])
 def test_files_are_small_say_what_they_are_and_share_a_trunk(name: str) -> None:
     path = find_model(name)
@@ -67,5 +83,7 @@ def test_files_are_small_say_what_they_are_and_share_a_trunk(name: str) -> None:
     model = read_model(path)
     assert model.classes == VOC_CLASSES
     assert model.trained
+    assert model.has_first_pass
+    assert ("crops.int8" if name == "voc-crops" else "head.int8") in model.graphs
     assert model.scoring == ("crops" if name == "voc-crops" else "shared")
     assert model.trunk_sha256 == read_model(find_model("voc")).trunk_sha256
