@@ -78,19 +78,21 @@ class LocalResponseNorm(nn.Module):
     """
 
     band: Tensor
+    one: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         distance = torch.arange(channels)[:, None] - torch.arange(channels)[None, :]
         band = (distance.abs() <= 2).float() * (1e-4 / 5)
         self.register_buffer("band", band[:, :, None, None], persistent=False)
+        self.register_buffer("one", torch.ones(channels), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         band, small = self.band, x
         if x.dtype == torch.float16:  # Ends at 65,504, which squares of activations reach.
             band, small = band.float() * 64**2, x / 64
-        root = torch.rsqrt(F.conv2d(small * small, band.to(x.dtype)) + 1)
-        return x * root * torch.sqrt(root)
+        root = F.conv2d(small * small, band.to(x.dtype), self.one.to(x.dtype)).sqrt()
+        return x / (root * root.sqrt())
 
 
 class Inception(nn.Module):

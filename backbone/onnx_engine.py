@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..data.parallel import usable_cores
 from .model_file import ModelError, RegionModel
 from .preprocessing import crop_regions, normalise_picture
-from .region_features import rank_regions, read_regions
+from .region_features import BINS, rank_regions, read_regions
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -112,12 +112,15 @@ class OnnxRegions:
         assert self._project is not None
         names = [entry.name for entry in self._heavy.get_inputs()]
         projections = dict(zip(names, self._project.run(None, {"features": maps}), strict=True))
-        parts = [
-            self._heavy.run(
-                None, {name: read_regions(seen, boxes[at : at + CHUNK]) for name, seen in projections.items()}
-            )
-            for at in range(0, len(boxes), CHUNK)
-        ]
+        memory = {
+            name: np.empty((min(CHUNK, len(boxes)), BINS, BINS, seen.shape[2]), np.float32)
+            for name, seen in projections.items()
+        }
+        parts = []
+        for start in range(0, len(boxes), CHUNK):
+            some = boxes[start : start + CHUNK]
+            read = {name: read_regions(seen, some, memory[name]) for name, seen in projections.items()}
+            parts.append(self._heavy.run(None, read))
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def score_crops(

@@ -25,8 +25,8 @@ STRIDE, FIRST_CENTRE = 16.0, 14.5
 
 
 @kernel(error_model="numpy")
-def _spread(low, high, cells, first, weights):  # type: ignore[no-untyped-def]
-    """Of each bin along one axis the first cell that it touches, and the weights of that and the next ones."""
+def _spread(low, high, cells, first, count, weights):  # type: ignore[no-untyped-def]
+    """Of each bin along one axis the first cell that it touches, how many from there on, and their weights."""
     length = (high - low) * CONTEXT
     begin = (low + high - length) / 2
     weights[:] = 0
@@ -38,33 +38,38 @@ def _spread(low, high, cells, first, weights):  # type: ignore[no-untyped-def]
             if s == 0:
                 first[b] = cell
             share = place - cell
-            weights[b, cell - first[b]] += 0.5 * (1 - share)
+            at = cell - first[b]
+            weights[b, at] += 0.5 * (1 - share)
+            count[b] = at + 1
             if cell + 1 < cells:
-                weights[b, cell + 1 - first[b]] += 0.5 * share
+                weights[b, at + 1] += 0.5 * share
+                count[b] = at + 2
 
 
 @kernel(error_model="numpy", fastmath=True)
 def _read(features, boxes, regions):  # type: ignore[no-untyped-def]
     height, width, channels = features.shape
     across, down = np.empty((BINS, width + 1), np.float32), np.empty((BINS, height + 1), np.float32)
-    left, top = np.empty(BINS, np.int64), np.empty(BINS, np.int64)
+    left, top, columns, rows = np.empty((4, BINS), np.int64)
     for n in range(len(boxes)):
-        _spread(boxes[n, 0], boxes[n, 2], width, left, across)
-        _spread(boxes[n, 1], boxes[n, 3], height, top, down)
+        _spread(boxes[n, 0], boxes[n, 2], width, left, columns, across)
+        _spread(boxes[n, 1], boxes[n, 3], height, top, rows, down)
         for i in range(BINS):
             for j in range(BINS):
                 own = regions[n, i, j]
                 own[:] = 0
-                for y in range(top[i], height):
-                    for x in range(left[j], width):
-                        weight = down[i, y - top[i]] * across[j, x - left[j]]
+                for y in range(rows[i]):
+                    for x in range(columns[j]):
+                        weight = down[i, y] * across[j, x]
                         if weight > 0:
-                            cell = features[y, x]
+                            cell = features[top[i] + y, left[j] + x]
                             for c in range(channels):
                                 own[c] += weight * cell[c]
 
 
-def read_regions(features: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+def read_regions(
+    features: NDArray[np.float32], boxes: NDArray[np.float32], out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Read a 7x7 grid of bilinear samples (2x2 a bin) out of the trunk's features for each box.
 
     Parameters
@@ -74,6 +79,8 @@ def read_regions(features: NDArray[np.float32], boxes: NDArray[np.float32]) -> N
     boxes : ndarray, shape (N, 4), float32
         x1 y1 x2 y2 in pixels of the picture that the features were computed from. Each is enlarged by the
         16/224 px of context of R-CNN's crops.
+    out : ndarray, shape (M, 7, 7, C), float32, optional
+        Of M >= N; the first N are written and returned. Fresh memory costs as much as what is written into it.
 
     Returns
     -------
@@ -88,7 +95,9 @@ def read_regions(features: NDArray[np.float32], boxes: NDArray[np.float32]) -> N
     >>> read_regions(np.ones((10, 12, 8), np.float32), np.array([[8, 8, 100, 60]], np.float32)).shape
     (1, 7, 7, 8)
     """
-    regions = np.empty((len(boxes), BINS, BINS, features.shape[2]), np.float32)
+    if out is None:
+        out = np.empty((len(boxes), BINS, BINS, features.shape[2]), np.float32)
+    regions = out[: len(boxes)]
     _read(features, np.ascontiguousarray(boxes, np.float32), regions)
     return regions
 

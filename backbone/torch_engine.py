@@ -1,6 +1,6 @@
 """Running a model by torch: on a GPU, where half precision is used, or on a CPU, where the same lines are tested.
 
-A picture goes to the GPU once, as the bytes that it is; regions are cut and warped there. Batches are of one size,
+A picture goes to the GPU once, as the bytes that it is; regions are cut and warped there. Batches are of a few sizes,
 so that a GPU can record the few hundred kernels of a pass once as a CUDA graph and replay them without Python.
 """
 
@@ -22,8 +22,10 @@ from .regions import RegionNetwork, roi_align
 __all__ = ["Batches", "TorchRegions", "full_precision", "torch_network", "torch_trunk", "warp_regions"]
 
 # Regions and crops a batch, at first: halved where the memory does not hold them.
-REGIONS = {"cpu": 64, "cuda": 2048}
-CROPS = {"cpu": 16, "cuda": 512}
+REGIONS = {"cpu": 64, "cuda": 512}
+CROPS = {"cpu": 16, "cuda": 256}
+# Recorded batches have at least so many rows; a GPU is hardly faster with fewer.
+LEAST = 32
 
 
 def full_precision() -> AbstractContextManager[None]:
@@ -142,16 +144,17 @@ def warp_regions(picture: Tensor, boxes: Tensor) -> Tensor:
 
 
 class Batches:
-    """Runs a function on any number of rows, in batches of one size.
+    """Runs a function on any number of rows, in batches.
 
     Parameters
     ----------
     compute : callable
         Tensor, shape (B, ...) -> two tensors of B rows, each row from its own.
     size : int
-        Rows of a batch; halved, for good, whenever the device's memory does not hold one.
+        Most rows of a batch; halved, for good, whenever the device's memory does not hold one.
     record : bool
-        Record the batch once as a CUDA graph, and replay it. The last batch is filled up with zeros.
+        Record each size of batch once as a CUDA graph, and replay it. A batch of fewer rows is filled up to a power of
+        two.
 
     Examples
     --------
@@ -162,7 +165,7 @@ class Batches:
 
     def __init__(self, compute: Callable[[Tensor], tuple[Tensor, Tensor]], size: int, *, record: bool = False) -> None:
         self.compute, self.size, self.record = compute, size, record
-        self._recorded: tuple[Tensor, tuple[Tensor, Tensor], torch.cuda.CUDAGraph] | None = None
+        self._recorded: dict[int, tuple[Tensor, tuple[Tensor, Tensor], torch.cuda.CUDAGraph]] = {}
 
     def __call__(self, number: int, make: Callable[[int, int], Tensor]) -> tuple[Tensor, Tensor]:
         """Run on `number` rows, at least one; ``make(start, stop)`` makes those of a batch when it is their turn."""
@@ -172,15 +175,15 @@ class Batches:
             stop = min(start + self.size, number)
             try:
                 parts.append(self.run(make(start, stop)))
+                start = stop
+                continue
             except torch.cuda.OutOfMemoryError:
                 if self.size == 1:
                     raise
-                # Nothing may hold on to what did not fit.
-                self._recorded = None
-                torch.cuda.empty_cache()
-                self.size = (self.size + 1) // 2
-                continue
-            start = stop
+            # Out here, where no error holds on to what did not fit.
+            self._recorded.clear()
+            torch.cuda.empty_cache()
+            self.size = (self.size + 1) // 2
         first, second = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
         return first, second
 
@@ -188,19 +191,18 @@ class Batches:
         """Run on the rows of one batch, at most `size`."""
         if not self.record:
             return self.compute(rows)
-        if self._recorded is None:
-            self._recorded = self._capture(rows)
-        static, outputs, graph = self._recorded
+        size = min(self.size, max(LEAST, 2 ** (len(rows) - 1).bit_length()))
+        if size not in self._recorded:
+            self._recorded[size] = self._capture(size, rows)
+        static, outputs, graph = self._recorded[size]
         static[: len(rows)].copy_(rows)
         graph.replay()
         # The next replay overwrites them.
         return outputs[0][: len(rows)].clone(), outputs[1][: len(rows)].clone()
 
-    def _capture(self, rows: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], torch.cuda.CUDAGraph]:
-        shape = self.size, *rows.shape[1:]
-        static = torch.zeros(shape, dtype=rows.dtype, device=rows.device)
-        if static.dim() == 4:
-            static = static.contiguous(memory_format=torch.channels_last)
+    def _capture(self, size: int, rows: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], torch.cuda.CUDAGraph]:
+        static = torch.zeros((size, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+        static = static.contiguous(memory_format=torch.channels_last)
         # Libraries choose their kernels and take their memory in the first passes, which must not be recorded.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())

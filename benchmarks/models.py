@@ -12,9 +12,9 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 # Before numpy and numba are imported: their thread pools are made once.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -128,6 +128,36 @@ def table(options: argparse.Namespace, maps: Mapping[str, float]) -> list[list[s
     ]
 
 
+def evenly_spaced(pictures: Sequence[Picture], count: int | None) -> list[Picture]:
+    """Take so many pictures, or all."""
+    count = min(count or len(pictures), len(pictures))
+    return [pictures[i * len(pictures) // count] for i in range(count)]
+
+
+Found: TypeAlias = dict[str, dict[str, Detections]]
+
+
+def run_on(
+    pictures: Sequence[Picture],
+    work: Callable[[Picture], tuple[dict[str, Detections], dict[str, float]]],
+    workers: int,
+) -> tuple[Found, dict[str, list[float]]]:
+    """Have processes find the objects of all pictures: detections and CPU seconds by variant."""
+    found: Found = {}
+    seconds: dict[str, list[float]] = {}
+    with progress_bar("pictures", len(pictures)) as report:
+        for done, (picture, result) in enumerate(map_processes(work, pictures, workers)):
+            if isinstance(result, ProcessDied):
+                raise result
+            detections, spent = result
+            for name, one in detections.items():
+                found.setdefault(name, {})[picture.image_id] = one
+            for name, value in spent.items():
+                seconds.setdefault(name, []).append(value)
+            report(done + 1)
+    return found, seconds
+
+
 def main() -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -152,20 +182,8 @@ def main() -> None:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    count = min(options.pictures or len(pictures), len(pictures))
-    pictures = [pictures[i * len(pictures) // count] for i in range(count)]
-    found: dict[str, dict[str, Detections]] = {}
-    seconds: dict[str, list[float]] = {}
-    with progress_bar("pictures", len(pictures)) as report:
-        for done, (picture, result) in enumerate(map_processes(rows, pictures, options.workers)):
-            if isinstance(result, ProcessDied):
-                raise result
-            detections, spent = result
-            for name, one in detections.items():
-                found.setdefault(name, {})[picture.image_id] = one
-            for name, value in spent.items():
-                seconds.setdefault(name, []).append(value)
-            report(done + 1)
+    pictures = evenly_spaced(pictures, options.pictures)
+    found, seconds = run_on(pictures, rows, options.workers)
     results = {name: evaluate_voc(pictures, one, classes, metric="voc07") for name, one in found.items()}
     maps = {name: result["mAP"] for name, result in results.items()}
     print(f"{len(pictures)} pictures, {options.proposals} regions each\n")
