@@ -100,7 +100,8 @@ def test_both_engines_score_crops_alike_and_as_the_network_does(model: RegionMod
     np.testing.assert_allclose(found[1], deltas.numpy(), atol=2e-3)
     for ours, theirs in zip(found, others, strict=True):
         assert ours.dtype == np.float32
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
+        # Where OpenCV rounds a half up and torch down, a pixel is one grey level off.
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_no_boxes(model: RegionModel) -> None:
