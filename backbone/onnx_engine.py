@@ -6,7 +6,7 @@ torch, and a twentieth of torch's size to install; in 8 bits OpenVINO is a tenth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -121,7 +121,7 @@ class OnnxRegions:
             some = boxes[start : start + CHUNK]
             read = {name: read_regions(seen, some, memory[name]) for name, seen in projections.items()}
             parts.append(self._heavy.run(None, read))
-        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        return _join(parts)
 
     def score_crops(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
@@ -131,4 +131,10 @@ class OnnxRegions:
             self._heavy.run(None, {"crops": crop_regions(image, boxes[start : start + CROPS])})
             for start in range(0, len(boxes), CROPS)
         ]
-        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+        return _join(parts)
+
+
+def _join(parts: Sequence[Sequence[NDArray[np.float32]]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Put the probabilities and the deltas of batches together."""
+    probabilities, deltas = (np.concatenate(some) for some in zip(*parts, strict=True))
+    return probabilities, deltas

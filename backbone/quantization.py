@@ -194,10 +194,7 @@ def quantize(
         if node not in rounding:
             for i, name in enumerate(node.input):
                 node.input[i] = results.get(name, name)
-    quantized = helper.make_graph(
-        _in_order(made, {value.name for value in model.graph.input}),
-        model.graph.name, model.graph.input, model.graph.output,
-    )  # fmt: skip
+    quantized = helper.make_graph(_in_order(made), model.graph.name, model.graph.input, model.graph.output)
     read = {name for node in made for name in node.input}
     external = onnx.load_from_string(graph).graph.initializer
     quantized.initializer.extend([*(tensor for tensor in external if tensor.name in read), *constants])
@@ -224,7 +221,7 @@ def _measure_ranges(
     return ranges
 
 
-def _in_order(nodes: Sequence[onnx.NodeProto], known: set[str]) -> list[onnx.NodeProto]:
+def _in_order(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """Sort nodes so that each comes after those that it reads from."""
     makers = {output: node for node in nodes for output in node.output}
     ordered: dict[int, onnx.NodeProto] = {}
