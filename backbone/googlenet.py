@@ -72,9 +72,9 @@ class LocalResponseNorm(nn.Module):
     """Normalisation across five neighbouring channels: (N, C, H, W) -> (N, C, H, W).
 
     ``x / (1 + 1e-4 / 5 * sum(x ** 2)) ** 0.75`` (Krizhevsky et al., NIPS 2012, section 3.3), equal to
-    ``torch.nn.functional.local_response_norm(x, 5, 1e-4, 0.75, 1.0)``. The power is two square roots, and the sum over
-    channels whatever is fastest: in torch a 1x1 convolution with a banded matrix, in an exported graph a pooling over
-    channels: of that convolution's time this takes ONNX Runtime 0.4 and torch 2. The stock operators spend more than the
+    ``torch.nn.functional.local_response_norm(x, 5, 1e-4, 0.75, 1.0)``. The power is two square roots, the sum over
+    channels a 1x1 convolution with a banded matrix; in an exported graph it is a pooling over channels, which takes
+    ONNX Runtime 0.4 of that convolution's time, but torch twice as long. The stock operators spend more time than the
     layer before them.
     """
 

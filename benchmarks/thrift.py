@@ -2,7 +2,7 @@
 
 Every row finds the objects of every picture, proposals included, on one thread; VOC's rules (11-point mAP, IoU 0.5).
 
-    python benchmarks/thrift.py VOCdevkit/VOC2007 --split test [--markdown]
+    python benchmarks/thrift.py VOCdevkit/VOC2007 --split test [--skip "crops, int8" ...] [--markdown]
 """
 
 import argparse
@@ -10,6 +10,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,18 @@ ROWS: dict[str, tuple[str, int, dict[str, Any]]] = {
 
 
 class Work:
-    """Detections of a picture by every row; made anew in each process."""
+    """Detections of a picture by some rows; made anew in each process."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Sequence[str]) -> None:
+        self.rows = rows
         self.detectors: dict[str, Detector] = {}
 
     def __call__(self, picture: Picture) -> tuple[dict[str, Detections], dict[str, float]]:
         """Find the objects of a picture: detections and CPU seconds by row."""
         if not self.detectors:
             cv2.setNumThreads(1)
-            for name, (model, _, settings) in ROWS.items():
+            for name in self.rows:
+                model, _, settings = ROWS[name]
                 self.detectors[name] = Detector.load(model, device="cpu", threads=1, min_score=MIN_SCORE, **settings)
         found, seconds = {}, {}
         for name, detector in self.detectors.items():
@@ -61,8 +64,8 @@ class Work:
             seconds[name] = time.process_time() - start
         return found, seconds
 
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return Work, ()
+    def __reduce__(self) -> tuple[type, tuple[Sequence[str]]]:
+        return Work, (self.rows,)
 
 
 def main() -> None:
@@ -72,16 +75,19 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--pictures", type=int, help="so many, evenly spaced; default: all")
     parser.add_argument("--workers", type=int, default=usable_cores(), help="processes; default: one a core")
+    parser.add_argument("--skip", action="append", default=[], choices=list(ROWS), help="a row; may be given again")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     options = parser.parse_args()
+    names = [name for name in ROWS if name not in options.skip]
     try:
         pictures = evenly_spaced(read_voc(options.folder, options.split), options.pictures)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    found, seconds = run_on(pictures, Work(), options.workers)
+    found, seconds = run_on(pictures, Work(names), options.workers)
     rows = []
-    for name, (_, number, settings) in ROWS.items():
+    for name in names:
+        _, number, settings = ROWS[name]
         result = evaluate_voc(pictures, found[name], found[name][pictures[0].image_id].classes, metric="voc07")
         scored = min(number, settings.get("first_pass", FIRST_PASS) or number)
         spent = statistics.median(seconds[name])
