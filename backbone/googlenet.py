@@ -92,7 +92,7 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_exporting():
-            # Before the square: else ONNX Runtime, which has its own layout for convolutions, leaves it twice.
+            # Before the square: else ONNX Runtime converts from its layout of convolutions twice, x and its square.
             planes = x.unsqueeze(1)
             mean = F.avg_pool3d(planes * planes, (5, 1, 1), 1, (2, 0, 0)).squeeze(1)
             # 1 + 1e-4 * mean, in one pass over memory instead of two.

@@ -10,7 +10,6 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,8 @@ from inception_rcnn.eval import evaluate_voc
 MANY = 1200
 ALONE = {"method": "selective-search"}
 # Model, how many are proposed, and how it is loaded.
-ROWS: dict[str, tuple[str, int, dict[str, Any]]] = {
+Row = tuple[str, int, dict[str, Any]]
+ROWS: dict[str, Row] = {
     "merged": ("voc", MANY, {"proposals": MANY, "first_pass": 0}),
     "merged, int8": ("voc", MANY, {"proposals": MANY, "first_pass": 0, "precision": "int8"}),
     "merged, int8, first pass": ("voc", MANY, {"proposals": MANY, "precision": "int8"}),
@@ -46,7 +46,7 @@ ROWS: dict[str, tuple[str, int, dict[str, Any]]] = {
 class Work:
     """Detections of a picture by some rows; made anew in each process."""
 
-    def __init__(self, rows: Sequence[str]) -> None:
+    def __init__(self, rows: dict[str, Row]) -> None:
         self.rows = rows
         self.detectors: dict[str, Detector] = {}
 
@@ -54,8 +54,7 @@ class Work:
         """Find the objects of a picture: detections and CPU seconds by row."""
         if not self.detectors:
             cv2.setNumThreads(1)
-            for name in self.rows:
-                model, _, settings = ROWS[name]
+            for name, (model, _, settings) in self.rows.items():
                 self.detectors[name] = Detector.load(model, device="cpu", threads=1, min_score=MIN_SCORE, **settings)
         found, seconds = {}, {}
         for name, detector in self.detectors.items():
@@ -64,7 +63,7 @@ class Work:
             seconds[name] = time.process_time() - start
         return found, seconds
 
-    def __reduce__(self) -> tuple[type, tuple[Sequence[str]]]:
+    def __reduce__(self) -> tuple[type, tuple[dict[str, Row]]]:
         return Work, (self.rows,)
 
 
@@ -78,16 +77,15 @@ def main() -> None:
     parser.add_argument("--skip", action="append", default=[], choices=list(ROWS), help="a row; may be given again")
     parser.add_argument("--markdown", action="store_true", help="print the table in Markdown")
     options = parser.parse_args()
-    names = [name for name in ROWS if name not in options.skip]
+    kept = {name: row for name, row in ROWS.items() if name not in options.skip}
     try:
         pictures = evenly_spaced(read_voc(options.folder, options.split), options.pictures)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    found, seconds = run_on(pictures, Work(names), options.workers)
+    found, seconds = run_on(pictures, Work(kept), options.workers)
     rows = []
-    for name in names:
-        _, number, settings = ROWS[name]
+    for name, (_, number, settings) in kept.items():
         result = evaluate_voc(pictures, found[name], found[name][pictures[0].image_id].classes, metric="voc07")
         scored = min(number, settings.get("first_pass", FIRST_PASS) or number)
         spent = statistics.median(seconds[name])
