@@ -128,7 +128,7 @@ class Trunk:
     threads : int, optional
         CPU threads; default all cores that this process may use.
     engine : {"onnxruntime", "torch"}, optional
-        Default ONNX Runtime on a CPU, torch on a GPU.
+        Default ONNX Runtime on a CPU, torch on a GPU. ONNX Runtime is for a CPU only.
     precision : {"float32", "float16", "int8"}, optional
         See `choose_precision`. A trunk never runs in 8 bits: what stands on it is many, and it runs once a picture.
 
@@ -152,7 +152,10 @@ class Trunk:
     ) -> None:
         if engine not in (None, "onnxruntime", "torch"):
             raise DeviceError(f"engine {engine!r} is unknown; use onnxruntime or torch")
-        self.device, self.threads = choose_device(device), threads
+        if engine == "onnxruntime" and device == "cuda":
+            raise DeviceError("engine onnxruntime is for a CPU; leave the engine out, or use --device cpu")
+        self.device = choose_device("cpu" if engine == "onnxruntime" and device == "auto" else device)
+        self.threads = threads
         self.engine = engine or ("onnxruntime" if self.device == "cpu" else "torch")
         precision = choose_precision(precision, self.device, self.engine)
         self.precision = "float32" if precision == "int8" else precision
@@ -212,7 +215,7 @@ class Regions(Protocol):
     """Runs a model's layers above the trunk: what an engine has to do, whichever it is."""
 
     def rank(self, maps: Any, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Tell how promising regions look at a first glance.
+        """Tell how promising regions, at least one, look at a first glance.
 
         Parameters
         ----------
@@ -250,7 +253,7 @@ class RegionScorer:
     precision : {"float32", "float16", "int8"}, optional
         Default half precision on a GPU, float32 on a CPU.
     trunk : Trunk, optional
-        One that is there already, of the same weights.
+        One that is there already, of the same weights; its device, engine and precision are then the scorer's.
     scale : float
         Pictures are looked at in so many times the size that the model says; of no meaning for crops.
 
@@ -282,7 +285,9 @@ class RegionScorer:
         if self.trunk.sha256 != model.trunk_sha256:
             raise ModelError("the trunk's weights are not the model's")
         self.device = self.trunk.device
-        self.precision = choose_precision(precision, self.device, self.trunk.engine)
+        self.precision = choose_precision(precision or self.trunk.precision, self.device, self.trunk.engine)
+        if self.precision not in (self.trunk.precision, "int8"):
+            raise DeviceError(f"the trunk that is given computes in {self.trunk.precision}, not {self.precision}")
         self._regions: Regions
         if self.trunk.engine == "onnxruntime":
             from .onnx_engine import OnnxRegions
@@ -309,8 +314,10 @@ class RegionScorer:
             About the logarithm of the odds that there is an object; all zero of a model that was packed without
             pictures to fit it on.
         """
+        if len(boxes) == 0:
+            return np.zeros(0, np.float32)
         maps, scale = view.features(self.trunk, self.long_side)
-        return self._regions.rank(maps, np.ascontiguousarray(boxes * np.float32(scale), np.float32))
+        return self._regions.rank(maps, np.ascontiguousarray(boxes, np.float32) * np.float32(scale))
 
     def score(self, view: View, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score regions of a picture that may have been looked at before; see `__call__`."""

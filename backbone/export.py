@@ -226,7 +226,8 @@ def to_model(
     if samples:
         heavy = "crops" if scoring == "crops" else "head"
         inputs = calibration_inputs(network, samples, long_side=long_side, scoring=scoring)
-        graphs[f"{heavy}.int8"] = quantize(graphs[heavy], weights, inputs)
+        if inputs:  # Pictures may all be without a proposal.
+            graphs[f"{heavy}.int8"] = quantize(graphs[heavy], weights, inputs)
     return RegionModel(classes, long_side, box_regression, weights, graphs, "", dict(trained or {}), scoring)
 
 

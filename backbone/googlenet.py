@@ -100,7 +100,7 @@ class LocalResponseNorm(nn.Module):
         else:
             band, small = self.band, x
             if x.dtype == torch.float16:  # Ends at 65,504, which squares of activations reach.
-                band, small = band.float() * 64**2, x / 64
+                band, small = (band > 0).half(), x * (1e-4 / 5) ** 0.5
             root = F.conv2d(small * small, band.to(x.dtype), self.one.to(x.dtype)).sqrt()
         return x / (root * root.sqrt())
 

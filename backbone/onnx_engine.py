@@ -94,7 +94,7 @@ class OnnxRegions:
     def __init__(self, model: RegionModel, precision: str = "float32", threads: int | None = None) -> None:
         bits = ".int8" if precision == "int8" else ""
         heavy = f"{'crops' if model.scoring == 'crops' else 'head'}{bits}"
-        if heavy not in model.graphs:
+        if bits and heavy not in model.graphs:
             raise ModelError("the model cannot run in 8 bits: it was packed without pictures to calibrate on")
         names = "first_pass", "project", heavy
         sessions = {n: onnx_session(model.graphs[n], model.weights, threads) for n in names if n in model.graphs}

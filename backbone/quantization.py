@@ -128,8 +128,7 @@ def quantize(
     joins = [node for node in nodes if node.op_type == "Concat"]
     pools: list[onnx.NodeProto] = []
     for node in nodes:
-        before = maker.get(node.input[0])
-        if node.op_type == "MaxPool" and before is not None and (before in joins or before in pools):
+        if node.op_type == "MaxPool" and maker.get(node.input[0]) in (*joins, *pools):
             pools.append(node)
     rounding = [*convolutions, *joins, *pools]
     # A convolution multiplies bytes only if its result becomes bytes too, behind the ReLU that each has.
@@ -175,7 +174,10 @@ def quantize(
             scale = scales[node.input[0]]
             weight = weights[node.input[1]].astype(np.float32)
             own = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-8) / np.float32(127)
-            bias = np.rint(weights[node.input[2]].astype(np.float64) / (own * scale)).astype(np.int32)
+            bias = weights[node.input[2]].astype(np.float32)
+            # A channel of next to no weights has coarser ones, so that 32 bits hold its bias.
+            own = np.maximum(own, np.abs(bias) / (scale * np.float32(2**30)))
+            bias = np.rint(bias / (own * scale)).astype(np.int32)
             node.input[0] = rounded_of(node.input[0])
             node.input[1] = round_trip(node.input[1], own, np.zeros(len(own), np.int8))
             unscaled = f"bias_{len(made)}"

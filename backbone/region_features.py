@@ -33,7 +33,9 @@ def _spread(low, high, cells, first, count, weights):  # type: ignore[no-untyped
     for b in range(BINS):
         for s in range(2):
             place = (begin + length * ((2 * b + s + 0.5) / (2 * BINS)) - FIRST_CENTRE) / STRIDE
-            place = min(max(place, 0.0), cells - 1.0)
+            # So that what is no number is at the border too, and not beyond the memory.
+            place = place if place > 0.0 else 0.0
+            place = min(place, cells - 1.0)
             cell = int(place)
             if s == 0:
                 first[b] = cell
@@ -86,6 +88,11 @@ def read_regions(
     -------
     ndarray, shape (N, 7, 7, C), float32
 
+    Raises
+    ------
+    ValueError
+        If `out` has another shape.
+
     References
     ----------
     He et al., "Mask R-CNN", ICCV 2017, section 3.
@@ -98,6 +105,8 @@ def read_regions(
     if out is None:
         out = np.empty((len(boxes), BINS, BINS, features.shape[2]), np.float32)
     regions = out[: len(boxes)]
+    if regions.shape != (len(boxes), BINS, BINS, features.shape[2]):
+        raise ValueError(f"out must hold {len(boxes)} x 7 x 7 x {features.shape[2]} numbers, not {out.shape}")
     _read(features, np.ascontiguousarray(boxes, np.float32), regions)
     return regions
 

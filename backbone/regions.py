@@ -127,7 +127,11 @@ class RegionNetwork(nn.Module):
         each part's weights are applied to the whole picture, and the regions read single numbers (Dai et al.,
         "R-FCN", NIPS 2016, section 2).
         """
-        return (roi_align(self.first_pass(features), boxes) * torch.from_numpy(PARTS).to(features)).sum((1, 2, 3))
+        return self.rank_regions(roi_align(self.first_pass(features), boxes))
+
+    def rank_regions(self, regions: Tensor) -> Tensor:
+        """Do the same by what the first pass makes of the features, aligned: (N, 9, 7, 7) -> (N,)."""
+        return (regions * torch.from_numpy(PARTS).to(regions)).sum((1, 2, 3))
 
     def project(self, features: Tensor) -> Tensor:
         """Run what of inception 5a may come before RoIAlign: (N, 832, h, w) -> (N, 1280, h, w), the features first.

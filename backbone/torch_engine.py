@@ -6,8 +6,11 @@ so that a GPU can record the few hundred kernels of a pass once as a CUDA graph 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import contextlib
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,19 +31,29 @@ CROPS = {"cpu": 16, "cuda": 256}
 LEAST = 32
 
 
-def full_precision() -> AbstractContextManager[None]:
+# Graphs are recorded and replayed by one thread at a time: two would write into the same rows.
+_recorder = threading.RLock()
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
     """Have a GPU compute in float32 what is float32: by default its convolutions keep only ten bits.
 
     Examples
     --------
     >>> with full_precision():
-    ...     torch.backends.cudnn.allow_tf32
-    False
+    ...     torch.backends.cudnn.conv.fp32_precision
+    'ieee'
     """
-    cudnn = torch.backends.cudnn
-    return cudnn.flags(
-        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
-    )
+    places: tuple[Any, Any] = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "ieee"
+        yield
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
 
 
 def torch_network(
@@ -98,10 +111,15 @@ def torch_trunk(
 
     def look(picture: NDArray[np.uint8]) -> Tensor:
         with torch.inference_mode(), full_precision():
-            array = _normalise(torch.from_numpy(picture).to(like.device))[None]
+            array = _normalise(_upload(picture, like.device))[None]
             return network.trunk(array.to(like.dtype).contiguous(memory_format=torch.channels_last))
 
     return look
+
+
+def _upload(picture: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Send a picture to the device; torch takes no arrays that run backwards, and complains of read-only ones."""
+    return torch.from_numpy(np.require(picture, requirements=["C", "W"])).to(device)
 
 
 def _normalise(picture: Tensor) -> Tensor:
@@ -149,12 +167,12 @@ class Batches:
     Parameters
     ----------
     compute : callable
-        Tensor, shape (B, ...) -> two tensors of B rows, each row from its own.
+        Tensor, shape (B, ...) -> tensors of B rows, each row from its own.
     size : int
         Most rows of a batch; halved, for good, whenever the device's memory does not hold one.
     record : bool
-        Record each size of batch once as a CUDA graph, and replay it. A batch of fewer rows is filled up to a power of
-        two.
+        Record each size of batch once as a CUDA graph, and replay it; if it cannot be recorded, a warning says so and
+        it runs unrecorded. A batch of fewer rows is filled up to a power of two.
 
     Examples
     --------
@@ -163,18 +181,22 @@ class Batches:
     [torch.Size([5, 3]), torch.Size([5])]
     """
 
-    def __init__(self, compute: Callable[[Tensor], tuple[Tensor, Tensor]], size: int, *, record: bool = False) -> None:
+    def __init__(self, compute: Callable[[Tensor], tuple[Tensor, ...]], size: int, *, record: bool = False) -> None:
         self.compute, self.size, self.record = compute, size, record
-        self._recorded: dict[int, tuple[Tensor, tuple[Tensor, Tensor], torch.cuda.CUDAGraph]] = {}
+        self._recorded: dict[int, tuple[Tensor, tuple[Tensor, ...], torch.cuda.CUDAGraph]] = {}
 
-    def __call__(self, number: int, make: Callable[[int, int], Tensor]) -> tuple[Tensor, Tensor]:
+    def __call__(self, number: int, make: Callable[[int, int], Tensor]) -> tuple[Tensor, ...]:
         """Run on `number` rows, at least one; ``make(start, stop)`` makes those of a batch when it is their turn."""
-        parts: list[tuple[Tensor, Tensor]] = []
+        with _recorder if self.record else contextlib.nullcontext():
+            return self._run_all(number, make)
+
+    def _run_all(self, number: int, make: Callable[[int, int], Tensor]) -> tuple[Tensor, ...]:
+        parts: list[tuple[Tensor, ...]] = []
         start = 0
         while start < number:
             stop = min(start + self.size, number)
             try:
-                parts.append(self.run(make(start, stop)))
+                parts.append(self._run(make(start, stop)))
                 start = stop
                 continue
             except torch.cuda.OutOfMemoryError:
@@ -184,23 +206,30 @@ class Batches:
             self._recorded.clear()
             torch.cuda.empty_cache()
             self.size = (self.size + 1) // 2
-        first, second = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
-        return first, second
+        return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
-    def run(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _run(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Run on the rows of one batch, at most `size`."""
+        size = min(self.size, max(LEAST, 2 ** (len(rows) - 1).bit_length()))
+        if self.record and size not in self._recorded:
+            try:
+                self._recorded[size] = self._capture(size, rows)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            # Memory that ends in the middle of a recording, and what cannot be recorded at all, is told in many ways.
+            except RuntimeError as error:
+                warnings.warn(f"batches run unrecorded, and slower: {str(error).splitlines()[0]}", stacklevel=2)
+                self.record = False
+                self._recorded.clear()
         if not self.record:
             return self.compute(rows)
-        size = min(self.size, max(LEAST, 2 ** (len(rows) - 1).bit_length()))
-        if size not in self._recorded:
-            self._recorded[size] = self._capture(size, rows)
         static, outputs, graph = self._recorded[size]
         static[: len(rows)].copy_(rows)
         graph.replay()
         # The next replay overwrites them.
-        return outputs[0][: len(rows)].clone(), outputs[1][: len(rows)].clone()
+        return tuple(output[: len(rows)].clone() for output in outputs)
 
-    def _capture(self, size: int, rows: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], torch.cuda.CUDAGraph]:
+    def _capture(self, size: int, rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...], torch.cuda.CUDAGraph]:
         static = torch.zeros((size, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
         static = static.contiguous(memory_format=torch.channels_last)
         # Libraries choose their kernels and take their memory in the first passes, which must not be recorded.
@@ -211,7 +240,10 @@ class Batches:
                 self.compute(static)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # One runs at a time, and its outputs are copied: all can work in the same memory.
+        pool = next((other.pool() for _, _, other in self._recorded.values()), None)
+        # What other threads do meanwhile does not end up in the recording, nor break it.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             outputs = self.compute(static)
         return static, outputs, graph
 
@@ -244,14 +276,16 @@ class TorchRegions:
             return logits.float().softmax(1), deltas.float()
 
         record = device == "cuda"
+        self._glances = Batches(lambda rows: (network.rank_regions(rows).float(),), REGIONS[device])
         self._regions = Batches(score, REGIONS[device], record=record)
         self._crops = Batches(score_crops, CROPS[device], record=record)
 
     def rank(self, maps: Tensor, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `engine.Regions`."""
         with torch.inference_mode(), full_precision():
-            # Boxes stay float32: half precision has no half pixels past 1024.
-            return self.network.rank(maps, self._boxes(boxes)).float().cpu().numpy()
+            parts, places = self.network.first_pass(maps), self._boxes(boxes)
+            (found,) = self._glances(len(boxes), lambda start, stop: roi_align(parts, places[start:stop]))
+            return found.cpu().numpy()
 
     def score_regions(
         self, maps: Tensor, boxes: NDArray[np.float32]
@@ -269,7 +303,7 @@ class TorchRegions:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `engine.Regions`."""
         with torch.inference_mode(), full_precision():
-            picture, places = torch.from_numpy(image).to(self.like.device), self._boxes(boxes)
+            picture, places = _upload(image, self.like.device), self._boxes(boxes)
             probabilities, deltas = self._crops(len(boxes), lambda start, stop: self._warp(picture, places[start:stop]))
             return probabilities.cpu().numpy(), deltas.cpu().numpy()
 
@@ -277,4 +311,5 @@ class TorchRegions:
         return warp_regions(picture, boxes).to(self.like.dtype).contiguous(memory_format=torch.channels_last)
 
     def _boxes(self, boxes: NDArray[np.float32]) -> Tensor:
+        # They stay float32: half precision has no half pixels past 1024.
         return torch.from_numpy(boxes).to(self.like.device)

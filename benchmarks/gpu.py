@@ -63,7 +63,8 @@ def crops_table(device: str, peak: float, bandwidth: float, rounds: int) -> list
     like = regions.like
     one = torch.zeros(1, 3, 224, 224)
     network = torch_network(model.weights, len(model.classes), "cpu")
-    # The weights are shared by a batch; of the activations nothing is taken to stay in a cache.
+    # Of the convolutions alone: what they read and write, as if nothing stayed in a cache. The weights are shared by a
+    # batch.
     operations, numbers = count_work(network, lambda: network.score_crops(network.trunk(one)))
     moved = numbers * like.element_size()
     rows = []
@@ -72,14 +73,12 @@ def crops_table(device: str, peak: float, bandwidth: float, rounds: int) -> list
         crops = torch.randn(batch, 3, 224, 224, device=like.device, dtype=like.dtype)
         crops = crops.contiguous(memory_format=torch.channels_last)
         boxes = torch.from_numpy(sample_boxes(batch)).to(like.device)
-        batches = Batches(regions._crops.compute, batch, record=regions._crops.record)
+        calls: dict[str, Callable[[], Any]] = {"cutting out and warping": partial(regions._warp, image, boxes)}
+        for name, record in (("network", False), ("network, recorded", True)):
+            if device == "cuda" or not record:
+                batches = Batches(regions._crops.compute, batch, record=record)
+                calls[name] = partial(batches, batch, lambda start, stop, crops=crops: crops[start:stop])
         with torch.inference_mode():
-            calls = {
-                "network": partial(batches.compute, crops),
-                "cutting out and warping": partial(regions._warp, image, boxes),
-            }
-            if batches.record:
-                calls["network, recorded"] = partial(batches.run, crops)
             for name, call in calls.items():
                 rate = batch / seconds_of(call, device, rounds)
                 limits = ["", ""] if name.startswith("cutting") else [
@@ -112,7 +111,8 @@ def end_to_end(paths: list[Path], device: str, workers: int) -> list[list[str]]:
     for model in ("voc", "voc-crops"):
         for proposals, first_pass in ((1200, 0), (1200, 200)):
             detector = Detector.load(model, device=device, engine="torch", proposals=proposals, first_pass=first_pass)
-            detector(read_image(paths[0]))  # compiles and records
+            for path in paths[:16]:  # compiles, records, and chooses kernels for pictures of these sizes
+                detector(read_image(path))
             with tempfile.TemporaryDirectory() as folder:
                 done = detect_batch(paths, Path(folder), detector, workers=workers)
             speed = done.pictures / done.seconds["total"]

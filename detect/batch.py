@@ -45,16 +45,21 @@ class RunSummary:
         How many of them an interrupted run had done.
     failed : int
         Files that ``errors.jsonl`` names: without a result, or with one that cannot be drawn.
+    passing : int
+        How many of them could be read but not scored, as when the memory was full: another try may do better.
     objects : dict of str to int
         Detections drawn, by class.
     seconds : dict of str to float
         Seconds spent in each stage, summed over threads; ``total`` by the clock. ``wait for pictures`` is how long
-        scoring stood still, ``wait for scoring`` how long pictures that were read and searched stood in line.
+        scoring stood still because none was read and searched, ``wait for drawing`` because too many were yet to be
+        drawn, ``wait for scoring`` how long pictures that were read and searched stood in line. A GPU works on while
+        the next stage begins: part of what it does in ``look`` is counted where its results are first needed.
     """
 
     pictures: int = 0
     resumed: int = 0
     failed: int = 0
+    passing: int = 0
     objects: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -88,6 +93,19 @@ def _search(detector: Detector, path: Path) -> _Searched:
     searched = detector.search(image)
     ready = time.perf_counter()
     return _Searched(found, image, searched, read - start, ready - read, ready)
+
+
+def _score(detector: Detector, searched: _Searched, summary: RunSummary) -> Detections:
+    start = time.perf_counter()
+    view = detector.look(searched.image)
+    looked = time.perf_counter()
+    proposals, objectness = detector.propose(view, searched.searched)
+    proposed = time.perf_counter()
+    found = detector.score(view, proposals, objectness)
+    summary.add_seconds("look", looked - start)
+    summary.add_seconds("merge proposals", proposed - looked)
+    summary.add_seconds("score", time.perf_counter() - proposed)
+    return found
 
 
 def _read_journal(path: Path, settings: str) -> dict[str, dict]:
@@ -136,7 +154,8 @@ def detect_batch(
         Distinct files.
     output : Path
         Made if it does not exist. Gets ``detections.json`` (COCO format), ``pictures/`` (drawn), ``errors.jsonl``
-        (a line per file that could not be processed: file, kind, message) and ``run.json``.
+        (a line per file that could not be processed: file, kind, message) and ``run.json``. If a picture could be read
+        but not scored, the journal stays, and the same call tries it again.
     detector : Detector
     workers : int
         Threads that read and propose.
@@ -200,28 +219,24 @@ def detect_batch(
         ahead = prefetch(pool, lambda item: _search(detector, item[1]), todo, limit=2 * max(1, workers))
         for (name, path), future in ahead:
             start = time.perf_counter()
+            searched = None
             try:
                 searched = future.result()
+                summary.add_seconds("wait for pictures", time.perf_counter() - start)
+                found = _score(detector, searched, summary)
             except Exception as error:  # One file must not end a run over thousands; the line says what happened.
                 errors.append(error_line(path, error))
+                summary.passing += searched is not None
             else:
-                ready = time.perf_counter()
-                view = detector.look(searched.image)
-                looked = time.perf_counter()
-                proposals, objectness = detector.propose(view, searched.searched)
-                proposed = time.perf_counter()
-                found = detector.score(view, proposals, objectness)
-                summary.add_seconds("score", time.perf_counter() - proposed)
-                summary.add_seconds("merge proposals", proposed - looked)
-                summary.add_seconds("look", looked - ready)
-                summary.add_seconds("wait for pictures", ready - start)
                 summary.add_seconds("wait for scoring", max(0.0, start - searched.ready))
                 summary.add_seconds("read", searched.read_seconds)
                 summary.add_seconds("search", searched.search_seconds)
                 height, width = searched.image.shape[:2]
                 rows[name] = _row(name, searched.stamp, width, height, found)
+                scored = time.perf_counter()
                 while len(drawing) > 4:
                     collect(*drawing.popleft())
+                summary.add_seconds("wait for drawing", time.perf_counter() - scored)
                 target = output / "pictures" / _drawn_name(name, known)
                 task = drawer.submit(_draw, searched.image, found, target, draw_score, journal, rows[name])
                 drawing.append((path, task))
@@ -234,7 +249,8 @@ def detect_batch(
     _write_results(
         output, [rows[name] for name in names if name in rows], errors, detector, draw_score, summary, settings, folder
     )
-    journal_path.unlink(missing_ok=True)
+    if not summary.passing:
+        journal_path.unlink(missing_ok=True)
     return summary
 
 

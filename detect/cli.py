@@ -182,7 +182,9 @@ def detect(
         console.print("found: " + ", ".join(f"{name} {count}" for name, count in counts))
     if summary.failed:
         console.print(f"{summary.failed} files could not be processed, see {output / 'errors.jsonl'}")
-        if not summary.pictures:
+        if summary.passing:
+            console.print(f"{summary.passing} of them could be read but not scored; the same command tries those again")
+        if summary.passing or not summary.pictures:
             raise typer.Exit(1)
 
 

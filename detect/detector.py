@@ -160,7 +160,7 @@ class Detector:
     ModelError
         If the scorers' classes differ, or none has a first pass that is asked for.
     ValueError
-        If `nms` is unknown.
+        If `nms` is unknown, or `first_pass` negative.
 
     References
     ----------
@@ -185,6 +185,8 @@ class Detector:
     ) -> None:
         if nms not in NMS:
             raise ValueError(f"nms {nms!r} is unknown; use {' or '.join(NMS)}")
+        if first_pass is not None and first_pass < 0:
+            raise ValueError(f"first_pass must be 0, for all, or more, not {first_pass}")
         if not scorers:
             raise ModelError("a detector needs at least one model")
         if len({scorer.model.classes for scorer in scorers}) > 1:
@@ -262,7 +264,7 @@ class Detector:
         DeviceError
             If the device is not there.
         ValueError
-            If the method, the scoring or the suppression is unknown.
+            If the method, the scoring or the suppression is unknown, or a number is out of range.
         """
         if scoring not in (None, *SCORINGS):
             raise ValueError(f"scoring {scoring!r} is unknown; use {' or '.join(SCORINGS)}")
@@ -314,7 +316,7 @@ class Detector:
         """Send a picture (H, W, 3) uint8 RGB through the trunk of every model that needs it, once each."""
         view = View(image)
         for scorer in self.scorers:
-            if scorer.model.scoring == "shared" or scorer in self.ranking:
+            if scorer.model.scoring == "shared":
                 view.features(scorer.trunk, scorer.long_side)
         return view
 

@@ -105,6 +105,27 @@ def test_eight_bits_of_crops() -> None:
     assert 0 < np.abs(bits[0] - exact[0]).mean() < 0.02
 
 
+def test_eight_bits_of_a_channel_without_weights() -> None:
+    network = random_network()
+    with torch.no_grad():
+        convolution = network.googlenet.inception_5b.one.conv
+        convolution.weight[0] = 0
+        convolution.bias[0] = 50.0
+    model = to_model(network, CLASSES, long_side=128, samples=SAMPLES)
+    image, boxes = sample(300, 20)
+    exact, bits = (
+        RegionScorer(model, device="cpu", threads=1, precision=precision)(image, boxes)
+        for precision in ("float32", "int8")
+    )
+    assert 0 < np.abs(bits[0] - exact[0]).mean() < 0.02
+
+
+def test_samples_without_a_box_are_none() -> None:
+    model = to_model(random_network(), CLASSES, long_side=128, samples=[(SAMPLES[0][0], np.zeros((0, 4), np.float32))])
+    assert not model.has_first_pass
+    assert not any(name.endswith("int8") for name in model.graphs)
+
+
 def test_models_without_samples_say_so(region_model: RegionModel) -> None:
     assert not region_model.has_first_pass
     with pytest.raises(ModelError, match="cannot run in 8 bits"):

@@ -51,6 +51,20 @@ def test_roi_align_of_no_boxes() -> None:
     assert roi_align(torch.zeros(1, 8, 5, 6), torch.zeros(0, 4)).shape == (0, 8, 7, 7)
 
 
+def test_places_that_are_no_numbers_read_no_other_memory() -> None:
+    features = np.ones((5, 6, 3), np.float32)
+    boxes = np.array([[np.nan] * 4, [0, np.nan, np.inf, 3], [-np.inf, 0, np.inf, 9], [1e30, 0, 2e30, 1]], np.float32)
+    np.testing.assert_allclose(read_regions(features, boxes), 1, rtol=1e-6)
+
+
+def test_memory_of_another_shape_is_refused() -> None:
+    features, boxes = np.ones((5, 6, 3), np.float32), np.array([[0, 0, 9, 9]] * 4, np.float32)
+    for shape in ((3, 7, 7, 3), (4, 7, 7, 2)):
+        with pytest.raises(ValueError, match="must hold 4 x 7 x 7 x 3"):
+            read_regions(features, boxes, np.empty(shape, np.float32))
+    np.testing.assert_allclose(read_regions(features, boxes, np.empty((9, 7, 7, 3), np.float32)), 1, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("height", "width"), [(30, 40), (1, 1), (1, 7), (9, 2), (13, 21)])
 def test_the_one_without_torch_reads_the_same(height: int, width: int) -> None:
     rng = np.random.default_rng([height, width])

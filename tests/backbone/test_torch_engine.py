@@ -11,7 +11,7 @@ pytest.importorskip("onnxruntime")
 from inception_rcnn.backbone.engine import DeviceError, RegionScorer, View  # noqa: E402
 from inception_rcnn.backbone.model_file import RegionModel  # noqa: E402
 from inception_rcnn.backbone.preprocessing import crop_regions  # noqa: E402
-from inception_rcnn.backbone.torch_engine import Batches, torch_network, warp_regions  # noqa: E402
+from inception_rcnn.backbone.torch_engine import Batches, full_precision, torch_network, warp_regions  # noqa: E402
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -76,6 +76,43 @@ def test_one_row_that_memory_does_not_hold_is_an_error() -> None:
         Batches(compute, 4)(2, lambda start, stop: torch.zeros(stop - start))
 
 
+def test_what_cannot_be_recorded_runs_unrecorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(size: int, rows: torch.Tensor) -> None:
+        raise RuntimeError("operation failed due to a previous error during capture\nand more")
+
+    batches = Batches(lambda rows: (rows + 1,), 3, record=True)
+    monkeypatch.setattr(batches, "_capture", broken)
+    rows = torch.arange(7)
+    with pytest.warns(UserWarning, match="unrecorded, and slower: operation failed due to a previous error"):
+        (found,) = batches(7, lambda start, stop: rows[start:stop])
+    assert found.tolist() == list(range(1, 8))
+    assert not batches.record
+
+
+def test_full_precision_leaves_settings_as_they_were() -> None:
+    places = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [place.fp32_precision for place in places]
+    try:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        with full_precision():
+            assert [place.fp32_precision for place in places] == ["ieee", "ieee"]
+        assert [place.fp32_precision for place in places] == [before[0], "tf32"]
+    finally:
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_that_are_read_only_or_mirrored(region_model: RegionModel) -> None:
+    image, boxes = noise(90, 120), boxes_in(9, 90, 120)
+    scorer = RegionScorer(region_model, device="cpu", engine="torch")
+    mirrored, only_read = image[:, ::-1], image.copy()
+    only_read.flags.writeable = False
+    for picture in (mirrored, only_read):
+        for ours, theirs in zip(scorer(picture, boxes), scorer(picture.copy(), boxes), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_half_precision_overflows_nowhere(region_model: RegionModel) -> None:
     image, boxes = noise(90, 120), boxes_in(9, 90, 120)
     exact = RegionScorer(region_model, device="cpu", engine="torch")
@@ -89,9 +126,10 @@ def test_half_precision_overflows_nowhere(region_model: RegionModel) -> None:
 def test_normalisation_of_what_half_precision_cannot_square() -> None:
     from inception_rcnn.backbone.googlenet import LocalResponseNorm
 
-    x = torch.linspace(-4000, 4000, 64 * 9).reshape(1, 64, 3, 3)
     norm = LocalResponseNorm(64)
-    torch.testing.assert_close(norm(x.half()).float(), norm(x), rtol=5e-3, atol=1e-2)
+    for most in (0.1, 40, 4000, 20000):
+        x = torch.linspace(-most, most, 64 * 9).reshape(1, 64, 3, 3)
+        torch.testing.assert_close(norm(x.half()).float(), norm(x), rtol=3e-3, atol=1e-4 * most)
 
 
 def test_precisions_that_an_engine_has_not(region_model: RegionModel) -> None:
@@ -102,6 +140,27 @@ def test_precisions_that_an_engine_has_not(region_model: RegionModel) -> None:
     ):
         with pytest.raises(DeviceError, match=told):
             RegionScorer(region_model, device="cpu", engine=engine, precision=precision)
+    with pytest.raises(DeviceError, match="onnxruntime is for a CPU"):
+        RegionScorer(region_model, device="cuda", engine="onnxruntime")
+    trunk = RegionScorer(region_model, device="cpu", engine="torch").trunk
+    with pytest.raises(DeviceError, match="computes in float32, not float16"):
+        RegionScorer(region_model, trunk=trunk, precision="float16")
+
+
+def test_onnx_runtime_is_for_a_cpu_where_there_is_a_gpu_too(
+    region_model: RegionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    scorer = RegionScorer(region_model, engine="onnxruntime")
+    assert (scorer.device, scorer.precision, scorer.trunk.engine) == ("cpu", "float32", "onnxruntime")
+
+
+def test_ranking_takes_what_scoring_takes(region_model: RegionModel) -> None:
+    view = View(noise(90, 120))
+    for engine in ("torch", "onnxruntime"):
+        scorer = RegionScorer(region_model, device="cpu", engine=engine)
+        assert scorer.rank(view, [[0, 0, 20, 30], [5, 5, 90, 80]]).shape == (2,)  # type: ignore[arg-type]
+        assert scorer.rank(view, np.zeros((0, 4), np.float32)).shape == (0,)
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -111,7 +111,8 @@ def test_run_json_tells_what_was_done(photos: Path, tmp_path: Path, detector: De
     assert isinstance(run["version"], str)
     assert (run["pictures"], run["resumed"], run["failed"]) == (5, 0, 0)
     assert set(run["seconds"]) == {
-        "read", "search", "wait for pictures", "wait for scoring", "look", "merge proposals", "score", "draw", "total"
+        "read", "search", "wait for pictures", "wait for scoring", "look", "merge proposals", "score",
+        "wait for drawing", "draw", "total",
     }  # fmt: skip
     assert all(seconds >= 0 for seconds in run["seconds"].values())
     found = read_detections(tmp_path / "out", key="file_name").values()
@@ -149,7 +150,11 @@ def test_bad_files_are_noted_and_the_run_goes_on(photos: Path, tmp_path: Path, d
     assert json.loads((tmp_path / "out" / "run.json").read_text())["failed"] == 4
 
 
-def test_a_failure_of_the_network_is_a_bug_and_loses_nothing(photos: Path, tmp_path: Path, detector: Detector) -> None:
+def test_a_picture_that_cannot_be_scored_is_noted_and_tried_again(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+    detect_batch(paths, tmp_path / "whole", detector)
     score = detector.score
 
     def failing(view: View, *proposed: np.ndarray) -> object:
@@ -158,11 +163,16 @@ def test_a_failure_of_the_network_is_a_bug_and_loses_nothing(photos: Path, tmp_p
         return score(view, *proposed)
 
     detector.score = failing  # type: ignore[method-assign, assignment]
-    with pytest.raises(RuntimeError, match="out of memory"):
-        detect_batch(find_images(photos), tmp_path / "out", detector)
+    summary = detect_batch(paths, output, detector)
+    assert (summary.pictures, summary.failed, summary.passing) == (4, 1, 1)
+    error = json.loads((output / "errors.jsonl").read_text())
+    assert (Path(error["file"]).name, error["kind"]) == ("b.png", "RuntimeError")
+    assert error["message"].endswith("b.png: out of memory")
+    assert list(read_detections(output, key="file_name")) == [name for name in NAMES if name != "b.png"]
     detector.score = score  # type: ignore[method-assign]
-    summary = detect_batch(find_images(photos), tmp_path / "out", detector)
-    assert (summary.pictures, summary.failed, summary.resumed) == (5, 0, 1)
+    summary = detect_batch(paths, output, detector)
+    assert (summary.pictures, summary.failed, summary.resumed) == (5, 0, 4)
+    assert contents(output) == contents(tmp_path / "whole")
 
 
 def test_workers_do_not_change_the_result(photos: Path, tmp_path: Path, detector: Detector) -> None:

@@ -173,6 +173,8 @@ def test_a_first_pass_keeps_what_looks_promising_in_the_order_of_the_proposals()
     assert detector.propose(image, (searched[0] / 10, sure))[0].tolist() == [[0, 0, 2, 2]]
     with pytest.raises(ModelError, match="has no first pass"):
         Detector([Scorer(*outputs)], SEARCH, first_pass=2)
+    with pytest.raises(ValueError, match="0, for all, or more"):
+        Detector([Glancing(*outputs)], SEARCH, first_pass=-1)
 
 
 def test_ensembles_must_agree_on_classes() -> None:
