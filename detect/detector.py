@@ -83,6 +83,11 @@ def suppress(
     Detections
         Best first, 100 at most.
 
+    Raises
+    ------
+    ValueError
+        If `nms` is unknown.
+
     References
     ----------
     Girshick et al., "Rich feature hierarchies", CVPR 2014, section 2.2; Bodla et al., "Soft-NMS", ICCV 2017; Zhou et
@@ -100,12 +105,15 @@ def suppress(
         scores = scores ** (1 - OBJECTNESS) * objectness[:, None] ** OBJECTNESS
     if deltas is not None:
         boxes = clip_boxes(decode_boxes(proposals, deltas).reshape(-1, 4), width, height).reshape(deltas.shape)
+    # On the CPU, wherever the scores come from: a millisecond's work, hardly more than launching it would take.
     if nms == "soft":
         kept, scores, labels = soft_nms_per_class(
             boxes, scores, sigma=SOFTNESS, min_score=min_score, limit=MOST_PER_PICTURE
         )
-    else:
+    elif nms == "greedy":
         kept, scores, labels = nms_per_class(boxes, scores, min_score=min_score, limit=MOST_PER_PICTURE)
+    else:
+        raise ValueError(f"nms {nms!r} is unknown; use {' or '.join(NMS)}")
     return Detections(kept, scores, labels, classes)
 
 

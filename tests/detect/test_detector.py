@@ -103,6 +103,11 @@ def test_no_proposals() -> None:
         assert found.boxes.shape == (0, 4)
 
 
+def test_an_unknown_suppression_is_refused() -> None:
+    with pytest.raises(ValueError, match="use soft or greedy"):
+        suppress(boxes(A), probabilities([0.1, 0.9, 0.0]), None, 100, 100, CLASSES, nms="hard")
+
+
 class Scorer:
     """Says the same of every picture."""
 
