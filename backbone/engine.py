@@ -138,6 +138,18 @@ class Trunk:
         See `choose_device` and `choose_precision`; also if the engine is unknown.
     ModelError
         If graph and weights do not fit together.
+    ValueError
+        If `threads` is less than 1.
+
+    Examples
+    --------
+    >>> from .model_file import read_model
+    >>> from .weights import find_model
+    >>> model = read_model(find_model("voc"))
+    >>> trunk = Trunk(model.trunk_weights, model.graphs["trunk"], device="cpu", threads=1)
+    >>> maps, scale = trunk(np.zeros((300, 400, 3), np.uint8), 640)
+    >>> maps.shape, scale
+    ((1, 832, 30, 40), 1.6)
     """
 
     def __init__(
@@ -155,6 +167,8 @@ class Trunk:
         if engine == "onnxruntime" and device == "cuda":
             raise DeviceError("engine onnxruntime is for a CPU; leave the engine out, or use --device cpu")
         self.device = choose_device("cpu" if engine == "onnxruntime" and device == "auto" else device)
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads must be 1 or more, not {threads}")
         self.threads = threads
         self.engine = engine or ("onnxruntime" if self.device == "cpu" else "torch")
         precision = choose_precision(precision, self.device, self.engine)
@@ -239,6 +253,13 @@ class Regions(Protocol):
         """Score regions of a picture (H, W, 3) RGB, boxes in its pixels, by themselves, warped, through all layers."""
 
 
+def _check_boxes(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    boxes = np.ascontiguousarray(boxes, np.float32)
+    if boxes.shape != (len(boxes), 4) or not np.isfinite(boxes).all():
+        raise ValueError(f"boxes must be (N, 4) finite numbers, not of shape {boxes.shape} or with NaN")
+    return boxes
+
+
 class RegionScorer:
     """Scores regions of pictures with a model.
 
@@ -263,6 +284,20 @@ class RegionScorer:
         See `choose_device` and `choose_precision`.
     ModelError
         If the model's graphs and weights do not fit together, its trunk is another, or it has no graphs in 8 bits.
+    ValueError
+        If `threads` or `scale` is out of range; of the methods if boxes are not (N, 4) finite numbers.
+
+    Examples
+    --------
+    >>> from skimage.data import chelsea
+    >>> from .model_file import read_model
+    >>> from .weights import find_model
+    >>> scorer = RegionScorer(read_model(find_model("voc")), device="cpu", threads=1)
+    >>> probabilities, deltas = scorer(chelsea(), np.array([[0, 0, 451, 300], [0, 0, 40, 30]], np.float32))
+    >>> probabilities.shape, deltas.shape
+    ((2, 21), (2, 20, 4))
+    >>> scorer.model.classes[probabilities[0, 1:].argmax()]
+    'cat'
     """
 
     def __init__(
@@ -276,6 +311,8 @@ class RegionScorer:
         trunk: Trunk | None = None,
         scale: float = 1.0,
     ) -> None:
+        if not 0 < scale < np.inf:
+            raise ValueError(f"scale must be more than 0, not {scale}")
         self.model = model
         self.long_side = round(model.long_side * scale)
         self.trunk = trunk or Trunk(
@@ -314,17 +351,17 @@ class RegionScorer:
             About the logarithm of the odds that there is an object; all zero of a model that was packed without
             pictures to fit it on.
         """
+        boxes = _check_boxes(boxes)
         if len(boxes) == 0:
             return np.zeros(0, np.float32)
         maps, scale = view.features(self.trunk, self.long_side)
-        return self._regions.rank(maps, np.ascontiguousarray(boxes, np.float32) * np.float32(scale))
+        return self._regions.rank(maps, boxes * np.float32(scale))
 
     def score(self, view: View, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score regions of a picture that may have been looked at before; see `__call__`."""
-        classes = len(self.model.classes)
+        classes, boxes = len(self.model.classes), _check_boxes(boxes)
         if len(boxes) == 0:
             return np.zeros((0, classes + 1), np.float32), np.zeros((0, classes, 4), np.float32)
-        boxes = np.ascontiguousarray(boxes, dtype=np.float32)
         if self.model.scoring == "crops":
             return self._regions.score_crops(view.image, boxes)
         maps, scale = view.features(self.trunk, self.long_side)

@@ -148,7 +148,8 @@ def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: No
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise ModelError(
-            f"{name}: cannot download {published.url} ({reason}); put the file {published.file} into {target.parent}"
+            f"{name}: cannot download {published.url} ({reason}); put the file {published.file} into {target.parent}, "
+            "or name a file of weights instead"
         ) from None
     finally:
         part.unlink(missing_ok=True)

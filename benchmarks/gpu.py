@@ -11,6 +11,7 @@ With `--device cpu` the same lines run where there is no GPU: to see that they d
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,13 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 from tables import show
-from workload import count_work, sample_boxes, sample_files, sample_image
+from workload import count_work, find_pictures, sample_boxes, sample_image
 
-from inception_rcnn.backbone.engine import RegionScorer, View
+from inception_rcnn.backbone.engine import DeviceError, RegionScorer, View, choose_device
 from inception_rcnn.backbone.model_file import read_model
 from inception_rcnn.backbone.torch_engine import CROPS, Batches, TorchRegions, torch_network
 from inception_rcnn.backbone.weights import find_model
-from inception_rcnn.data import find_images, read_image
+from inception_rcnn.data import read_image
 from inception_rcnn.data.parallel import usable_cores
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.batch import detect_batch
@@ -47,9 +48,9 @@ def seconds_of(call: Callable[[], Any], device: str, rounds: int) -> float:
 
 
 def measure_limits(device: str, rounds: int) -> tuple[float, float]:
-    """Operations a second of large half-precision matrix products, and bytes a second that a copy moves."""
-    side = 8192 if device == "cuda" else 512
-    matrix = torch.randn(side, side, device=device, dtype=torch.float16)
+    """Operations a second of large matrix products, and bytes a second that a copy moves."""
+    side, precision = (8192, torch.float16) if device == "cuda" else (1024, torch.float32)
+    matrix = torch.randn(side, side, device=device, dtype=precision)
     product = seconds_of(lambda: matrix @ matrix, device, rounds)
     block = torch.zeros(2**28 if device == "cuda" else 2**22, device=device, dtype=torch.uint8)
     copy = seconds_of(lambda: block.clone(), device, rounds)
@@ -105,19 +106,19 @@ def pictures_table(device: str, regions: int, rounds: int) -> list[list[str]]:
     return rows
 
 
-def end_to_end(paths: list[Path], device: str, workers: int) -> list[list[str]]:
+def end_to_end(paths: list[Path], device: str, workers: int, regions: int) -> list[list[str]]:
     """Lines of the table of whole runs: files in, detections, drawings and reports out."""
     rows = []
     for model in ("voc", "voc-crops"):
-        for proposals, first_pass in ((1200, 0), (1200, 200)):
-            detector = Detector.load(model, device=device, engine="torch", proposals=proposals, first_pass=first_pass)
+        for first_pass in (0, regions // 6):
+            detector = Detector.load(model, device=device, engine="torch", proposals=regions, first_pass=first_pass)
             for path in paths[:16]:  # compiles, records, and chooses kernels for pictures of these sizes
                 detector(read_image(path))
             with tempfile.TemporaryDirectory() as folder:
                 done = detect_batch(paths, Path(folder), detector, workers=workers)
             speed = done.pictures / done.seconds["total"]
-            kept = str(first_pass or proposals)
-            rows.append([model, str(proposals), kept, f"{speed:.1f}", f"{100 * done.standing_still:.0f}"])
+            kept = str(first_pass or regions)
+            rows.append([model, str(regions), kept, f"{speed:.1f}", f"{100 * done.standing_still:.0f}"])
     return rows
 
 
@@ -153,17 +154,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     options = parser.parse_args()
+    try:
+        choose_device(options.device)
+    except DeviceError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    paths = find_pictures(options.images)
     if options.device == "cuda":
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     peak, bandwidth = measure_limits(options.device, options.rounds)
-    print(f"half-precision matrix products {peak / 1e12:.1f} TFLOP/s, memory {bandwidth / 1e9:.0f} GB/s\n")
+    precision = "half" if options.device == "cuda" else "single"
+    print(f"matrix products in {precision} precision {peak / 1e12:.2f} TFLOP/s, memory {bandwidth / 1e9:.0f} GB/s\n")
     rows = crops_table(options.device, peak, bandwidth, options.rounds)
     columns = ["what", "batch", "crops/s", "% of peak", "% of bandwidth"]
     show("Crops through the whole network", columns, rows, options.markdown)
     rows = pictures_table(options.device, options.regions, options.rounds)
     show(f"A picture of 500x375, {options.regions} regions", ["scoring", "part", "ms"], rows, options.markdown)
-    paths = find_images(options.images or sample_files())
-    rows = end_to_end(paths, options.device, options.workers)
+    rows = end_to_end(paths, options.device, options.workers, options.regions)
     columns = ["model", "proposals", "scored", "pictures/s", "scoring waits, %"]
     show(f"{len(paths)} files to results, {options.workers} threads", columns, rows, options.markdown)
     print(compare(paths[:50], options.device))

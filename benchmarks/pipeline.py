@@ -20,9 +20,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import cv2
 from tables import show
-from workload import sample_files
+from workload import find_pictures
 
-from inception_rcnn.data import find_images, read_image
+from inception_rcnn.data import read_image
 from inception_rcnn.data.parallel import usable_cores
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.batch import detect_batch
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    paths = find_images(options.images or sample_files())
+    paths = find_pictures(options.images)
     number = options.proposals
     columns: dict[str, dict[str, float]] = {}
     settings: dict[str, dict[str, Any]] = {"float32": {}, "int8": {"precision": "int8"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inception_rcnn.data import ImageError, find_images
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["count_work", "sample_boxes", "sample_files", "sample_image"]
+__all__ = ["count_work", "find_pictures", "sample_boxes", "sample_files", "sample_image"]
 
 WIDTH, HEIGHT = 500, 375
 
@@ -37,6 +40,15 @@ def sample_files() -> list[str]:
 
     folder = Path(skimage.__file__).parent / "data"
     return [str(folder / f"{name}.png") for name in ("chelsea", "astronaut", "motorcycle_left")]
+
+
+def find_pictures(names: list[str]) -> list[Path]:
+    """Find the files to run on, the sample photographs if none are named; what is wrong ends the program."""
+    try:
+        return find_images(names or sample_files())
+    except ImageError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 def count_work(network: torch.nn.Module, call: Callable[[], Any]) -> tuple[float, float]:

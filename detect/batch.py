@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import time
@@ -23,7 +24,9 @@ from numpy.typing import NDArray
 
 from ..data import Detections, atomic_write, read_image, write_detections
 from ..data.parallel import prefetch
+from ..proposals import compile_kernels
 from ..proposals.merge import Ranked
+from ..proposals.multibox import MultiBox
 from .detector import Detector
 from .drawing import DRAW_SCORE, draw_detections
 from .runs import FULL_OR_FORBIDDEN, error_line, package_version, relative_names, stamp
@@ -108,23 +111,16 @@ def _score(detector: Detector, searched: _Searched, summary: RunSummary) -> Dete
     return found
 
 
-def _read_journal(path: Path, settings: str) -> dict[str, dict]:
-    """Finished pictures of an interrupted run with the same settings, by name."""
-    if not path.exists():
-        return {}
-    done: dict[str, dict] = {}
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break  # The interruption hit this line; what comes before it is whole.
-            if number == 0:
-                if row != {"settings": settings}:
-                    return {}
-            else:
-                done[row["file"]] = row
-    return done
+def _read_journal(path: Path) -> tuple[str, dict[str, dict]]:
+    """Tell an interrupted run's settings, and its finished pictures by name."""
+    settings, done = "", {}
+    # The interruption hit the last line; what comes before it is whole.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), path.open(encoding="utf-8") as lines:
+        settings = str(json.loads(next(lines, "{}"))["settings"])
+        for line in lines:
+            row = json.loads(line)
+            done[str(row["file"])] = row
+    return settings, done
 
 
 def _settings_hash(detector: Detector, draw_score: float, folder: str) -> str:
@@ -175,8 +171,10 @@ def detect_batch(
     OSError
         If the output cannot be written.
     """
-    began = time.perf_counter()
     (output / "pictures").mkdir(parents=True, exist_ok=True)
+    if paths and not isinstance(detector.proposer, MultiBox):
+        compile_kernels()  # Once on a machine; no part of the run that is measured.
+    began = time.perf_counter()
     summary = RunSummary()
     names = relative_names(paths)
     journal_path = output / JOURNAL
@@ -184,13 +182,15 @@ def detect_batch(
     folder = os.path.abspath(paths[0])[: -len(names[0])] if names else ""
     key = _settings_hash(detector, draw_score, folder)
     known = dict(zip(names, paths, strict=True))
+    settings_before, before = _read_journal(journal_path)
     rows = {
         name: row
-        for name, row in _read_journal(journal_path, key).items()
-        if name in known and known[name].is_file() and row.get("stamp") == stamp(known[name])
-    }
+        for name, row in before.items()
+        if settings_before == key
+        and name in known and known[name].is_file() and row.get("stamp") == stamp(known[name])
+    }  # fmt: skip
     if not rows:
-        _remove_results(output)
+        _remove_results(output, before)
     summary.resumed = len(rows)
     errors: list[dict[str, str]] = []
     # Rewritten rather than appended to: the interruption may have left half a line.
@@ -303,14 +303,27 @@ def _draw(
     # One thread draws, so one name will do; a suffix could make the picture's own name too long.
     part = target.with_name(".part")
     try:
+        encoded = io.BytesIO()  # Pillow does not notice when a file's last bytes find no room.
+        draw_detections(image, found, draw_score).save(encoded, format="JPEG", quality=90)
         target.parent.mkdir(parents=True, exist_ok=True)
-        draw_detections(image, found, draw_score).save(part, format="JPEG", quality=90)
+        part.write_bytes(encoded.getvalue())
         part.replace(target)
+    except OSError as error:
+        if error.errno in FULL_OR_FORBIDDEN:  # Not noted, so that the picture is done again.
+            text = f"{error.strerror}; the same command goes on from here"
+            raise OSError(error.errno, text, str(target)) from error
+        _note(journal, row)
+        raise
     finally:
-        part.unlink(missing_ok=True)
-        journal.write(json.dumps(row) + "\n")
-        journal.flush()
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+    _note(journal, row)
     return time.perf_counter() - start
+
+
+def _note(journal: IO[str], row: dict) -> None:
+    journal.write(json.dumps(row) + "\n")
+    journal.flush()
 
 
 def _drawn_name(name: str, names: Collection[str]) -> str:
@@ -320,13 +333,16 @@ def _drawn_name(name: str, names: Collection[str]) -> str:
     return f"{name}.drawn.jpg" if f"{name}.jpg" in names else f"{name}.jpg"
 
 
-def _remove_results(output: Path) -> None:
-    """Remove what an earlier run wrote, so that results of two runs never stand side by side."""
+def _remove_results(output: Path, begun: Collection[str]) -> None:
+    """Remove what earlier runs wrote, also one that only began: results of two runs never stand side by side."""
+    finished: set[str] = set()
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        names = {image["file_name"] for image in json.loads((output / "detections.json").read_bytes())["images"]}
+        finished = {image["file_name"] for image in json.loads((output / "detections.json").read_bytes())["images"]}
+    for names in (finished, begun):
         for name in names:
             if not os.path.isabs(name) and ".." not in Path(name).parts:
-                (output / "pictures" / _drawn_name(name, names)).unlink(missing_ok=True)
+                with contextlib.suppress(OSError, ValueError):
+                    (output / "pictures" / _drawn_name(name, names)).unlink(missing_ok=True)
     for name in ("detections.json", "errors.jsonl", "run.json"):
         (output / name).unlink(missing_ok=True)
 

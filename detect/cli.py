@@ -93,7 +93,7 @@ def detect(
         typer.Option(
             min=0,
             metavar="N",
-            help="Of these, score the ones that look best at a first glance; 0 scores all.  [default: 200]",
+            help="If there are more, score only the N that look best at a first glance; 0: all.  [default: 200]",
             show_default=False,
         ),
     ] = None,
@@ -104,7 +104,8 @@ def detect(
         str | None,
         typer.Option(
             metavar="float32|float16|int8",
-            help="What it computes in: int8 halves the time on a CPU.  [default: float16 on a GPU, float32 on a CPU]",
+            help="What it computes in; on a CPU int8 scores regions in less than half the time.  "
+            "[default: float16 on a GPU, float32 on a CPU]",
             show_default=False,
         ),
     ] = None,
@@ -173,7 +174,8 @@ def detect(
         raise typer.Exit(130) from None
     resumed = f" ({summary.resumed} of them by an earlier, interrupted run)" if summary.resumed else ""
     console.print(f"{summary.pictures} pictures{resumed} in {summary.seconds['total']:.1f} s -> {output}")
-    if summary.standing_still > 0.5 and workers < usable_cores():
+    few = summary.pictures - summary.resumed < 10  # Nothing is ahead of the first ones.
+    if summary.standing_still > 0.5 and workers < usable_cores() and not few:
         console.print(
             f"scoring waited {summary.standing_still:.0%} of its time for pictures: more --workers would be faster"
         )

@@ -57,20 +57,25 @@ def classify(
     classifier = _load(model or ["googlenet-bvlc"], [crops], device)
     results: list[dict[str, Any]] = []
     failed = 0
-    with ThreadPoolExecutor(1) as pool:
-        for path, future in prefetch(pool, read_image, paths, limit=4):
-            try:
-                probabilities = classifier(future.result())
-            except ImageError as error:
-                console.print(f"passed over: {error}")
-                results.append({"file": str(path), "error": str(error)})
-                failed += 1
-                continue
-            best = np.argsort(-probabilities, kind="stable")[:top]
-            told = [(classifier.classes[label], float(probabilities[label])) for label in best]
-            output.print(f"{path}  " + "  ".join(f"{name} {chance:.3f}" for name, chance in told))
-            results.append({"file": str(path), "classes": [{"class": name, "score": p} for name, p in told]})
-    write_json(json_file, results)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            for path, future in prefetch(pool, read_image, paths, limit=4):
+                try:
+                    probabilities = classifier(future.result())
+                except ImageError as error:
+                    console.print(f"passed over: {error}")
+                    results.append({"file": str(path), "error": str(error)})
+                    failed += 1
+                    continue
+                best = np.argsort(-probabilities, kind="stable")[:top]
+                told = [(classifier.classes[label], float(probabilities[label])) for label in best]
+                output.print(f"{path}  " + "  ".join(f"{name} {chance:.3f}" for name, chance in told))
+                results.append({"file": str(path), "classes": [{"class": name, "score": p} for name, p in told]})
+    except KeyboardInterrupt:
+        console.print(f"interrupted after {len(results)} of {len(paths)} pictures")
+        raise typer.Exit(130) from None
+    finally:
+        write_json(json_file, results)
     if failed == len(paths):
         raise typer.Exit(1)
 
@@ -100,33 +105,43 @@ def evaluate_imagenet(
     # Sums over the first so many models, for each number of crops.
     tables: dict[tuple[int, int], list[NDArray[np.float32]]] = {(n, m): [] for n in numbers for m in range(len(models))}
     known: list[int] = []
-    with progress_bar("pictures", len(labels)) as report, ThreadPoolExecutor(1) as pool:
-        for done, (path, future) in enumerate(prefetch(pool, read_image, labels, limit=4)):
-            try:
-                image = future.result()
-            except ImageError as error:
-                console.print(f"passed over: {error}")
-                report(done + 1)
-                continue
-            known.append(labels[path])
-            for number in numbers:
-                cut, sums = cut_crops(image, number), np.zeros(len(classes), np.float32)
-                for m, member in enumerate(members):
-                    sums = sums + member.score(cut)
-                    tables[number, m].append(sums)
-            report(done + 1)
+    unreadable, interrupted = 0, False
+    try:
+        with progress_bar("pictures", len(labels)) as report, ThreadPoolExecutor(1) as pool:
+            for done, (path, future) in enumerate(prefetch(pool, read_image, labels, limit=4)):
+                report(done)
+                try:
+                    image = future.result()
+                except ImageError as error:
+                    console.print(f"passed over: {error}")
+                    unreadable += 1
+                    continue
+                for number in numbers:
+                    cut, sums = cut_crops(image, number), np.zeros(len(classes), np.float32)
+                    for m, member in enumerate(members):
+                        sums = sums + member.score(cut)
+                        tables[number, m].append(sums)
+                known.append(labels[path])
+            report(len(labels))
+    except KeyboardInterrupt:  # With many crops hours may be in what is done.
+        console.print(f"interrupted after {len(known)} of {len(labels)} pictures")
+        interrupted = True
     if not known:
+        if interrupted:
+            raise typer.Exit(130)
         raise CommandError(f"{data}: none of {len(labels)} pictures can be read")
     rows = []
     table = Table("models", "crops", "top-1 error, %", "top-5 error, %", title=f"{len(known)} pictures")
     for column in table.columns:
         column.justify = "right"
     for (number, m), probabilities in tables.items():
-        result = evaluate_classification(probabilities, known, classes)
+        result = evaluate_classification(probabilities[: len(known)], known, classes)
         rows.append({"models": models[: m + 1], "crops": number, **result})
         table.add_row(str(m + 1), str(number), *(f"{100 * result[f'top_{k}_error']:.2f}" for k in (1, 5)))
     output.print(table)
-    write_json(json_file, {"pictures": len(known), "unreadable": len(labels) - len(known), "rows": rows})
+    write_json(json_file, {"pictures": len(known), "unreadable": unreadable, "rows": rows})
+    if interrupted:
+        raise typer.Exit(130)
 
 
 def _load(models: Sequence[str], crops: Sequence[int], device: str) -> Classifier:

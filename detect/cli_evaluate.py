@@ -228,6 +228,8 @@ def check_outputs(json_file: Path | None, report: Path | None = None) -> None:
     """Refuse before the work what could not be written after it."""
     if json_file is not None and not json_file.parent.is_dir():
         raise CommandError(f"--json {json_file}: there is no such folder")
+    if json_file is not None and json_file.is_dir():
+        raise CommandError(f"--json {json_file}: is a folder; name a file")
     if report is not None and report.exists() and not report.is_dir():
         raise CommandError(f"--report {report}: is a file; name a folder")
 

@@ -168,7 +168,7 @@ class Detector:
     ModelError
         If the scorers' classes differ, or none has a first pass that is asked for.
     ValueError
-        If `nms` is unknown, or `first_pass` negative.
+        If `nms` is unknown, `first_pass` negative or `min_score` not 0 to 1.
 
     References
     ----------
@@ -193,6 +193,8 @@ class Detector:
     ) -> None:
         if nms not in NMS:
             raise ValueError(f"nms {nms!r} is unknown; use {' or '.join(NMS)}")
+        if not 0 <= min_score <= 1:
+            raise ValueError(f"min_score must be 0 to 1, not {min_score}")
         if first_pass is not None and first_pass < 0:
             raise ValueError(f"first_pass must be 0, for all, or more, not {first_pass}")
         if not scorers:
@@ -246,8 +248,8 @@ class Detector:
         engine : {"onnxruntime", "torch"}, optional
             Default ONNX Runtime on a CPU, torch on a GPU.
         precision : {"float32", "float16", "int8"}, optional
-            Default half precision on a GPU, float32 on a CPU. In 8 bits a CPU needs half of the time, and scores change
-            in the third digit.
+            Default half precision on a GPU, float32 on a CPU. In 8 bits a CPU scores regions in less than half of the
+            time, and scores change in the third digit.
         method : {"merged", "selective-search", "multibox"}
             Where the proposals come from.
         multibox : str or Path
@@ -278,6 +280,8 @@ class Detector:
             raise ValueError(f"scoring {scoring!r} is unknown; use {' or '.join(SCORINGS)}")
         if not scales or not all(0.1 <= scale <= 4 for scale in scales):
             raise ValueError(f"scales must be one or more of 0.1 to 4, not {', '.join(map(str, scales)) or 'none'}")
+        if proposals is not None and proposals < 1:
+            raise ValueError(f"proposals must be 1 or more, not {proposals}")
         scorers: list[RegionScorer] = []
         for name in models or ("voc",):
             bundled = f"{name}-crops" if scoring == "crops" and f"{name}-crops" in bundled_models() else name

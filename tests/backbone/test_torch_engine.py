@@ -161,6 +161,14 @@ def test_ranking_takes_what_scoring_takes(region_model: RegionModel) -> None:
         scorer = RegionScorer(region_model, device="cpu", engine=engine)
         assert scorer.rank(view, [[0, 0, 20, 30], [5, 5, 90, 80]]).shape == (2,)  # type: ignore[arg-type]
         assert scorer.rank(view, np.zeros((0, 4), np.float32)).shape == (0,)
+        for wrong in (np.zeros(4), np.zeros((2, 5)), np.array([[0, 0, np.nan, 9]]), np.array([[0, 0, np.inf, 9]])):
+            for call in (scorer.rank, scorer.score):
+                with pytest.raises(ValueError, match=r"must be \(N, 4\) finite numbers"):
+                    call(view, wrong)
+    with pytest.raises(ValueError, match="threads must be 1 or more"):
+        RegionScorer(region_model, device="cpu", threads=0)
+    with pytest.raises(ValueError, match="scale must be more than 0"):
+        RegionScorer(region_model, device="cpu", scale=0)
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

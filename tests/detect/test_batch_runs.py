@@ -270,6 +270,28 @@ def test_a_full_disk_ends_the_run(
         detect_batch(find_images(photos), tmp_path / "out", detector)
 
 
+def test_what_a_full_disk_kept_from_being_drawn_is_done_again(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+    detect_batch(paths, tmp_path / "whole", detector)
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if sum(drawn.suffix.lower() == ".jpg" for drawn in (output / "pictures").rglob("*")) >= 2:
+            write(path, data[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left on device; the same command goes on"):
+            detect_batch(paths, output, detector)
+    summary = detect_batch(paths, output, detector)
+    assert (summary.pictures, summary.resumed, summary.failed) == (5, 2, 0)
+    assert contents(output) == contents(tmp_path / "whole")
+
+
 def test_a_picture_that_changed_is_not_taken_for_done(photos: Path, tmp_path: Path, detector: Detector) -> None:
     paths, output = find_images(photos), tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
@@ -304,6 +326,12 @@ def test_results_of_two_runs_never_stand_side_by_side(photos: Path, tmp_path: Pa
     detect_batch(paths[:1], output, detector)
     drawn = sorted(path.name for path in (output / "pictures").rglob("*") if path.is_file())
     assert drawn == ["a.jpg", "mine.txt"]
+    # Nor those of a run that only began.
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, progress=stop_after(3))
+    detect_batch(paths[3:], output, detector, draw_score=0.9)
+    drawn = sorted(path.name for path in (output / "pictures").rglob("*") if path.is_file())
+    assert drawn == ["a.jpg", "d.jpeg.jpg", "mine.txt"]
 
 
 def test_drawings_of_like_names_do_not_collide(photos: Path, tmp_path: Path, detector: Detector) -> None:

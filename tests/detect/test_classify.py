@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image  # noqa: E402
 
+from inception_rcnn.backbone.classification import Classifier  # noqa: E402
 from inception_rcnn.backbone.googlenet import GoogLeNet  # noqa: E402
 from inception_rcnn.detect.cli import main  # noqa: E402
 from inception_rcnn.detect.training_classifier import first_weights, write_weights  # noqa: E402
@@ -82,6 +83,37 @@ def test_evaluate(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     rows = [(row["crops"], len(row["models"]), row["top_1_error"], row["top_5_error"]) for row in written["rows"]]
     assert rows == [(1, 1, 0.5, 0.0), (1, 2, 0.5, 0.0), (10, 1, 0.5, 0.0), (10, 2, 0.5, 0.0)]
     assert written["rows"][0]["per_class"]["bee"] == {"pictures": 2, "top_1_error": 0.0, "top_5_error": 0.0}
+
+
+def test_what_is_done_is_told_when_it_is_interrupted(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bee/a.png", "bee/b.png", "cat/c.png"):
+        draw(tmp_path / "pictures" / name)
+    document = tmp_path / "found.json"
+    score, calls = Classifier.score, []
+
+    def interrupted(self: Classifier, crops: np.ndarray) -> np.ndarray:
+        calls.append(len(crops))
+        if len(calls) % 4 == 0:
+            raise KeyboardInterrupt
+        return score(self, crops)
+
+    monkeypatch.setattr(Classifier, "score", interrupted)
+    # The fourth is the second picture's second number of crops.
+    arguments = ["--model", weights, "--device", "cpu", "--json", document]
+    assert run("evaluate", "imagenet", "--data", tmp_path / "pictures", "--crops", 1, "--crops", 10, *arguments) == 130
+    out, err = capsys.readouterr()
+    assert "interrupted after 1 of 3 pictures" in err
+    assert "1 pictures" in out
+    found = json.loads(document.read_text())
+    assert (found["pictures"], found["unreadable"]) == (1, 0)
+    assert [(row["crops"], row["top_1_error"]) for row in found["rows"]] == [(1, 0), (10, 0)]
+
+    calls.extend([0, 0])
+    assert run("classify", tmp_path / "pictures", *arguments) == 130
+    assert "interrupted after 1 of 3 pictures" in capsys.readouterr().err
+    assert len(json.loads(document.read_text())) == 1
 
 
 def test_mistakes(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,6 +180,8 @@ def test_a_first_pass_keeps_what_looks_promising_in_the_order_of_the_proposals()
         Detector([Scorer(*outputs)], SEARCH, first_pass=2)
     with pytest.raises(ValueError, match="0, for all, or more"):
         Detector([Glancing(*outputs)], SEARCH, first_pass=-1)
+    with pytest.raises(ValueError, match="min_score must be 0 to 1, not nan"):
+        Detector([Glancing(*outputs)], SEARCH, min_score=float("nan"))
 
 
 def test_ensembles_must_agree_on_classes() -> None:
