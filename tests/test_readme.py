@@ -133,6 +133,34 @@ def test_proposals_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             assert boxes.shape == (1000, 4)
 
 
+def test_onnx_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+    from skimage.data import astronaut
+
+    pytest.importorskip("onnxscript")
+    from inception_rcnn.data import read_image
+    from inception_rcnn.detect import Detector
+    from inception_rcnn.detect.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    # More is found in it than in the cat's.
+    Image.fromarray(astronaut()).save("cat.jpg", quality=95)
+    page = (ROOT / "docs" / "onnx.md").read_text(encoding="utf-8")
+    for words in commands(page):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 0
+    ((_, script),) = [block for block in blocks(page) if block[0] == "python"]
+    names: dict[str, list] = {}
+    exec(compile(script, "docs/onnx.md", "exec"), names)
+    expected = Detector.load("voc", nms="greedy", device="cpu")(read_image("cat.jpg"))
+    found = sorted(names["found"], key=lambda one: one[0], reverse=True)
+    assert len(found) == len(expected) >= 2
+    assert [name for _, name, _ in found] == [expected.classes[label] for label in expected.labels]
+    np.testing.assert_allclose([score for score, _, _ in found], expected.scores, atol=1e-4)
+    np.testing.assert_allclose([box for _, _, box in found], expected.boxes, atol=0.05)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_is_one_that_exists(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     from inception_rcnn.detect.cli import main
