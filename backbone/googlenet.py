@@ -99,7 +99,7 @@ class LocalResponseNorm(nn.Module):
             root = F.batch_norm(mean, self.zero, self.one, 1e-4 * self.one, self.one, eps=0.0).sqrt()
         else:
             band, small = self.band, x
-            if x.dtype == torch.float16:  # Ends at 65,504, which squares of activations reach.
+            if x.dtype == torch.float16:  # Ends at 65,504: squares of activations reach that, these from 26,000 on.
                 band, small = (band > 0).half(), x * (1e-4 / 5) ** 0.5
             root = F.conv2d(small * small, band.to(x.dtype), self.one.to(x.dtype)).sqrt()
         return x / (root * root.sqrt())

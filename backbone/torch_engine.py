@@ -10,6 +10,7 @@ import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,15 @@ CROPS = {"cpu": 16, "cuda": 256}
 LEAST = 32
 
 
-# Graphs are recorded and replayed by one thread at a time: two would write into the same rows.
-_recorder = threading.RLock()
+_one_thread = threading.RLock()
 
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
     """Have a GPU compute in float32 what is float32: by default its convolutions keep only ten bits.
+
+    The setting is the whole process's, so other threads wait here; of two with recorded batches it also keeps one from
+    writing into the other's rows. A setting that was inherited from a wider one is the narrower one's own afterwards.
 
     Examples
     --------
@@ -46,14 +49,21 @@ def full_precision() -> Iterator[None]:
     'ieee'
     """
     places: tuple[Any, Any] = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    before = [place.fp32_precision for place in places]
-    try:
-        for place in places:
-            place.fp32_precision = "ieee"
-        yield
-    finally:
-        for place, precision in zip(places, before, strict=True):
-            place.fp32_precision = precision
+    with _one_thread:
+        before = [place.fp32_precision for place in places]
+        try:
+            for place in places:
+                place.fp32_precision = "ieee"
+            yield
+        finally:
+            for place, precision in zip(places, before, strict=True):
+                place.fp32_precision = precision
+
+
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    """Make the one stream on which graphs are recorded: libraries keep memory for each that they see."""
+    return torch.cuda.Stream()
 
 
 def torch_network(
@@ -162,7 +172,7 @@ def warp_regions(picture: Tensor, boxes: Tensor) -> Tensor:
 
 
 class Batches:
-    """Runs a function on any number of rows, in batches.
+    """Runs a function on any number of rows, in batches; one thread at a time.
 
     Parameters
     ----------
@@ -187,10 +197,6 @@ class Batches:
 
     def __call__(self, number: int, make: Callable[[int, int], Tensor]) -> tuple[Tensor, ...]:
         """Run on `number` rows, at least one; ``make(start, stop)`` makes those of a batch when it is their turn."""
-        with _recorder if self.record else contextlib.nullcontext():
-            return self._run_all(number, make)
-
-    def _run_all(self, number: int, make: Callable[[int, int], Tensor]) -> tuple[Tensor, ...]:
         parts: list[tuple[Tensor, ...]] = []
         start = 0
         while start < number:
@@ -200,24 +206,30 @@ class Batches:
                 start = stop
                 continue
             except torch.cuda.OutOfMemoryError:
-                if self.size == 1:
+                if self._padded(stop - start) == 1:
                     raise
             # Out here, where no error holds on to what did not fit.
             self._recorded.clear()
-            torch.cuda.empty_cache()
-            self.size = (self.size + 1) // 2
+            with contextlib.suppress(RuntimeError):  # After a recording that failed torch may refuse.
+                torch.cuda.empty_cache()
+            self.size = (self._padded(stop - start) + 1) // 2
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
+
+    def _padded(self, rows: int) -> int:
+        return min(self.size, max(LEAST, 2 ** (rows - 1).bit_length())) if self.record else rows
 
     def _run(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Run on the rows of one batch, at most `size`."""
-        size = min(self.size, max(LEAST, 2 ** (len(rows) - 1).bit_length()))
+        size = self._padded(len(rows))
         if self.record and size not in self._recorded:
             try:
                 self._recorded[size] = self._capture(size, rows)
             except torch.cuda.OutOfMemoryError:
                 raise
-            # Memory that ends in the middle of a recording, and what cannot be recorded at all, is told in many ways.
             except RuntimeError as error:
+                # The recording that ends too soon is told of first, and the memory that ended it behind that.
+                if isinstance(error.__context__, torch.cuda.OutOfMemoryError):
+                    raise error.__context__ from None
                 warnings.warn(f"batches run unrecorded, and slower: {str(error).splitlines()[0]}", stacklevel=2)
                 self.record = False
                 self._recorded.clear()
@@ -232,19 +244,18 @@ class Batches:
     def _capture(self, size: int, rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...], torch.cuda.CUDAGraph]:
         static = torch.zeros((size, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
         static = static.contiguous(memory_format=torch.channels_last)
-        # Libraries choose their kernels and take their memory in the first passes, which must not be recorded.
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self.compute(static)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
+        graph, side = torch.cuda.CUDAGraph(), _side_stream()
         # One runs at a time, and its outputs are copied: all can work in the same memory.
         pool = next((other.pool() for _, _, other in self._recorded.values()), None)
-        # What other threads do meanwhile does not end up in the recording, nor break it.
-        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            outputs = self.compute(static)
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            # Libraries choose their kernels and take their memory in the first passes, which must not be recorded.
+            for _ in range(3):
+                self.compute(static)
+            # Other threads may allocate meanwhile.
+            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+                outputs = self.compute(static)
+        torch.cuda.current_stream().wait_stream(side)
         return static, outputs, graph
 
 

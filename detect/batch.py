@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Detections, atomic_write, read_image, write_detections
+from ..data import Detections, ImageError, atomic_write, read_image, write_detections
 from ..data.parallel import prefetch
 from ..proposals import compile_kernels
 from ..proposals.merge import Ranked
@@ -34,6 +34,8 @@ from .runs import FULL_OR_FORBIDDEN, error_line, package_version, relative_names
 __all__ = ["RunSummary", "detect_batch"]
 
 JOURNAL = "journal.jsonl"
+# So many pictures one after the other that cannot be scored are no fault of theirs: a GPU that is gone, or a bug.
+HOPELESS = 10
 
 
 @dataclass
@@ -49,7 +51,7 @@ class RunSummary:
     failed : int
         Files that ``errors.jsonl`` names: without a result, or with one that cannot be drawn.
     passing : int
-        How many of them could be read but not scored, as when the memory was full: another try may do better.
+        How many of them may do better when they are tried again, as when the memory was full.
     objects : dict of str to int
         Detections drawn, by class.
     seconds : dict of str to float
@@ -115,7 +117,7 @@ def _read_journal(path: Path) -> tuple[str, dict[str, dict]]:
     """Tell an interrupted run's settings, and its finished pictures by name."""
     settings, done = "", {}
     # The interruption hit the last line; what comes before it is whole.
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError), path.open(encoding="utf-8") as lines:
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError), path.open(encoding="utf-8") as lines:
         settings = str(json.loads(next(lines, "{}"))["settings"])
         for line in lines:
             row = json.loads(line)
@@ -150,8 +152,8 @@ def detect_batch(
         Distinct files.
     output : Path
         Made if it does not exist. Gets ``detections.json`` (COCO format), ``pictures/`` (drawn), ``errors.jsonl``
-        (a line per file that could not be processed: file, kind, message) and ``run.json``. If a picture could be read
-        but not scored, the journal stays, and the same call tries it again.
+        (a line per file that could not be processed: file, kind, message) and ``run.json``. If the fault may be a
+        passing one, the journal stays, and the same call tries those files again.
     detector : Detector
     workers : int
         Threads that read and propose.
@@ -170,6 +172,8 @@ def detect_batch(
     ------
     OSError
         If the output cannot be written.
+    Exception
+        If ten pictures one after the other cannot be scored: what the tenth said.
     """
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     if paths and not isinstance(detector.proposer, MultiBox):
@@ -189,10 +193,12 @@ def detect_batch(
         if settings_before == key
         and name in known and known[name].is_file() and row.get("stamp") == stamp(known[name])
     }  # fmt: skip
+    _remove_drawings(output, [row["drawn"] for name, row in before.items() if name not in rows and "drawn" in row])
     if not rows:
-        _remove_results(output, before)
+        _remove_results(output)
     summary.resumed = len(rows)
     errors: list[dict[str, str]] = []
+    in_a_row = 0
     # Rewritten rather than appended to: the interruption may have left half a line.
     header = [{"settings": key}, *rows.values()]
     atomic_write(journal_path, "".join(json.dumps(row) + "\n" for row in header))
@@ -203,8 +209,8 @@ def detect_batch(
     def collect(path: Path, task: Future[float]) -> None:
         try:
             summary.add_seconds("draw", task.result())
-        except OSError as error:
-            if error.errno in FULL_OR_FORBIDDEN:
+        except Exception as error:
+            if getattr(error, "errno", None) in FULL_OR_FORBIDDEN:
                 raise
             # No picture in that size or under that name can be saved; its detections are in the journal.
             errors.append(error_line(path, error))
@@ -226,18 +232,23 @@ def detect_batch(
                 found = _score(detector, searched, summary)
             except Exception as error:  # One file must not end a run over thousands; the line says what happened.
                 errors.append(error_line(path, error))
-                summary.passing += searched is not None
+                summary.passing += not isinstance(error, ImageError | OSError)
+                in_a_row += searched is not None
+                if in_a_row == HOPELESS:
+                    raise
             else:
+                in_a_row = 0
                 summary.add_seconds("wait for scoring", max(0.0, start - searched.ready))
                 summary.add_seconds("read", searched.read_seconds)
                 summary.add_seconds("search", searched.search_seconds)
                 height, width = searched.image.shape[:2]
-                rows[name] = _row(name, searched.stamp, width, height, found)
+                drawn = _drawn_name(name, known)
+                rows[name] = _row(name, drawn, searched.stamp, width, height, found)
                 scored = time.perf_counter()
                 while len(drawing) > 4:
                     collect(*drawing.popleft())
                 summary.add_seconds("wait for drawing", time.perf_counter() - scored)
-                target = output / "pictures" / _drawn_name(name, known)
+                target = output / "pictures" / drawn
                 task = drawer.submit(_draw, searched.image, found, target, draw_score, journal, rows[name])
                 drawing.append((path, task))
             done += 1
@@ -308,8 +319,8 @@ def _draw(
         target.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(encoded.getvalue())
         part.replace(target)
-    except OSError as error:
-        if error.errno in FULL_OR_FORBIDDEN:  # Not noted, so that the picture is done again.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:  # Not noted: the picture is done again.
             text = f"{error.strerror}; the same command goes on from here"
             raise OSError(error.errno, text, str(target)) from error
         _note(journal, row)
@@ -333,23 +344,25 @@ def _drawn_name(name: str, names: Collection[str]) -> str:
     return f"{name}.drawn.jpg" if f"{name}.jpg" in names else f"{name}.jpg"
 
 
-def _remove_results(output: Path, begun: Collection[str]) -> None:
-    """Remove what earlier runs wrote, also one that only began: results of two runs never stand side by side."""
-    finished: set[str] = set()
+def _remove_drawings(output: Path, drawn: Iterable[str]) -> None:
+    for name in drawn:
+        if not os.path.isabs(name) and ".." not in Path(name).parts:
+            with contextlib.suppress(OSError, ValueError):
+                (output / "pictures" / name).unlink(missing_ok=True)
+
+
+def _remove_results(output: Path) -> None:
+    """Remove what an earlier run wrote, so that results of two runs never stand side by side."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        finished = {image["file_name"] for image in json.loads((output / "detections.json").read_bytes())["images"]}
-    for names in (finished, begun):
-        for name in names:
-            if not os.path.isabs(name) and ".." not in Path(name).parts:
-                with contextlib.suppress(OSError, ValueError):
-                    (output / "pictures" / _drawn_name(name, names)).unlink(missing_ok=True)
+        names = {image["file_name"] for image in json.loads((output / "detections.json").read_bytes())["images"]}
+        _remove_drawings(output, [_drawn_name(name, names) for name in names])
     for name in ("detections.json", "errors.jsonl", "run.json"):
         (output / name).unlink(missing_ok=True)
 
 
-def _row(name: str, stamp: list[int], width: int, height: int, found: Detections) -> dict:
+def _row(name: str, drawn: str, stamp: list[int], width: int, height: int, found: Detections) -> dict:
     return {
-        "file": name, "stamp": stamp, "width": width, "height": height, "boxes": found.boxes.tolist(),
+        "file": name, "drawn": drawn, "stamp": stamp, "width": width, "height": height, "boxes": found.boxes.tolist(),
         "scores": found.scores.tolist(), "labels": found.labels.tolist(),
     }  # fmt: skip
 

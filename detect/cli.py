@@ -185,7 +185,7 @@ def detect(
     if summary.failed:
         console.print(f"{summary.failed} files could not be processed, see {output / 'errors.jsonl'}")
         if summary.passing:
-            console.print(f"{summary.passing} of them could be read but not scored; the same command tries those again")
+            console.print(f"{summary.passing} of them may have been bad luck; the same command tries those again")
         if summary.passing or not summary.pictures:
             raise typer.Exit(1)
 

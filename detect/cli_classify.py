@@ -71,11 +71,14 @@ def classify(
                 told = [(classifier.classes[label], float(probabilities[label])) for label in best]
                 output.print(f"{path}  " + "  ".join(f"{name} {chance:.3f}" for name, chance in told))
                 results.append({"file": str(path), "classes": [{"class": name, "score": p} for name, p in told]})
-    except KeyboardInterrupt:
+    except BaseException as error:  # With many crops hours may be in what is done.
+        if results:
+            write_json(json_file, results)
+        if not isinstance(error, KeyboardInterrupt):
+            raise
         console.print(f"interrupted after {len(results)} of {len(paths)} pictures")
         raise typer.Exit(130) from None
-    finally:
-        write_json(json_file, results)
+    write_json(json_file, results)
     if failed == len(paths):
         raise typer.Exit(1)
 
@@ -131,7 +134,8 @@ def evaluate_imagenet(
             raise typer.Exit(130)
         raise CommandError(f"{data}: none of {len(labels)} pictures can be read")
     rows = []
-    table = Table("models", "crops", "top-1 error, %", "top-5 error, %", title=f"{len(known)} pictures")
+    title = f"{len(known)} of {len(labels)} pictures" if interrupted else f"{len(known)} pictures"
+    table = Table("models", "crops", "top-1 error, %", "top-5 error, %", title=title)
     for column in table.columns:
         column.justify = "right"
     for (number, m), probabilities in tables.items():
@@ -139,7 +143,7 @@ def evaluate_imagenet(
         rows.append({"models": models[: m + 1], "crops": number, **result})
         table.add_row(str(m + 1), str(number), *(f"{100 * result[f'top_{k}_error']:.2f}" for k in (1, 5)))
     output.print(table)
-    write_json(json_file, {"pictures": len(known), "unreadable": unreadable, "rows": rows})
+    write_json(json_file, {"pictures": len(known), "unreadable": unreadable, "interrupted": interrupted, "rows": rows})
     if interrupted:
         raise typer.Exit(130)
 

@@ -175,6 +175,38 @@ def test_a_picture_that_cannot_be_scored_is_noted_and_tried_again(
     assert contents(output) == contents(tmp_path / "whole")
 
 
+def test_a_network_that_scores_nothing_ends_the_run(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    for i in range(8):
+        shutil.copy(photos / "b.png", photos / f"copy {i}.png")
+    paths, score, scored = find_images(photos), detector.score, []
+
+    def failing(view: View, *proposed: np.ndarray) -> object:
+        scored.append(view)
+        if len(scored) > 2:
+            raise RuntimeError(f"device lost {len(scored)}")
+        return score(view, *proposed)
+
+    detector.score = failing  # type: ignore[method-assign, assignment]
+    with pytest.raises(RuntimeError, match="device lost 12"):
+        detect_batch(paths, tmp_path / "out", detector)
+    detector.score = score  # type: ignore[method-assign]
+    summary = detect_batch(paths, tmp_path / "out", detector)
+    assert (summary.pictures, summary.resumed, summary.failed) == (13, 2, 0)
+
+
+def test_memory_that_ends_while_reading_is_bad_luck(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(image: np.ndarray) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detector, "search", search)
+        summary = detect_batch(find_images(photos), tmp_path / "out", detector)
+    assert (summary.pictures, summary.failed, summary.passing) == (0, 5, 5)
+    assert (tmp_path / "out" / JOURNAL).exists()
+
+
 def test_workers_do_not_change_the_result(photos: Path, tmp_path: Path, detector: Detector) -> None:
     (photos / "broken.jpg").touch()
     for workers in (1, 3):
@@ -259,6 +291,18 @@ def test_a_drawing_that_cannot_be_saved_is_noted(photos: Path, tmp_path: Path, d
     assert not list((output / "pictures").rglob(".part"))
 
 
+def test_a_drawing_that_fails_in_another_way_is_noted_and_not_tried_for_ever(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ValueError("cannot draw that")
+
+    monkeypatch.setattr("inception_rcnn.detect.batch.draw_detections", broken)
+    summary = detect_batch(find_images(photos), tmp_path / "out", detector)
+    assert (summary.pictures, summary.failed) == (5, 5)
+    assert list(read_detections(tmp_path / "out", key="file_name")) == NAMES
+
+
 def test_a_full_disk_ends_the_run(
     photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +376,13 @@ def test_results_of_two_runs_never_stand_side_by_side(photos: Path, tmp_path: Pa
     detect_batch(paths[3:], output, detector, draw_score=0.9)
     drawn = sorted(path.name for path in (output / "pictures").rglob("*") if path.is_file())
     assert drawn == ["a.jpg", "d.jpeg.jpg", "mine.txt"]
+    # Nor of a picture that is not there any more when the run goes on.
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, progress=stop_after(3))
+    paths[1].unlink()
+    detect_batch([*paths[:1], *paths[2:]], output, detector)
+    drawn = sorted(path.name for path in (output / "pictures").rglob("*") if path.is_file())
+    assert drawn == ["a.jpg", "a.jpg", "c.JPG", "d.jpeg.jpg", "mine.txt"]
 
 
 def test_drawings_of_like_names_do_not_collide(photos: Path, tmp_path: Path, detector: Detector) -> None:

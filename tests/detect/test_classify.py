@@ -105,9 +105,9 @@ def test_what_is_done_is_told_when_it_is_interrupted(
     assert run("evaluate", "imagenet", "--data", tmp_path / "pictures", "--crops", 1, "--crops", 10, *arguments) == 130
     out, err = capsys.readouterr()
     assert "interrupted after 1 of 3 pictures" in err
-    assert "1 pictures" in out
+    assert "1 of 3 pictures" in out
     found = json.loads(document.read_text())
-    assert (found["pictures"], found["unreadable"]) == (1, 0)
+    assert (found["pictures"], found["unreadable"], found["interrupted"]) == (1, 0, True)
     assert [(row["crops"], row["top_1_error"]) for row in found["rows"]] == [(1, 0), (10, 0)]
 
     calls.extend([0, 0])
