@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -301,6 +302,19 @@ def test_a_multibox_on_another_trunk_looks_for_itself(
     bundled = Detector.load(model_file, device="cpu", threads=1, proposals=40)
     assert bundled.proposer.multibox.trunk is not bundled.scorers[0].trunk
     assert bundled.propose(picture(1))[0].shape == (40, 4)
+
+
+def test_a_detector_can_be_sent_to_another_process(
+    model_file: Path, multibox_file: Path, picture: Callable[..., np.ndarray]
+) -> None:
+    detector = Detector.load(model_file, model_file, scales=(1.0, 1.5), device="cpu", threads=1, multibox=multibox_file)
+    copy = pickle.loads(pickle.dumps(detector))
+    assert len({id(scorer.trunk) for scorer in copy.scorers}) == 1
+    assert [scorer.long_side for scorer in copy.scorers] == [scorer.long_side for scorer in detector.scorers]
+    ours, theirs = copy(picture(1)), detector(picture(1))
+    assert len(ours) > 0
+    np.testing.assert_array_equal(ours.scores, theirs.scores)
+    np.testing.assert_array_equal(ours.boxes, theirs.boxes)
 
 
 def test_several_sizes_are_averaged(model_file: Path, picture: Callable[..., np.ndarray]) -> None:
