@@ -94,15 +94,18 @@ def test_eight_bits_say_about_the_same(model: RegionModel) -> None:
     assert len(model.graphs["head.int8"]) < 100_000  # The weights are outside.
 
 
+def difference_in_eight_bits(model: RegionModel) -> float:
+    exact, bits = (
+        RegionScorer(model, device="cpu", threads=1, precision=precision)(*sample(300, 20))[0]
+        for precision in ("float32", "int8")
+    )
+    return float(np.abs(bits - exact).mean())
+
+
 def test_eight_bits_of_crops() -> None:
     samples = [(image, boxes[:8]) for image, boxes in SAMPLES[:4]]
     model = to_model(random_network(), CLASSES, long_side=128, scoring="crops", samples=samples)
-    image, boxes = sample(300, 20)
-    exact, bits = (
-        RegionScorer(model, device="cpu", threads=1, precision=precision)(image, boxes)
-        for precision in ("float32", "int8")
-    )
-    assert 0 < np.abs(bits[0] - exact[0]).mean() < 0.02
+    assert 0 < difference_in_eight_bits(model) < 0.02
 
 
 def test_eight_bits_of_a_channel_without_weights() -> None:
@@ -112,12 +115,7 @@ def test_eight_bits_of_a_channel_without_weights() -> None:
         convolution.weight[0] = 0
         convolution.bias[0] = 50.0
     model = to_model(network, CLASSES, long_side=128, samples=SAMPLES)
-    image, boxes = sample(300, 20)
-    exact, bits = (
-        RegionScorer(model, device="cpu", threads=1, precision=precision)(image, boxes)
-        for precision in ("float32", "int8")
-    )
-    assert 0 < np.abs(bits[0] - exact[0]).mean() < 0.02
+    assert 0 < difference_in_eight_bits(model) < 0.02
 
 
 def test_samples_without_a_box_are_none() -> None:
