@@ -108,6 +108,7 @@ def test_eight_bits_of_crops() -> None:
     assert 0 < difference_in_eight_bits(model) < 0.02
 
 
+@pytest.mark.filterwarnings("error:invalid value encountered in cast")
 def test_eight_bits_of_a_channel_without_weights() -> None:
     network = random_network()
     with torch.no_grad():
