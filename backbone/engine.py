@@ -313,7 +313,7 @@ class RegionScorer:
     ) -> None:
         if not 0 < scale < np.inf:
             raise ValueError(f"scale must be more than 0, not {scale}")
-        self.model, self._scale = model, scale
+        self.model = model
         self.long_side = round(model.long_side * scale)
         self.trunk = trunk or Trunk(
             model.trunk_weights, model.graphs["trunk"],
@@ -336,8 +336,8 @@ class RegionScorer:
             self._regions = TorchRegions(model, self.device, self.precision)
 
     def __reduce__(self) -> tuple[Callable[[], RegionScorer], tuple[()]]:
-        again = partial(RegionScorer, self.model, trunk=self.trunk, precision=self.precision, scale=self._scale)
-        return again, ()
+        scale = self.long_side / self.model.long_side
+        return partial(RegionScorer, self.model, trunk=self.trunk, precision=self.precision, scale=scale), ()
 
     def rank(self, view: View, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """First pass: how promising regions look, at the cost of none of the layers above the trunk.

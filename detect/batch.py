@@ -175,10 +175,8 @@ def detect_batch(
     Exception
         If ten pictures one after the other cannot be scored: what the tenth said.
     """
-    (output / "pictures").mkdir(parents=True, exist_ok=True)
-    if paths and not isinstance(detector.proposer, MultiBox):
-        compile_kernels()  # Once on a machine; no part of the run that is measured.
     began = time.perf_counter()
+    (output / "pictures").mkdir(parents=True, exist_ok=True)
     summary = RunSummary()
     names = relative_names(paths)
     journal_path = output / JOURNAL
@@ -205,6 +203,8 @@ def detect_batch(
     todo = [(name, path) for name, path in known.items() if name not in rows]
     done = len(rows)
     progress(done, "")
+    if todo and not isinstance(detector.proposer, MultiBox):
+        compile_kernels()  # Or the first picture's search would count what is done once on a machine.
 
     def collect(path: Path, task: Future[float]) -> None:
         try:
