@@ -9,6 +9,7 @@ import atexit
 import os
 from collections.abc import Sequence
 from datetime import timedelta
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
@@ -95,8 +96,11 @@ def join_ranks(device: str = "auto") -> Ranks:
     if world == 1:
         return Ranks(device=kind)
     if not distributed.is_initialized():
+        # Imported later on, its functions would hold the group as a default argument, and its threads would not end
+        # with it: one that lets go of a message while Python ends aborts the process.
+        import_module("torch.distributed.nn")
         # The others wait while the first measures recall.
         distributed.init_process_group("gloo" if kind == "cpu" else "nccl", timeout=timedelta(hours=2))
-        # Or a thread that still runs when the process ends, however it ends, aborts it.
+        # Its threads end here, however the process ends.
         atexit.register(distributed.destroy_process_group)
     return Ranks(distributed.get_rank(), world, kind)

@@ -234,6 +234,31 @@ def test_processes_that_disagree_end_at_once(tmp_path: Path) -> None:
         assert "not all processes have the same checkpoint and settings" in (tmp_path / f"{rank}.txt").read_text()
 
 
+LEAVING = """
+import atexit
+import sys
+from pathlib import Path
+from torch import distributed
+from inception_rcnn.detect.ranks import join_ranks
+ranks = join_ranks("cpu")
+import torch.distributed.nn
+ranks.agree(ranks.rank)
+atexit.unregister(distributed.destroy_process_group)
+distributed.destroy_process_group()
+threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+Path(sys.argv[1], f"{ranks.rank}.txt").write_text(" ".join(threads))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are named under /proc on Linux only")
+def test_the_threads_of_a_group_end_with_it(tmp_path: Path) -> None:
+    run_script(tmp_path, LEAVING, TORCHRUN)
+    for rank in (0, 1):
+        threads = (tmp_path / f"{rank}.txt").read_text()
+        assert "python" in threads
+        assert "gloo" not in threads
+
+
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     compare_runs(tmp_path, TOGETHER, rtol=1e-5, atol=1e-7)
 
