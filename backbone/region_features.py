@@ -24,19 +24,20 @@ for _part in range(9):
 STRIDE, FIRST_CENTRE = 16.0, 14.5
 
 
-@kernel(error_model="numpy")
+@kernel()
 def _spread(low, high, cells, first, count, weights):  # type: ignore[no-untyped-def]
     """Of each bin along one axis the first cell that it touches, how many from there on, and their weights."""
     length = (high - low) * CONTEXT
     begin = (low + high - length) / 2
-    weights[:] = 0
     for b in range(BINS):
+        for at in range(cells + 1):
+            weights[b, at] = 0
         for s in range(2):
             place = (begin + length * ((2 * b + s + 0.5) / (2 * BINS)) - FIRST_CENTRE) / STRIDE
             # So that what is no number is at the border too, and not beyond the memory.
             place = place if place > 0.0 else 0.0
-            place = min(place, cells - 1.0)
-            cell = int(place)
+            place = place if place < cells - 1.0 else cells - 1.0
+            cell = np.int64(place)
             if s == 0:
                 first[b] = cell
             share = place - cell
@@ -48,25 +49,31 @@ def _spread(low, high, cells, first, count, weights):  # type: ignore[no-untyped
                 count[b] = at + 2
 
 
-@kernel(error_model="numpy", fastmath=True)
-def _read(features, boxes, regions):  # type: ignore[no-untyped-def]
+@kernel(
+    "void(float32[:,:,::1], float32[:,::1], UniTuple(int64[::1], 4), float32[:,::1], float32[:,::1], "
+    "float32[:,:,:,::1])",
+    fastmath=True,
+)
+def _read(features, boxes, cells, across, down, regions):  # type: ignore[no-untyped-def]
+    """Fill `regions`; `cells` (7 each), `across` (7, width + 1) and `down` (7, height + 1) are room."""
+    left, top, columns, rows = cells
     height, width, channels = features.shape
-    across, down = np.empty((BINS, width + 1), np.float32), np.empty((BINS, height + 1), np.float32)
-    left, top, columns, rows = np.empty((4, BINS), np.int64)
     for n in range(len(boxes)):
         _spread(boxes[n, 0], boxes[n, 2], width, left, columns, across)
         _spread(boxes[n, 1], boxes[n, 3], height, top, rows, down)
         for i in range(BINS):
             for j in range(BINS):
-                own = regions[n, i, j]
-                own[:] = 0
-                for y in range(rows[i]):
-                    for x in range(columns[j]):
-                        weight = down[i, y] * across[j, x]
+                for c in range(channels):
+                    regions[n, i, j, c] = 0
+                for y in range(top[i], top[i] + rows[i]):
+                    for x in range(left[j], left[j] + columns[j]):
+                        weight = down[i, y - top[i]] * across[j, x - left[j]]
                         if weight > 0:
-                            cell = features[top[i] + y, left[j] + x]
                             for c in range(channels):
-                                own[c] += weight * cell[c]
+                                regions[n, i, j, c] += weight * features[y, x, c]
+
+
+KERNELS = (_read,)
 
 
 def read_regions(
@@ -107,7 +114,12 @@ def read_regions(
     regions = out[: len(boxes)]
     if regions.shape != (len(boxes), BINS, BINS, features.shape[2]):
         raise ValueError(f"out must hold {len(boxes)} x 7 x 7 x {features.shape[2]} numbers, not {out.shape}")
-    _read(features, np.ascontiguousarray(boxes, np.float32), regions)
+    height, width = features.shape[:2]
+    cells = tuple(np.empty((4, BINS), np.int64))
+    room = np.empty((BINS, width + 1), np.float32), np.empty((BINS, height + 1), np.float32)
+    # Writable, though nobody writes: the kernel has one type.
+    inputs = (np.require(array, np.float32, ["C", "W"]) for array in (features, boxes))
+    _read(*inputs, cells, *room, regions)
     return regions
 
 

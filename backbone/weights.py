@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import platformdirs
 
+from ..data.files import cache_folder
 from .model_file import MAX_BYTES, ModelError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["bundled_models", "cache_folder", "fetch", "find_model", "load_imagenet"]
+__all__ = ["bundled_models", "fetch", "find_model", "load_imagenet"]
 
 BUNDLED = Path(__file__).parent / "models"
 
@@ -46,11 +46,6 @@ PUBLISHED = {
         "googlenet-1378be20.pth", "https://download.pytorch.org/models/googlenet-1378be20.pth", "sha256", "1378be20"
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Folder for downloads: ``$INCEPTION_RCNN_CACHE``, or the system's cache folder for this package."""
-    return Path(os.environ.get("INCEPTION_RCNN_CACHE") or platformdirs.user_cache_dir("inception-rcnn"))
 
 
 def bundled_models() -> list[str]:

@@ -1,4 +1,4 @@
-"""Writing a file so that nobody ever sees half of it."""
+"""Writing a file so that nobody ever sees half of it; the folder for what can be made again."""
 
 import hashlib
 import os
@@ -8,7 +8,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["atomic_file", "atomic_write", "remove_leftovers"]
+import platformdirs
+
+__all__ = ["atomic_file", "atomic_write", "cache_folder", "remove_leftovers"]
+
+
+def cache_folder() -> Path:
+    """Folder for downloads and compiled code: ``$INCEPTION_RCNN_CACHE``, or the system's cache folder for this package.
+
+    Raises
+    ------
+    OSError
+        If the user has no home folder and the variable is not set.
+
+    Examples
+    --------
+    >>> cache_folder().name
+    'inception-rcnn'
+    """
+    try:
+        folder = Path(os.environ.get("INCEPTION_RCNN_CACHE") or platformdirs.user_cache_dir("inception-rcnn"))
+        if not folder.parts[0].startswith("~"):
+            return folder.absolute()
+    except RuntimeError:  # so do newer releases say that there is no home; older ones leave "~"
+        pass
+    raise OSError("this user has no home folder for a cache: set INCEPTION_RCNN_CACHE to a folder")
 
 
 def atomic_write(path: str | Path, data: bytes | str | Iterable[bytes]) -> None:

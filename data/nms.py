@@ -61,7 +61,7 @@ def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> NDArray[np.int
     box_array, score_array = _box_list(boxes), _finite(scores, "scores")
     _check_pairs(box_array.shape, score_array.shape)
     ranked, counts = _ranked(score_array[:, None], np.arange(len(score_array)), -np.inf)
-    return _rows(_greedy(ranked, counts, box_array[:, None], float(threshold), len(score_array)))
+    return _rows(_compare(ranked, counts, box_array[:, None], threshold, len(score_array)))
 
 
 def nms_per_class(
@@ -134,9 +134,9 @@ def nms_per_class(
     most = len(rows) if limit is None else limit
     # With few candidates to a class it is less work to compare those.
     if shared and (counts**2).sum() > len(rows) ** 2:
-        kept = _greedy_bits(ranked, counts, _overlap_bits(candidates, float(threshold)), most)
+        kept = _look_up(ranked, counts, candidates, threshold, most)
     else:
-        kept = _greedy(ranked, counts, candidates[:, None] if shared else candidates, float(threshold), most)
+        kept = _compare(ranked, counts, candidates[:, None] if shared else candidates, threshold, most)
     label, row = np.divmod(_rows(np.sort(kept)[:limit]), max(len(rows), 1))
     row = rows[row]
     return box_array[row] if shared else box_array[row, label], score_array[row, label], label
@@ -209,15 +209,15 @@ def soft_nms(
     _check_pairs(box_array.shape, score_array.shape)
     if not np.isfinite(score_array).all():
         raise ValueError("scores must be finite numbers")
-    indices, lowered = _soft(
-        box_array.astype(np.float64),
-        score_array.astype(np.float64),
-        method == "gaussian",
-        float(sigma),
-        float(threshold),
-        float(score_array.dtype.type(min_score)),
+    kept, _, lowered = _soft(
+        box_array[:, None],
+        score_array[:, None],
+        min_score,
+        gaussian=method == "gaussian",
+        sigma=sigma,
+        threshold=threshold,
     )
-    return indices, lowered.astype(score_array.dtype)
+    return kept, lowered.astype(score_array.dtype)
 
 
 def soft_nms_per_class(
@@ -272,10 +272,29 @@ def soft_nms_per_class(
     box_array, score_array = _finite(boxes, "boxes"), _finite(scores, "scores")
     _check_classes(box_array.shape, score_array.shape)
     each = box_array[:, None] if box_array.ndim == 2 else box_array
-    row, label, lowered = _soft_classes(each, score_array, float(sigma), float(np.float32(min_score)))
+    row, label, lowered = _soft(each, score_array, min_score, gaussian=True, sigma=sigma, threshold=0)
     best = np.lexsort((row, label, -lowered))[:limit]
     row, label = row[best], label[best]
     return each[row, np.minimum(label, each.shape[1] - 1)], lowered[best].astype(np.float32), label
+
+
+def _soft(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.floating[Any]],
+    min_score: float,
+    *,
+    gaussian: bool,
+    sigma: float,
+    threshold: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Rows, labels and lowered scores of what is left of boxes (N, 1 or C, 4), class by class, best first."""
+    count, most = len(scores), scores.size
+    found = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(count, np.int64)
+    lowered = np.empty(most)
+    # The minimum in the scores' precision, so that a score of 0.7 reaches a minimum of 0.7.
+    limits = float(sigma), float(threshold), float(scores.dtype.type(min_score))
+    left = _soften(boxes, scores.astype(np.float64), gaussian, *limits, tuple(np.empty((5, count))), found, lowered)
+    return found[0][:left], found[1][:left], lowered[:left]
 
 
 def as_scores(scores: ArrayLike) -> NDArray[np.floating[Any]]:
@@ -286,7 +305,7 @@ def as_scores(scores: ArrayLike) -> NDArray[np.floating[Any]]:
 
 
 def _finite(values: ArrayLike, name: str) -> NDArray[np.float32]:
-    array = np.ascontiguousarray(values, np.float32)
+    array = np.require(values, np.float32, ["C", "W"])  # Writable, though nobody writes: kernels have one type.
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite numbers")
     return array
@@ -316,7 +335,7 @@ def _check_classes(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
 
 # Ranking: 64 bits hold what orders a candidate, score, class and row, in this order; smaller is better.
 
-_LOW = np.uint64(2**32 - 1)
+_LOW = 2**32 - 1
 
 
 def _ranked(
@@ -326,25 +345,45 @@ def _ranked(
     if scores.shape[1] * len(rows) > _LOW:
         raise ValueError(f"{scores.shape[1] * len(rows)} scores are too many for one call; raise the minimum")
     # The minimum in float32, so that a score of 0.7 reaches a minimum of 0.7.
-    keys, counts = _keys(scores, scores.view(np.int32), rows, np.float32(min_score))
+    smallest = np.float32(min_score)
+    counts = (scores >= smallest).sum(axis=0)
+    keys = np.full((scores.shape[1], counts.max(initial=0)), ~np.uint64(0))
+    _fill_keys(scores, scores.view(np.int32), rows, smallest, keys)
     keys.sort(axis=1)
     return keys, counts
 
 
+def _compare(
+    ranked: NDArray[np.uint64], counts: NDArray[np.int64], boxes: NDArray[np.float32], threshold: float, limit: int
+) -> NDArray[np.uint64]:
+    """Keys of the boxes (R, 1 or C, 4) that stay, each compared with those that are left."""
+    width = ranked.shape[1]
+    kept = np.empty(counts.sum(), np.uint64)
+    room = np.empty((4, width)), np.empty(width, np.bool_)
+    return kept[: _greedy(ranked, counts, boxes, float(threshold), limit, *room, kept)]
+
+
+def _look_up(
+    ranked: NDArray[np.uint64], counts: NDArray[np.int64], boxes: NDArray[np.float32], threshold: float, limit: int
+) -> NDArray[np.uint64]:
+    """Keys of the boxes (R, 4) that stay, all compared once, and the result kept as one bit a pair."""
+    count = len(boxes)
+    bits = np.zeros((count, (count + 63) // 64), np.uint64)
+    corners = np.ascontiguousarray(boxes.T, np.float64)
+    _fill_overlap_bits(corners, float(threshold), np.empty(count, np.bool_), np.empty(count, np.int64), bits)
+    kept = np.empty(counts.sum(), np.uint64)
+    return kept[: _greedy_bits(ranked, counts, bits, limit, np.empty(bits.shape[1], np.uint64), kept)]
+
+
 def _rows(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return ``label * R + row`` of some keys."""
-    return (keys & _LOW).astype(np.int64)
+    return (keys & np.uint64(_LOW)).astype(np.int64)
 
 
-@kernel()
-def _keys(scores, bits, rows, min_score):  # type: ignore[no-untyped-def]
-    """Put the score, turned round, above ``label * R + row``; the largest key fills up what has no candidate."""
-    counts = np.zeros(scores.shape[1], np.int64)
-    for row in rows:
-        for label in range(len(counts)):
-            counts[label] += scores[row, label] >= min_score
-    keys = np.empty((len(counts), counts.max() if len(counts) else 0), np.uint64)
-    for label in range(len(counts)):
+@kernel("void(float32[:,::1], int32[:,::1], int64[::1], float32, uint64[:,::1])")
+def _fill_keys(scores, bits, rows, min_score, keys):  # type: ignore[no-untyped-def]
+    """Put the score, turned round, above ``label * R + row``; what has no candidate stays as it was."""
+    for label in range(keys.shape[0]):
         k = 0
         for i in range(len(rows)):
             score = scores[rows[i], label]
@@ -353,149 +392,143 @@ def _keys(scores, bits, rows, min_score):  # type: ignore[no-untyped-def]
                 falling = bits[rows[i], label] if score < 0 else ~bits[rows[i], label] & np.int32(0x7FFFFFFF)
                 keys[label, k] = np.uint64(np.uint32(falling)) << np.uint64(32) | np.uint64(label * len(rows) + i)
                 k += 1
-        keys[label, k:] = ~np.uint64(0)
-    return keys, counts
 
 
-# Both visit every class's candidates in the order of `ranked`, the first counts[label] of each, and return the keys of
-# those that no kept one suppresses, at most `limit` of a class.
-
-
+# A function of its own: so the compiler can vectorise it. By NumPy's rules for division 0 / 0 is nan, no overlap.
+# Unsigned, because an index that could be negative would count from the end.
 @kernel()
-def _greedy(ranked, counts, boxes, threshold, limit):  # type: ignore[no-untyped-def]
+def _strike(corners, k, begin, end, threshold, free):  # type: ignore[no-untyped-def]
+    """Clear `free` from begin to end where a box, of corners (4, N), overlaps the k-th by more than the threshold."""
+    left, top = corners[0, k], corners[1, k]
+    right, bottom = corners[2, k], corners[3, k]
+    area = (right - left) * (bottom - top)
+    for j in range(np.uintp(begin), np.uintp(end)):
+        x1, y1 = corners[0, j], corners[1, j]
+        x2, y2 = corners[2, j], corners[3, j]
+        width = max(min(right, x2) - max(left, x1), 0.0)
+        height = max(min(bottom, y2) - max(top, y1), 0.0)
+        inter = width * height
+        free[j] &= not inter / (area + (x2 - x1) * (y2 - y1) - inter) > threshold
+
+
+# Both visit every class's candidates in the order of `ranked`, the first counts[label] of each, put the keys of those
+# that no kept one suppresses into `kept`, at most `limit` of a class, and return how many.
+
+
+@kernel("int64(uint64[:,::1], int64[::1], float32[:,:,::1], float64, int64, float64[:,::1], boolean[::1], uint64[::1])")
+def _greedy(ranked, counts, boxes, threshold, limit, corners, free, kept):  # type: ignore[no-untyped-def]
     """Suppress boxes (R, 1 or C, 4) by comparing every kept one with those that are left."""
-    width = ranked.shape[1]
-    kept = np.empty(counts.sum(), np.uint64)
     total = 0
-    x1, y1, x2, y2 = np.empty(width), np.empty(width), np.empty(width), np.empty(width)
-    free = np.empty(width, np.bool_)
     for label in range(len(counts)):
-        own, last, end = min(label, boxes.shape[1] - 1), counts[label], total + limit
+        own = label if boxes.shape[1] > 1 else 0
+        last, end = counts[label], total + limit
         for k in range(last):
-            x1[k], y1[k], x2[k], y2[k] = boxes[np.int64(ranked[label, k] & _LOW) - label * len(boxes), own]
-        free[:last] = True
+            row = np.int64(ranked[label, k] & np.uint64(_LOW)) - label * len(boxes)
+            for i in range(4):
+                corners[i, k] = boxes[row, own, i]
+            free[k] = True
         for k in range(last):
             if total == end:
                 break
             if free[k]:
                 kept[total] = ranked[label, k]
                 total += 1
-                s = slice(k + 1, last)
-                _strike(x1[k], y1[k], x2[k], y2[k], x1[s], y1[s], x2[s], y2[s], threshold, free[s])
-    return kept[:total]
+                _strike(corners, k, k + 1, last, threshold, free)
+    return total
 
 
-@kernel()
-def _greedy_bits(ranked, counts, bits, limit):  # type: ignore[no-untyped-def]
+@kernel("int64(uint64[:,::1], int64[::1], uint64[:,::1], int64, uint64[::1], uint64[::1])")
+def _greedy_bits(ranked, counts, bits, limit, suppressed, kept):  # type: ignore[no-untyped-def]
     """Do as `_greedy` does, the comparisons looked up."""
-    kept = np.empty(counts.sum(), np.uint64)
     total = 0
-    suppressed = np.empty(bits.shape[1], np.uint64)
     for label in range(len(counts)):
-        suppressed[:] = 0
+        for word in range(len(suppressed)):
+            suppressed[word] = 0
         end = total + limit
         for k in range(counts[label]):
             if total == end:
                 break
-            i = np.int64(ranked[label, k] & _LOW) - label * len(bits)
+            i = np.int64(ranked[label, k] & np.uint64(_LOW)) - label * len(bits)
             if not (suppressed[i >> 6] >> np.uint64(i & 63)) & np.uint64(1):
                 for word in range(len(suppressed)):
                     suppressed[word] |= bits[i, word]
                 kept[total] = ranked[label, k]
                 total += 1
-    return kept[:total]
+    return total
 
 
-@kernel()
-def _overlap_bits(boxes, threshold):  # type: ignore[no-untyped-def]
-    """Return for every box the set of boxes that it suppresses, 64 to a word."""
-    count = len(boxes)
-    x1, y1, x2, y2 = (
-        boxes[:, 0].astype(np.float64),
-        boxes[:, 1].astype(np.float64),
-        boxes[:, 2].astype(np.float64),
-        boxes[:, 3].astype(np.float64),
-    )
-    free = np.empty(count, np.bool_)
-    struck = np.empty(count, np.int64)
-    bits = np.zeros((count, (count + 63) // 64), np.uint64)
-    for i in range(count):
-        free[:i] = True
-        _strike(x1[i], y1[i], x2[i], y2[i], x1[:i], y1[:i], x2[:i], y2[:i], threshold, free[:i])
+@kernel("void(float64[:,::1], float64, boolean[::1], int64[::1], uint64[:,::1])")
+def _fill_overlap_bits(corners, threshold, free, struck, bits):  # type: ignore[no-untyped-def]
+    """Enter for every box the boxes that it suppresses into `bits`, which come as zeros."""
+    for i in range(corners.shape[1]):
+        for j in range(i):
+            free[j] = True
+        _strike(corners, i, 0, i, threshold, free)
         # Listed first, which needs no branch that could be guessed wrong.
         total = 0
         for j in range(i):
             struck[total] = j
             total += not free[j]
-        for j in struck[:total]:
+        for k in range(total):
+            j = struck[k]
             bits[i, j >> 6] |= np.uint64(1) << np.uint64(j & 63)
             bits[j, i >> 6] |= np.uint64(1) << np.uint64(i & 63)
-    return bits
 
 
-# A function of its own, and under NumPy's rules for division, where 0 / 0 is nan, no overlap: so the compiler can
-# vectorise it.
-@kernel(error_model="numpy")
-def _strike(left, top, right, bottom, x1, y1, x2, y2, threshold, free):  # type: ignore[no-untyped-def]
-    """Clear `free` where a box overlaps the first one by more than the threshold."""
-    area = (right - left) * (bottom - top)
-    for j in range(len(free)):
-        width = max(min(right, x2[j]) - max(left, x1[j]), 0.0)
-        height = max(min(bottom, y2[j]) - max(top, y1[j]), 0.0)
-        inter = width * height
-        free[j] &= not inter / (area + (x2[j] - x1[j]) * (y2[j] - y1[j]) - inter) > threshold
+@kernel(
+    "int64(float32[:,:,::1], float64[:,::1], boolean, float64, float64, float64, UniTuple(float64[::1], 5), "
+    "UniTuple(int64[::1], 3), float64[::1])"
+)
+def _soften(boxes, scores, gaussian, sigma, threshold, min_score, own, found, lowered):  # type: ignore[no-untyped-def]
+    """Of each class take the best box and lower the scores of the others, as long as there is one.
 
-
-@kernel(error_model="numpy")
-def _soft(boxes, scores, gaussian, sigma, threshold, min_score):  # type: ignore[no-untyped-def]
-    """Take the best box and lower the scores of the others, as long as there is one; `scores` is overwritten."""
-    count = len(scores)
-    taken = np.zeros(count, np.bool_)
-    order, lowered = np.empty(count, np.int64), np.empty(count)
-    for k in range(count):
-        best = -1
-        for j in range(count):
-            if not taken[j] and (best < 0 or scores[j] > scores[best]):
-                best = j
-        if scores[best] < min_score:
-            return order[:k], lowered[:k]
-        taken[best] = True
-        order[k], lowered[k] = best, scores[best]
-        x1, y1, x2, y2 = boxes[best]
-        area = (x2 - x1) * (y2 - y1)
-        for j in range(count):
-            width = min(x2, boxes[j, 2]) - max(x1, boxes[j, 0])
-            height = min(y2, boxes[j, 3]) - max(y1, boxes[j, 1])
-            if taken[j] or width <= 0 or height <= 0:
-                continue
-            inter = width * height
-            iou = inter / (area + (boxes[j, 2] - boxes[j, 0]) * (boxes[j, 3] - boxes[j, 1]) - inter)
-            if gaussian:
-                scores[j] *= np.exp(-iou * iou / sigma)
-            elif iou > threshold:
-                scores[j] *= 1 - iou
-    return order, lowered
-
-
-@kernel()
-def _soft_classes(boxes, scores, sigma, min_score):  # type: ignore[no-untyped-def]
-    """Rows, labels and lowered scores of what is left of boxes (N, 1 or C, 4) by scores (N, C)."""
-    count, classes = scores.shape
-    rows, labels = np.empty(count * classes, np.int64), np.empty(count * classes, np.int64)
-    lowered = np.empty(count * classes)
+    Boxes (N, 1 or C, 4), scores (N, C). Fills rows and labels of `found` and `lowered`, in the order in which boxes are
+    taken, and returns their number; `own` (N each) and the third of `found` (N) are room for one class.
+    """
+    x1, y1, x2, y2, score = own
+    rows, labels, candidates = found
     total = 0
-    candidates, own, score = np.empty(count, np.int64), np.empty((count, 4)), np.empty(count)
-    for label in range(classes):
-        column, found = min(label, boxes.shape[1] - 1), 0
-        for i in range(count):
+    for label in range(scores.shape[1]):
+        column, left = label if boxes.shape[1] > 1 else 0, 0
+        for i in range(len(scores)):
             if scores[i, label] >= min_score:
-                candidates[found], own[found], score[found] = i, boxes[i, column], scores[i, label]
-                found += 1
-        order, left = _soft(own[:found], score[:found], True, sigma, 0.0, min_score)
-        for k in range(len(order)):
-            rows[total], labels[total], lowered[total] = candidates[order[k]], label, left[k]
+                candidates[left], score[left] = i, scores[i, label]
+                x1[left], y1[left] = boxes[i, column, 0], boxes[i, column, 1]
+                x2[left], y2[left] = boxes[i, column, 2], boxes[i, column, 3]
+                left += 1
+        while left > 0:
+            best = 0
+            for j in range(1, left):
+                if score[j] > score[best]:
+                    best = j
+            if score[best] < min_score:
+                break
+            rows[total], labels[total], lowered[total] = candidates[best], label, score[best]
             total += 1
-    return rows[:total], labels[:total], lowered[:total]
+            right, bottom, area = x2[best], y2[best], (x2[best] - x1[best]) * (y2[best] - y1[best])
+            a, b = x1[best], y1[best]
+            # Those that are left move up by one, so that equal scores keep their order.
+            left -= 1
+            for j in range(left):
+                k = j if j < best else j + 1
+                width = min(right, x2[k]) - max(a, x1[k])
+                height = min(bottom, y2[k]) - max(b, y1[k])
+                factor = 1.0
+                if width > 0 and height > 0:
+                    inter = width * height
+                    iou = inter / (area + (x2[k] - x1[k]) * (y2[k] - y1[k]) - inter)
+                    if gaussian:
+                        factor = np.exp(-iou * iou / sigma)
+                    elif iou > threshold:
+                        factor = 1 - iou
+                candidates[j], score[j] = candidates[k], score[k] * factor
+                x1[j], y1[j], x2[j], y2[j] = x1[k], y1[k], x2[k], y2[k]
+    return total
+
+
+# What `nms` and `soft_nms_per_class` run that is compiled; `nms_per_class` has more for boxes that all classes share.
+NMS_KERNELS = (_fill_keys, _greedy)
+SOFT_NMS_KERNELS = (_soften,)
 
 
 # On a GPU

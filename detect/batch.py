@@ -23,10 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import Detections, ImageError, atomic_write, read_image, write_detections
+from ..data.kernels import compile_all
 from ..data.parallel import prefetch
-from ..proposals import compile_kernels
 from ..proposals.merge import Ranked
-from ..proposals.multibox import MultiBox
 from .detector import Detector
 from .drawing import DRAW_SCORE, draw_detections
 from .runs import FULL_OR_FORBIDDEN, error_line, package_version, relative_names, stamp
@@ -203,8 +202,8 @@ def detect_batch(
     todo = [(name, path) for name, path in known.items() if name not in rows]
     done = len(rows)
     progress(done, "")
-    if todo and not isinstance(detector.proposer, MultiBox):
-        compile_kernels()  # Or the first picture's search would count what is done once on a machine.
+    if todo:
+        compile_all(*detector.kernels)  # Or the first picture would count what is done once on a machine.
 
     def collect(path: Path, task: Future[float]) -> None:
         try:

@@ -13,9 +13,11 @@ from scipy.special import logit
 from ..backbone.engine import RegionScorer, View
 from ..backbone.model_file import SCORINGS, ModelError, read_model
 from ..backbone.preprocessing import decode_boxes
+from ..backbone.region_features import KERNELS as REGION_KERNELS
 from ..backbone.weights import bundled_models, find_model
 from ..data import Detections, clip_boxes
-from ..data.nms import nms_per_class, soft_nms_per_class
+from ..data.kernels import compiling
+from ..data.nms import NMS_KERNELS, SOFT_NMS_KERNELS, nms_per_class, soft_nms_per_class
 from ..proposals import MergedProposals, SelectiveSearch, knows_objects, load_proposer
 from ..proposals.merge import Ranked
 from ..proposals.multibox import MultiBox
@@ -34,6 +36,8 @@ OBJECTNESS = 1 / 3
 SOFTNESS = 0.4
 NMS = ("soft", "greedy")
 
+# What reading regions and suppressing run that is compiled.
+_KERNELS = (*REGION_KERNELS, *NMS_KERNELS, *SOFT_NMS_KERNELS)
 # ILSVRC and COCO both stop counting at a hundred; more only makes files large.
 MOST_PER_PICTURE = 100
 
@@ -282,7 +286,7 @@ class Detector:
             raise ValueError(f"scales must be one or more of 0.1 to 4, not {', '.join(map(str, scales)) or 'none'}")
         if proposals is not None and proposals < 1:
             raise ValueError(f"proposals must be 1 or more, not {proposals}")
-        scorers: list[RegionScorer] = []
+        read = []
         for name in models or ("voc",):
             bundled = f"{name}-crops" if scoring == "crops" and f"{name}-crops" in bundled_models() else name
             model = read_model(find_model(bundled))
@@ -290,22 +294,31 @@ class Detector:
                 raise ModelError(
                     f"{name}: is for scoring {model.scoring}, not {scoring}; leave the scoring to the model"
                 )
-            trunk = next((one.trunk for one in scorers if one.trunk.sha256 == model.trunk_sha256), None)
-            for scale in scales if model.scoring == "shared" else (1.0,):
-                scorer = RegionScorer(
-                    model, device=device, threads=threads, engine=engine, precision=precision, trunk=trunk, scale=scale
-                )
-                scorers.append(scorer)
-                trunk = scorer.trunk
-        network: dict[str, Any] = {} if method == "selective-search" else {
-            "multibox": multibox, "among": [scorer.trunk for scorer in scorers],
-            "device": device, "threads": threads, "engine": engine, "precision": precision,
-        }  # fmt: skip
-        limit = proposals or (SEARCHED if method == "selective-search" else PROPOSALS)
-        proposer = load_proposer(method, limit=limit, seed=seed, **network)
+            read.append(model)
+        placement: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "precision": precision}
+        scorers: list[RegionScorer] = []
+        search_kernels = () if method == "multibox" else SelectiveSearch().kernels
+        # In a thread: on a fresh machine either takes seconds.
+        with compiling(*search_kernels, *_KERNELS):
+            for model in read:
+                trunk = next((one.trunk for one in scorers if one.trunk.sha256 == model.trunk_sha256), None)
+                for scale in scales if model.scoring == "shared" else (1.0,):
+                    scorer = RegionScorer(model, trunk=trunk, scale=scale, **placement)
+                    scorers.append(scorer)
+                    trunk = scorer.trunk
+            network: dict[str, Any] = {}
+            if method != "selective-search":
+                network = {"multibox": multibox, "among": [scorer.trunk for scorer in scorers], **placement}
+            limit = proposals or (SEARCHED if method == "selective-search" else PROPOSALS)
+            proposer = load_proposer(method, limit=limit, seed=seed, **network)
         if first_pass is None and any(scorer.model.has_first_pass for scorer in scorers):
             first_pass = FIRST_PASS
         return cls(scorers, proposer, first_pass=first_pass or None, min_score=min_score, nms=nms)
+
+    @property
+    def kernels(self) -> tuple[Any, ...]:
+        """What a call runs that is compiled, see `data.kernels.compile_all`."""
+        return (*getattr(self.proposer, "kernels", ()), *_KERNELS)
 
     def search(self, image: NDArray[np.uint8]) -> Ranked | None:
         """Do what needs no network: selective search, if the proposals come from there; other threads can do it ahead.

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from ..data import Proposals, atomic_write, read_image, write_proposals
 from ..data.files import remove_leftovers
+from ..data.kernels import compile_all
 from ..data.parallel import ProcessDied, map_processes
 from ..data.proposal_files import check_image_ids, check_suffix
-from ..proposals import Proposer, compile_kernels
+from ..proposals import Proposer
 from .runs import JournalError, error_line, package_version, relative_names, stamp
 
 __all__ = ["ProposeSummary", "propose_batch"]
@@ -148,7 +149,8 @@ def propose_batch(
         resumed = done = len(paths) - len(todo)
         progress(done)
         if todo:
-            compile_kernels()  # Before the processes start, which would all do it.
+            # Before the processes start, which would all do it.
+            compile_all(*getattr(proposer, "kernels", ()))
         # Closed at once when this loop ends early, so that what waits is not done first.
         with closing(map_processes(partial(_propose, proposer), todo, workers)) as results:
             for path, result in results:

@@ -25,8 +25,9 @@ from ..data import (
     read_voc,
 )
 from ..data.annotations import _coco_pictures, _read_json, _read_words, _read_xml
+from ..data.kernels import compile_all
 from ..data.parallel import ProcessDied, map_processes
-from ..proposals import Proposer, compile_kernels
+from ..proposals import Proposer
 
 __all__ = [
     "ProposalCache",
@@ -439,7 +440,7 @@ class ProposalCache:
         missing = [picture for picture in pictures if not self._file(picture).exists()]
         done = len(pictures) - len(missing)
         report(done)
-        compile_kernels()
+        compile_all(*getattr(self.proposer, "kernels", ()))
         for picture, result in map_processes(self._touch, missing, workers):
             if isinstance(result, ProcessDied):
                 raise ImageError(f"{picture.path}: a process ended while it proposed boxes there; remove the picture")

@@ -88,9 +88,12 @@ def weighted_box_fusion(
     weighted = scores[kept].astype(np.float64) * weight[member[kept]]
     # Class by class, each from its best score down; the sorts are stable.
     order = np.lexsort((-weighted, labels[kept]))
-    fused, total, count, label = _fuse(
-        boxes[kept[order]].astype(np.float64), weighted[order], labels[kept[order]], float(iou)
-    )
+    most = len(order)
+    fused, sums, total = np.empty((most, 4)), np.zeros((most, 4)), np.zeros(most)
+    count, label = np.zeros(most, np.int64), np.empty(most, np.int64)
+    boxes = boxes[kept[order]].astype(np.float64)
+    found = _fuse(boxes, weighted[order], labels[kept[order]], float(iou), fused, sums, total, count, label)
+    fused, total, count, label = fused[:found], total[:found], count[:found], label[:found]
     score = total / count * np.minimum(count, len(weight)) / weight.sum()
     best = np.argsort(-score, kind="stable")
     return fused[best].astype(np.float32), score[best].astype(scores.dtype), label[best]
@@ -283,18 +286,21 @@ def _gather(
     return np.concatenate(boxes), np.concatenate(scores), np.concatenate(labels), member
 
 
-@kernel()
-def _fuse(boxes, scores, labels, threshold):  # type: ignore[no-untyped-def]
-    """Cluster boxes that come sorted by label and score: fused boxes, sum of scores, number of boxes, label of each."""
-    fused = np.empty((len(boxes), 4))
-    sums = np.zeros((len(boxes), 4))
-    total, count = np.zeros(len(boxes)), np.zeros(len(boxes), np.int64)
-    label = np.empty(len(boxes), np.int64)
+@kernel(
+    "int64(float64[:,::1], float64[::1], int64[::1], float64, float64[:,::1], float64[:,::1], float64[::1], "
+    "int64[::1], int64[::1])"
+)
+def _fuse(boxes, scores, labels, threshold, fused, sums, total, count, label):  # type: ignore[no-untyped-def]
+    """Cluster boxes that come sorted by label and score; fill what is said of a cluster and return their number.
+
+    That is its box, the sum of its members' boxes by score, the sum of their scores, their number (both from zeros) and
+    its label.
+    """
     first = clusters = 0
     for i in range(len(boxes)):
         if i > 0 and labels[i] != labels[i - 1]:
             first = clusters
-        x1, y1, x2, y2 = boxes[i]
+        x1, y1, x2, y2 = boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3]
         best, best_overlap = clusters, threshold
         for k in range(first, clusters):
             width = min(x2, fused[k, 2]) - max(x1, fused[k, 0])
@@ -309,11 +315,13 @@ def _fuse(boxes, scores, labels, threshold):  # type: ignore[no-untyped-def]
         if best == clusters:
             clusters += 1
             label[best] = labels[i]
-            fused[best] = boxes[i]
-        sums[best] += scores[i] * boxes[i]
         total[best] += scores[i]
         count[best] += 1
-        # A cluster of one is that box itself, unrounded; one of zeros has no mean, and stays where it began.
-        if count[best] > 1 and total[best] > 0:
-            fused[best] = sums[best] / total[best]
-    return fused[:clusters], total[:clusters], count[:clusters], label[:clusters]
+        for corner in range(4):
+            sums[best, corner] += scores[i] * boxes[i, corner]
+            # A cluster of one is that box itself, unrounded; one of zeros has no mean, and stays where it began.
+            if count[best] == 1:
+                fused[best, corner] = boxes[i, corner]
+            elif total[best] > 0:
+                fused[best, corner] = sums[best, corner] / total[best]
+    return clusters

@@ -123,8 +123,10 @@ def match_voc(
     result = {}
     for name, objects, claims in _by_class(pictures, detections, classes):
         difficult = flags[first[objects.picture] + objects.place]
-        outcome, row, overlap = _match_voc(claims.boxes, claims.picture, objects.boxes, objects.start, difficult, iou)
-        result[name] = _matches(claims, objects, outcome, row, overlap, int((~difficult).sum()))
+        boxes = claims.boxes, claims.picture, objects.boxes, objects.start
+        matched = _unmatched(claims, objects)
+        _match_voc(*boxes, difficult, float(iou), *matched)
+        result[name] = _matches(claims, objects, *matched[:3], int((~difficult).sum()))
     return result
 
 
@@ -188,7 +190,9 @@ def match_ilsvrc(
         width, height = (objects.boxes[:, 2:] - objects.boxes[:, :2]).T
         threshold = np.minimum(0.5, width * height / ((width + 10) * (height + 10)))
         skipped = np.array([p.image_id in avoided.get(name, ()) for p in pictures], bool)
-        outcome, row, overlap = _match_ilsvrc(claims.boxes, claims.picture, objects.boxes, objects.start, threshold)
+        outcome, row, overlap, taken = _unmatched(claims, objects)
+        boxes = claims.boxes, claims.picture, objects.boxes, objects.start
+        _match_ilsvrc(*boxes, threshold, outcome, row, overlap, taken)
         outcome[skipped[claims.picture]] = IGNORED
         positives = int((~skipped)[objects.picture].sum())
         result[name] = _matches(claims, objects, outcome, row, overlap, positives)
@@ -279,6 +283,14 @@ def _renumber(found: Detections, classes: Sequence[str]) -> NDArray[np.int64]:
     return np.array([index.get(name, -1) for name in found.classes], np.int64)[found.labels]
 
 
+def _unmatched(
+    claims: _Boxes, objects: _Boxes
+) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Outcome, object and overlap of each detection and whether each object is taken, before any is compared."""
+    count = len(claims.boxes)
+    return np.empty(count, np.int8), np.full(count, -1), np.zeros(count), np.zeros(len(objects.boxes), np.bool_)
+
+
 def _matches(
     claims: _Boxes,
     objects: _Boxes,
@@ -292,28 +304,31 @@ def _matches(
 
 
 @kernel()
-def _overlap(a, b):  # type: ignore[no-untyped-def]
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
+def _overlap(boxes, i, others, j):  # type: ignore[no-untyped-def]
+    width = min(boxes[i, 2], others[j, 2]) - max(boxes[i, 0], others[j, 0])
+    height = min(boxes[i, 3], others[j, 3]) - max(boxes[i, 1], others[j, 1])
     if width <= 0 or height <= 0:
         return 0.0
     inter = width * height
-    return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
+    area = (boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1])
+    return inter / (area + (others[j, 2] - others[j, 0]) * (others[j, 3] - others[j, 1]) - inter)
 
 
 # Both take detections of one class, best first, and the objects of that class, those of picture i being
-# start[i] : start[i + 1]; both give each detection's outcome, its object (-1: none) and its overlap with it.
+# start[i] : start[i + 1]. They fill each detection's outcome, its object (-1 before) and its overlap with it (0
+# before); `taken` says which objects are (none before).
 
 
-@kernel()
-def _match_voc(boxes, picture, object_boxes, start, difficult, threshold):  # type: ignore[no-untyped-def]
-    outcome = np.empty(len(boxes), np.int8)
-    row = np.full(len(boxes), -1, np.int64)
-    overlaps = np.zeros(len(boxes))
-    taken = np.zeros(len(object_boxes), np.bool_)
+@kernel(
+    "void(float64[:,::1], int64[::1], float64[:,::1], int64[::1], boolean[::1], float64, int8[::1], int64[::1], "
+    "float64[::1], boolean[::1])"
+)
+def _match_voc(  # type: ignore[no-untyped-def]
+    boxes, picture, object_boxes, start, difficult, threshold, outcome, row, overlaps, taken
+):
     for d in range(len(boxes)):
         for j in range(start[picture[d]], start[picture[d] + 1]):
-            overlap = _overlap(boxes[d], object_boxes[j])
+            overlap = _overlap(boxes, d, object_boxes, j)
             if overlap > overlaps[d]:
                 row[d], overlaps[d] = j, overlap
         if row[d] < 0 or overlaps[d] < threshold:
@@ -325,25 +340,24 @@ def _match_voc(boxes, picture, object_boxes, start, difficult, threshold):  # ty
         else:
             outcome[d] = HIT
             taken[row[d]] = True
-    return outcome, row, overlaps
 
 
-@kernel()
-def _match_ilsvrc(boxes, picture, object_boxes, start, threshold):  # type: ignore[no-untyped-def]
-    outcome = np.zeros(len(boxes), np.int8)
-    row = np.full(len(boxes), -1, np.int64)
-    overlaps = np.zeros(len(boxes))
-    taken = np.zeros(len(object_boxes), np.bool_)
+@kernel(
+    "void(float64[:,::1], int64[::1], float64[:,::1], int64[::1], float64[::1], int8[::1], int64[::1], float64[::1], "
+    "boolean[::1])"
+)
+def _match_ilsvrc(  # type: ignore[no-untyped-def]
+    boxes, picture, object_boxes, start, threshold, outcome, row, overlaps, taken
+):
     for d in range(len(boxes)):
         free, free_overlap = -1, 0.0
         for j in range(start[picture[d]], start[picture[d] + 1]):
-            overlap = _overlap(boxes[d], object_boxes[j])
+            overlap = _overlap(boxes, d, object_boxes, j)
             if overlap > overlaps[d]:
                 row[d], overlaps[d] = j, overlap
             if not taken[j] and overlap >= threshold[j] and overlap > free_overlap:
                 free, free_overlap = j, overlap
+        outcome[d] = HIT if free >= 0 else FALSE
         if free >= 0:
-            outcome[d] = HIT
             taken[free] = True
             row[d], overlaps[d] = free, free_overlap
-    return outcome, row, overlaps

@@ -140,23 +140,19 @@ def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-@kernel(error_model="numpy")
+@kernel("void(float64[:,::1], float32[:,::1], int64[::1], float64[:,::1])")
 def _best_overlaps(objects, boxes, limits, best):  # type: ignore[no-untyped-def]
     """Fill `best` (objects, limits + 1): with the first limits[k] boxes, limits rising, and last with all."""
     for i in range(len(objects)):
-        x1, y1, x2, y2 = objects[i]
+        x1, y1, x2, y2 = objects[i, 0], objects[i, 1], objects[i, 2], objects[i, 3]
         area = (x2 - x1) * (y2 - y1)
         most, at = 0.0, 0
         for k in range(len(limits) + 1):
             end = min(limits[k], len(boxes)) if k < len(limits) else len(boxes)
             while at < end:
                 # In double precision from the start, where an overlap of 6/10 is exactly the number 0.6.
-                a, b, c, d = (
-                    np.float64(boxes[at, 0]),
-                    np.float64(boxes[at, 1]),
-                    np.float64(boxes[at, 2]),
-                    np.float64(boxes[at, 3]),
-                )
+                a, b = np.float64(boxes[at, 0]), np.float64(boxes[at, 1])
+                c, d = np.float64(boxes[at, 2]), np.float64(boxes[at, 3])
                 width, height = min(x2, c) - max(x1, a), min(y2, d) - max(y1, b)
                 if width > 0 and height > 0:
                     inter = width * height

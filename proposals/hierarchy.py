@@ -22,6 +22,9 @@ TEXTURE_BINS = 10  # per direction and channel
 # step gives 255 / sqrt(2 pi) = 102, but natural edges are far weaker; stronger ones fall into the last bin.
 TEXTURE_RANGE = 102.0
 _CODES = 2 * TEXTURE_BINS - 1  # signed bins of one orientation: -9..9
+_PAIR = 2**32 - 1
+_TOP, _DIAGONAL = np.float32(TEXTURE_BINS - 0.5), np.float32(np.sqrt(0.5))
+_ONE = np.float32(1)
 
 
 class Regions(NamedTuple):
@@ -83,8 +86,14 @@ def texture_codes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     smooth = smooth.astype(np.float32)
     dx = cv2.sepFilter2D(image, cv2.CV_32F, derive, smooth, borderType=cv2.BORDER_REPLICATE)
     dy = cv2.sepFilter2D(image, cv2.CV_32F, smooth, derive, borderType=cv2.BORDER_REPLICATE)
-    codes = _steer(dx.reshape(-1, channels), dy.reshape(-1, channels), np.float32(TEXTURE_BINS / TEXTURE_RANGE))
-    return codes.reshape(height, width, 4 * channels)
+    codes = np.empty((height, width, 4 * channels), np.uint8)
+    _steer(
+        dx.reshape(-1, channels),
+        dy.reshape(-1, channels),
+        np.float32(TEXTURE_BINS / TEXTURE_RANGE),
+        codes.reshape(-1, 4 * channels),
+    )
+    return codes
 
 
 def describe_regions(
@@ -121,8 +130,17 @@ def describe_regions(
     >>> regions.size.tolist(), regions.box.tolist(), regions.pairs.tolist()
     ([12, 12], [[0, 0, 3, 4], [3, 0, 6, 4]], [[0, 1]])
     """
-    size, box, colour, texture, keys = _describe(labels, count, image, codes)
-    keys = np.sort(keys)
+    height, width, channels = image.shape
+    size = np.zeros(count, np.int32)
+    box = np.tile(np.array([width, height, 0, 0], np.int32), (count, 1))
+    colours = np.zeros((count, COLOUR_BINS * channels), np.int32)
+    textures = np.zeros((count, _CODES * 4 * channels), np.int32)
+    # An open-addressed set: boundaries are long, pairs that touch few.
+    slots = np.full(max(1024, 1 << (16 * count - 1).bit_length()), -1, np.int64)
+    colour = np.empty(colours.shape, np.float32)
+    texture = np.empty((count, 2 * TEXTURE_BINS * 4 * channels), np.float32)
+    _describe(labels, image, codes, size, box, (colours, textures), colour, texture, slots)
+    keys = np.sort(slots[slots >= 0])
     pairs = np.stack([keys // count, keys % count], axis=1).astype(np.int32)
     return Regions(size, box, colour, texture, pairs)
 
@@ -168,56 +186,62 @@ def group_regions(
     >>> merges.tolist(), boxes[-1].tolist()
     ([[1, 2], [0, 3]], [0, 0, 9, 4])
     """
-    return _group(
+    count, n_pairs = len(regions.size), len(regions.pairs)
+    colour = regions.colour if "C" in measures else regions.colour[:, :0]
+    texture = regions.texture if "T" in measures else regions.texture[:, :0]
+    numbers, pair_numbers, none = np.arange(count, dtype=np.int32), np.arange(n_pairs), np.full(count, -1, np.int32)
+    nodes = np.empty((count - 1, 6), np.int32)
+    n_merges = _group(
         regions.size.copy(),
-        regions.box,
-        regions.colour.copy() if "C" in measures else regions.colour[:, :0],
-        regions.texture.copy() if "T" in measures else regions.texture[:, :0],
-        regions.pairs.reshape(-1),
+        regions.box.copy(),
+        np.concatenate([colour, texture], axis=1),
+        colour.shape[1],
+        regions.pairs.reshape(-1).astype(np.int64),
         np.float32(1 / picture_size),
         "S" in measures,
         "F" in measures,
+        (none, numbers, numbers.copy(), none.copy(), none.copy()),
+        (np.empty(2 * n_pairs, np.int64), np.empty_like(pair_numbers), pair_numbers),
+        nodes,
     )
+    return np.concatenate([regions.box, nodes[:n_merges, :4]]), nodes[:n_merges, 4:]
 
 
-@kernel(error_model="numpy")
-def _steer(dx, dy, scale):  # type: ignore[no-untyped-def]
+@kernel()
+def _signed_bin(response):  # type: ignore[no-untyped-def]
+    return np.int32(min(max(response, -_TOP), _TOP))
+
+
+@kernel("void(float32[:,::1], float32[:,::1], float32, uint8[:,::1])")
+def _steer(dx, dy, scale, codes):  # type: ignore[no-untyped-def]
     pixels, channels = dx.shape
-    codes = np.empty((pixels, 4 * channels), np.uint8)
-    diagonal = np.float32(np.sqrt(0.5))
-    top = np.float32(TEXTURE_BINS - 0.5)
     for p in range(pixels):
         for c in range(channels):
             x = dx[p, c] * scale
             y = dy[p, c] * scale
             base = 4 * c * _CODES + TEXTURE_BINS - 1
-            codes[p, 4 * c] = base + np.int32(min(max(x, -top), top))
-            codes[p, 4 * c + 1] = base + _CODES + np.int32(min(max((x + y) * diagonal, -top), top))
-            codes[p, 4 * c + 2] = base + 2 * _CODES + np.int32(min(max(y, -top), top))
-            codes[p, 4 * c + 3] = base + 3 * _CODES + np.int32(min(max((y - x) * diagonal, -top), top))
-    return codes
+            codes[p, 4 * c] = base + _signed_bin(x)
+            codes[p, 4 * c + 1] = base + _CODES + _signed_bin((x + y) * _DIAGONAL)
+            codes[p, 4 * c + 2] = base + 2 * _CODES + _signed_bin(y)
+            codes[p, 4 * c + 3] = base + 3 * _CODES + _signed_bin((y - x) * _DIAGONAL)
 
 
-@kernel(error_model="numpy")
-def _describe(labels, count, image, codes):  # type: ignore[no-untyped-def]
+@kernel(
+    "void(int32[:,::1], uint8[:,:,::1], uint8[:,:,::1], int32[::1], int32[:,::1], UniTuple(int32[:,::1], 2), "
+    "float32[:,::1], float32[:,::1], int64[::1])"
+)
+def _describe(labels, image, codes, size, box, counts, colour, texture, slots):  # type: ignore[no-untyped-def]
+    """Fill what `describe_regions` says of each region; `counts`, of colours and textures, come as zeros.
+
+    Pairs that touch are entered into `slots`, a set that comes empty (-1).
+    """
+    colours, textures = counts
     height, width, channels = image.shape
-    orientations = 4 * channels
-    size = np.zeros(count, np.int32)
-    box = np.empty((count, 4), np.int32)
-    box[:, 0] = width
-    box[:, 1] = height
-    box[:, 2:] = 0
-    colour_count = np.zeros((count, COLOUR_BINS * channels), np.int32)
-    texture_count = np.zeros((count, _CODES * orientations), np.int32)
-    # Open-addressed set of touching pairs: boundaries are long, distinct pairs few.
-    capacity = 1024
-    while capacity < 16 * count:
-        capacity *= 2
-    slots = np.full(capacity, -1, np.int64)
-    n_pairs = 0
+    count = len(size)
+    mask = len(slots) - 1
     for y in range(height):
         for x in range(width):
-            region = labels[y, x]
+            region = np.int64(labels[y, x])
             size[region] += 1
             if x < box[region, 0]:
                 box[region, 0] = x
@@ -227,197 +251,186 @@ def _describe(labels, count, image, codes):  # type: ignore[no-untyped-def]
                 box[region, 2] = x + 1
             box[region, 3] = y + 1
             for c in range(channels):
-                colour_count[region, c * COLOUR_BINS + ((np.int32(image[y, x, c]) * COLOUR_BINS) >> 8)] += 1
-            for o in range(orientations):
-                texture_count[region, codes[y, x, o]] += 1
+                colours[region, c * COLOUR_BINS + ((np.int32(image[y, x, c]) * COLOUR_BINS) >> 8)] += 1
+            for o in range(4 * channels):
+                textures[region, codes[y, x, o]] += 1
             for direction in range(4):
                 nx = x + (1 if direction == 0 else direction - 2)
                 ny = y + (1 if direction > 0 else 0)
                 if nx < 0 or nx >= width or ny >= height:
                     continue
-                other = labels[ny, nx]
+                other = np.int64(labels[ny, nx])
                 if other == region:
                     continue
-                key = np.int64(min(region, other)) * count + max(region, other)
-                slot = (key * 0x9E3779B1 >> 7) & (capacity - 1)
+                key = region * count + other if region < other else other * count + region
+                slot = (key * 0x9E3779B1 >> 7) & mask
                 while slots[slot] != key:
                     if slots[slot] < 0:
                         slots[slot] = key
-                        n_pairs += 1
                     else:
-                        slot = (slot + 1) & (capacity - 1)
+                        slot = (slot + 1) & mask
 
-    colour = np.empty((count, COLOUR_BINS * channels), np.float32)
-    texture = np.zeros((count, 2 * TEXTURE_BINS * orientations), np.float32)
     for region in range(count):
-        share = np.float32(1) / np.float32(size[region] * channels)
-        for i in range(COLOUR_BINS * channels):
-            colour[region, i] = colour_count[region, i] * share
-        share = np.float32(1) / np.float32(size[region] * 2 * orientations)
-        for o in range(orientations):
-            centre = o * _CODES + TEXTURE_BINS - 1
-            for sign in range(2):
-                row = (2 * o + sign) * TEXTURE_BINS
-                rest = size[region]
-                for i in range(1, TEXTURE_BINS):
-                    n = texture_count[region, centre + i if sign == 0 else centre - i]
-                    texture[region, row + i] = n * share
-                    rest -= n
-                texture[region, row] = rest * share
-    pairs = np.empty(n_pairs, np.int64)
-    n_pairs = 0
-    for key in slots:
-        if key >= 0:
-            pairs[n_pairs] = key
-            n_pairs += 1
-    return size, box, colour, texture, pairs
+        share = _ONE / np.float32(size[region] * channels)
+        for i in range(colour.shape[1]):
+            colour[region, i] = colours[region, i] * share
+        share = _ONE / np.float32(size[region] * 8 * channels)
+        for direction in range(8 * channels):
+            centre = (direction >> 1) * _CODES + TEXTURE_BINS - 1
+            sign = 1 - 2 * (direction & 1)
+            rest = size[region]
+            for i in range(1, TEXTURE_BINS):
+                n = textures[region, centre + sign * i]
+                texture[region, direction * TEXTURE_BINS + i] = n * share
+                rest -= n
+            texture[region, direction * TEXTURE_BINS] = rest * share
 
 
 @kernel(fastmath=True)
-def _intersection(a, b):  # type: ignore[no-untyped-def]
+def _intersection(histograms, a, b, begin, end):  # type: ignore[no-untyped-def]
     total = np.float32(0)
-    for i in range(len(a)):
-        total += min(a[i], b[i])
+    for i in range(np.uintp(begin), np.uintp(end)):
+        total += min(histograms[a, i], histograms[b, i])
     return total
 
 
-@kernel(error_model="numpy")
-def _similarity(a, b, size, box, colour, texture, unit, use_size, use_fill):  # type: ignore[no-untyped-def]
-    total = _intersection(colour[a], colour[b]) + _intersection(texture[a], texture[b])
+@kernel()
+def _rank(pair, a, b, size, box, histograms, colours, unit, use_size, use_fill):  # type: ignore[no-untyped-def]
+    """Order in which a pair is merged, the smallest first: falling similarity above the pair's number."""
+    similarity = np.float32(0)
+    begin, end = np.int64(0), colours
+    while begin < histograms.shape[1]:
+        similarity += _intersection(histograms, a, b, begin, end)
+        begin, end = end, histograms.shape[1]
     both = np.float32(size[a] + size[b])
     if use_size:
-        total += np.float32(1) - both * unit
+        similarity += _ONE - both * unit
     if use_fill:
         w = max(box[a, 2], box[b, 2]) - min(box[a, 0], box[b, 0])
         h = max(box[a, 3], box[b, 3]) - min(box[a, 1], box[b, 1])
-        total += np.float32(1) - (np.float32(w * h) - both) * unit
-    return total
+        similarity += _ONE - (np.float32(w * h) - both) * unit
+    # Read as integers, floats from 0 up rise.
+    return np.int64(0x7FFFFFFF - np.float32(similarity).view(np.int32)) << 32 | pair
 
 
-# The heap holds pairs by number, the most similar on top; `place` says where each pair stands (-1: no more),
-# so that a similarity can change in place and the heap never grows.
-
-
-@kernel()
-def _before(similarity, p, q):  # type: ignore[no-untyped-def]
-    return similarity[p] > similarity[q] or (similarity[p] == similarity[q] and p < q)
+# `place` says where in the heap each pair stands (-1: no more), so that a pair's rank can change in place and the heap
+# never grows.
 
 
 @kernel()
-def _settle(heap, place, n, i, similarity):  # type: ignore[no-untyped-def]
-    pair = heap[i]
-    while i > 0 and _before(similarity, pair, heap[(i - 1) >> 1]):
+def _settle(heap, place, n, i):  # type: ignore[no-untyped-def]
+    """Move what stands at i of the first n to where it belongs."""
+    rank = heap[i]
+    while i > 0 and rank < heap[(i - 1) >> 1]:
         heap[i] = heap[(i - 1) >> 1]
-        place[heap[i]] = i
+        place[heap[i] & _PAIR] = i
         i = (i - 1) >> 1
     while 2 * i + 1 < n:
         child = 2 * i + 1
-        if child + 1 < n and _before(similarity, heap[child + 1], heap[child]):
+        if child + 1 < n and heap[child + 1] < heap[child]:
             child += 1
-        if not _before(similarity, heap[child], pair):
+        if rank < heap[child]:
             break
         heap[i] = heap[child]
-        place[heap[i]] = i
+        place[heap[i] & _PAIR] = i
         i = child
-    heap[i] = pair
-    place[pair] = i
+    heap[i] = rank
+    place[rank & _PAIR] = i
 
 
 @kernel()
-def _remove(heap, place, n, pair, similarity):  # type: ignore[no-untyped-def]
+def _remove(heap, place, n, pair):  # type: ignore[no-untyped-def]
+    """Take a pair out of the heap and return how many are left."""
     i = place[pair]
     place[pair] = -1
     n -= 1
     if i < n:
         heap[i] = heap[n]
-        place[heap[i]] = i
-        _settle(heap, place, n, i, similarity)
+        _settle(heap, place, n, i)
     return n
 
 
-@kernel(error_model="numpy")
-def _group(size, box, colour, texture, ends, unit, use_size, use_fill):  # type: ignore[no-untyped-def]
-    count = len(size)
-    n_pairs = len(ends) // 2
-    boxes = np.empty((2 * count - 1, 4), np.int32)
-    boxes[:count] = box
-    box = box.copy()
-    merges = np.empty((count - 1, 2), np.int32)
+@kernel(
+    "int64(int32[::1], int32[:,::1], float32[:,::1], int64, int64[::1], float32, boolean, boolean, "
+    "UniTuple(int32[::1], 5), UniTuple(int64[::1], 3), int32[:,::1])"
+)
+def _group(  # type: ignore[no-untyped-def]
+    size, box, histograms, colours, ends, unit, use_size, use_fill, of_regions, of_pairs, nodes
+):
+    """Merge until no pair is left; fill `nodes` (merges; x1 y1 x2 y2 and the two parts) and return their number."""
+    head, parent, node, seen, across = of_regions
+    following, heap, place = of_pairs
     n_merges = 0
 
     # A region's neighbours are a linked list of half-pairs: half h belongs to region ends[h], the region on
     # the other side is the one that has swallowed ends[h ^ 1], and the pair is h >> 1. Lists of merged
     # regions are joined, so nothing is allocated while merging.
-    head = np.full(count, -1, np.int32)
-    following = np.empty(2 * n_pairs, np.int32)
-    for half in range(2 * n_pairs - 1, -1, -1):
+    for half in range(len(ends) - 1, -1, -1):
         following[half] = head[ends[half]]
         head[ends[half]] = half
 
-    similarity = np.empty(n_pairs, np.float32)
-    for pair in range(n_pairs):
-        similarity[pair] = _similarity(
-            ends[2 * pair], ends[2 * pair + 1], size, box, colour, texture, unit, use_size, use_fill
+    n = len(heap)
+    for pair in range(n):
+        heap[pair] = _rank(
+            pair, ends[2 * pair], ends[2 * pair + 1], size, box, histograms, colours, unit, use_size, use_fill
         )
-    heap = np.arange(n_pairs).astype(np.int32)
-    place = heap.copy()
-    n = n_pairs
-    for i in range(n_pairs):
-        _settle(heap, place, i + 1, i, similarity)
+        _settle(heap, place, pair + 1, pair)
 
-    parent = np.arange(count).astype(np.int32)
-    node = parent.copy()
-    seen = np.full(count, -1, np.int32)  # the merge in which a neighbour was last met, and across which pair
-    across = np.empty(count, np.int32)
     while n > 0:
-        best = heap[0]
+        best = heap[0] & _PAIR
         a = find_root(parent, ends[2 * best])
         b = find_root(parent, ends[2 * best + 1])
-        n = _remove(heap, place, n, best, similarity)
+        n = _remove(heap, place, n, best)
 
-        merges[n_merges, 0] = min(node[a], node[b])
-        merges[n_merges, 1] = max(node[a], node[b])
-        whole = np.float32(size[a] + size[b])
-        share_a = np.float32(size[a]) / whole
-        share_b = np.float32(size[b]) / whole
-        for i in range(colour.shape[1]):
-            colour[a, i] = share_a * colour[a, i] + share_b * colour[b, i]
-        for i in range(texture.shape[1]):
-            texture[a, i] = share_a * texture[a, i] + share_b * texture[b, i]
+        share_a = np.float32(size[a]) / np.float32(size[a] + size[b])
+        share_b = np.float32(size[b]) / np.float32(size[a] + size[b])
+        for i in range(histograms.shape[1]):
+            histograms[a, i] = share_a * histograms[a, i] + share_b * histograms[b, i]
         size[a] += size[b]
         box[a, 0] = min(box[a, 0], box[b, 0])
         box[a, 1] = min(box[a, 1], box[b, 1])
         box[a, 2] = max(box[a, 2], box[b, 2])
         box[a, 3] = max(box[a, 3], box[b, 3])
-        boxes[count + n_merges] = box[a]
+        for i in range(4):
+            nodes[n_merges, i] = box[a, i]
+        nodes[n_merges, 4] = min(node[a], node[b])
+        nodes[n_merges, 5] = max(node[a], node[b])
         parent[b] = a
-        node[a] = count + n_merges
+        node[a] = len(size) + n_merges
 
-        joined = np.int32(-1)
-        for start in (head[a], head[b]):
-            half = start
-            while half >= 0:
-                following_half = following[half]
-                pair = half >> 1
-                if place[pair] >= 0:
-                    other = find_root(parent, ends[half ^ 1])
-                    following[half] = joined
-                    joined = half
-                    if seen[other] == n_merges:  # a neighbour of both: one pair is left, the first
-                        n = _remove(heap, place, n, max(pair, across[other]), similarity)
-                        across[other] = min(pair, across[other])
-                    else:
-                        seen[other] = n_merges
+        joined = -1
+        half = head[a]
+        rest = head[b]
+        while half >= 0 or rest >= 0:
+            if half < 0:
+                half, rest = rest, half
+            following_half = following[half]
+            pair = half >> 1
+            if place[pair] >= 0:
+                other = find_root(parent, ends[half ^ 1])
+                following[half] = joined
+                joined = half
+                later = pair
+                if seen[other] != n_merges:  # met first in this merge, across this pair
+                    seen[other] = n_merges
+                    across[other] = pair
+                else:  # a neighbour of both: one pair is left, the first
+                    if pair < across[other]:
+                        later = across[other]
                         across[other] = pair
-                half = following_half
+                    n = _remove(heap, place, n, later)
+            half = following_half
         head[a] = joined
         half = joined
         while half >= 0:
             pair = half >> 1
             if place[pair] >= 0:
                 other = find_root(parent, ends[half ^ 1])
-                similarity[pair] = _similarity(a, other, size, box, colour, texture, unit, use_size, use_fill)
-                _settle(heap, place, n, place[pair], similarity)
+                heap[place[pair]] = _rank(pair, a, other, size, box, histograms, colours, unit, use_size, use_fill)
+                _settle(heap, place, n, place[pair])
             half = following[half]
         n_merges += 1
-    return boxes[: count + n_merges], merges[:n_merges]
+    return n_merges
+
+
+KERNELS = (_steer, _describe, _group)

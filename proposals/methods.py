@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.kernels import compiling
+from ..data.nms import NMS_KERNELS
 from .merge import NEAR_DUPLICATE, Ranked, check_ranking, merge_proposals
 from .selective_search import Mode, SelectiveSearch
 
@@ -85,6 +87,11 @@ class MergedProposals:
             "search": self.search.settings, "multibox": self.multibox.settings, "limit": self.limit, "iou": self.iou
         }  # fmt: skip
 
+    @property
+    def kernels(self) -> tuple[Any, ...]:
+        """What a call runs that is compiled, see `data.kernels.compile_all`."""
+        return (*self.search.kernels, *self.multibox.kernels)
+
     def __call__(self, image: NDArray[np.uint8]) -> Ranked:
         """Boxes (N, 4) and scores (N,) of one picture, best first."""
         return self.join(self.search(image), self.multibox(image))
@@ -159,4 +166,5 @@ def load_proposer(
 
     if method == "multibox":
         return MultiBox.load(multibox, limit=limit or 200, **settings)
-    return MergedProposals(search, MultiBox.load(multibox, **settings), limit=limit)
+    with compiling(*search.kernels, *NMS_KERNELS):  # in a thread: on a fresh machine either takes seconds
+        return MergedProposals(search, MultiBox.load(multibox, **settings), limit=limit)

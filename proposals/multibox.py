@@ -23,7 +23,7 @@ from ..backbone.model_file import ModelError, read_model
 from ..backbone.preprocessing import decode_boxes
 from ..backbone.weights import find_model
 from ..data import clip_boxes
-from ..data.nms import nms
+from ..data.nms import NMS_KERNELS, nms
 from .merge import Worth, check_ranking
 from .multibox_file import FINEST_STRIDE, MODELS, MultiBoxModel, find_multibox, read_multibox
 
@@ -328,6 +328,11 @@ class MultiBox:
     def settings(self) -> dict[str, object]:
         """What the boxes depend on."""
         return {"multibox": self.model.sha256, "limit": self.limit, "iou": self.iou, "across": self.across}
+
+    @property
+    def kernels(self) -> tuple[Any, ...]:
+        """What a call runs that is compiled, see `data.kernels.compile_all`."""
+        return NMS_KERNELS
 
     def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Propose boxes that may hold an object.

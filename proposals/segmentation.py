@@ -28,7 +28,10 @@ from ..data.kernels import kernel
 
 # An edge of weight w (grey levels) has level sqrt(w) * LEVELS; the heaviest, 255 * sqrt(3), fits 16 bits.
 LEVELS = 3100.0
-_NO_EDGE = np.uint16(65535)
+_SCALE, _HALF = np.float32(LEVELS), np.float32(0.5)
+_NO_EDGE = 65535
+# The weights of levels.
+_WEIGHTS = ((np.arange(_NO_EDGE) / LEVELS) ** 2).astype(np.float32)
 
 
 class PixelGraph(NamedTuple):
@@ -80,7 +83,11 @@ def pixel_graph(image: NDArray[np.uint8], sigma: float = 0.8) -> PixelGraph:
         smooth = np.asarray(cv2.GaussianBlur(smooth, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
     height, width = image.shape[:2]
     planes = np.stack(cv2.split(smooth))  # planes, because the inner loops then vectorise
-    edges, starts = _sorted_edges(_edge_levels(planes))
+    levels = np.full((4, height * width), _NO_EDGE, np.uint16)
+    _edge_levels(planes.ravel(), len(planes), height, width, np.zeros(width, np.float32), levels.ravel())
+    starts = np.zeros(_NO_EDGE + 1, np.int32)
+    edges = np.empty(height * (width - 1) + (height - 1) * (3 * width - 2), np.uint32)
+    _sort_edges(levels, starts, np.empty_like(starts), edges)
     return PixelGraph(edges, starts, (height, width))
 
 
@@ -115,17 +122,22 @@ def segment(graph: PixelGraph, k: float, min_size: int) -> tuple[NDArray[np.int3
     >>> count, labels[0].tolist()
     (2, [0, 0, 0, 1, 1, 1])
     """
-    labels, count = _grow(graph.edges, graph.starts, *graph.shape, np.float32(k), min_size)
+    height, width = graph.shape
+    pixels = height * width
+    parent, size = np.arange(pixels, dtype=np.int32), np.ones(pixels, np.int32)
+    limit = np.full(pixels, k, np.float32)  # Int(C) + k / |C|, the heaviest edge that C still accepts
+    step = np.array([1, width - 1, width, width + 1], np.int32)
+    labels = np.empty((height, width), np.int32)
+    refused = np.empty_like(graph.edges)
+    count = _grow(
+        graph.edges, graph.starts, _WEIGHTS, step, np.float32(k), min_size, parent, size, limit, refused, labels.ravel()
+    )
     return labels, int(count)
 
 
-@kernel(error_model="numpy")
-def _edge_levels(planes):  # type: ignore[no-untyped-def]
-    channels, height, width = planes.shape
-    levels = np.full((4, height, width), _NO_EDGE, np.uint16)
-    total = np.empty(width, np.float32)
-    scale = np.float32(LEVELS)
-    half = np.float32(0.5)
+@kernel("void(float32[::1], int64, int64, int64, float32[::1], uint16[::1])")
+def _edge_levels(planes, channels, height, width, total, levels):  # type: ignore[no-untyped-def]
+    """Fill `levels` (4, H, W) but where there is no neighbour; `total` is room for one row, of zeros."""
     for y in range(height):
         for direction in range(4):
             down = 1 if direction > 0 else 0
@@ -133,73 +145,77 @@ def _edge_levels(planes):  # type: ignore[no-untyped-def]
             if y + down >= height:
                 continue
             first = 1 if step < 0 else 0
-            length = width - abs(step)
-            total[:length] = 0
+            # Unsigned: an index that could be negative would count from the end, and keep the loops from vectorising.
+            length = np.uintp(width - abs(step))
             for c in range(channels):
-                here = planes[c, y, first : first + length]
-                there = planes[c, y + down, first + step : first + step + length]
+                here = np.uintp((c * height + y) * width + first)
+                there = np.uintp((c * height + y + down) * width + first + step)
                 for x in range(length):
-                    difference = here[x] - there[x]
+                    difference = planes[here + x] - planes[there + x]
                     total[x] += difference * difference
-            out = levels[direction, y, first : first + length]
+            here = np.uintp((direction * height + y) * width + first)
             for x in range(length):
-                out[x] = np.uint16(np.int32(np.sqrt(np.sqrt(total[x])) * scale + half))
-    return levels
+                levels[here + x] = np.int32(np.sqrt(np.sqrt(total[x])) * _SCALE + _HALF)
+                total[x] = 0
 
 
-@kernel()
-def _sorted_edges(levels):  # type: ignore[no-untyped-def]
-    flat = levels.reshape(4, -1)
-    starts = np.zeros(_NO_EDGE + 1, np.int32)
+@kernel("void(uint16[:,::1], int32[::1], int32[::1], uint32[::1])")
+def _sort_edges(levels, starts, place, edges):  # type: ignore[no-untyped-def]
+    """Fill `edges` and `starts` by a counting sort; `starts` comes as zeros, `place` is room for as many."""
+    pixels = levels.shape[1]
     for direction in range(4):
-        for level in flat[direction]:
+        for pixel in range(pixels):
+            level = np.int64(levels[direction, pixel])
             if level != _NO_EDGE:
                 starts[level + 1] += 1
     for level in range(_NO_EDGE):
         starts[level + 1] += starts[level]
-    edges = np.empty(starts[-1], np.uint32)
-    place = starts.copy()
-    for pixel in range(flat.shape[1]):
+        place[level] = starts[level]
+    for pixel in range(pixels):
         for direction in range(4):
-            level = flat[direction, pixel]
+            level = np.int64(levels[direction, pixel])
             if level != _NO_EDGE:
                 edges[place[level]] = 4 * pixel + direction
                 place[level] += 1
-    return edges, starts
 
 
 @kernel()
 def find_root(parent, node):  # type: ignore[no-untyped-def]
-    """Root of a node in a union-find forest, an int32 array of parents; halves the path on the way."""
+    """Root of a node (int64) in a union-find forest, an array of parents; halves the path on the way."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
     return node
 
 
-@kernel(error_model="numpy")
-def _grow(edges, starts, height, width, k, min_size):  # type: ignore[no-untyped-def]
-    pixels = height * width
-    parent = np.arange(pixels).astype(np.int32)
-    size = np.ones(pixels, np.int32)
-    limit = np.full(pixels, k, np.float32)  # Int(C) + k / |C|, the heaviest edge that C still accepts
-    step = np.array([1, width - 1, width, width + 1], np.int32)
-    refused = np.empty(len(edges), np.uint32)
+@kernel()
+def _join(parent, size, a, b):  # type: ignore[no-untyped-def]
+    """Join two roots under the larger one, which is returned."""
+    if size[a] < size[b]:
+        a, b = b, a
+    parent[b] = a
+    size[a] += size[b]
+    return a
+
+
+@kernel(
+    "int64(uint32[::1], int32[::1], float32[::1], int32[::1], float32, int64, int32[::1], int32[::1], float32[::1], "
+    "uint32[::1], int32[::1])"
+)
+def _grow(edges, starts, weights, step, k, min_size, parent, size, limit, refused, labels):  # type: ignore[no-untyped-def]
+    """Fill `labels` and return their number; a pixel is a region of its own before."""
     n_refused = 0
-    for level in range(len(starts) - 1):
-        weight = np.float32((level / LEVELS) ** 2)
+    for level in range(len(weights)):
+        weight = weights[level]
         for i in range(starts[level], starts[level + 1]):
             edge = edges[i]
-            pixel = np.int32(edge >> 2)
+            pixel = np.int64(edge >> 2)
             a = find_root(parent, pixel)
             b = find_root(parent, pixel + step[edge & 3])
             if a == b:
                 continue
             if weight <= limit[a] and weight <= limit[b]:
-                if size[a] < size[b]:
-                    a, b = b, a
-                parent[b] = a
-                size[a] += size[b]
+                a = _join(parent, size, a, b)
                 limit[a] = weight + k / np.float32(size[a])
             else:
                 # Only an edge that was refused can still separate two regions: the second pass needs no
@@ -209,22 +225,21 @@ def _grow(edges, starts, height, width, k, min_size):  # type: ignore[no-untyped
 
     for i in range(n_refused):
         edge = refused[i]
-        pixel = np.int32(edge >> 2)
+        pixel = np.int64(edge >> 2)
         a = find_root(parent, pixel)
         b = find_root(parent, pixel + step[edge & 3])
         if a != b and (size[a] < min_size or size[b] < min_size):
-            if size[a] < size[b]:
-                a, b = b, a
-            parent[b] = a
-            size[a] += size[b]
+            _join(parent, size, a, b)
 
-    number = np.full(pixels, -1, np.int32)
-    labels = np.empty(pixels, np.int32)
+    # The sizes have done their work: a root's becomes the number of its region, below 0 so that it is no size.
     count = 0
-    for pixel in range(pixels):
+    for pixel in range(len(labels)):
         root = find_root(parent, pixel)
-        if number[root] < 0:
-            number[root] = count
+        if size[root] > 0:
+            size[root] = -count
             count += 1
-        labels[pixel] = number[root]
-    return labels.reshape(height, width), count
+        labels[pixel] = -size[root]
+    return count
+
+
+KERNELS = (_edge_levels, _sort_edges, _grow)

@@ -9,22 +9,21 @@ hierarchies are ranked together.
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
-from pickle import UnpicklingError
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..data.images import as_rgb, check_image
+from ..data.kernels import compile_all
+from . import hierarchy, segmentation
 from .hierarchy import describe_regions, group_regions, texture_codes
-from .segmentation import PixelGraph, find_root, pixel_graph, segment
+from .segmentation import PixelGraph, pixel_graph, segment
 
 Mode = Literal["single", "fast", "quality"]
 
@@ -59,6 +58,7 @@ STRATEGIES: dict[str, Strategy] = {
     "fast": Strategy(("HSV", "Lab"), (50, 100), ("CTSF", "TSF")),
     "quality": Strategy(SPACES, (50, 100, 150, 300), ("CTSF", "TSF", "F", "S")),
 }
+KERNELS = (*segmentation.KERNELS, *hierarchy.KERNELS)
 WIDTH = 500  # pixels; the scale at which k and the minimum side are meant
 MAX_HEIGHT = 4 * WIDTH  # a strip one pixel wide would otherwise become a picture of 10^8 pixels
 
@@ -108,6 +108,11 @@ class SelectiveSearch:
     def settings(self) -> dict[str, object]:
         """What the boxes depend on."""
         return {name: value for name, value in vars(self).items() if name != "threads"}
+
+    @property
+    def kernels(self) -> tuple[Any, ...]:
+        """What a call runs that is compiled, see `data.kernels.compile_all`."""
+        return KERNELS
 
     def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Boxes (N, 4) and scores (N,) of one picture, best first."""
@@ -341,32 +346,13 @@ def compile_kernels() -> None:
     """Make ready what `selective_search` runs: compiled on a machine's first call, read from the disk later.
 
     `selective_search` does this itself. Call it before starting processes that all would compile at once, or
-    to keep the time out of a measurement. Says through `logging` what is going on when it takes long.
+    to keep the time out of a measurement.
 
     Examples
     --------
     >>> compile_kernels()
     """
-    global _compiled
-    with _compiling:
-        if _compiled:
-            return
-        message = "compiling the kernels of selective search, once on this machine (about ten seconds) ..."
-        notice = threading.Timer(2.0, logging.getLogger(__name__).warning, [message])
-        notice.daemon = True
-        notice.start()
-        try:
-            hierarchies(np.zeros((8, 8, 3), np.uint8), [STRATEGIES["single"]])
-        except (EOFError, UnpicklingError) as error:
-            folder = getattr(getattr(find_root, "_cache", None), "cache_path", "numba's cache")
-            raise OSError(f"{folder}: the compiled code kept there is damaged ({error}); delete that folder") from error
-        finally:
-            notice.cancel()
-        _compiled = True
-
-
-_compiled = False
-_compiling = threading.Lock()
+    compile_all(*KERNELS)
 
 
 def _check_settings(
