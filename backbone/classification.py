@@ -247,6 +247,9 @@ class Classifier:
         """Average the probabilities of crops (N, 224, 224, 3) uint8 RGB over them and over the networks."""
         import torch
 
+        from .torch_engine import survive_forks
+
+        survive_forks()
         pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device).permute(0, 3, 1, 2).float()
         half = torch.autocast("cuda", torch.float16) if self.device == "cuda" else nullcontext()
         mean = torch.zeros(len(self.classes), dtype=torch.float64, device=self.device)

@@ -7,6 +7,7 @@ so that a GPU can record the few hundred kernels of a pass once as a CUDA graph 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ from .model_file import ModelError, RegionModel, in_trunk
 from .preprocessing import CONTEXT, CROP_SIDE, MEAN_BGR
 from .regions import RegionNetwork, roi_align
 
-__all__ = ["Batches", "TorchRegions", "full_precision", "torch_network", "torch_trunk", "warp_regions"]
+__all__ = ["Batches", "TorchRegions", "full_precision", "survive_forks", "torch_network", "torch_trunk", "warp_regions"]
 
 # Regions and crops a batch, at first: halved where the memory does not hold them.
 REGIONS = {"cpu": 64, "cuda": 512}
@@ -33,6 +34,27 @@ LEAST = 32
 
 
 _one_thread = threading.RLock()
+
+
+@cache
+def survive_forks() -> None:
+    """Let a forked child go on with what its parent ran by torch on a CPU: with one thread.
+
+    torch's other threads do not live on in the child, which would wait for them without end; its own loader of data
+    does the same. To be called before torch runs something, so that a process that never does is left alone.
+
+    Examples
+    --------
+    >>> survive_forks()
+    """
+
+    def in_child() -> None:
+        global _one_thread
+        _one_thread = threading.RLock()  # Another thread, which the child does not have, may hold the parent's.
+        torch.set_num_threads(1)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=in_child)
 
 
 @contextlib.contextmanager
@@ -48,6 +70,7 @@ def full_precision() -> Iterator[None]:
     ...     torch.backends.cudnn.conv.fp32_precision
     'ieee'
     """
+    survive_forks()
     places: tuple[Any, Any] = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
     with _one_thread:
         before = [place.fp32_precision for place in places]
