@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -788,7 +789,7 @@ def open_log(path: Path) -> Callable[[dict[str, float]], None]:
 def bfloat16_is_faster(device: str) -> bool:
     """Whether a device multiplies bfloat16 matrices faster than float32 ones.
 
-    GPUs from Ampere on do, and CPUs with AMX or AVX512-BF16.
+    GPUs from Ampere on do, and CPUs with AMX or AVX512-BF16, unless ``ONEDNN_MAX_CPU_ISA`` forbids their use.
 
     Examples
     --------
@@ -797,6 +798,9 @@ def bfloat16_is_faster(device: str) -> bool:
     """
     if device != "cpu":
         return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if allowed.startswith(("SSE", "AVX2")) or allowed in ("AVX", "AVX512_CORE", "AVX512_CORE_VNNI"):
+        return False
     # Names of torch's own, which not every version has.
     return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16"))
 
