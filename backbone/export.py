@@ -8,7 +8,9 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import cache
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -22,12 +24,12 @@ from .model_file import RegionModel
 from .quantization import PROJECTIONS, calibration_inputs, quantize, with_weights
 from .region_features import BINS
 from .regions import PROJECTED, RegionNetwork
-from .torch_engine import torch_network
 
-__all__ = ["Part", "export_graphs", "export_part", "export_trunk", "export_whole", "to_model"]
+__all__ = ["Part", "export_common", "export_graphs", "export_part", "export_whole", "to_model", "with_all_weights"]
 
 
 OUTPUTS = ["probabilities", "deltas"]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Part(nn.Module):
@@ -79,45 +81,63 @@ def _whole(network: RegionNetwork, picture: Tensor, boxes: Tensor) -> tuple[Tens
     return _softmax(network(picture, boxes))
 
 
-def export_graphs(network: RegionNetwork, scoring: str = "shared") -> dict[str, bytes]:
-    """Export a network's structure, without its weights.
+@cache
+def export_graphs(classes: int, scoring: str = "shared") -> Mapping[str, bytes]:
+    """Export the structure of a network of so many classes, which is that of every other one of as many.
 
     Parameters
     ----------
-    network : RegionNetwork
+    classes : int
     scoring : {"shared", "crops"}
         See `RegionModel`.
 
     Returns
     -------
-    dict of str to bytes
+    mapping of str to bytes
         ONNX models. ``trunk``: ``picture`` (N, 3, H, W) -> ``features`` (N, 832, h, w). ``first_pass``: ``features``
         (1, 832, h, w) -> ``parts`` (h, w, 9), see `region_features.rank_regions`. Of shared scoring ``project``:
         ``features`` (1, 832, h, w) -> four maps (h, w, ...), see `RegionNetwork.project`, and ``head``: the same four
         (N, 7, 7, ...) as `region_features.read_regions` reads them for each region -> ``probabilities`` (N, 1 + C),
         ``deltas`` (N, C, 4). Of crops ``crops``: ``crops`` (N, 3, 224, 224) -> the same two. The weights are external
-        initializers named as in ``network.state_dict()``.
+        initializers named as in the network's ``state_dict()``.
     """
-    network = network.cpu().eval()
-    features, places = {"features": torch.zeros(1, 832, 6, 8)}, {"features": (2, 3)}
-    graphs = {
-        "trunk": export_trunk(network),
-        "first_pass": export_part(Part(network, _first_pass), features, ["parts"], places),
-    }
+    network = with_all_weights(RegionNetwork(classes))
     if scoring == "crops":
         crops = {"crops": torch.zeros(3, 3, 224, 224)}
-        return graphs | {"crops": export_part(Part(network, _crops), crops, OUTPUTS, {"crops": (0,)})}
-    regions = {n: torch.zeros(3, BINS, BINS, size) for n, size in zip(PROJECTIONS, PROJECTED, strict=True)}
-    return graphs | {
-        "project": export_part(Part(network, _project), features, [f"all_{name}" for name in PROJECTIONS], places),
-        "head": export_part(Part(network, _head), regions, OUTPUTS, dict.fromkeys(PROJECTIONS, (0,))),
-    }
+        graphs = {"crops": export_part(Part(network, _crops), crops, OUTPUTS, {"crops": (0,)})}
+        common = ["trunk", "first_pass"]
+    else:
+        regions = {n: torch.zeros(3, BINS, BINS, size) for n, size in zip(PROJECTIONS, PROJECTED, strict=True)}
+        graphs = {"head": export_part(Part(network, _head), regions, OUTPUTS, dict.fromkeys(PROJECTIONS, (0,)))}
+        common = ["trunk", "first_pass", "project"]
+    return MappingProxyType({name: export_common(name) for name in common} | graphs)
 
 
-def export_trunk(network: RegionNetwork) -> bytes:
-    """Export the structure of a network's trunk: ``picture`` (N, 3, H, W) -> ``features``."""
-    trunk = Part(network, RegionNetwork.trunk)
-    return export_part(trunk, {"picture": torch.zeros(2, 3, 96, 128)}, ["features"], {"picture": (0, 2, 3)})
+def with_all_weights(module: Module) -> Module:
+    """Give every weight a value of its own, and return the module: the exporter drops a bias of zeros or a second one.
+
+    Examples
+    --------
+    >>> float(with_all_weights(nn.Linear(2, 3)).bias.abs().min()) > 0
+    True
+    """
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.01, generator=generator)
+    return module
+
+
+@cache
+def export_common(name: str) -> bytes:
+    """Export what is the same in networks of any classes: ``trunk``, ``first_pass`` or ``project``."""
+    network = with_all_weights(RegionNetwork(1))
+    if name == "trunk":
+        picture = {"picture": torch.zeros(2, 3, 96, 128)}
+        return export_part(Part(network, RegionNetwork.trunk), picture, ["features"], {"picture": (0, 2, 3)})
+    features, places = {"features": torch.zeros(1, 832, 6, 8)}, {"features": (2, 3)}
+    if name == "first_pass":
+        return export_part(Part(network, _first_pass), features, ["parts"], places)
+    return export_part(Part(network, _project), features, [f"all_{one}" for one in PROJECTIONS], places)
 
 
 def export_part(
@@ -221,7 +241,7 @@ def to_model(
     network = network.cpu().eval()
     if samples:
         fit_first_pass(network, samples, long_side=long_side, scoring=scoring)
-    graphs = export_graphs(network, scoring)
+    graphs = dict(export_graphs(network.classes, scoring))
     weights = {name: p.detach().numpy().astype(np.float16) for name, p in network.named_parameters()}
     if samples:
         heavy = "crops" if scoring == "crops" else "head"
@@ -255,15 +275,7 @@ def export_whole(model: RegionModel) -> bytes:
     >>> [value.name for value in graph.input], [value.name for value in graph.output]
     (['picture', 'boxes'], ['probabilities', 'deltas'])
     """
-    network = torch_network(model.weights, len(model.classes), "cpu")
-    if model.scoring == "crops":
-        crops = {"picture": torch.zeros(3, 3, 224, 224)}
-        graph = export_part(Part(network, _crops), crops, OUTPUTS, {"picture": (0,)})
-    else:
-        boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
-        inputs = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}
-        graph = export_part(Part(network, _whole), inputs, OUTPUTS, {"picture": (2, 3), "boxes": (0,)})
-    whole = with_weights(graph, model.weights)
+    whole = with_weights(_export_whole(len(model.classes), model.scoring), model.weights)
     about = {
         "classes": model.classes, "long_side": model.long_side, "scoring": model.scoring,
         "box_regression": model.box_regression,
@@ -271,3 +283,14 @@ def export_whole(model: RegionModel) -> bytes:
     onnx.helper.set_model_props(whole, {key: json.dumps(value) for key, value in about.items()})
     onnx.checker.check_model(whole)
     return whole.SerializeToString()
+
+
+@cache
+def _export_whole(classes: int, scoring: str) -> bytes:
+    """Export the structure of a whole network of so many classes."""
+    network = with_all_weights(RegionNetwork(classes))
+    if scoring == "crops":
+        return export_part(Part(network, _crops), {"picture": torch.zeros(3, 3, 224, 224)}, OUTPUTS, {"picture": (0,)})
+    boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
+    inputs = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}
+    return export_part(Part(network, _whole), inputs, OUTPUTS, {"picture": (2, 3), "boxes": (0,)})

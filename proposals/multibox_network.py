@@ -7,6 +7,7 @@ original of Erhan et al., "Scalable Object Detection using Deep Neural Networks"
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..backbone.export import Part, export_part, export_trunk
+from ..backbone.export import Part, export_common, export_part, with_all_weights
 from ..backbone.model_file import ModelError, hash_weights, in_trunk
 from ..backbone.preprocessing import encode_boxes
 from ..backbone.regions import RegionNetwork
@@ -533,6 +534,19 @@ def _of_one(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
     return residuals[0], logits[0]
 
 
+_exported: dict[object, bytes] = {}
+
+
+def _export_head(head: GridHead | VectorHead) -> bytes:
+    """Export the structure of a head, which is that of every other one with weights of the same shapes."""
+    key = type(head), tuple((name, weight.shape) for name, weight in head.named_parameters())
+    if key not in _exported:
+        part = Part(with_all_weights(copy.deepcopy(head).cpu()), _of_one)
+        features = {"features": torch.zeros(1, TRUNK_CHANNELS, 6, 8)}
+        _exported[key] = export_part(part, features, ["residuals", "logits"], {"features": (2, 3)})
+    return _exported[key]
+
+
 def to_model(
     head: GridHead | VectorHead,
     trunk: RegionNetwork,
@@ -576,19 +590,13 @@ def to_model(
         {name: value.detach().cpu().numpy().astype(np.float16) for name, value in parameters.items()}
         for parameters in (dict(head.named_parameters()), below)
     ]
-    graph = export_part(
-        Part(head.cpu(), _of_one),
-        {"features": torch.zeros(1, 832, 6, 8)},
-        ["residuals", "logits"],
-        {"features": (2, 3)},
-    )
     return MultiBoxModel(
         priors=head.priors,
         channels=head.channels,
         long_side=long_side,
         weights=halves[0] | halves[1] if own_trunk else halves[0],
-        graph=graph,
-        trunk_graph=export_trunk(trunk.cpu()) if own_trunk else b"",
+        graph=_export_head(head),
+        trunk_graph=export_common("trunk") if own_trunk else b"",
         trunk_sha256=hash_weights(halves[1]),
         worth=worth or Worth(),
         classes=tuple(classes),

@@ -9,13 +9,16 @@ import pytest
 
 torch = pytest.importorskip("torch")
 onnxruntime = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-from random_model import CLASSES, random_network  # noqa: E402
+from random_model import CLASSES, random_network, real_export_common  # noqa: E402
 
-from inception_rcnn.backbone.export import export_whole, to_model  # noqa: E402
+from inception_rcnn.backbone.export import export_graphs, export_whole, to_model  # noqa: E402
 from inception_rcnn.backbone.model_file import RegionModel  # noqa: E402
 from inception_rcnn.backbone.torch_engine import torch_network  # noqa: E402
+
+pytestmark = pytest.mark.slow
 
 
 def run(session: onnxruntime.InferenceSession, **inputs: np.ndarray) -> list[np.ndarray]:
@@ -53,3 +56,17 @@ def test_crops() -> None:
         found = run(session, picture=crops)
         np.testing.assert_allclose(found[0], logits.softmax(1).numpy(), rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose(found[1], deltas.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_graphs_are_those_of_every_network_of_as_many_classes(region_model: RegionModel) -> None:
+    """Structure alone is exported: of a network in which no weight is zero or equal to another."""
+    graphs = {name: real_export_common(name) for name in ("trunk", "first_pass", "project")}
+    graphs["head"] = export_graphs(len(CLASSES))["head"]
+    assert {name: graph for name, graph in graphs.items() if graph != region_model.graphs[name]} == {}
+    external = {
+        tensor.name
+        for graph in graphs.values()
+        for tensor in onnx.load_from_string(graph).graph.initializer
+        if tensor.external_data
+    }
+    assert external == set(region_model.weights)
