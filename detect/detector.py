@@ -174,6 +174,11 @@ class Detector:
     ValueError
         If `nms` is unknown, `first_pass` negative or `min_score` not 0 to 1.
 
+    Notes
+    -----
+    It can be pickled. A child that was made by fork from a process that used it can use it too, also with the torch
+    engine on a CPU, which has one thread there.
+
     References
     ----------
     Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 8.
