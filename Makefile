@@ -7,10 +7,10 @@ OUTPUT ?= out
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help detect test lint typecheck bench train clean
+.PHONY: help detect test test-all test-cpus lint typecheck bench train clean
 
 help:  ## Show this.
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
 
 # Without IMAGES: photographs that scikit-image ships.
 ifdef IMAGES
@@ -23,8 +23,17 @@ detect: $(VENV)/.detect $(VENV)/.samples
 		--output "$(OUTPUT)" $(ARGS)
 endif
 
-test: $(VENV)/.dev  ## Run the tests.
-	$(BIN)/python -m pytest $(ARGS)
+# Two processes with one thread each: threads inside an operation would wait for each other's cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+test: $(VENV)/.dev  ## Run the tests that a change needs, in a few minutes.
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: test  ## Run these, then those that take longer.
+	$(PYTEST) -m slow --durations 10 $(ARGS)
+
+test-cpus: $(VENV)/.dev  ## Run the numeric tests as other processors and numbers of threads would.
+	$(BIN)/python tests/cpus.py $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style and formatting.
 	$(BIN)/ruff check .

@@ -133,6 +133,7 @@ def test_proposals_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             assert boxes.shape == (1000, 4)
 
 
+@pytest.mark.slow
 def test_onnx_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
     from skimage.data import astronaut

@@ -6,7 +6,6 @@ import importlib
 import pytest
 
 pytest.importorskip("safetensors")
-pytest.importorskip("platformdirs")
 
 
 @pytest.mark.parametrize(
@@ -14,7 +13,7 @@ pytest.importorskip("platformdirs")
     [
         "classification",
         "engine",
-        "export",
+        pytest.param("export", marks=pytest.mark.slow),
         "googlenet",
         "preprocessing",
         "region_features",

@@ -49,6 +49,7 @@ def odds(network: RegionNetwork, image: np.ndarray, boxes: np.ndarray) -> tuple[
         return (logits[:, 1:].logsumexp(1) - logits[:, 0]).numpy(), network.rank(maps, places).numpy()
 
 
+@pytest.mark.slow
 def test_it_tells_what_the_network_would_say_of_regions_that_it_has_not_seen() -> None:
     network = random_network()
     assert not network.first_pass.weight.any()
@@ -74,6 +75,7 @@ def test_reading_scores_is_scoring_what_is_read() -> None:
     np.testing.assert_allclose(PARTS.sum((1, 2)), 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_both_engines_rank_alike(model: RegionModel) -> None:
     assert model.has_first_pass
     image, boxes = sample(200, 90)
@@ -84,6 +86,7 @@ def test_both_engines_rank_alike(model: RegionModel) -> None:
     np.testing.assert_allclose(ranks[0], ranks[1], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_eight_bits_say_about_the_same(model: RegionModel) -> None:
     image, boxes = sample(300, 150)
     exact = RegionScorer(model, device="cpu", threads=1)(image, boxes)
@@ -102,12 +105,14 @@ def difference_in_eight_bits(model: RegionModel) -> float:
     return float(np.abs(bits - exact).mean())
 
 
+@pytest.mark.slow
 def test_eight_bits_of_crops() -> None:
     samples = [(image, boxes[:8]) for image, boxes in SAMPLES[:4]]
     model = to_model(random_network(), CLASSES, long_side=128, scoring="crops", samples=samples)
     assert 0 < difference_in_eight_bits(model) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error:invalid value encountered in cast")
 def test_eight_bits_of_a_channel_without_weights() -> None:
     network = random_network()
@@ -119,6 +124,7 @@ def test_eight_bits_of_a_channel_without_weights() -> None:
     assert 0 < difference_in_eight_bits(model) < 0.02
 
 
+@pytest.mark.slow
 def test_samples_without_a_box_are_none() -> None:
     model = to_model(random_network(), CLASSES, long_side=128, samples=[(SAMPLES[0][0], np.zeros((0, 4), np.float32))])
     assert not model.has_first_pass

@@ -200,6 +200,7 @@ def test_other_layers_are_refused(name: str) -> None:
         state_from_caffe({name: np.zeros(1)})
 
 
+@pytest.mark.slow
 def test_published_weights_classify_imagenet(shared: Path) -> None:
     weights = shared / "weights" / "googlenet_bvlc_fp16.npz"
     labels = shared / "data" / "imagenet" / "labels.txt"

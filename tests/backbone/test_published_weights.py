@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("platformdirs")
 pytest.importorskip("safetensors")
 
 from inception_rcnn.backbone import weights

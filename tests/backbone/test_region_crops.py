@@ -78,6 +78,7 @@ def model() -> RegionModel:
     return to_model(random_network(), CLASSES, long_side=128, scoring="crops")
 
 
+@pytest.mark.slow
 def test_both_engines_score_crops_alike_and_as_the_network_does(model: RegionModel) -> None:
     import torch
     from random_model import random_network
@@ -104,6 +105,7 @@ def test_both_engines_score_crops_alike_and_as_the_network_does(model: RegionMod
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_no_boxes(model: RegionModel) -> None:
     from inception_rcnn.backbone.engine import RegionScorer
 

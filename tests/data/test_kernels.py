@@ -107,6 +107,7 @@ def test_a_folder_that_cannot_be_written_is_done_without(kind: str, tmp_path: Pa
     assert not Path("~").exists()
 
 
+@pytest.mark.slow
 def test_without_compiling_the_same_comes_out(tmp_path: Path) -> None:
     script = """
 import sys

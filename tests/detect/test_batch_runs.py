@@ -15,7 +15,6 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
-pytest.importorskip("platformdirs")
 
 from PIL import Image
 

@@ -326,6 +326,7 @@ def labelled(picture: Callable[..., np.ndarray], tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_trunk", [False, True])
 def test_train_multibox_interrupted_and_resumed(
     capsys: pytest.CaptureFixture[str],
@@ -418,7 +419,7 @@ def test_without_the_packages_of_detection(voc: Path, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     code = (
         "import sys\n"
-        "for name in ('torch', 'onnxruntime', 'safetensors', 'safetensors.numpy', 'platformdirs'):\n"
+        "for name in ('torch', 'onnxruntime', 'safetensors', 'safetensors.numpy'):\n"
         "    sys.modules[name] = None\n"
         "from inception_rcnn.detect.cli import main\n"
         "main(sys.argv[1:])\n"
@@ -435,10 +436,11 @@ def test_without_the_packages_of_detection(voc: Path, tmp_path: Path) -> None:
         assert message in line
 
 
-def test_export(capsys: pytest.CaptureFixture[str], model_file: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     output = tmp_path / "model.onnx"
-    assert run("export", "--model", model_file, "--output", output) == 0
+    assert run("export", "--model", "voc", "--output", output) == 0
     assert f"wrote {output}" in capsys.readouterr().err.replace("\n", "")
     onnx.checker.check_model(str(output), full_check=True)
     assert "name a file that ends in .onnx" in mistake(capsys, "export", "--output", tmp_path / "model.pb")

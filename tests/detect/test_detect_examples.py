@@ -7,7 +7,6 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
-pytest.importorskip("platformdirs")
 
 
 @pytest.mark.parametrize(

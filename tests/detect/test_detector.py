@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("safetensors")
-pytest.importorskip("platformdirs")
 
 from inception_rcnn.backbone.engine import View
 from inception_rcnn.backbone.model_file import ModelError, RegionModel

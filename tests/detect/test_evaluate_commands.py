@@ -190,6 +190,7 @@ def test_ilsvrc_with_a_coco_document(imagenet, tmp_path):
     assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
 
 
+@pytest.mark.slow
 def test_the_ilsvrc_rules_on_real_detections(shared, tmp_path):
     """The development kit's own figures, through the command: VOC's pictures and classes stand for ILSVRC's."""
     reference = shared / "reference" / "voc07_detections"
@@ -312,7 +313,7 @@ def test_damaged_files_end_in_one_line(devkit, imagenet, tmp_path, capsys):
     refusals = 0
     for path, arguments in targets.items():
         whole = path.read_bytes()
-        for _ in range(40):
+        for _ in range(15):
             damaged = bytearray(whole)
             for _ in range(rng.integers(1, 4)):
                 at = int(rng.integers(len(damaged)))
@@ -326,4 +327,4 @@ def test_damaged_files_end_in_one_line(devkit, imagenet, tmp_path, capsys):
                 refusals += 1
                 assert len(capsys.readouterr().err.splitlines()) == 1
         path.write_bytes(whole)
-    assert refusals > 100
+    assert refusals > 35

@@ -58,6 +58,7 @@ def write_scenes(folder: Path) -> dict[str, list[tuple[int, list[int]]]]:
     return scenes
 
 
+@pytest.mark.slow
 def test_eight_pictures_of_new_classes(tmp_path: Path) -> None:
     scenes = write_scenes(tmp_path / "mine")
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))

@@ -73,8 +73,10 @@ def test_every_picture_is_there_with_its_own_boxes(photos, reference):
     assert not reference.with_suffix(".journal").exists()
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("workers", "threads"),
+    [(1, 3), (3, 3), *(pytest.param(*both, marks=pytest.mark.slow) for both in [(1, 1), (2, 1), (2, 3), (3, 1)])],
+)
 def test_workers_and_threads_change_nothing(photos, reference, tmp_path, workers, threads):
     search = SelectiveSearch("single", limit=100, threads=threads)
     propose_batch(paths_of(photos), tmp_path / "all.parquet", search, workers=workers)
@@ -296,6 +298,7 @@ def test_a_picture_that_kills_its_process_is_reported(photos, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_the_file_ends_the_same(photos, reference, tmp_path):
     """The command itself, killed with its processes running, again and again."""
     draw = random.Random(0)
@@ -372,7 +375,7 @@ def test_mistakes_end_in_one_line(photos, tmp_path, monkeypatch, capsys, argumen
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("method", ["merged", "multibox"])
+@pytest.mark.parametrize("method", ["merged", pytest.param("multibox", marks=pytest.mark.slow)])
 def test_methods_with_a_network_do_not_depend_on_the_workers(photos, tmp_path, method):
     pytest.importorskip("onnxruntime")
     for workers in (1, 2):

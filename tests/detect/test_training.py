@@ -242,7 +242,8 @@ def train(
         "regions_per_picture": 8,
         "scales": (1.0,),
         "long_side": 64,
-        "learning_rate": 0.3,
+        # Large enough that four steps move every weight, small enough that random weights stay finite anywhere.
+        "learning_rate": 0.01,
         "report": rows.append,
     }
     finished = train_detector(
@@ -255,9 +256,11 @@ def train(
     return finished, {name: value.clone() for name, value in network.state_dict().items()}, rows
 
 
-@pytest.mark.parametrize("scoring", ["shared", "crops"])
+@pytest.mark.parametrize("scoring", ["shared", pytest.param("crops", marks=pytest.mark.slow)])
 def test_interrupted_and_resumed_is_uninterrupted(two_pictures: list[Picture], tmp_path: Path, scoring: str) -> None:
-    run = functools.partial(train, two_pictures, two_pictures, scoring=scoring)
+    # A crop goes through the whole network by itself, so that fewer do.
+    regions = 8 if scoring == "shared" else 3
+    run = functools.partial(train, two_pictures, two_pictures, scoring=scoring, regions_per_picture=regions)
     finished, whole, rows = run()
     assert finished
     assert rows[-1]["step"] == rows[-1]["steps"] == 4
@@ -292,11 +295,13 @@ def test_interrupted_and_resumed_is_uninterrupted(two_pictures: list[Picture], t
     assert str(checkpoint) in str(caught.value)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_a_multibox_learns_along(two_pictures: list[Picture], tmp_path: Path, optimizer: str) -> None:
+# AdamW moves each weight by the rate, whatever its gradient: at 0.3 a network of random weights overflows.
+@pytest.mark.parametrize(("optimizer", "rate"), [pytest.param("sgd", 0.01, marks=pytest.mark.slow), ("adamw", 0.001)])
+def test_a_multibox_learns_along(two_pictures: list[Picture], tmp_path: Path, optimizer: str, rate: float) -> None:
     def run(**changes: object) -> tuple[bool, dict[str, torch.Tensor], list[dict[str, float]]]:
         head = GridHead(np.full((2, 1, 2), 30, np.float32), channels=4)
-        finished, state, rows = train(two_pictures, multibox=head, optimizer=optimizer, **changes)
+        settings = {"learning_rate": rate, **changes}
+        finished, state, rows = train(two_pictures, multibox=head, optimizer=optimizer, **settings)
         return finished, state | {f"head.{name}": value for name, value in head.state_dict().items()}, rows
 
     _, begun, _ = run(learning_rate=0.0)
@@ -306,14 +311,15 @@ def test_a_multibox_learns_along(two_pictures: list[Picture], tmp_path: Path, op
     moved = {name for name in whole if not torch.equal(whole[name], begun[name])}
     assert {"head.reduce.weight", "score.weight", "googlenet.inception_4a.one.conv.weight"} <= moved
     # The trunk hears of it.
-    _, alone, _ = train(two_pictures, optimizer=optimizer)
+    _, alone, _ = train(two_pictures, optimizer=optimizer, learning_rate=rate)
     assert not torch.equal(
         alone["googlenet.inception_4e.one.conv.weight"], whole["googlenet.inception_4e.one.conv.weight"]
     )
     # The layers above it do only through the trunk.
     settings = {"learning_rate": 0.001, "freeze": "trunk", "epochs": 0.5}
+    _, along, _ = run(**settings)
     for name, value in train(two_pictures, optimizer=optimizer, **settings)[1].items():
-        torch.testing.assert_close(run(**settings)[1][name], value)
+        torch.testing.assert_close(along[name], value)
 
     finished = False
     while not finished:
@@ -321,7 +327,7 @@ def test_a_multibox_learns_along(two_pictures: list[Picture], tmp_path: Path, op
     for name, value in whole.items():
         assert torch.equal(pieces[name], value), name
     with pytest.raises(CheckpointError, match=r"made with other settings .*multibox"):
-        train(two_pictures, optimizer=optimizer, checkpoint=tmp_path / "checkpoint", resume=True)
+        train(two_pictures, optimizer=optimizer, learning_rate=rate, checkpoint=tmp_path / "checkpoint", resume=True)
 
 
 def test_a_multibox_does_not_learn_from_crops(two_pictures: list[Picture]) -> None:
@@ -349,11 +355,11 @@ def test_what_is_frozen_stays_and_the_others_learn(two_pictures: list[Picture], 
 
 def test_the_loss_falls(two_pictures: list[Picture]) -> None:
     def loss(learning_rate: float) -> float:
-        settings = {"epochs": 12.0, "box_regression": False, "learning_rate": learning_rate}
+        settings = {"epochs": 6.0, "box_regression": False, "learning_rate": learning_rate}
         return train(two_pictures, **settings)[2][-1]["classification"]
 
     # Both see the same regions in the same order.
-    assert loss(0.00002) < 0.8 * loss(0.0)
+    assert loss(0.00002) < 0.5 * loss(0.0)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(two_pictures: list[Picture]) -> None:
@@ -372,10 +378,10 @@ def test_the_step_schedule_is_another_training(two_pictures: list[Picture]) -> N
     _, cosine, _ = train(two_pictures)
     _, step, rows = train(two_pictures, schedule="step")
     assert any(not torch.equal(cosine[name], step[name]) for name in cosine)
-    assert rows[-1]["learning_rate"] == pytest.approx(0.03)
+    assert rows[-1]["learning_rate"] == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize("scoring", ["shared", "crops"])
+@pytest.mark.parametrize("scoring", ["shared", pytest.param("crops", marks=pytest.mark.slow)])
 def test_map_of_a_network_that_knows_the_answer(two_pictures: list[Picture], scoring: str) -> None:
     network = random_network(1)
     with torch.no_grad():
@@ -432,5 +438,6 @@ torch.save(network.state_dict(), folder / f"{ranks.rank}.of.{ranks.world}.pt")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     compare_runs(tmp_path, TOGETHER, rtol=1e-4, atol=1e-5)

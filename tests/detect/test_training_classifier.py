@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
-pytest.importorskip("platformdirs")
 
 from PIL import Image  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
@@ -361,6 +360,7 @@ torch.save(train_together(folder / "data", ranks), folder / f"{ranks.rank}.pt")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path) -> None:
     (folder / "train" / "red" / "1.JPEG").write_bytes(b"")
     alone, rows, told = train_together(folder, ALONE)

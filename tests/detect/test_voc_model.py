@@ -7,7 +7,6 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
-pytest.importorskip("platformdirs")
 skimage_data = pytest.importorskip("skimage.data")
 
 from inception_rcnn.backbone.model_file import read_model  # noqa: E402

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("safetensors")
-pytest.importorskip("platformdirs")
 torch = pytest.importorskip("torch")
 
 from random_model import random_network  # noqa: E402
