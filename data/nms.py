@@ -345,10 +345,13 @@ def _ranked(
     if scores.shape[1] * len(rows) > _LOW:
         raise ValueError(f"{scores.shape[1] * len(rows)} scores are too many for one call; raise the minimum")
     # The minimum in float32, so that a score of 0.7 reaches a minimum of 0.7.
-    smallest = np.float32(min_score)
-    counts = (scores >= smallest).sum(axis=0)
-    keys = np.full((scores.shape[1], counts.max(initial=0)), ~np.uint64(0))
-    _fill_keys(scores, scores.view(np.int32), rows, smallest, keys)
+    counts = np.empty(scores.shape[1], np.int64)
+    keys = np.empty((len(counts), len(rows)), np.uint64)
+    _fill_keys(scores, scores.view(np.int32), rows, np.float32(min_score), keys, counts)
+    most = counts.max(initial=0)
+    keys = np.ascontiguousarray(keys[:, :most])
+    if counts.min(initial=most) < most:  # the largest key fills up what has no candidate
+        keys[np.arange(most) >= counts[:, None]] = ~np.uint64(0)
     keys.sort(axis=1)
     return keys, counts
 
@@ -380,9 +383,9 @@ def _rows(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     return (keys & np.uint64(_LOW)).astype(np.int64)
 
 
-@kernel("void(float32[:,::1], int32[:,::1], int64[::1], float32, uint64[:,::1])")
-def _fill_keys(scores, bits, rows, min_score, keys):  # type: ignore[no-untyped-def]
-    """Put the score, turned round, above ``label * R + row``; what has no candidate stays as it was."""
+@kernel("void(float32[:,::1], int32[:,::1], int64[::1], float32, uint64[:,::1], int64[::1])")
+def _fill_keys(scores, bits, rows, min_score, keys, counts):  # type: ignore[no-untyped-def]
+    """Put the score, turned round, above ``label * R + row``, of the first counts[label] of each class."""
     for label in range(keys.shape[0]):
         k = 0
         for i in range(len(rows)):
@@ -392,6 +395,7 @@ def _fill_keys(scores, bits, rows, min_score, keys):  # type: ignore[no-untyped-
                 falling = bits[rows[i], label] if score < 0 else ~bits[rows[i], label] & np.int32(0x7FFFFFFF)
                 keys[label, k] = np.uint64(np.uint32(falling)) << np.uint64(32) | np.uint64(label * len(rows) + i)
                 k += 1
+        counts[label] = k
 
 
 # A function of its own: so the compiler can vectorise it. By NumPy's rules for division 0 / 0 is nan, no overlap.
