@@ -83,7 +83,7 @@ def _whole(network: RegionNetwork, picture: Tensor, boxes: Tensor) -> tuple[Tens
 
 @cache
 def export_graphs(classes: int, scoring: str = "shared") -> Mapping[str, bytes]:
-    """Export the structure of a network of so many classes, which is that of every other one of as many.
+    """Export the structure of a network, which depends on the number of classes alone.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def export_graphs(classes: int, scoring: str = "shared") -> Mapping[str, bytes]:
         ``deltas`` (N, C, 4). Of crops ``crops``: ``crops`` (N, 3, 224, 224) -> the same two. The weights are external
         initializers named as in the network's ``state_dict()``.
     """
-    network = with_all_weights(RegionNetwork(classes))
+    network = _network(classes)
     if scoring == "crops":
         crops = {"crops": torch.zeros(3, 3, 224, 224)}
         graphs = {"crops": export_part(Part(network, _crops), crops, OUTPUTS, {"crops": (0,)})}
@@ -113,8 +113,16 @@ def export_graphs(classes: int, scoring: str = "shared") -> Mapping[str, bytes]:
     return MappingProxyType({name: export_common(name) for name in common} | graphs)
 
 
+def _network(classes: int) -> RegionNetwork:
+    """Make a network to export; the caller's random numbers stay what they would be."""
+    with torch.random.fork_rng(devices=[]):
+        return with_all_weights(RegionNetwork(classes))
+
+
 def with_all_weights(module: Module) -> Module:
-    """Give every weight a value of its own, and return the module: the exporter drops a bias of zeros or a second one.
+    """Give every weight a value of its own, and return the module.
+
+    The exporter drops a bias of zeros, and a tensor that equals another.
 
     Examples
     --------
@@ -130,7 +138,7 @@ def with_all_weights(module: Module) -> Module:
 @cache
 def export_common(name: str) -> bytes:
     """Export what is the same in networks of any classes: ``trunk``, ``first_pass`` or ``project``."""
-    network = with_all_weights(RegionNetwork(1))
+    network = _network(1)
     if name == "trunk":
         picture = {"picture": torch.zeros(2, 3, 96, 128)}
         return export_part(Part(network, RegionNetwork.trunk), picture, ["features"], {"picture": (0, 2, 3)})
@@ -288,7 +296,7 @@ def export_whole(model: RegionModel) -> bytes:
 @cache
 def _export_whole(classes: int, scoring: str) -> bytes:
     """Export the structure of a whole network of so many classes."""
-    network = with_all_weights(RegionNetwork(classes))
+    network = _network(classes)
     if scoring == "crops":
         return export_part(Part(network, _crops), {"picture": torch.zeros(3, 3, 224, 224)}, OUTPUTS, {"picture": (0,)})
     boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)

@@ -40,8 +40,8 @@ _one_thread = threading.RLock()
 def survive_forks() -> None:
     """Let a forked child go on with what its parent ran by torch on a CPU: with one thread.
 
-    torch's other threads do not live on in the child, which would wait for them without end; its own loader of data
-    does the same. To be called before torch runs something, so that a process that never does is left alone.
+    torch's other threads do not live on in the child, which would wait for them for ever; torch's DataLoader also sets
+    one thread in its workers. To be called before torch runs something: a process that never does is left alone.
 
     Examples
     --------

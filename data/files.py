@@ -27,12 +27,10 @@ def cache_folder() -> Path:
     'inception-rcnn'
     """
     try:
-        folder = Path(os.environ.get("INCEPTION_RCNN_CACHE") or platformdirs.user_cache_dir("inception-rcnn"))
-        if not folder.parts[0].startswith("~"):
-            return folder.absolute()
-    except RuntimeError:  # so do newer releases say that there is no home; older ones leave "~"
-        pass
-    raise OSError("this user has no home folder for a cache: set INCEPTION_RCNN_CACHE to a folder")
+        folder = os.environ.get("INCEPTION_RCNN_CACHE") or platformdirs.user_cache_dir("inception-rcnn")
+        return Path(folder).expanduser().absolute()
+    except RuntimeError as error:
+        raise OSError("this user has no home folder for a cache: set INCEPTION_RCNN_CACHE to a folder") from error
 
 
 def atomic_write(path: str | Path, data: bytes | str | Iterable[bytes]) -> None:

@@ -2,12 +2,12 @@
 
 Compiling is what a first call waits for, so kernels are plain loops over scalars and arrays that their callers made:
 each ``numpy.empty``, slice assignment or built-in ``min`` inside costs a tenth of a second, a text for an exception
-two. `benchmarks/cold_start.py` tells what each of them takes.
+two. `benchmarks/cold_start.py` tells what each kernel takes.
 
 Compiled code is kept in files of this package's cache folder (or ``$NUMBA_CACHE_DIR``). A file is found by what it was
-made from: the function's bytecode, the constants and kernels that it uses, the types, the processor, and the versions
-of numba and Python. So another copy of the same code finds it, and changed code never does. A file that is cut off or
-damaged is like none.
+made from: the function's name and bytecode, the constants and kernels that it uses, the types, the processor, numba's
+settings, and the versions of numba and Python. So another copy of the same code finds it, and changed code never does.
+A damaged file counts as missing.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
+import math
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import CodeType
 from typing import Any, cast
 
 import llvmlite
 import numba
 import numpy as np
-from numba.core import caching
+from numba.core import caching, sigutils
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
@@ -38,6 +39,7 @@ __all__ = ["compile_all", "compiling", "kernel", "kernel_folder"]
 
 # numba sets what this module holds from the environment.
 config: Any = numba.config
+_SETTINGS = ("BOUNDSCHECK", "OPT", "DEBUGINFO_DEFAULT", "USING_SVML")
 _log = logging.getLogger(__name__)
 NOTICE_AFTER = 2.0  # seconds
 _compiling = threading.Lock()
@@ -51,8 +53,8 @@ def kernel(signature: str | None = None, *, fastmath: bool = False) -> Callable[
     Parameters
     ----------
     signature : str, optional
-        The one that it is called with, in numba's words, for `compile_all`. Without one it is a helper that only other
-        kernels call: it cannot be called from Python, and is kept as a part of them.
+        The one that it is called with, in numba's words, for `compile_all`. Without one the kernel is a helper: only
+        other kernels can call it, and its code is kept in theirs.
     fastmath : bool
         Let the compiler change the order of additions.
 
@@ -106,18 +108,23 @@ def compile_all(*kernels: Any) -> None:
     ...     return 2 * a
     >>> compile_all(double)
     """
+    _compile(kernels, threading.Event())
+
+
+def _compile(kernels: Sequence[Any], stop: threading.Event) -> None:
+    """Make kernels ready, until there is a reason to stop."""
     if all(one.overloads for one in kernels if one in _signatures):
         return
     notice = threading.Timer(NOTICE_AFTER, _log.warning, ["compiling, once on this machine (some seconds) ..."])
     notice.daemon = True
     with _compiling:
         notice.start()
-        # Compiling makes hundreds of thousands of objects that live on; looking for garbage there takes a twelfth.
+        # Compiling makes hundreds of thousands of objects that live on; collecting garbage adds a twelfth to its time.
         collecting = gc.isenabled()
         gc.disable()
         try:
             for one in kernels:
-                if one in _signatures and not one.overloads:
+                if one in _signatures and not one.overloads and not stop.is_set():
                     one.compile(_signatures[one])
         finally:
             notice.cancel()
@@ -139,9 +146,14 @@ def compiling(*kernels: Any) -> Iterator[None]:
     >>> with compiling():
     ...     pass
     """
+    stop = threading.Event()
     with ThreadPoolExecutor(1, thread_name_prefix="compile") as pool:
-        ready = pool.submit(compile_all, *kernels)
-        yield
+        ready = pool.submit(_compile, kernels, stop)
+        try:
+            yield
+        except BaseException:
+            stop.set()  # An error is not to wait for kernels that nobody will use.
+            raise
     ready.result()
 
 
@@ -174,7 +186,11 @@ class _KernelFiles(caching._Cache):
             return None
         if hashlib.sha256(content[32:]).digest() != content[:32]:
             return None
-        return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
+        try:
+            return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
+        except Exception as error:
+            _log.debug("%s cannot be used here and is made again: %r", self.made.__name__, error)
+            return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         if data.library.has_dynamic_globals:
@@ -204,11 +220,15 @@ class _KernelFiles(caching._Cache):
         pass
 
     def _file(self, sig: Any, codegen: Any) -> Path:
+        function = self.made.py_func
         made_of = [
-            _identity(self.made), sig, codegen.magic_tuple(),
+            function.__module__, function.__qualname__, _identity(self.made),
+            # A call asks with a tuple of types, `compile_all` with the declared text.
+            _signatures[self.made], sigutils.normalize_signature(sig)[0],
+            codegen.magic_tuple(), [getattr(config, name, None) for name in _SETTINGS],
             numba.__version__, llvmlite.__version__, sys.implementation.cache_tag,
         ]  # fmt: skip
-        name = self.made.__name__.strip("_")
+        name = function.__name__.strip("_")
         return kernel_folder() / f"{name}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.kernel"
 
 
@@ -216,6 +236,8 @@ def _identity(made: Any) -> str:
     """Describe what compiled code follows from: bytecode, options, and the values of the names that it uses."""
     function = made.py_func
     code = function.__code__
+    if code.co_freevars or function.__defaults__ or any(isinstance(one, CodeType) for one in code.co_consts):
+        raise TypeError(f"kernel {function.__name__} has a closure, a default or a function inside; leave them out")
     used = {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
     values = {name: _value(name, value) for name, value in sorted(used.items())}
     return repr((code.co_code, code.co_consts, code.co_varnames, code.co_names, made.targetoptions, values))
@@ -224,8 +246,10 @@ def _identity(made: Any) -> str:
 def _value(name: str, value: Any) -> str:
     if hasattr(value, "py_func"):
         return _identity(value)
-    if isinstance(value, ModuleType):
+    if value in (np, math):
         return value.__name__
     if isinstance(value, (bool, int, float, np.generic)):
         return repr(value)
-    raise TypeError(f"a kernel uses {name}, a {type(value).__name__}; it may use numbers, modules and other kernels")
+    raise TypeError(
+        f"a kernel uses {name}, a {type(value).__name__}; it may use numbers, numpy, math and other kernels"
+    )

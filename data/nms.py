@@ -415,8 +415,8 @@ def _strike(corners, k, begin, end, threshold, free):  # type: ignore[no-untyped
         free[j] &= not inter / (area + (x2 - x1) * (y2 - y1) - inter) > threshold
 
 
-# Both visit every class's candidates in the order of `ranked`, the first counts[label] of each, put the keys of those
-# that no kept one suppresses into `kept`, at most `limit` of a class, and return how many.
+# Both visit each class's first counts[label] candidates in the order of `ranked`. They write the keys of those that
+# nothing kept suppresses into `kept`, at most `limit` a class, and return their number.
 
 
 @kernel("int64(uint64[:,::1], int64[::1], float32[:,:,::1], float64, int64, float64[:,::1], boolean[::1], uint64[::1])")

@@ -291,10 +291,10 @@ def _gather(
     "int64[::1], int64[::1])"
 )
 def _fuse(boxes, scores, labels, threshold, fused, sums, total, count, label):  # type: ignore[no-untyped-def]
-    """Cluster boxes that come sorted by label and score; fill what is said of a cluster and return their number.
+    """Cluster boxes that come sorted by label and score, and return the number of clusters.
 
-    That is its box, the sum of its members' boxes by score, the sum of their scores, their number (both from zeros) and
-    its label.
+    Fills for each cluster: its box; `sums`, its members' boxes weighted by score; the `total` of their scores and the
+    `count` of members (these three come as zeros); its label.
     """
     first = clusters = 0
     for i in range(len(boxes)):

@@ -286,7 +286,7 @@ def _renumber(found: Detections, classes: Sequence[str]) -> NDArray[np.int64]:
 def _unmatched(
     claims: _Boxes, objects: _Boxes
 ) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Outcome, object and overlap of each detection and whether each object is taken, before any is compared."""
+    """Arrays for each detection's outcome, object and overlap, and for which objects are taken, as before matching."""
     count = len(claims.boxes)
     return np.empty(count, np.int8), np.full(count, -1), np.zeros(count), np.zeros(len(objects.boxes), np.bool_)
 

@@ -104,7 +104,7 @@ def evaluate_proposals(
         if seen[i]:
             raise EvaluationError(f"picture {image_id!r} is among the proposals twice")
         seen[i] = True
-        array = np.ascontiguousarray(boxes, np.float32)
+        array = np.require(boxes, np.float32, ["C", "W"])  # writable, as the kernel has one type
         array = array if array.size else array.reshape(0, 4)
         if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
             raise ValueError(f"picture {image_id!r}: proposals must be finite and of shape (N, 4), not {array.shape}")

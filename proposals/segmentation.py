@@ -137,7 +137,7 @@ def segment(graph: PixelGraph, k: float, min_size: int) -> tuple[NDArray[np.int3
 
 @kernel("void(float32[::1], int64, int64, int64, float32[::1], uint16[::1])")
 def _edge_levels(planes, channels, height, width, total, levels):  # type: ignore[no-untyped-def]
-    """Fill `levels` (4, H, W) but where there is no neighbour; `total` is room for one row, of zeros."""
+    """Fill `levels` (4, H, W); entries without a neighbour stay as they are. `total` is room for one row, of zeros."""
     for y in range(height):
         for direction in range(4):
             down = 1 if direction > 0 else 0
@@ -151,11 +151,11 @@ def _edge_levels(planes, channels, height, width, total, levels):  # type: ignor
                 here = np.uintp((c * height + y) * width + first)
                 there = np.uintp((c * height + y + down) * width + first + step)
                 for x in range(length):
-                    difference = planes[here + x] - planes[there + x]
+                    difference = planes[here + np.uintp(x)] - planes[there + np.uintp(x)]
                     total[x] += difference * difference
             here = np.uintp((direction * height + y) * width + first)
             for x in range(length):
-                levels[here + x] = np.int32(np.sqrt(np.sqrt(total[x])) * _SCALE + _HALF)
+                levels[here + np.uintp(x)] = np.int32(np.sqrt(np.sqrt(total[x])) * _SCALE + _HALF)
                 total[x] = 0
 
 
@@ -203,7 +203,7 @@ def _join(parent, size, a, b):  # type: ignore[no-untyped-def]
     "uint32[::1], int32[::1])"
 )
 def _grow(edges, starts, weights, step, k, min_size, parent, size, limit, refused, labels):  # type: ignore[no-untyped-def]
-    """Fill `labels` and return their number; a pixel is a region of its own before."""
+    """Fill `labels` and return their number; at the start every pixel is a region."""
     n_refused = 0
     for level in range(len(weights)):
         weight = weights[level]
@@ -231,7 +231,7 @@ def _grow(edges, starts, weights, step, k, min_size, parent, size, limit, refuse
         if a != b and (size[a] < min_size or size[b] < min_size):
             _join(parent, size, a, b)
 
-    # The sizes have done their work: a root's becomes the number of its region, below 0 so that it is no size.
+    # The sizes have done their work: a root's becomes the number of its region, negated, so that it is no size.
     count = 0
     for pixel in range(len(labels)):
         root = find_root(parent, pixel)

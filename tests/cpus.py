@@ -52,6 +52,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             environment = {**os.environ, **variables, "NUMBA_CACHE_DIR": folder, "PYTHONWARNINGS": "ignore:.*CPU feat"}
             command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--durations", "3", *sys.argv[1:]]
+            if "OMP_NUM_THREADS" in variables:  # One thread leaves a core for another process.
+                command += ["--numprocesses", "2", "--dist", "worksteal"]
             done = subprocess.run([*command, *(str(TESTS / name) for name in NUMERIC)], env=environment, check=False)
         results[name] = (done.returncode, time.monotonic() - began)
     for name, (status, seconds) in results.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,23 @@ def in_child(work: Callable[[], Any]) -> Any:
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=lambda: sender.send(work()))
     child.start()
+    sender.close()  # So that a child that fails is heard of at once.
     try:
         assert receiver.poll(60), "the child gives no answer"
         return receiver.recv()
     finally:
         child.kill()
         child.join()
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """More than one thread, without which nothing would hang, whatever the tests are run with."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "torch"])

@@ -89,6 +89,20 @@ def test_another_copy_of_the_code_finds_it(filled: Path, tmp_path: Path) -> None
     assert answer(run(far, filled, PYTHONPATH=str(tmp_path))) == "[1 2]"
 
 
+def test_the_same_code_under_another_name_is_another_kernel(tmp_path: Path) -> None:
+    (tmp_path / "vendored").symlink_to(ROOT)
+    folder = tmp_path / "kernels"
+    assert answer(run(NMS.replace("inception_rcnn", "vendored"), folder, PYTHONPATH=str(tmp_path))) == "[1 2]"
+    assert answer(run(NMS, folder)) == "[1 2]"
+
+
+def test_calls_and_compiling_ahead_share_files(filled: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in filled.iterdir()}
+    script = "from inception_rcnn.data import kernels, nms; kernels.compile_all(*nms.NMS_KERNELS)"
+    assert answer(run(script, filled)) == ""
+    assert {file: file.stat().st_mtime_ns for file in filled.iterdir()} == before
+
+
 @pytest.mark.parametrize("kind", ["a file", "no home", "full"])
 def test_a_folder_that_cannot_be_written_is_done_without(kind: str, tmp_path: Path) -> None:
     script, environment, folder = NMS, {}, tmp_path / "kernels"
@@ -141,8 +155,9 @@ np.savez(sys.argv[1], *SelectiveSearch("single", min_side=0)(image), *nms_per_cl
 
 def test_kernels_have_the_one_version_that_they_declare() -> None:
     """Read-only arrays, views and other numbers are brought to it instead of compiling for seconds again."""
+    from inception_rcnn.data import Picture
     from inception_rcnn.data.nms import nms_per_class, soft_nms, soft_nms_per_class
-    from inception_rcnn.eval import weighted_box_fusion
+    from inception_rcnn.eval import evaluate_proposals, weighted_box_fusion
     from inception_rcnn.proposals import SelectiveSearch
 
     boxes = np.tile(np.array([[0, 0, 10, 10], [1, 0, 11, 10]], np.float64), (3, 1))[::2]
@@ -154,6 +169,9 @@ def test_kernels_have_the_one_version_that_they_declare() -> None:
         soft_nms_per_class(boxes.astype(dtype), scores)
         soft_nms(boxes, scores[:, 0].astype(dtype))
         weighted_box_fusion([boxes.astype(dtype)], [scores[:, 0]], [[0, 1, 0]])
+    none = np.zeros(3, bool)
+    picture = Picture("a", Path("a.jpg"), 20, 20, boxes.astype(np.float32), np.zeros(3, np.int64), none, none)
+    evaluate_proposals([picture], {"a": boxes})
     image = np.zeros((30, 40, 3), np.uint8)
     image[10:20, 10:20] = 200
     image.flags.writeable = False
@@ -173,5 +191,18 @@ def test_kernels_may_not_allocate() -> None:
 
 
 def test_what_a_kernel_uses_must_be_known() -> None:
-    with pytest.raises(TypeError, match="may use numbers, modules and other kernels"):
+    with pytest.raises(TypeError, match="may use numbers, numpy, math and other kernels"):
         kernels._value("table", {"a": 1})
+
+
+def make_closure(number: int):  # type: ignore[no-untyped-def]
+    @kernels.kernel("int64(int64)")
+    def add(a):  # type: ignore[no-untyped-def]
+        return a + number
+
+    return add
+
+
+def test_kernels_have_no_closures() -> None:
+    with pytest.raises(TypeError, match="has a closure"):
+        make_closure(1)(10)

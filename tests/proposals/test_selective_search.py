@@ -454,7 +454,7 @@ def test_the_first_call_says_that_it_compiles(tmp_path):
         for after in (0.001, 30)
     )
     assert "compiling, once on this machine" in first
-    assert second == ""
+    assert "compiling" not in second
 
 
 def test_torch_is_not_imported():
