@@ -27,7 +27,7 @@ SEARCH = LOAD + "from inception_rcnn.proposals import SelectiveSearch\nSelective
 DETECT = LOAD + "from inception_rcnn.detect import Detector\nDetector.load('voc', device='cpu')(image)"
 COMMAND = """
 import os, sys, tempfile, skimage
-from inception_rcnn.detect.cli import main
+from inception_rcnn.detect.cli.app import main
 folder = os.path.join(os.path.dirname(skimage.__file__), "data")
 images = [os.path.join(folder, name + ".png") for name in ("chelsea", "astronaut", "motorcycle_left")]
 sys.stderr = open(os.devnull, "w")
@@ -46,9 +46,9 @@ import json, time
 from numba.core import event
 import numba
 numba.njit(lambda: 0)()  # numba's own first steps, which no kernel is to be charged with
-from inception_rcnn.data.kernels import compile_all
+from inception_rcnn.data.system.kernels import compile_all
 from inception_rcnn.data.nms import NMS_KERNELS, SOFT_NMS_KERNELS
-from inception_rcnn.backbone.region_features import KERNELS as REGION_KERNELS
+from inception_rcnn.backbone.regions.roi_align import KERNELS as REGION_KERNELS
 from inception_rcnn.proposals import SelectiveSearch
 spent = {}
 for kernel in (*SelectiveSearch().kernels, *NMS_KERNELS, *SOFT_NMS_KERNELS, *REGION_KERNELS):

@@ -33,11 +33,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from tables import show
 
-from inception_rcnn.backbone.engine import View
+from inception_rcnn.backbone.regions.scorer import View
 from inception_rcnn.data import Picture, atomic_write, read_coco, read_image, read_voc
 from inception_rcnn.eval import evaluate_proposals
 from inception_rcnn.proposals import MultiBox, SelectiveSearch, merge_proposals
-from inception_rcnn.proposals.selective_search import _scale
+from inception_rcnn.proposals.search.selective_search import _scale
 
 LIMITS = (10, 20, 50, 100, 200, 300, 500, 700, 1000, 1200, 1500, 2000)
 TICKS = (10, 20, 50, 100, 200, 500, 1000, 2000)

@@ -23,12 +23,12 @@ os.environ["NUMBA_NUM_THREADS"] = "1"
 import cv2
 from tables import show
 
-from inception_rcnn.backbone.engine import View
+from inception_rcnn.backbone.regions.scorer import View
 from inception_rcnn.data import Detections, Picture, atomic_write, read_image, read_voc
-from inception_rcnn.data.parallel import ProcessDied, map_processes, usable_cores
+from inception_rcnn.data.system.processes import ProcessDied, map_processes, usable_cores
 from inception_rcnn.detect import Detector
+from inception_rcnn.detect.cli.terminal import progress_bar
 from inception_rcnn.detect.detector import PROPOSALS, average_scores, suppress
-from inception_rcnn.detect.terminal import progress_bar
 from inception_rcnn.eval import evaluate_voc
 from inception_rcnn.proposals import SelectiveSearch
 

@@ -23,10 +23,10 @@ from tables import show
 from workload import find_pictures
 
 from inception_rcnn.data import read_image
-from inception_rcnn.data.parallel import usable_cores
+from inception_rcnn.data.system.processes import usable_cores
 from inception_rcnn.detect import Detector
-from inception_rcnn.detect.batch import detect_batch
 from inception_rcnn.detect.detector import PROPOSALS
+from inception_rcnn.detect.runs.detection import detect_batch
 from inception_rcnn.proposals import MergedProposals, SelectiveSearch
 
 SEARCH, PLAIN = "selective search, superpixels x2", "selective search without the doubling"

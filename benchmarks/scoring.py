@@ -25,13 +25,13 @@ from onnx import TensorProto, helper
 from tables import show
 from workload import count_work, sample_boxes, sample_image
 
-from inception_rcnn.backbone.engine import RegionScorer, View
-from inception_rcnn.backbone.model_file import RegionModel, read_model
-from inception_rcnn.backbone.onnx_engine import onnx_session
 from inception_rcnn.backbone.preprocessing import crop_regions, prepare_picture
-from inception_rcnn.backbone.regions import RegionNetwork
-from inception_rcnn.backbone.torch_engine import torch_network
-from inception_rcnn.backbone.weights import find_model
+from inception_rcnn.backbone.regions.network import RegionNetwork
+from inception_rcnn.backbone.regions.onnx_engine import onnx_session
+from inception_rcnn.backbone.regions.scorer import RegionScorer, View
+from inception_rcnn.backbone.regions.torch_engine import torch_network
+from inception_rcnn.backbone.weights.model_file import RegionModel, read_model
+from inception_rcnn.backbone.weights.published import find_model
 from inception_rcnn.detect.detector import FIRST_PASS
 
 

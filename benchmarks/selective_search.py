@@ -46,8 +46,8 @@ from tables import show
 from inception_rcnn.data import Picture, atomic_write, box_iou, read_image, read_voc
 from inception_rcnn.eval import evaluate_proposals
 from inception_rcnn.proposals import selective_search
-from inception_rcnn.proposals.segmentation import pixel_graph, segment
-from inception_rcnn.proposals.selective_search import _scale
+from inception_rcnn.proposals.search.segmentation import pixel_graph, segment
+from inception_rcnn.proposals.search.selective_search import _scale
 
 try:
     import dlib

@@ -1,6 +1,5 @@
 """Pictures and annotations in, detections out: readers and writers, class lists, the box convention."""
 
-from .annotations import AnnotationError, Picture, read_coco, read_coco_ids, read_voc
 from .boxes import box_iou, clip_boxes
 from .classes import COCO_CLASSES, COCO_TO_VOC, ILSVRC_DET_CLASSES, VOC_CLASSES
 from .detections import (
@@ -13,8 +12,7 @@ from .detections import (
     write_detections,
     write_voc_results,
 )
-from .files import atomic_file, atomic_write
-from .ilsvrc import (
+from .formats.ilsvrc import (
     read_ilsvrc,
     read_ilsvrc_blacklist,
     read_ilsvrc_list,
@@ -22,10 +20,12 @@ from .ilsvrc import (
     read_meta_det,
     write_ilsvrc_results,
 )
+from .formats.matlab5 import MatlabFileError, read_matlab
+from .formats.voc import AnnotationError, Picture, read_coco, read_coco_ids, read_voc
 from .imagenet_classes import IMAGENET_CLASSES
-from .images import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, find_images, read_image
-from .matlab import MatlabFileError, read_matlab
-from .proposal_files import PROPOSAL_SUFFIXES, ProposalFileError, Proposals, read_proposals, write_proposals
+from .images.reading import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, find_images, read_image
+from .proposals import PROPOSAL_SUFFIXES, ProposalFileError, Proposals, read_proposals, write_proposals
+from .system.atomic_files import atomic_file, atomic_write
 
 __all__ = [
     "COCO_CLASSES",

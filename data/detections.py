@@ -18,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .annotations import AnnotationError, _field, _image_id, _problem, _read_json, _records, _shown, _table
 from .classes import VOC_CLASSES
-from .files import atomic_write
+from .formats.voc import AnnotationError, _field, _image_id, _problem, _read_json, _records, _shown, _table
+from .system.atomic_files import atomic_write
 
 __all__ = [
     "DetectionError",

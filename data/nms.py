@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .kernels import kernel
+from .system.kernels import kernel
 
 __all__ = ["nms", "nms_per_class", "soft_nms", "soft_nms_per_class"]
 

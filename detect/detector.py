@@ -10,17 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
-from ..backbone.engine import RegionScorer, View
-from ..backbone.model_file import SCORINGS, ModelError, read_model
 from ..backbone.preprocessing import decode_boxes
-from ..backbone.region_features import KERNELS as REGION_KERNELS
-from ..backbone.weights import bundled_models, find_model
+from ..backbone.regions.roi_align import KERNELS as REGION_KERNELS
+from ..backbone.regions.scorer import RegionScorer, View
+from ..backbone.weights.model_file import SCORINGS, ModelError, read_model
+from ..backbone.weights.published import bundled_models, find_model
 from ..data import Detections, clip_boxes
-from ..data.kernels import compiling
 from ..data.nms import NMS_KERNELS, SOFT_NMS_KERNELS, nms_per_class, soft_nms_per_class
+from ..data.system.kernels import compiling
 from ..proposals import MergedProposals, SelectiveSearch, knows_objects, load_proposer
 from ..proposals.merge import Ranked
-from ..proposals.multibox import MultiBox
+from ..proposals.multibox.proposer import MultiBox
 
 __all__ = ["NMS", "PROPOSALS", "Detector", "average_scores", "suppress"]
 

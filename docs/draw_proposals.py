@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 from skimage.data import astronaut
 
 from inception_rcnn.proposals import selective_search
-from inception_rcnn.proposals.segmentation import pixel_graph, segment
-from inception_rcnn.proposals.selective_search import convert_colour
+from inception_rcnn.proposals.search.segmentation import pixel_graph, segment
+from inception_rcnn.proposals.search.selective_search import convert_colour
 
 GAP = 8
 

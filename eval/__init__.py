@@ -8,7 +8,7 @@ from .errors import false_positive_shares, false_positives, normalised_average_p
 from .ilsvrc import evaluate_ilsvrc
 from .matching import EvaluationError, Matches, match_ilsvrc, match_voc
 from .proposals import evaluate_proposals
-from .report import write_report
+from .report.page import write_report
 from .voc import average_precision, evaluate_voc
 
 __all__ = [

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..data import COCO_TO_VOC
-from ..data.annotations import _is_finite, _problem, _shown
+from ..data.formats.voc import _is_finite, _problem, _shown
 from .matching import EvaluationError
 
 __all__ = ["evaluate_coco"]

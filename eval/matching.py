@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import ILSVRC_DET_CLASSES, IMAGE_SUFFIXES, VOC_CLASSES, Detections, Picture
-from ..data.kernels import kernel
+from ..data.system.kernels import kernel
 
 __all__ = ["FALSE", "HIT", "IGNORED", "EvaluationError", "Matches", "match_ilsvrc", "match_voc"]
 

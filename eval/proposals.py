@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data import Picture
-from ..data.kernels import kernel
+from ..data.system.kernels import kernel
 from .matching import EvaluationError
 
 __all__ = ["evaluate_proposals"]

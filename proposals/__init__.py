@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from .merge import Proposer, merge_proposals
 from .methods import MergedProposals, knows_objects, load_proposer
-from .selective_search import SelectiveSearch, Strategy, compile_kernels, selective_search
+from .search.selective_search import SelectiveSearch, Strategy, compile_kernels, selective_search
 
 if TYPE_CHECKING:
-    from .multibox import MultiBox
+    from .multibox.proposer import MultiBox
 
 __all__ = [
     "MergedProposals",
@@ -26,7 +26,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Not imported before it is asked for: selective search needs none of the packages that run a network.
     if name == "MultiBox":
-        from .multibox import MultiBox
+        from .multibox.proposer import MultiBox
 
         return MultiBox
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.kernels import compiling
 from ..data.nms import NMS_KERNELS
+from ..data.system.kernels import compiling
 from .merge import NEAR_DUPLICATE, Ranked, check_ranking, merge_proposals
-from .selective_search import Mode, SelectiveSearch
+from .search.selective_search import Mode, SelectiveSearch
 
 if TYPE_CHECKING:
-    from .multibox import MultiBox
+    from .multibox.proposer import MultiBox
 
 __all__ = ["METHODS", "MergedProposals", "knows_objects", "load_proposer"]
 
@@ -76,7 +76,7 @@ class MergedProposals:
         DeviceError
             If the device is not there.
         """
-        from .multibox import MultiBox  # here, because it needs packages that selective search does without
+        from .multibox.proposer import MultiBox
 
         return cls(cls.SEARCH, MultiBox.load(name_or_file, **settings), limit=limit)
 
@@ -162,7 +162,7 @@ def load_proposer(
     )
     if method == "selective-search":
         return search
-    from .multibox import MultiBox  # here, because it needs packages that selective search does without
+    from .multibox.proposer import MultiBox
 
     if method == "multibox":
         return MultiBox.load(multibox, limit=limit or 200, **settings)

@@ -28,7 +28,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnxscript")
     from random_model import random_model
 
-    from inception_rcnn.backbone.model_file import write_model
+    from inception_rcnn.backbone.weights.model_file import write_model
 
     path = tmp_path_factory.mktemp("model") / "random.safetensors"
     write_model(path, random_model())

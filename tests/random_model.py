@@ -5,11 +5,11 @@ from functools import cache
 import torch
 from torch import nn
 
-from inception_rcnn.backbone import export
-from inception_rcnn.backbone.export import to_model
-from inception_rcnn.backbone.model_file import RegionModel, read_model
-from inception_rcnn.backbone.regions import RegionNetwork
-from inception_rcnn.backbone.weights import BUNDLED
+from inception_rcnn.backbone.export import graphs as export
+from inception_rcnn.backbone.export.graphs import to_model
+from inception_rcnn.backbone.regions.network import RegionNetwork
+from inception_rcnn.backbone.weights.model_file import RegionModel, read_model
+from inception_rcnn.backbone.weights.published import BUNDLED
 
 CLASSES = ("cat", "dog", "person")
 

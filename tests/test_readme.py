@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_examples_run_in_order(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from inception_rcnn.data import read_image
-    from inception_rcnn.detect.cli import main
+    from inception_rcnn.detect.cli.app import main
 
     monkeypatch.chdir(folder)
     names: dict[str, object] = {"image": read_image("cat.jpg")}
@@ -100,7 +100,7 @@ def test_proposals_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     from PIL import Image
     from skimage.data import chelsea
 
-    from inception_rcnn.detect.cli import main
+    from inception_rcnn.detect.cli.app import main
 
     monkeypatch.chdir(tmp_path)
     for name in ("cat.jpg", "photos/cat.jpg", "coco/val2017/000000000042.jpg"):
@@ -141,7 +141,7 @@ def test_onnx_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxscript")
     from inception_rcnn.data import read_image
     from inception_rcnn.detect import Detector
-    from inception_rcnn.detect.cli import main
+    from inception_rcnn.detect.cli.app import main
 
     monkeypatch.chdir(tmp_path)
     # More is found in it than in the cat's.
@@ -164,7 +164,7 @@ def test_onnx_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_is_one_that_exists(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from inception_rcnn.detect.cli import main
+    from inception_rcnn.detect.cli.app import main
 
     for words in commands((ROOT / page).read_text(encoding="utf-8")):
         options = [word for word in words if word.startswith("--")]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from inception_rcnn.backbone.model_file import RegionModel
+    from inception_rcnn.backbone.weights.model_file import RegionModel
 
 
 @pytest.fixture(scope="session")
 def region_model(model_file: Path) -> RegionModel:
     """The same, read back."""
-    from inception_rcnn.backbone.model_file import read_model
+    from inception_rcnn.backbone.weights.model_file import read_model
 
     return read_model(model_file)

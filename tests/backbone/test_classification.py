@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from inception_rcnn.backbone.classification import Classifier, centre_crop, cut_crops
-from inception_rcnn.backbone.model_file import ModelError
+from inception_rcnn.backbone.classifier import Classifier, centre_crop, cut_crops
+from inception_rcnn.backbone.weights.model_file import ModelError
 from inception_rcnn.data import IMAGENET_CLASSES, read_image
 
 

@@ -19,7 +19,7 @@ from inception_rcnn.backbone.googlenet import (  # noqa: E402
     state_from_caffe,
     state_from_torchvision,
 )
-from inception_rcnn.backbone.weights import load_imagenet  # noqa: E402
+from inception_rcnn.backbone.weights.published import load_imagenet  # noqa: E402
 
 MODULES = [f"inception_{name}" for name in INCEPTION_WIDTHS]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import inception_rcnn.data.kernels as kernels
+import inception_rcnn.data.system.kernels as kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 NMS = "from inception_rcnn.eval import nms; print(nms([[0, 0, 9, 9], [0, 0, 9, 8], [20, 0, 30, 10]], [.8, .9, .7], .5))"
@@ -99,7 +99,10 @@ def test_the_same_code_under_another_name_is_another_kernel(tmp_path: Path) -> N
 
 def test_calls_and_compiling_ahead_share_files(filled: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in filled.iterdir()}
-    script = "from inception_rcnn.data import kernels, nms; kernels.compile_all(*nms.NMS_KERNELS)"
+    script = (
+        "from inception_rcnn.data.nms import NMS_KERNELS; from inception_rcnn.data.system.kernels import compile_all; "
+        "compile_all(*NMS_KERNELS)"
+    )
     assert answer(run(script, filled)) == ""
     assert {file: file.stat().st_mtime_ns for file in filled.iterdir()} == before
 
@@ -130,7 +133,7 @@ import numpy as np
 from inception_rcnn.proposals import SelectiveSearch
 from inception_rcnn.data.nms import nms_per_class, soft_nms, soft_nms_per_class
 from inception_rcnn.eval import weighted_box_fusion
-from inception_rcnn.backbone.region_features import read_regions
+from inception_rcnn.backbone.regions.roi_align import read_regions
 
 rng = np.random.default_rng(0)
 image = np.kron(rng.integers(0, 256, (3, 4, 3)), np.ones((4, 5, 1))).astype(np.uint8)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from inception_rcnn.data.parallel import ProcessDied, map_processes
+from inception_rcnn.data.system.processes import ProcessDied, map_processes
 
 
 def double_unless_deadly(item):
@@ -61,7 +61,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, time\n"
-        "from inception_rcnn.data.parallel import map_processes\n"
+        "from inception_rcnn.data.system.processes import map_processes\n"
         "def work(n):\n"
         "    os.write(1, f'{os.getpid()}\\n'.encode())\n"
         "    time.sleep(0.1)\n"

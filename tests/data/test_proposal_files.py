@@ -28,11 +28,11 @@ from inception_rcnn.data import (
     Detections,
     ProposalFileError,
     Proposals,
-    proposal_files,
     read_proposals,
     write_detections,
     write_proposals,
 )
+from inception_rcnn.data import proposals as proposal_files
 
 
 def proposals(file, count, seed=0, width=500, height=400):

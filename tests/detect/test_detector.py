@@ -13,9 +13,9 @@ import pytest
 
 pytest.importorskip("safetensors")
 
-from inception_rcnn.backbone.engine import View
-from inception_rcnn.backbone.model_file import ModelError, RegionModel
-from inception_rcnn.backbone.weights import bundled_models
+from inception_rcnn.backbone.regions.scorer import View
+from inception_rcnn.backbone.weights.model_file import ModelError, RegionModel
+from inception_rcnn.backbone.weights.published import bundled_models
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.detector import MOST_PER_PICTURE, suppress
 from inception_rcnn.proposals import SelectiveSearch, merge_proposals
@@ -239,8 +239,8 @@ def multibox_file(model_file: Path, tmp_path_factory: pytest.TempPathFactory) ->
     torch = pytest.importorskip("torch")
     from random_model import CLASSES, random_network
 
-    from inception_rcnn.proposals.multibox_file import write_multibox
-    from inception_rcnn.proposals.multibox_network import GridHead, to_model
+    from inception_rcnn.proposals.multibox.file import write_multibox
+    from inception_rcnn.proposals.multibox.network import GridHead, to_model
 
     head = GridHead(np.full((3, 2, 2), 30, np.float32), channels=8)
     with torch.no_grad():

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inception_rcnn.eval import EvaluationError, classification, evaluate_classification
+from inception_rcnn.eval import EvaluationError, evaluate_classification
 
 
 def naive(probabilities: np.ndarray, label: int, k: int) -> bool:
@@ -50,7 +48,3 @@ def test_errors_are_those_of_sorting(seed: int, pictures: int, classes: int) -> 
 def test_what_cannot_be_measured(probabilities: object, labels: object, message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         evaluate_classification(probabilities, labels, ["a", "b"])
-
-
-def test_examples() -> None:
-    assert doctest.testmod(classification).failed == 0

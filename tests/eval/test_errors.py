@@ -1,5 +1,3 @@
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -45,10 +43,6 @@ def kinds_of_cats(boxes, pictures=None, similar=PETS):
     found = {"a": detected(boxes)}
     result = false_positives(pictures, found, match_voc(pictures, found, CLASSES), similar)["cat"]
     return [None if kind < 0 else ERROR_TYPES[kind] for kind in result.kind], result
-
-
-def test_examples_in_the_documentation():
-    assert doctest.testmod(errors).failed == 0
 
 
 @pytest.mark.parametrize(

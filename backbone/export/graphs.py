@@ -1,0 +1,304 @@
+"""From the torch module to the ONNX graphs that a model file carries, or to one that stands alone."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..regions.first_pass import fit_first_pass
+from ..regions.network import PROJECTED, RegionNetwork
+from ..regions.roi_align import BINS
+from ..weights.model_file import RegionModel
+from .quantization import PROJECTIONS, calibration_inputs, quantize, with_weights
+
+__all__ = ["Part", "export_common", "export_graphs", "export_part", "export_whole", "to_model", "with_all_weights"]
+
+
+OUTPUTS = ["probabilities", "deltas"]
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Part(nn.Module):
+    """What a function computes with a network: the form in which it is exported.
+
+    Parameters
+    ----------
+    network : Module
+    compute : callable
+        Network, Tensor... -> Tensor or tuple of Tensor.
+    """
+
+    def __init__(self, network: nn.Module, compute: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network, self.compute = network, compute
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """See the class."""
+        return self.compute(self.network, *inputs)
+
+
+def _softmax(scores: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    logits, deltas = scores
+    return logits.softmax(1), deltas
+
+
+def _first_pass(network: RegionNetwork, features: Tensor) -> Tensor:
+    return network.first_pass(features)[0].permute(1, 2, 0)
+
+
+def _project(network: RegionNetwork, features: Tensor) -> tuple[Tensor, ...]:
+    maps = features, *network.googlenet.inception_5a.begin(features)
+    return tuple(some[0].permute(1, 2, 0) for some in maps)
+
+
+def _head(network: RegionNetwork, features: Tensor, *begun: Tensor) -> tuple[Tensor, Tensor]:
+    # The ReLU, which changes nothing the second time, comes before the axes are exchanged: so ONNX Runtime exchanges
+    # them while it reads the regions, and not by itself.
+    parts = [features, *(F.relu(branch) for branch in begun)]
+    features, *begun_ = (part.permute(0, 3, 1, 2) for part in parts)
+    return _softmax(network.score_parts(features, begun_))
+
+
+def _crops(network: RegionNetwork, crops: Tensor) -> tuple[Tensor, Tensor]:
+    return _softmax(network.score_crops(network.trunk(crops)))
+
+
+def _whole(network: RegionNetwork, picture: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    return _softmax(network(picture, boxes))
+
+
+@cache
+def export_graphs(classes: int, scoring: str = "shared") -> Mapping[str, bytes]:
+    """Export the structure of a network, which depends on the number of classes alone.
+
+    Parameters
+    ----------
+    classes : int
+    scoring : {"shared", "crops"}
+        See `RegionModel`.
+
+    Returns
+    -------
+    mapping of str to bytes
+        ONNX models. ``trunk``: ``picture`` (N, 3, H, W) -> ``features`` (N, 832, h, w). ``first_pass``: ``features``
+        (1, 832, h, w) -> ``parts`` (h, w, 9), see `region_features.rank_regions`. Of shared scoring ``project``:
+        ``features`` (1, 832, h, w) -> four maps (h, w, ...), see `RegionNetwork.project`, and ``head``: the same four
+        (N, 7, 7, ...) as `region_features.read_regions` reads them for each region -> ``probabilities`` (N, 1 + C),
+        ``deltas`` (N, C, 4). Of crops ``crops``: ``crops`` (N, 3, 224, 224) -> the same two. The weights are external
+        initializers named as in the network's ``state_dict()``.
+    """
+    network = _network(classes)
+    if scoring == "crops":
+        crops = {"crops": torch.zeros(3, 3, 224, 224)}
+        graphs = {"crops": export_part(Part(network, _crops), crops, OUTPUTS, {"crops": (0,)})}
+        common = ["trunk", "first_pass"]
+    else:
+        regions = {n: torch.zeros(3, BINS, BINS, size) for n, size in zip(PROJECTIONS, PROJECTED, strict=True)}
+        graphs = {"head": export_part(Part(network, _head), regions, OUTPUTS, dict.fromkeys(PROJECTIONS, (0,)))}
+        common = ["trunk", "first_pass", "project"]
+    return MappingProxyType({name: export_common(name) for name in common} | graphs)
+
+
+def _network(classes: int) -> RegionNetwork:
+    """Make a network to export; the caller's random numbers stay what they would be."""
+    with torch.random.fork_rng(devices=[]):
+        return with_all_weights(RegionNetwork(classes))
+
+
+def with_all_weights(module: Module) -> Module:
+    """Give every weight a value of its own, and return the module.
+
+    The exporter drops a bias of zeros, and a tensor that equals another.
+
+    Examples
+    --------
+    >>> float(with_all_weights(nn.Linear(2, 3)).bias.abs().min()) > 0
+    True
+    """
+    generator = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.01, generator=generator)
+    return module
+
+
+@cache
+def export_common(name: str) -> bytes:
+    """Export what is the same in networks of any classes: ``trunk``, ``first_pass`` or ``project``."""
+    network = _network(1)
+    if name == "trunk":
+        picture = {"picture": torch.zeros(2, 3, 96, 128)}
+        return export_part(Part(network, RegionNetwork.trunk), picture, ["features"], {"picture": (0, 2, 3)})
+    features, places = {"features": torch.zeros(1, 832, 6, 8)}, {"features": (2, 3)}
+    if name == "first_pass":
+        return export_part(Part(network, _first_pass), features, ["parts"], places)
+    return export_part(Part(network, _project), features, [f"all_{one}" for one in PROJECTIONS], places)
+
+
+def export_part(
+    module: Part, inputs: Mapping[str, Tensor], outputs: Sequence[str], dynamic: Mapping[str, Sequence[int]]
+) -> bytes:
+    """Export what a part computes, without its weights.
+
+    Parameters
+    ----------
+    module : Part
+    inputs : mapping of str to Tensor
+        Names and examples of what it is computed from, in order.
+    outputs : sequence of str
+        Names of the outputs.
+    dynamic : mapping of str to sequence of int
+        Axes of the inputs that may have any length.
+
+    Returns
+    -------
+    bytes
+        ONNX model; the weights are external initializers named as in ``module.network.state_dict()``.
+    """
+    shapes = tuple({axis: torch.export.Dim.DYNAMIC for axis in dynamic.get(name, ())} for name in inputs)
+    # The exporter reports each of its steps and reasons aloud about shapes; an error is raised all the same.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=(shapes,),
+                # From 19 on ONNX Runtime has another average pooling, ten times as slow over three dimensions.
+                opset_version=18,
+            )
+    finally:
+        logging.disable(disabled)
+    assert program is not None
+    graph = program.model_proto
+    names = {f"network.{name}" for name, _ in module.network.named_parameters()}
+    for tensor in graph.graph.initializer:
+        if tensor.name in names:
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value="weights")
+    for node in graph.graph.node:
+        # Stack traces of the exporting machine: of no use to the runtime, and full of its paths.
+        del node.metadata_props[:]
+        node.doc_string = ""
+        for i, name in enumerate(node.input):
+            if name in names:
+                node.input[i] = name.removeprefix("network.")
+    for tensor in graph.graph.initializer:
+        if tensor.name in names:
+            tensor.name = tensor.name.removeprefix("network.")
+    del graph.graph.value_info[:]
+    del graph.graph.metadata_props[:]
+    del graph.metadata_props[:]
+    return graph.SerializeToString()
+
+
+def to_model(
+    network: RegionNetwork,
+    classes: tuple[str, ...],
+    *,
+    long_side: int,
+    box_regression: bool = True,
+    scoring: str = "shared",
+    trained: Mapping[str, object] | None = None,
+    samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]] = (),
+) -> RegionModel:
+    """Pack a trained network as a model that runs without torch.
+
+    Parameters
+    ----------
+    network : RegionNetwork
+        Its first pass is fitted, if there are samples.
+    classes : tuple of str
+        Names of its classes.
+    long_side : int
+        See `RegionModel`.
+    box_regression : bool
+        See `RegionModel`.
+    scoring : {"shared", "crops"}
+        See `RegionModel`.
+    trained : dict, optional
+        How it was trained; must be representable as JSON.
+    samples : sequence of (ndarray, shape (H, W, 3), uint8; ndarray, shape (N, 4), float32)
+        Pictures, RGB, and proposals in their pixels, such as the model will see, but none that it is to be judged by:
+        a hundred pictures do. Without them the model has no first pass, and no graphs in 8 bits.
+
+    Returns
+    -------
+    RegionModel
+        Its ``sha256`` is empty until it is written and read.
+    """
+    network = network.cpu().eval()
+    if samples:
+        fit_first_pass(network, samples, long_side=long_side, scoring=scoring)
+    graphs = dict(export_graphs(network.classes, scoring))
+    weights = {name: p.detach().numpy().astype(np.float16) for name, p in network.named_parameters()}
+    if samples:
+        heavy = "crops" if scoring == "crops" else "head"
+        inputs = calibration_inputs(network, samples, long_side=long_side, scoring=scoring)
+        if inputs:  # Pictures may all be without a proposal.
+            graphs[f"{heavy}.int8"] = quantize(graphs[heavy], weights, inputs)
+    return RegionModel(classes, long_side, box_regression, weights, graphs, "", dict(trained or {}), scoring)
+
+
+def export_whole(model: RegionModel) -> bytes:
+    """Export a model as one graph with its weights, for whatever runs ONNX.
+
+    Parameters
+    ----------
+    model : RegionModel
+
+    Returns
+    -------
+    bytes
+        ONNX model in float32. ``shared`` scoring: ``picture`` (1, 3, H, W), as `preprocessing.prepare_picture` makes
+        it, and ``boxes`` (N, 4) in its pixels, any N, H and W. ``crops``: ``picture`` (N, 3, 224, 224), as
+        `preprocessing.crop_regions` makes them. Both give ``probabilities`` (N, 1 + C), column 0 background, and
+        ``deltas`` (N, C, 4), see `preprocessing.decode_boxes`. Its metadata has ``classes``, ``long_side``, ``scoring``
+        and ``box_regression`` as JSON.
+
+    Examples
+    --------
+    >>> from inception_rcnn.backbone.weights.model_file import read_model
+    >>> from inception_rcnn.backbone.weights.published import find_model
+    >>> graph = onnx.load_from_string(export_whole(read_model(find_model("voc")))).graph
+    >>> [value.name for value in graph.input], [value.name for value in graph.output]
+    (['picture', 'boxes'], ['probabilities', 'deltas'])
+    """
+    whole = with_weights(_export_whole(len(model.classes), model.scoring), model.weights)
+    about = {
+        "classes": model.classes, "long_side": model.long_side, "scoring": model.scoring,
+        "box_regression": model.box_regression,
+    }  # fmt: skip
+    onnx.helper.set_model_props(whole, {key: json.dumps(value) for key, value in about.items()})
+    onnx.checker.check_model(whole)
+    return whole.SerializeToString()
+
+
+@cache
+def _export_whole(classes: int, scoring: str) -> bytes:
+    """Export the structure of a whole network of so many classes."""
+    network = _network(classes)
+    if scoring == "crops":
+        return export_part(Part(network, _crops), {"picture": torch.zeros(3, 3, 224, 224)}, OUTPUTS, {"picture": (0,)})
+    boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
+    inputs = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}
+    return export_part(Part(network, _whole), inputs, OUTPUTS, {"picture": (2, 3), "boxes": (0,)})

@@ -1,0 +1,349 @@
+"""Running a model by torch: on a GPU, where half precision is used, or on a CPU, where the same lines are tested.
+
+A picture goes to the GPU once, as the bytes that it is; regions are cut and warped there. Batches are of a few sizes,
+so that a GPU can record the few hundred kernels of a pass once as a CUDA graph and replay them without Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..preprocessing import CONTEXT, CROP_SIDE, MEAN_BGR
+from ..weights.model_file import ModelError, RegionModel, in_trunk
+from .network import RegionNetwork, roi_align
+
+__all__ = ["Batches", "TorchRegions", "full_precision", "survive_forks", "torch_network", "torch_trunk", "warp_regions"]
+
+# Regions and crops a batch, at first: halved where the memory does not hold them.
+REGIONS = {"cpu": 64, "cuda": 512}
+CROPS = {"cpu": 16, "cuda": 256}
+# Recorded batches have at least so many rows; a GPU is hardly faster with fewer.
+LEAST = 32
+
+
+_one_thread = threading.RLock()
+
+
+@cache
+def survive_forks() -> None:
+    """Let a forked child go on with what its parent ran by torch on a CPU: with one thread.
+
+    torch's other threads do not live on in the child, which would wait for them for ever; torch's DataLoader also sets
+    one thread in its workers. To be called before torch runs something: a process that never does is left alone.
+
+    Examples
+    --------
+    >>> survive_forks()
+    """
+
+    def in_child() -> None:
+        global _one_thread
+        _one_thread = threading.RLock()  # Another thread, which the child does not have, may hold the parent's.
+        torch.set_num_threads(1)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=in_child)
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """Have a GPU compute in float32 what is float32: by default its convolutions keep only ten bits.
+
+    The setting is the whole process's, so other threads wait here; of two with recorded batches it also keeps one from
+    writing into the other's rows. A setting that was inherited from a wider one is the narrower one's own afterwards.
+
+    Examples
+    --------
+    >>> with full_precision():
+    ...     torch.backends.cudnn.conv.fp32_precision
+    'ieee'
+    """
+    survive_forks()
+    places: tuple[Any, Any] = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    with _one_thread:
+        before = [place.fp32_precision for place in places]
+        try:
+            for place in places:
+                place.fp32_precision = "ieee"
+            yield
+        finally:
+            for place, precision in zip(places, before, strict=True):
+                place.fp32_precision = precision
+
+
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    """Make the one stream on which graphs are recorded: libraries keep memory for each that they see."""
+    return torch.cuda.Stream()
+
+
+def torch_network(
+    weights: Mapping[str, NDArray[np.float16]],
+    classes: int,
+    device: str,
+    *,
+    trunk_alone: bool = False,
+    precision: str = "float32",
+) -> RegionNetwork:
+    """Make the network of a model in torch.
+
+    Parameters
+    ----------
+    weights : mapping of str to ndarray
+        float16, named as in `regions.RegionNetwork`.
+    classes : int
+    device : {"cpu", "cuda"}
+    trunk_alone : bool
+        The weights are only those up to inception 4e.
+    precision : {"float32", "float16"}
+
+    Raises
+    ------
+    ModelError
+        If the weights do not fit the network.
+
+    Examples
+    --------
+    >>> from inception_rcnn.backbone.weights.model_file import read_model
+    >>> from inception_rcnn.backbone.weights.published import find_model
+    >>> network = torch_network(read_model(find_model("voc")).weights, 20, "cpu")
+    >>> network.trunk(torch.zeros(1, 3, 96, 160)).shape
+    torch.Size([1, 832, 6, 10])
+    """
+    network = RegionNetwork(classes)
+    tensors = {name: torch.from_numpy(weight.astype(np.float32)) for name, weight in weights.items()}
+    try:
+        missing, unexpected = network.load_state_dict(tensors, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"the model's weights do not fit the network: {str(error).splitlines()[0]}") from error
+    # A trunk comes without the layers above it.
+    missing = [name for name in missing if in_trunk(name) or not trunk_alone]
+    if unexpected or missing:
+        raise ModelError(f"the model's weights do not fit the network: {[*unexpected, *missing][0]}")
+    return network.eval().to(torch.device(device), getattr(torch, precision)).to(memory_format=torch.channels_last)
+
+
+def torch_trunk(
+    weights: Mapping[str, NDArray[np.float16]], device: str, precision: str = "float32"
+) -> Callable[[NDArray[np.uint8]], Tensor]:
+    """Make what runs a trunk: resized picture (H, W, 3) uint8 RGB -> features (1, 832, h, w), on the device."""
+    network = torch_network(weights, 1, device, trunk_alone=True, precision=precision)
+    like = next(network.parameters())
+
+    def look(picture: NDArray[np.uint8]) -> Tensor:
+        with torch.inference_mode(), full_precision():
+            array = _normalise(_upload(picture, like.device))[None]
+            return network.trunk(array.to(like.dtype).contiguous(memory_format=torch.channels_last))
+
+    return look
+
+
+def _upload(picture: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Send a picture to the device; torch takes no arrays that run backwards, and complains of read-only ones."""
+    return torch.from_numpy(np.require(picture, requirements=["C", "W"])).to(device)
+
+
+def _normalise(picture: Tensor) -> Tensor:
+    """Bring a picture (H, W, 3) uint8 RGB into the published network's input space: (3, H, W) float32."""
+    return (picture.flip(2) - torch.from_numpy(MEAN_BGR).to(picture.device)).permute(2, 0, 1)
+
+
+def warp_regions(picture: Tensor, boxes: Tensor) -> Tensor:
+    """Warp regions of a picture where it is, all at once, as `preprocessing.crop_regions` does on a CPU.
+
+    Parameters
+    ----------
+    picture : Tensor, shape (H, W, 3), uint8
+        RGB.
+    boxes : Tensor, shape (N, 4), float32
+        On the same device.
+
+    Returns
+    -------
+    Tensor, shape (N, 3, 224, 224), float32
+        BGR, 0..255, minus the mean; zero, the mean colour, outside the picture.
+
+    Examples
+    --------
+    >>> warp_regions(torch.zeros(80, 60, 3, dtype=torch.uint8), torch.tensor([[0.0, 0.0, 30.0, 40.0]])).shape
+    torch.Size([1, 3, 224, 224])
+    """
+    height, width, _ = picture.shape
+    # Centres of the crop's pixels, from its middle, in pixels of the picture.
+    steps = (torch.arange(CROP_SIDE, device=boxes.device) + 0.5 - CROP_SIDE / 2) * (CONTEXT / CROP_SIDE)
+    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    places = centres[:, None] + sides[:, None] * steps[:, None]
+    # grid_sample counts from -1 to 1, edge to edge.
+    across, down = places[:, :, 0] * (2 / width) - 1, places[:, :, 1] * (2 / height) - 1
+    number = len(boxes)
+    size = number, CROP_SIDE, CROP_SIDE
+    grid = torch.stack([across[:, None, :].expand(size), down[:, :, None].expand(size)], dim=3)
+    # Whole grey levels, as OpenCV gives them.
+    return F.grid_sample(_normalise(picture).expand(number, -1, -1, -1), grid, align_corners=False).round_()
+
+
+class Batches:
+    """Runs a function on any number of rows, in batches; one thread at a time.
+
+    Parameters
+    ----------
+    compute : callable
+        Tensor, shape (B, ...) -> tensors of B rows, each row from its own.
+    size : int
+        Most rows of a batch; halved, for good, whenever the device's memory does not hold one.
+    record : bool
+        Record each size of batch once as a CUDA graph, and replay it; if it cannot be recorded, a warning says so and
+        it runs unrecorded. A batch of fewer rows is filled up to a power of two.
+
+    Examples
+    --------
+    >>> batches = Batches(lambda rows: (rows + 1, rows.sum(1)), 2)
+    >>> [part.shape for part in batches(5, lambda start, stop: torch.zeros(stop - start, 3))]
+    [torch.Size([5, 3]), torch.Size([5])]
+    """
+
+    def __init__(self, compute: Callable[[Tensor], tuple[Tensor, ...]], size: int, *, record: bool = False) -> None:
+        self.compute, self.size, self.record = compute, size, record
+        self._recorded: dict[int, tuple[Tensor, tuple[Tensor, ...], torch.cuda.CUDAGraph]] = {}
+
+    def __call__(self, number: int, make: Callable[[int, int], Tensor]) -> tuple[Tensor, ...]:
+        """Run on `number` rows, at least one; ``make(start, stop)`` makes those of a batch when it is their turn."""
+        parts: list[tuple[Tensor, ...]] = []
+        start = 0
+        while start < number:
+            stop = min(start + self.size, number)
+            try:
+                parts.append(self._run(make(start, stop)))
+                start = stop
+                continue
+            except torch.cuda.OutOfMemoryError:
+                if self._padded(stop - start) == 1:
+                    raise
+            # Out here, where no error holds on to what did not fit.
+            self._recorded.clear()
+            with contextlib.suppress(RuntimeError):  # After a recording that failed torch may refuse.
+                torch.cuda.empty_cache()
+            self.size = (self._padded(stop - start) + 1) // 2
+        return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
+
+    def _padded(self, rows: int) -> int:
+        return min(self.size, max(LEAST, 2 ** (rows - 1).bit_length())) if self.record else rows
+
+    def _run(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Run on the rows of one batch, at most `size`."""
+        size = self._padded(len(rows))
+        if self.record and size not in self._recorded:
+            try:
+                self._recorded[size] = self._capture(size, rows)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                # The recording that ends too soon is told of first, and the memory that ended it behind that.
+                if isinstance(error.__context__, torch.cuda.OutOfMemoryError):
+                    raise error.__context__ from None
+                warnings.warn(f"batches run unrecorded, and slower: {str(error).splitlines()[0]}", stacklevel=2)
+                self.record = False
+                self._recorded.clear()
+        if not self.record:
+            return self.compute(rows)
+        static, outputs, graph = self._recorded[size]
+        static[: len(rows)].copy_(rows)
+        graph.replay()
+        # The next replay overwrites them.
+        return tuple(output[: len(rows)].clone() for output in outputs)
+
+    def _capture(self, size: int, rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...], torch.cuda.CUDAGraph]:
+        static = torch.zeros((size, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+        static = static.contiguous(memory_format=torch.channels_last)
+        graph, side = torch.cuda.CUDAGraph(), _side_stream()
+        # One runs at a time, and its outputs are copied: all can work in the same memory.
+        pool = next((other.pool() for _, _, other in self._recorded.values()), None)
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            # Libraries choose their kernels and take their memory in the first passes, which must not be recorded.
+            for _ in range(3):
+                self.compute(static)
+            # Other threads may allocate meanwhile.
+            with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
+                outputs = self.compute(static)
+        torch.cuda.current_stream().wait_stream(side)
+        return static, outputs, graph
+
+
+class TorchRegions:
+    """A model's layers above the trunk, and its crops, see `engine.Regions`.
+
+    Parameters
+    ----------
+    model : RegionModel
+    device : {"cpu", "cuda"}
+    precision : {"float32", "float16"}
+
+    Raises
+    ------
+    ModelError
+        If the weights do not fit the network.
+    """
+
+    def __init__(self, model: RegionModel, device: str, precision: str = "float32") -> None:
+        self.network = network = torch_network(model.weights, len(model.classes), device, precision=precision)
+        self.like = next(network.parameters())
+
+        def score(rows: Tensor) -> tuple[Tensor, Tensor]:
+            logits, deltas = network.score_regions(rows)
+            return logits.float().softmax(1), deltas.float()
+
+        def score_crops(rows: Tensor) -> tuple[Tensor, Tensor]:
+            logits, deltas = network.score_crops(network.trunk(rows))
+            return logits.float().softmax(1), deltas.float()
+
+        record = device == "cuda"
+        self._glances = Batches(lambda rows: (network.rank_regions(rows).float(),), REGIONS[device])
+        self._regions = Batches(score, REGIONS[device], record=record)
+        self._crops = Batches(score_crops, CROPS[device], record=record)
+
+    def rank(self, maps: Tensor, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `engine.Regions`."""
+        with torch.inference_mode(), full_precision():
+            parts, places = self.network.first_pass(maps), self._boxes(boxes)
+            (found,) = self._glances(len(boxes), lambda start, stop: roi_align(parts, places[start:stop]))
+            return found.cpu().numpy()
+
+    def score_regions(
+        self, maps: Tensor, boxes: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See `engine.Regions`."""
+        with torch.inference_mode(), full_precision():
+            features, places = self.network.project(maps), self._boxes(boxes)
+            probabilities, deltas = self._regions(
+                len(boxes), lambda start, stop: roi_align(features, places[start:stop])
+            )
+            return probabilities.cpu().numpy(), deltas.cpu().numpy()
+
+    def score_crops(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See `engine.Regions`."""
+        with torch.inference_mode(), full_precision():
+            picture, places = _upload(image, self.like.device), self._boxes(boxes)
+            probabilities, deltas = self._crops(len(boxes), lambda start, stop: self._warp(picture, places[start:stop]))
+            return probabilities.cpu().numpy(), deltas.cpu().numpy()
+
+    def _warp(self, picture: Tensor, boxes: Tensor) -> Tensor:
+        return warp_regions(picture, boxes).to(self.like.dtype).contiguous(memory_format=torch.channels_last)
+
+    def _boxes(self, boxes: NDArray[np.float32]) -> Tensor:
+        # They stay float32: half precision has no half pixels past 1024.
+        return torch.from_numpy(boxes).to(self.like.device)

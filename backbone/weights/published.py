@@ -1,0 +1,227 @@
+"""Where weights come from: bundled with the package, the user's cache, or a download whose hash is checked."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ...data.system.atomic_files import cache_folder
+from .model_file import MAX_BYTES, ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["bundled_models", "fetch", "find_model", "load_imagenet"]
+
+BUNDLED = Path(__file__).parents[1] / "models"
+
+
+class Published(NamedTuple):
+    """Weights that somebody else publishes, and the hash that they publish with them."""
+
+    file: str
+    url: str
+    algorithm: str
+    digest: str
+    """Hexadecimal; only its beginning where the publisher gives no more."""
+
+
+PUBLISHED = {
+    "googlenet-bvlc": Published(
+        "bvlc_googlenet.caffemodel",
+        "http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel",
+        "sha1",  # All that BVLC's model card gives.
+        "405fc5acd08a3bb12de8ee5e23a96bec22f08204",
+    ),
+    "googlenet-torchvision": Published(
+        "googlenet-1378be20.pth", "https://download.pytorch.org/models/googlenet-1378be20.pth", "sha256", "1378be20"
+    ),
+}
+
+
+def bundled_models() -> list[str]:
+    """Names of the models that come with the package.
+
+    Examples
+    --------
+    >>> "voc" in bundled_models()
+    True
+    """
+    return sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
+
+
+def find_model(name_or_file: str | Path) -> Path:
+    """Find a detection model by the name of a bundled one or by file.
+
+    Parameters
+    ----------
+    name_or_file : str or Path
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ModelError
+        If there is neither.
+
+    Examples
+    --------
+    >>> find_model("voc").name
+    'voc.safetensors'
+    """
+    if str(name_or_file) in bundled_models():
+        return BUNDLED / f"{name_or_file}.safetensors"
+    path = Path(name_or_file)
+    if path.is_file():
+        return path
+    raise ModelError(f"{name_or_file}: no such model or file; bundled models: {', '.join(bundled_models()) or 'none'}")
+
+
+def _genuine(path: Path, published: Published) -> bool:
+    digest = hashlib.new(published.algorithm)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest().startswith(published.digest)
+
+
+def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: None) -> Path:
+    """Get published weights: from the cache, or by downloading them into it.
+
+    Parameters
+    ----------
+    name : str
+        A key of `PUBLISHED`.
+    report : callable
+        Gets the bytes read and the bytes expected (0 if unknown), for a progress bar.
+
+    Returns
+    -------
+    Path
+        A file whose hash was checked.
+
+    Raises
+    ------
+    ModelError
+        If the name is unknown, the download fails or its hash is wrong. Nothing is left behind.
+    """
+    if name not in PUBLISHED:
+        raise ModelError(f"{name}: no such weights; published: {', '.join(PUBLISHED)}, or name a file")
+    published = PUBLISHED[name]
+    wrong = f"{published.algorithm.upper()} does not begin with {published.digest}"
+    target = cache_folder() / published.file
+    if target.is_file():
+        if _genuine(target, published):
+            return target
+        raise ModelError(f"{target}: its {wrong}; remove it and try again")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with urllib.request.urlopen(published.url, timeout=30) as response, part.open("wb") as file:
+            total = int(response.headers.get("Content-Length") or 0)
+            done = 0
+            while block := response.read(1 << 18):
+                done += len(block)
+                if done > MAX_BYTES:
+                    raise ModelError(f"{published.url}: more than {MAX_BYTES >> 20} MiB; not what it should be")
+                file.write(block)
+                report(done, total)
+        if not _genuine(part, published):
+            raise ModelError(f"{published.url}: the download's {wrong}; it was thrown away")
+        part.replace(target)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ModelError(
+            f"{name}: cannot download {published.url} ({reason}); put the file {published.file} into {target.parent}, "
+            "or name a file of weights instead"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def load_imagenet(
+    name_or_file: str | Path, report: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[dict[str, Tensor], bool]:
+    """Load weights of GoogLeNet as a classifier, those of ImageNet or of other classes.
+
+    Parameters
+    ----------
+    name_or_file : str or Path
+        ``.npz`` or ``.safetensors`` with the arrays of BVLC's network (``<layer>.weight``, ``<layer>.bias``), its
+        ``bvlc_googlenet.caffemodel``, torchvision's ``googlenet-1378be20.pth``; or ``"googlenet-bvlc"`` or
+        ``"googlenet-torchvision"`` for those files from the cache or the network.
+    report : callable
+        See `fetch`.
+
+    Returns
+    -------
+    state : dict of str to Tensor
+        For ``GoogLeNet(len(state["classifier.bias"]), batch_norm=batch_norm).load_state_dict``; auxiliary classifiers
+        only if the file has them.
+    batch_norm : bool
+        Which form of the network the weights are for.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, not one of these, or not of the whole network.
+    """
+    path = Path(name_or_file)
+    if not path.is_file():
+        path = fetch(str(name_or_file), report)
+    if path.stat().st_size > MAX_BYTES:
+        raise ModelError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so not GoogLeNet's weights")
+    try:
+        return _read_imagenet(path)
+    except ModelError:
+        raise
+    except Exception as error:  # Each reader has its own ways to fail on a damaged file; all mean the same here.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path}: cannot be read as GoogLeNet weights ({reason})") from error
+
+
+def _read_imagenet(path: Path) -> tuple[dict[str, Tensor], bool]:
+    import torch
+
+    from ..googlenet import GoogLeNet, state_from_caffe, state_from_torchvision
+    from .caffe import read_caffemodel
+
+    batch_norm = path.suffix == ".pth"
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > MAX_BYTES:
+                raise ModelError(f"{path}: unpacks to more than {MAX_BYTES >> 20} MiB, so not GoogLeNet's weights")
+        with np.load(path, allow_pickle=False) as arrays:
+            state = state_from_caffe(arrays)
+    elif path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        state = state_from_caffe(load_file(path))
+    elif path.suffix == ".caffemodel":
+        state = state_from_caffe(read_caffemodel(path))
+    elif batch_norm:
+        state = state_from_torchvision(torch.load(path, map_location="cpu", weights_only=True))
+    else:
+        raise ModelError(f"{path}: unknown kind of file; give .npz, .safetensors, .caffemodel or .pth")
+    # Of classes there may be any number; all else is the network's.
+    classes = len(state.get("classifier.weight", ())) or 1000
+    with torch.device("meta"):
+        expected = GoogLeNet(classes, batch_norm=batch_norm).state_dict()
+    for name, value in expected.items():
+        if name in state and state[name].shape != value.shape:
+            raise ValueError(f"{name} has shape {tuple(state[name].shape)}, not {tuple(value.shape)}")
+        if name not in state and not name.endswith("num_batches_tracked"):
+            raise ValueError(f"{name} is missing")
+    return state, batch_norm

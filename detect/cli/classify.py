@@ -1,0 +1,186 @@
+"""``inception-rcnn classify``, ``evaluate imagenet``: what is in pictures as a whole, and how often that is right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from ...data import IMAGENET_CLASSES, AnnotationError, ImageError, find_images, read_image
+from ...data.system.processes import prefetch
+from ...eval import evaluate_classification
+from .evaluate import JsonFile, check_outputs, write_json
+from .terminal import CommandError, console, download_bar, progress_bar
+
+if TYPE_CHECKING:
+    from ...backbone.classifier import Classifier
+
+__all__ = ["classify", "evaluate_imagenet"]
+
+output = Console(highlight=False, markup=False, soft_wrap=True)
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|FILE",
+        help="Weights: BVLC's or torchvision's, by name or file, or those of `train classifier`; repeat for an "
+        "ensemble.  [default: googlenet-bvlc]",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")]
+
+
+def classify(
+    images: Annotated[
+        list[str], typer.Argument(metavar="IMAGES...", help="Files, folders (searched recursively), globs, @list.txt.")
+    ],
+    model: Models = None,
+    crops: Annotated[int, typer.Option(metavar="1|10|144", help="Crops of a picture to average over.")] = 1,
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="How many classes to tell.")] = 5,
+    json_file: JsonFile = None,
+    device: Device = "auto",
+) -> None:
+    """Tell what is in pictures as a whole, with probabilities."""
+    paths = find_images(images)
+    if not paths:
+        raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
+    check_outputs(json_file)
+    classifier = _load(model or ["googlenet-bvlc"], [crops], device)
+    results: list[dict[str, Any]] = []
+    failed = 0
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            for path, future in prefetch(pool, read_image, paths, limit=4):
+                try:
+                    probabilities = classifier(future.result())
+                except ImageError as error:
+                    console.print(f"passed over: {error}")
+                    results.append({"file": str(path), "error": str(error)})
+                    failed += 1
+                    continue
+                best = np.argsort(-probabilities, kind="stable")[:top]
+                told = [(classifier.classes[label], float(probabilities[label])) for label in best]
+                output.print(f"{path}  " + "  ".join(f"{name} {chance:.3f}" for name, chance in told))
+                results.append({"file": str(path), "classes": [{"class": name, "score": p} for name, p in told]})
+    except BaseException as error:  # With many crops hours may be in what is done.
+        if results:
+            write_json(json_file, results)
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        console.print(f"interrupted after {len(results)} of {len(paths)} pictures")
+        raise typer.Exit(130) from None
+    write_json(json_file, results)
+    if failed == len(paths):
+        raise typer.Exit(1)
+
+
+def evaluate_imagenet(
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Has val/<class>/<picture> or <class>/<picture>, as ImageNet.")
+    ],
+    model: Models = None,
+    crops: Annotated[
+        list[int] | None,
+        typer.Option(metavar="1|10|144", help="Crops of a picture; repeat for more rows.  [default: 1]"),
+    ] = None,
+    json_file: JsonFile = None,
+    device: Device = "auto",
+) -> None:
+    """Top-1 and top-5 error of classifications, by the number of crops and of models."""
+    check_outputs(json_file)
+    models, numbers = model or ["googlenet-bvlc"], list(dict.fromkeys(crops or [1]))
+    members = [_load([name], numbers, device) for name in models]
+    classes = members[0].classes
+    if any(member.classes != classes for member in members):
+        raise CommandError("the models tell other classes; give models of the same")
+    from ...backbone.classifier import cut_crops
+
+    labels = _labelled(data, classes)
+    # Sums over the first so many models, for each number of crops.
+    tables: dict[tuple[int, int], list[NDArray[np.float32]]] = {(n, m): [] for n in numbers for m in range(len(models))}
+    known: list[int] = []
+    unreadable, interrupted = 0, False
+    try:
+        with progress_bar("pictures", len(labels)) as report, ThreadPoolExecutor(1) as pool:
+            for done, (path, future) in enumerate(prefetch(pool, read_image, labels, limit=4)):
+                report(done)
+                try:
+                    image = future.result()
+                except ImageError as error:
+                    console.print(f"passed over: {error}")
+                    unreadable += 1
+                    continue
+                for number in numbers:
+                    cut, sums = cut_crops(image, number), np.zeros(len(classes), np.float32)
+                    for m, member in enumerate(members):
+                        sums = sums + member.score(cut)
+                        tables[number, m].append(sums)
+                known.append(labels[path])
+            report(len(labels))
+    except KeyboardInterrupt:  # With many crops hours may be in what is done.
+        console.print(f"interrupted after {len(known)} of {len(labels)} pictures")
+        interrupted = True
+    if not known:
+        if interrupted:
+            raise typer.Exit(130)
+        raise CommandError(f"{data}: none of {len(labels)} pictures can be read")
+    rows = []
+    title = f"{len(known)} of {len(labels)} pictures" if interrupted else f"{len(known)} pictures"
+    table = Table("models", "crops", "top-1 error, %", "top-5 error, %", title=title)
+    for column in table.columns:
+        column.justify = "right"
+    for (number, m), probabilities in tables.items():
+        result = evaluate_classification(probabilities[: len(known)], known, classes)
+        rows.append({"models": models[: m + 1], "crops": number, **result})
+        table.add_row(str(m + 1), str(number), *(f"{100 * result[f'top_{k}_error']:.2f}" for k in (1, 5)))
+    output.print(table)
+    write_json(json_file, {"pictures": len(known), "unreadable": unreadable, "interrupted": interrupted, "rows": rows})
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _load(models: Sequence[str], crops: Sequence[int], device: str) -> Classifier:
+    """Load an ensemble that looks at the first number of crops; what is wrong is told before anything is downloaded."""
+    try:
+        import torch  # noqa: F401 - to say at once what is missing
+
+        from ...backbone.classifier import Classifier, check_crops
+    except ImportError as error:
+        raise CommandError(
+            f"classification needs {error.name}; in a clone of the project: pip install '.[train]'"
+        ) from None
+    try:
+        for number in crops:
+            check_crops(number)
+        with download_bar(", ".join(models)) as report:
+            return Classifier.load(*models, crops=crops[0], device=device, report=report)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
+def _labelled(data: Path, classes: Sequence[str]) -> dict[Path, int]:
+    """Pictures of a folder of folders of classes, with the index of each one's class among those of the model."""
+    root = data / "val" if (data / "val").is_dir() else data
+    if not root.is_dir():
+        raise AnnotationError(f"{data}: is no folder; name one that has a folder for each class")
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    index = {name: label for label, name in enumerate(classes)}
+    if tuple(classes) == tuple(IMAGENET_CLASSES.values()):
+        index |= {wnid: label for label, wnid in enumerate(IMAGENET_CLASSES)}
+    labels: dict[Path, int] = {}
+    for folder in folders:
+        if folder.name not in index:
+            raise AnnotationError(f"{folder}: the models have no class of that name; name it as they do, or remove it")
+        labels |= {path: index[folder.name] for path in find_images(folder)}
+    if not labels:
+        raise AnnotationError(f"{root}: has no pictures in folders of classes; lay them out as <class>/<picture>")
+    return labels

@@ -1,0 +1,351 @@
+"""``inception-rcnn evaluate``: from files to a table, a JSON document, a report."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ...data import (
+    COCO_TO_VOC,
+    ILSVRC_DET_CLASSES,
+    VOC_CLASSES,
+    DetectionError,
+    Detections,
+    Picture,
+    atomic_write,
+    read_coco,
+    read_coco_ids,
+    read_coco_results,
+    read_detection_entries,
+    read_ilsvrc,
+    read_ilsvrc_blacklist,
+    read_ilsvrc_list,
+    read_ilsvrc_results,
+    read_meta_det,
+    read_proposals,
+    read_voc,
+    read_voc_results,
+)
+from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc, write_report
+from ..runs.names import package_version
+from .terminal import CommandError, console
+
+__all__ = ["JsonFile", "check_outputs", "evaluate", "write_json"]
+
+evaluate = typer.Typer(
+    help="Measure detections or proposals against annotations.", no_args_is_help=True, rich_markup_mode=None
+)
+output = Console(highlight=False, markup=False)
+
+Devkit = Annotated[Path, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")]
+Split = Annotated[str, typer.Option(metavar="NAME", help="Image set.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the results there.")]
+Ids = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="COCO annotations with the ids of --detections, a COCO result list.")
+]
+Report = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Also write a page with curves and errors, DIR/report.html.")
+]
+
+
+@evaluate.command()
+def voc(
+    devkit: Devkit,
+    detections: Annotated[
+        Path,
+        typer.Option(metavar="FILE|DIR", help="detections.json, or a folder of comp4_det_<split>_<class>.txt."),
+    ],
+    split: Split = "test",
+    metric: Annotated[str, typer.Option(metavar="voc07|voc12", help="11-point or area.")] = "voc07",
+    ids: Ids = None,
+    json_file: JsonFile = None,
+    report: Report = None,
+) -> None:
+    """Mean average precision by the rules of PASCAL VOC."""
+    if metric not in ("voc07", "voc12"):
+        raise EvaluationError(f"--metric {metric}: unknown; use voc07 (11-point) or voc12 (area)")
+    check_outputs(json_file, report)
+    pictures = read_voc(devkit, split)
+    prefix = f"comp4_det_{split}_"
+    texts = (
+        {path.stem.removeprefix(prefix) for path in detections.glob(f"{prefix}*.txt")} if detections.is_dir() else set()
+    )
+    if detections.suffix.lower() == ".txt":
+        raise CommandError(f"--detections {detections}: name the folder that has such a file for every class")
+    if texts and (detections / "detections.json").exists():
+        raise CommandError(
+            f"--detections {detections}: has {prefix}*.txt and detections.json; name that file, or move it"
+        )
+    if texts or (detections.is_dir() and not (detections / "detections.json").exists()):
+        found, known = read_voc_results(detections, prefix=prefix), texts
+    else:
+        found = _read_document(detections, ids, pictures)
+        found = {name: replace(one, classes=_as_voc(one.classes)) for name, one in found.items()}
+        known = _classes_of(found)
+    with _about(detections):
+        result = evaluate_voc(pictures, found, metric=metric)  # type: ignore[arg-type]
+    _check(result, f"{devkit}, {split}", pictures)
+    _tell(pictures, found if not texts else None, VOC_CLASSES, known, detections)
+    _show(result, f"{metric}, {len(pictures)} pictures", json_file)
+    _report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, VOC_CLASSES, metric)
+
+
+@evaluate.command()
+def ilsvrc(
+    annotations: Annotated[
+        Path, typer.Option(metavar="DIR|FILE", help="Folder of XML files, or a COCO-format JSON document.")
+    ],
+    detections: Annotated[
+        Path, typer.Option(metavar="FILE", help="Lines 'image class score x1 y1 x2 y2', or detections.json.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The kit's list of images and their numbers, such as val.txt.")
+    ] = None,
+    blacklist: Annotated[Path | None, typer.Option(metavar="FILE", help="The kit's list of image and class.")] = None,
+    meta: Annotated[Path | None, typer.Option(metavar="FILE", help="The kit's meta_det.mat: other classes.")] = None,
+    pictures_folder: Annotated[
+        Path | None, typer.Option("--pictures", metavar="DIR", help="Where the pictures lie, for the report.")
+    ] = None,
+    ids: Ids = None,
+    json_file: JsonFile = None,
+    report: Report = None,
+) -> None:
+    """Mean average precision by the rules of the ILSVRC detection challenge."""
+    check_outputs(json_file, report)
+    classes = ILSVRC_DET_CLASSES if meta is None else read_meta_det(meta)
+    names = tuple(classes.values())
+    text = not detections.is_dir() and detections.suffix.lower() != ".json"
+    if annotations.suffix.lower() == ".json":
+        if images is not None:
+            raise CommandError("--images: a COCO-format document has the numbers of its images itself")
+        pictures = read_coco(annotations, pictures_folder or annotations.parent, names, rename=None)
+        by_name = read_coco_ids(annotations)
+        numbers = {picture.image_id: by_name.get(picture.path.name, -1) for picture in pictures}
+    else:
+        if images is None and (text or blacklist is not None):
+            raise CommandError("--images: name the kit's list, such as val.txt; it says which number is which image")
+        pictures = read_ilsvrc(annotations, images, classes, pictures_folder)
+        numbers = read_ilsvrc_list(images or annotations)
+    found = read_ilsvrc_results(detections, numbers, classes) if text else _read_document(detections, ids, pictures)
+    avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, classes)
+    with _about(detections):
+        result = evaluate_ilsvrc(pictures, found, names, avoided)
+    _check(result, f"{annotations}", pictures)
+    _tell(pictures, None if text else found, names, set(names) if text else _classes_of(found), detections)
+    _show(result, f"ILSVRC, {len(pictures)} pictures", json_file)
+    _report(report, annotations.resolve().stem, detections, pictures, found, names, "ilsvrc", avoided)
+
+
+@evaluate.command()
+def coco(
+    annotations: Annotated[Path, typer.Option(metavar="FILE", help="COCO annotations.")],
+    detections: Annotated[Path, typer.Option(metavar="FILE|DIR", help="A COCO result list, or detections.json.")],
+    known: Annotated[bool, typer.Option("--known", help="Only the categories that the detector knows.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Average precision and recall by the rules of COCO, counted by pycocotools."""
+    check_outputs(json_file)
+    try:
+        classes = sorted(_classes_of({name: found for name, _, _, found in read_detection_entries(detections)}))
+    except DetectionError:  # A list of results, or a fault that evaluate_coco names.
+        classes = []
+    if known and not classes:
+        raise CommandError(f"--known: {detections} does not say which classes its detector knows")
+    result = evaluate_coco(annotations, detections, classes=classes if known else None)
+    rest = len(result["per_class"]) - len(classes)
+    if classes and rest > 0:
+        console.print(
+            f"{rest} categories are not among the classes of {detections} and count 0; --known leaves them out"
+        )
+    summary = Table("", "", title="COCO", show_header=False)
+    summary.columns[1].justify = "right"
+    for name, value in result.items():
+        if name not in ("per_class", "mAP"):
+            summary.add_row(name.replace("_", " "), _number(value))
+    output.print(summary)
+    _show(result, "IoU 0.5 to 0.95", json_file)
+
+
+@evaluate.command()
+def proposals(
+    devkit: Devkit,
+    proposals: Annotated[Path, typer.Option(metavar="FILE", help="What `inception-rcnn propose` wrote.")],
+    split: Split = "test",
+    json_file: JsonFile = None,
+) -> None:
+    """Recall, average recall and mean average best overlap of ranked boxes."""
+    check_outputs(json_file)
+    pictures = read_voc(devkit, split)
+    seen: set[str] = set()
+
+    def boxes() -> Iterator[tuple[str, Any]]:
+        for one in read_proposals(proposals):
+            name = Path(one.file).stem
+            seen.add(name)
+            yield name, one.boxes
+
+    with _about(proposals):
+        result = evaluate_proposals(pictures, boxes(), classes=VOC_CLASSES)
+    missing = sum(picture.image_id not in seen for picture in pictures)
+    if missing:
+        console.print(f"{missing} of {len(pictures)} pictures are not in {proposals}: their objects count as missed")
+    table = Table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
+    for limit in result["recall_at"]:
+        row = (result[key][limit] for key in ("recall_at", "ar_at", "mabo_at"))
+        table.add_row(f"first {limit}", *map(_number, row))
+    curve = result["recall_curve"]
+    everything = (result["recall"]["0.5"], sum(curve.values()) / len(curve), result["mabo"])
+    table.add_row(f"all ({result['boxes_per_image']:.0f} a picture)", *map(_number, everything))
+    steps = Table("IoU", "recall of all boxes")
+    for step, value in curve.items():
+        steps.add_row(step, _number(value))
+    for column in (*table.columns[1:], steps.columns[1]):
+        column.justify = "right"
+    output.print(table)
+    output.print(steps)
+    write_json(json_file, result)
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Say in an error which file it is about."""
+    try:
+        yield
+    except EvaluationError as error:
+        raise EvaluationError(f"{path}: {error}") from None
+
+
+def check_outputs(json_file: Path | None, report: Path | None = None) -> None:
+    """Refuse before the work what could not be written after it."""
+    if json_file is not None and not json_file.parent.is_dir():
+        raise CommandError(f"--json {json_file}: there is no such folder")
+    if json_file is not None and json_file.is_dir():
+        raise CommandError(f"--json {json_file}: is a folder; name a file")
+    if report is not None and report.exists() and not report.is_dir():
+        raise CommandError(f"--report {report}: is a file; name a folder")
+
+
+def _as_voc(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """COCO's names of VOC's classes are VOC's classes, unless both are there."""
+    return tuple(COCO_TO_VOC.get(name, name) if COCO_TO_VOC.get(name) not in classes else name for name in classes)
+
+
+def _classes_of(found: Mapping[str, Detections]) -> set[str]:
+    return {name for classes in {one.classes for one in found.values()} for name in classes}
+
+
+def _read_document(path: Path, ids: Path | None, pictures: Sequence[Picture]) -> dict[str, Detections]:
+    """Read detections by the pictures' ids: names of files in full, or without folders where that is enough."""
+    if ids is not None:
+        return read_coco_results(path, ids)
+    full = {picture.image_id for picture in pictures}
+    short: dict[str, list[str]] = {}
+    for image_id in full:
+        short.setdefault(posixpath.basename(image_id), []).append(image_id)
+    found: dict[str, Detections] = {}
+    for file_name, _, _, one in read_detection_entries(path):
+        name = posixpath.splitext(file_name.replace("\\", "/"))[0]
+        base = posixpath.basename(name)
+        candidates = [name] if name in full else short.get(base, [base])
+        if len(candidates) > 1:
+            raise EvaluationError(
+                f"{path}: {file_name!r} may be {candidates[0]!r} or {candidates[1]!r}; keep the folders"
+            )
+        if candidates[0] in found:
+            raise EvaluationError(f"{path}: two of its pictures are {candidates[0]!r} of the annotations")
+        found[candidates[0]] = one
+    return found
+
+
+def _check(result: Mapping[str, Any], annotations: str, pictures: Sequence[Picture]) -> None:
+    if not pictures:
+        raise EvaluationError(f"{annotations}: there are no pictures to evaluate on")
+    if result["mAP"] != result["mAP"]:
+        raise EvaluationError(
+            f"{annotations}: {len(pictures)} pictures, and no object of any of the classes that are evaluated; "
+            "do the annotations call them otherwise?"
+        )
+
+
+def _tell(
+    pictures: Sequence[Picture],
+    found: Mapping[str, Detections] | None,
+    classes: Sequence[str],
+    known: Collection[str],
+    path: Path,
+) -> None:
+    """Say what is right by the rules, but seldom meant; `found` is None for files that list no empty pictures."""
+    if found is not None:
+        missing = sum(picture.image_id not in found for picture in pictures)
+        if missing:
+            console.print(f"{missing} of {len(pictures)} pictures are not in {path}: their objects count as missed")
+    if known:
+        absent = [name for name in classes if name not in known]
+        other = sorted(set(known) - set(classes))
+        if len(absent) == len(classes):
+            raise EvaluationError(f"{path}: none of its classes is evaluated here; it has {', '.join(other[:5])}")
+        if absent:
+            console.print(f"{len(absent)} evaluated classes are not in {path} and count 0: {', '.join(absent)}")
+        if other:
+            console.print(f"{len(other)} classes in {path} are not evaluated: {', '.join(other)}")
+
+
+def _number(value: float) -> str:
+    return "–" if value != value else f"{value:.4f}"
+
+
+def _show(result: Mapping[str, Any], title: str, json_file: Path | None) -> None:
+    table = Table("class", "AP", title=title)
+    table.columns[1].justify = "right"
+    for name, precision in result["per_class"].items():
+        table.add_row(name, "–" if precision != precision else f"{precision:.3f}")
+    table.add_section()
+    table.add_row("mean", _number(result["mAP"]))
+    output.print(table)
+    write_json(json_file, result)
+
+
+def write_json(path: Path | None, result: Any) -> None:
+    """Write a result, if a file is named."""
+    if path is not None:
+        atomic_write(path, json.dumps(_plain(result), indent=2) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Replace nan, which JSON does not have, by null."""
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return None if value != value else value
+
+
+def _report(
+    folder: Path | None,
+    title: str,
+    path: Path,
+    pictures: Sequence[Picture],
+    found: Mapping[str, Detections],
+    classes: Sequence[str],
+    metric: str,
+    blacklist: Collection[tuple[str, str]] = (),
+) -> None:
+    if folder is not None:
+        page = write_report(
+            folder,
+            pictures,
+            found,
+            classes,
+            metric=metric,  # type: ignore[arg-type]
+            blacklist=blacklist,
+            title=title,
+            settings={"Detections": str(path), "Version": package_version()},
+        )
+        console.print(f"report -> {page}")

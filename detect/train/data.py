@@ -1,0 +1,451 @@
+"""What training reads: folders of labelled pictures in any known layout, and their proposals, computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data import (
+    COCO_CLASSES,
+    COCO_TO_VOC,
+    ILSVRC_DET_CLASSES,
+    VOC_CLASSES,
+    AnnotationError,
+    ImageError,
+    Picture,
+    atomic_write,
+    read_ilsvrc,
+    read_image,
+    read_voc,
+)
+from ...data.formats.voc import _coco_pictures, _read_json, _read_words, _read_xml
+from ...data.system.kernels import compile_all
+from ...data.system.processes import ProcessDied, map_processes
+from ...proposals import Proposer
+
+__all__ = [
+    "ProposalCache",
+    "balanced_halves",
+    "read_class_list",
+    "read_labelled_folder",
+    "read_validation",
+    "split_validation",
+    "write_ilsvrc_halves",
+]
+
+
+def read_class_list(name_or_file: str) -> tuple[str, ...]:
+    r"""Read which classes to learn.
+
+    Parameters
+    ----------
+    name_or_file : str
+        "voc": the 20 of PASCAL VOC. "coco": the 80 of COCO. "ilsvrc": the 200 of the ILSVRC detection challenge. Or
+        a text file with one name a line.
+
+    Returns
+    -------
+    tuple of str
+        A label is an index into it.
+
+    Raises
+    ------
+    AnnotationError
+        If there is no such list or file, it has no name, or one twice.
+
+    Examples
+    --------
+    >>> [len(read_class_list(name)) for name in ("voc", "coco", "ilsvrc")]
+    [20, 80, 200]
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "mine.txt").write_text("cat\ntraffic light\n")
+    ...     read_class_list(f"{folder}/mine.txt")
+    ('cat', 'traffic light')
+    """
+    known = {"voc": VOC_CLASSES, "coco": COCO_CLASSES, "ilsvrc": tuple(ILSVRC_DET_CLASSES.values())}
+    if name_or_file in known:
+        return known[name_or_file]
+    try:
+        lines = Path(name_or_file).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise AnnotationError(
+            f"classes {name_or_file}: neither voc, coco nor ilsvrc, nor a file that can be read ({error.strerror}); "
+            "give one of these, or a text file with one name a line"
+        ) from error
+    except ValueError as error:  # Not UTF-8, or a name with a zero byte.
+        raise AnnotationError(f"{name_or_file}: is not a text file in UTF-8; give one with one name a line") from error
+    names = [name for line in lines if (name := " ".join(line.split()))]
+    if not names:
+        raise AnnotationError(f"{name_or_file}: is empty; give the names of the classes, one a line")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise AnnotationError(f"{name_or_file}: has the class {twice[:80]!r} twice; remove one of its lines")
+    return tuple(names)
+
+
+def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "trainval") -> list[Picture]:
+    """Read every labelled picture for training below a folder, in VOC, COCO or ILSVRC DET layout.
+
+    Parameters
+    ----------
+    folder : Path
+        VOC: has ``ImageSets/Main/<split>.txt``. COCO: has ``annotations.json`` or
+        ``annotations/instances_*train*.json``, and ``images/`` or ``train2017/``. ILSVRC DET: has
+        ``ImageSets/DET``, ``Annotations/DET`` and ``Data/DET``, or a folder ``ILSVRC`` that has them.
+    classes : sequence of str
+        Objects of other classes are left out. The six classes that VOC and COCO call differently may have either
+        name, whatever the layout; those of ILSVRC may be WordNet ids.
+    split : str
+        Which pictures of a folder in VOC layout.
+
+    Returns
+    -------
+    list of Picture
+        Where a data set does not have all of the classes, ``labelled`` names those that it has; ILSVRC: see
+        Notes.
+
+    Raises
+    ------
+    AnnotationError
+        If the folder is in none of the layouts, or an annotation is missing or malformed.
+
+    Notes
+    -----
+    Of ILSVRC these are R-CNN's "val1 + train1000". Of the validation pictures, whose labels are exhaustive, one half:
+    that of ``ImageSets/DET/val1.txt`` where it exists, as R-CNN distributes it, or else of `balanced_halves`. And
+    of the training pictures as many of every class as have 1000 objects of it together, or all. In these not every
+    object is boxed (``exhaustive`` is False); ``labelled`` names the classes whose lists (``train_<number>.txt``) have
+    them as positive.
+
+    References
+    ----------
+    Girshick, Donahue, Darrell, Malik, "Rich feature hierarchies for accurate object detection and semantic
+    segmentation", CVPR 2014; arXiv 1311.2524v5, sections 4.1 and 4.3.
+    """
+    if (root := _ilsvrc_root(folder)) is not None:
+        return _read_ilsvrc_val(root, classes, "val1") + _read_ilsvrc_train(root, classes)
+    spellings = _other_spellings(classes)
+    if (folder / "ImageSets" / "Main" / f"{split}.txt").is_file():
+        labels = np.array([*range(len(classes)), *(list(classes).index(name) for name in spellings.values())])
+        pictures = [
+            replace(picture, labels=labels[picture.labels])
+            for picture in read_voc(folder, split, [*classes, *spellings])
+        ]
+        # VOC has no list of its classes: those of the challenge, and in a set of somebody's own those that occur.
+        occurring = {classes[label] for picture in pictures for label in picture.labels}
+        challenge = {*VOC_CLASSES, *COCO_TO_VOC}
+        return _mark_unboxed(pictures, classes, challenge if occurring <= challenge else occurring)
+    files = [folder / "annotations.json", *sorted(folder.glob("annotations/instances_*train*.json"))]
+    roots = [root for root in (folder / "images", folder / "train2017") if root.is_dir()]
+    pictures = []
+    for file in files:
+        if file.is_file() and roots:
+            document = _read_json(file)  # once: COCO's is large
+            read = _coco_pictures(document, file, roots[0], classes, spellings)
+            named = {str(record["name"]) for record in document["categories"]}
+            boxed = named | {spellings[name] for name in named & spellings.keys()}
+            pictures += _mark_unboxed(read, classes, boxed)
+    if not pictures:
+        raise AnnotationError(
+            f"{folder}: neither VOC layout (ImageSets/Main/{split}.txt) nor COCO layout (annotations.json or "
+            "annotations/instances_*train*.json, with images/) nor ILSVRC layout (ImageSets/DET); name a folder that "
+            "has one of them"
+        )
+    return pictures
+
+
+def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
+    """Read the pictures of a folder that its layout keeps for validation.
+
+    Parameters
+    ----------
+    folder : Path
+        As of `read_labelled_folder`.
+    classes : sequence of str
+        As of `read_labelled_folder`.
+
+    Returns
+    -------
+    list of Picture
+        ILSVRC DET: the half val2 of the validation pictures, none of which `read_labelled_folder` gives. Others:
+        none; `split_validation` sets some aside.
+
+    Raises
+    ------
+    AnnotationError
+        If an annotation is missing or malformed.
+
+    References
+    ----------
+    Girshick et al., arXiv 1311.2524v5, section 4.1.
+
+    Examples
+    --------
+    >>> read_validation(Path("VOCdevkit/VOC2007"), VOC_CLASSES)
+    []
+    """
+    root = _ilsvrc_root(folder)
+    return [] if root is None else _read_ilsvrc_val(root, classes, "val2")
+
+
+def _other_spellings(classes: Sequence[str]) -> dict[str, str]:
+    """Map what VOC or COCO call some of the classes to what they are called here."""
+    pairs = [*COCO_TO_VOC.items(), *((voc, coco) for coco, voc in COCO_TO_VOC.items())]
+    return {other: name for other, name in pairs if name in classes and other not in classes}
+
+
+def _mark_unboxed(pictures: list[Picture], classes: Sequence[str], boxed: Iterable[str]) -> list[Picture]:
+    """Say of pictures that are exhaustive for the classes `boxed` what they are for all `classes`."""
+    names = set(boxed)
+    labelled = tuple(label for label, name in enumerate(classes) if name in names)
+    if len(labelled) == len(classes):
+        return pictures
+    return [replace(picture, labelled=labelled) if picture.labelled is None else picture for picture in pictures]
+
+
+def _ilsvrc_root(folder: Path) -> Path | None:
+    return next((root for root in (folder, folder / "ILSVRC") if (root / "ImageSets" / "DET").is_dir()), None)
+
+
+def _ilsvrc_ids(root: Path, classes: Sequence[str]) -> dict[str, str]:
+    """Map WordNet ids to the names of the classes, in their order; a class that ILSVRC does not have is its own id."""
+    ids = {name: wnid for wnid, name in ILSVRC_DET_CLASSES.items()}
+    ids |= {name: ids[other] for other, name in _other_spellings(classes).items() if other in ids and name not in ids}
+    wanted = {ids.get(name, name): name for name in classes}
+    if len(wanted) < len(classes):
+        twice = next(name for name in classes if name not in wanted.values())
+        raise AnnotationError(f"{root}: the class {twice!r} is given twice, by WordNet id and by name; give it once")
+    if wanted.keys().isdisjoint(ILSVRC_DET_CLASSES):
+        raise AnnotationError(f"{root}: none of its 200 classes is among the {len(classes)} to learn; choose others")
+    return wanted
+
+
+def _visible(picture: Picture) -> Picture:
+    """Leave out boxes without a pixel, of which ILSVRC has a few: nothing is to be learnt from them."""
+    seen = (picture.boxes[:, 2:] > picture.boxes[:, :2]).all(1)
+    names = ("boxes", "labels", "difficult", "crowd")
+    return picture if seen.all() else replace(picture, **{name: getattr(picture, name)[seen] for name in names})
+
+
+def _read_ilsvrc_val(root: Path, classes: Sequence[str], half: str) -> list[Picture]:
+    wanted = _ilsvrc_ids(root, classes)
+    lists, annotations, images = root / "ImageSets" / "DET", root / "Annotations/DET/val", root / "Data/DET/val"
+    if any((lists / name).exists() for name in ("val1.txt", "val2.txt")):
+        pictures = read_ilsvrc(annotations, lists / f"{half}.txt", wanted, images)
+    else:
+        # Halves of all 200 classes, so that they are the same whichever of them are learnt.
+        everything = read_ilsvrc(annotations, lists / "val.txt", image_root=images)
+        first, second = balanced_halves(everything, len(ILSVRC_DET_CLASSES))
+        chosen = {picture.image_id for picture in (first if half == "val1" else second)}
+        pictures = read_ilsvrc(annotations, lists / "val.txt", wanted, images)
+        pictures = [picture for picture in pictures if picture.image_id in chosen]
+    boxed = [name for wnid, name in wanted.items() if wnid in ILSVRC_DET_CLASSES]
+    return _mark_unboxed([_visible(picture) for picture in pictures], classes, boxed)
+
+
+def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) -> list[Picture]:
+    """Of every class, positive pictures that have `limit` objects of it together, or all: R-CNN's train_N."""
+    index = {wnid: label for label, wnid in enumerate(_ilsvrc_ids(root, classes))}
+    numbers = {wnid: number for number, wnid in enumerate(ILSVRC_DET_CLASSES, start=1)}
+    lists = {wnid: root / f"ImageSets/DET/train_{numbers[wnid]}.txt" for wnid in index if wnid in numbers}
+    positives: dict[str, list[str]] = {wnid: [] for wnid in lists}
+    labelled: dict[str, set[int]] = {}
+    for wnid, listed in lists.items():
+        for line, words in _read_words(listed):
+            if len(words) != 2 or words[1] not in ("1", "0", "-1"):
+                raise AnnotationError(
+                    f"{listed}, line {line}: {' '.join(words)[:80]!r} is not a picture's name and 1, 0 or -1; take the "
+                    "list from the kit"
+                )
+            if words[1] == "1":
+                positives[wnid].append(words[0])
+                labelled.setdefault(words[0], set()).add(index[wnid])
+    pictures: dict[str, Picture] = {}
+    for wnid, listed in lists.items():
+        found = 0
+        # Drawn, since the lists are in the order of where pictures come from; alike whatever else is learnt.
+        for i in np.random.default_rng(numbers[wnid]).permutation(len(positives[wnid])):
+            name = positives[wnid][i]
+            if name not in pictures:
+                annotation, image = root / f"Annotations/DET/train/{name}.xml", root / f"Data/DET/train/{name}.JPEG"
+                picture = _visible(_read_xml(str(annotation), name, image, index, listed, smallest=0))
+                pictures[name] = replace(picture, labelled=tuple(sorted(labelled[name])), exhaustive=False)
+            found += int((pictures[name].labels == index[wnid]).sum())
+            if found >= limit:
+                break
+    return list(pictures.values())
+
+
+def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0) -> tuple[list[Picture], list[Picture]]:
+    """Split pictures into halves with equally many pictures, and equally many objects of every class.
+
+    Pictures with objects of rare classes are dealt out first, each to the half that lacks its classes more. Then
+    pictures, in random order, change sides as long as that lowers the sum of the fourth powers of the relative
+    imbalances ``|a - b| / (a + b)``, in which the largest counts most.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+    classes : int
+        Number of classes.
+    seed : int
+        Of what is drawn.
+
+    Returns
+    -------
+    first, second : list of Picture
+        In the order of `pictures`.
+
+    Notes
+    -----
+    R-CNN paired pictures with similar classes, searched likewise, and took the best of many splits. Theirs of the
+    ILSVRC 2013 validation set has a largest relative imbalance of about 11 % and a median of 4 %. It can be had as
+    ``val1.txt`` and ``val2.txt``; numbers that are to be compared with theirs need it.
+
+    References
+    ----------
+    Girshick et al., arXiv 1311.2524v5, section 4.1.
+
+    Examples
+    --------
+    >>> no = np.array([False])
+    >>> cats_and_dogs = [
+    ...     Picture(name, Path("absent.jpg"), 9, 9, np.array([[0, 0, 9, 9]], np.float32), np.array([label]), no, no)
+    ...     for name, label in (("cat 1", 0), ("cat 2", 0), ("dog 1", 1), ("dog 2", 1))
+    ... ]
+    >>> [len({picture.labels[0] for picture in half}) for half in balanced_halves(cats_and_dogs, 2)]
+    [2, 2]
+    """
+    counts = np.ones((len(pictures), classes + 1))  # The last counts pictures.
+    for row, picture in zip(counts, pictures, strict=True):
+        row[:classes] = np.bincount(picture.labels, minlength=classes)
+    totals = np.maximum(counts.sum(0), 1)
+    shares = counts / totals
+    rarest = np.where(counts > 0, totals, np.inf).min(1)
+    rng = np.random.default_rng(seed)
+    side, imbalance = np.zeros(len(pictures)), np.zeros(classes + 1)
+    for i in np.lexsort((rng.random(len(pictures)), rarest)):
+        side[i] = -1 if shares[i] @ imbalance > 0 else 1
+        imbalance += side[i] * shares[i]
+
+    def cost(imbalance: NDArray[np.float64]) -> float:
+        squares = imbalance * imbalance
+        return float(squares @ squares)
+
+    changed = True
+    while changed:
+        changed = False
+        for i in rng.permutation(len(pictures)):
+            after = imbalance - 2 * side[i] * shares[i]
+            # A little less, or rounding could go round in circles.
+            if cost(after) < cost(imbalance) * (1 - 1e-9):
+                imbalance, side[i], changed = after, -side[i], True
+    first = [picture for picture, own in zip(pictures, side, strict=True) if own > 0]
+    second = [picture for picture, own in zip(pictures, side, strict=True) if own < 0]
+    return first, second
+
+
+def split_validation(pictures: Iterable[Picture], one_in: int = 30) -> tuple[list[Picture], list[Picture]]:
+    """Set aside one exhaustively labelled picture in `one_in` for tuning, by a hash of its name.
+
+    The same pictures on every machine and whatever else is trained on. With other classes other pictures may be
+    exhaustive: a detector that goes on from one of other classes may have learned from some of those set aside.
+
+    Returns
+    -------
+    training, validation : list of Picture
+    """
+    training: list[Picture] = []
+    validation: list[Picture] = []
+    for picture in pictures:
+        digest = hashlib.sha256(picture.image_id.encode()).digest()
+        aside = picture.labelled is None and int.from_bytes(digest[:4], "big") % one_in == 0
+        (validation if aside else training).append(picture)
+    return training, validation
+
+
+def write_ilsvrc_halves(folder: str | Path) -> None:
+    """Write the halves of ILSVRC DET's val that training uses into its kit, ``val1.txt`` and ``val2.txt``.
+
+    Parameters
+    ----------
+    folder : str or Path
+        ILSVRC DET, see `read_labelled_folder`. Lists that are there already, R-CNN's for example, are left alone.
+
+    Raises
+    ------
+    AnnotationError
+        If it is not in that layout.
+    """
+    root = _ilsvrc_root(Path(folder))
+    if root is None:
+        raise AnnotationError(f"{folder}: has no ImageSets/DET; name the folder of ILSVRC's detection set")
+    lists = root / "ImageSets" / "DET"
+    if (lists / "val1.txt").exists() or (lists / "val2.txt").exists():
+        return
+    classes = tuple(ILSVRC_DET_CLASSES)
+    halves = [{picture.image_id for picture in _read_ilsvrc_val(root, classes, half)} for half in ("val1", "val2")]
+    # Lines as they are: the kit's have numbers, which results and the blacklist go by.
+    lines = (lists / "val.txt").read_text().splitlines()
+    for number, half in enumerate(halves, start=1):
+        text = "".join(f"{line}\n" for line in lines if line.split() and line.split()[0] in half)
+        atomic_write(lists / f"val{number}.txt", text)
+
+
+class ProposalCache:
+    """Proposals of pictures, kept in a folder: ``cache(picture)`` -> boxes (N, 4), objectness (N,) or None.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist. One file a picture, named by a hash of the picture's file and of the proposer's
+        settings: a changed picture is computed anew, one that was moved or copied is not.
+    proposer : SelectiveSearch or MergedProposals
+    objectness : bool
+        Whether its scores are the chance of an object, see `inception_rcnn.proposals.knows_objects`.
+    """
+
+    def __init__(self, folder: Path, proposer: Proposer, *, objectness: bool = False) -> None:
+        self.folder = folder
+        self.proposer = proposer
+        self.settings = json.dumps(dict(proposer.settings), sort_keys=True, default=repr)
+        self.objectness = objectness
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _file(self, picture: Picture) -> Path:
+        key = picture.path.read_bytes() + self.settings.encode()
+        return self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.ranked"
+
+    def __call__(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Proposals of a picture, best first, from the folder or computed now.
+
+        Boxes (N, 4) float32, and the chance that each is an object (N,) float32 or None.
+        """
+        file = self._file(picture)
+        if not file.exists():
+            boxes, scores = self.proposer(read_image(picture.path))
+            atomic_write(file, np.concatenate([boxes, scores[:, None]], axis=1).astype("<f4").tobytes())
+        rows = np.frombuffer(file.read_bytes(), dtype="<f4").reshape(-1, 5)
+        return rows[:, :4], rows[:, 4] if self.objectness else None
+
+    def fill(self, pictures: Sequence[Picture], workers: int, report: Callable[[int], None] = lambda n: None) -> None:
+        """Compute what is missing, in `workers` processes; `report` gets the number done."""
+        missing = [picture for picture in pictures if not self._file(picture).exists()]
+        done = len(pictures) - len(missing)
+        report(done)
+        compile_all(*getattr(self.proposer, "kernels", ()))
+        for picture, result in map_processes(self._touch, missing, workers):
+            if isinstance(result, ProcessDied):
+                raise ImageError(f"{picture.path}: a process ended while it proposed boxes there; remove the picture")
+            done += 1
+            report(done)
+
+    def _touch(self, picture: Picture) -> None:
+        self(picture)

@@ -1,0 +1,106 @@
+"""Several processes that train one network together, on the GPUs of one machine or more, as torchrun starts them.
+
+Every process has the network, works on its share of each batch, and takes the same step with the sum of all gradients.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from importlib import import_module
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, distributed
+
+from ...backbone.regions.scorer import DeviceError, choose_device
+
+__all__ = ["ALONE", "Ranks", "join_ranks"]
+
+
+class Ranks(NamedTuple):
+    """A process among those that train together.
+
+    Attributes
+    ----------
+    rank, world : int
+        Its number, and how many there are.
+    device : str
+        Its torch device.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: str = "cpu"
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor by its sum over all processes."""
+        if self.world > 1:
+            # One message instead of a hundred; float64 where counts are among them.
+            for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+                own = [tensor for tensor in tensors if tensor.dtype == dtype]
+                flat = torch.cat([tensor.flatten() for tensor in own])
+                distributed.all_reduce(flat)
+                for tensor, part in zip(own, flat.split([tensor.numel() for tensor in own]), strict=True):
+                    tensor.copy_(part.view_as(tensor))
+
+    def agree(self, value: object) -> bool:
+        """Whether a value is the same in all processes."""
+        if self.world == 1:
+            return True
+        values: list[object] = [None] * self.world
+        distributed.all_gather_object(values, value)
+        return all(one == value for one in values)
+
+
+ALONE = Ranks()
+
+
+def join_ranks(device: str = "auto") -> Ranks:
+    """Join the processes that torchrun started, if it did.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda"}
+        On "cuda" every process of a machine takes the GPU of its number there.
+
+    Returns
+    -------
+    Ranks
+
+    Raises
+    ------
+    DeviceError
+        See `inception_rcnn.backbone.regions.scorer.choose_device`; also if there are fewer GPUs than processes, or the
+        variables that torchrun sets are not complete.
+
+    Examples
+    --------
+    >>> join_ranks("cpu")
+    Ranks(rank=0, world=1, device='cpu')
+    """
+    kind = choose_device(device)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not {"RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"} <= set(os.environ):
+        raise DeviceError(f"WORLD_SIZE is {world}, but torchrun's other variables are not set; start it with torchrun")
+    if kind == "cuda":
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if local >= torch.cuda.device_count():
+            raise DeviceError(
+                f"there is no GPU {local} here; give torchrun --nproc-per-node {torch.cuda.device_count()}"
+            )
+        kind = f"cuda:{local}"
+        torch.cuda.set_device(kind)
+    if world == 1:
+        return Ranks(device=kind)
+    if not distributed.is_initialized():
+        # Imported later on, its functions would hold the group as a default argument, and its threads would not end
+        # with it: one that lets go of a message while Python ends aborts the process.
+        import_module("torch.distributed.nn")
+        # The others wait while the first measures recall.
+        distributed.init_process_group("gloo" if kind == "cpu" else "nccl", timeout=timedelta(hours=2))
+        # Its threads end here, however the process ends.
+        atexit.register(distributed.destroy_process_group)
+    return Ranks(distributed.get_rank(), world, kind)

@@ -1,0 +1,389 @@
+"""MultiBox: ranked boxes that may hold an object, of any class, predicted by a network as corrections to priors.
+
+Erhan, Szegedy, Toshev & Anguelov, "Scalable Object Detection using Deep Neural Networks", CVPR 2014, in the improved
+form of Szegedy, Reed, Erhan & Anguelov, "Scalable, High-Quality Object Detection", arXiv 1412.1441. The network is a
+small head (`multibox_network`) on the features that a detector's trunk computes anyway. What is here needs no torch:
+where the priors are, and from the network's numbers to ranked boxes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from ...backbone.preprocessing import decode_boxes
+from ...backbone.regions.scorer import Features, Trunk, View, choose_device
+from ...backbone.weights.model_file import ModelError, read_model
+from ...backbone.weights.published import find_model
+from ...data import clip_boxes
+from ...data.nms import NMS_KERNELS, nms
+from ..merge import Worth, check_ranking
+from .file import FINEST_STRIDE, MODELS, MultiBoxModel, find_multibox, read_multibox
+
+__all__ = ["MultiBox", "MultiBoxHead", "place_priors", "rank_boxes", "squares"]
+
+# Cell i of the trunk looks at the pixels around 16 i + 14.5, that is 6.5 px past the middle of its 16.
+SHIFT = 6.5
+# Boxes that are compared with each other: suppressing all of 30,000 would cost more than the network.
+CANDIDATES = 2000
+
+
+def place_priors(priors: NDArray[np.float32], cells: tuple[int, int], size: tuple[float, float]) -> NDArray[np.float32]:
+    """Lay priors out on a picture, in the order of the network's outputs.
+
+    Parameters
+    ----------
+    priors : ndarray, shape (L, A, 2) or (K, 4), float32
+        Three axes: widths and heights in pixels of the A priors of every cell of each of L grids; the cells of grid
+        l are ``8 * 2 ** l`` px apart. Two axes: whole boxes x1 y1 x2 y2 as shares of the picture's width and height.
+    cells : (int, int)
+        Rows and columns of the trunk's features of the picture.
+    size : (float, float)
+        Width and height of the picture in pixels, as the trunk got it.
+
+    Returns
+    -------
+    ndarray, shape (P, 4), float32
+        x1 y1 x2 y2 in pixels of the picture as the trunk got it. Grid after grid, the finest first; within a grid
+        row by row, within a cell in the order of `priors`.
+
+    Examples
+    --------
+    >>> sides = np.array([[[10, 20]], [[40, 40]]], np.float32)
+    >>> boxes = place_priors(sides, (1, 2), (32, 16))  # 2 x 4 cells 8 px apart, 1 x 2 cells 16 px apart
+    >>> len(boxes), boxes[0].tolist(), boxes[-1].tolist()
+    (10, [5.5, 0.5, 15.5, 20.5], [10.5, -5.5, 50.5, 34.5])
+    """
+    priors = np.asarray(priors, np.float32)
+    if priors.ndim == 2:
+        return priors * np.array([*size, *size], np.float32)
+    rows, columns = 2 * cells[0], 2 * cells[1]
+    placed = []
+    for level, sides in enumerate(priors):
+        stride = FINEST_STRIDE * 2**level
+        y, x = (np.arange(count, dtype=np.float32) * stride + stride / 2 + SHIFT for count in (rows, columns))
+        centres = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 1, 2)
+        placed.append(np.concatenate([centres - sides / 2, centres + sides / 2], axis=-1).reshape(-1, 4))
+        rows, columns = (rows + 1) // 2, (columns + 1) // 2
+    return np.concatenate(placed).astype(np.float32)
+
+
+def rank_boxes(
+    priors: NDArray[np.float32],
+    residuals: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    size: tuple[float, float],
+    *,
+    limit: int | None = 200,
+    iou: float = 0.5,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Turn the network's numbers into ranked boxes.
+
+    Parameters
+    ----------
+    priors : ndarray, shape (P, 4), float32
+        See `place_priors`.
+    residuals : ndarray, shape (P, 4), float32
+        Corrections of the priors, see `backbone.preprocessing.decode_boxes`.
+    logits : ndarray, shape (P,), float32
+        Logarithmic odds that a box holds an object.
+    size : (float, float)
+        Width and height of the picture; boxes are clipped to it.
+    limit : int, optional
+        Return at most this many boxes, the best.
+    iou : float
+        A box is dropped that overlaps a better one by more.
+
+    Returns
+    -------
+    boxes : ndarray, shape (N, 4), float32
+        x1 y1 x2 y2, best first, none lower or narrower than a pixel.
+    scores : ndarray, shape (N,), float32
+        Confidences in [0, 1], falling.
+
+    Examples
+    --------
+    >>> priors = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 30, 30]], np.float32)
+    >>> boxes, scores = rank_boxes(priors, np.zeros((3, 4), np.float32), np.array([0, 2, 1], np.float32), (40, 25))
+    >>> boxes.tolist(), scores.round(2).tolist()
+    ([[1.0, 0.0, 11.0, 10.0], [20.0, 20.0, 30.0, 25.0]], [0.8799999952316284, 0.7300000190734863])
+    """
+    best = np.argsort(-logits, kind="stable")[:CANDIDATES]
+    boxes = clip_boxes(decode_boxes(priors[best], residuals[best][:, None])[:, 0], *size)
+    large = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
+    boxes, scores = boxes[large], expit(logits[best][large])
+    kept = nms(boxes, scores, iou)[:limit]
+    return boxes[kept], scores[kept]
+
+
+def squares(width: int, height: int, across: int) -> NDArray[np.int64]:
+    """Cover a picture with squares that overlap by half or more.
+
+    Parameters
+    ----------
+    width, height : int
+        Of the picture, in pixels.
+    across : int
+        How many squares lie across the shorter side.
+
+    Returns
+    -------
+    ndarray, shape (N, 4), int64
+        x1 y1 x2 y2, row by row.
+
+    References
+    ----------
+    Erhan et al., "Scalable Object Detection using Deep Neural Networks", CVPR 2014, section 4.3 (crops).
+
+    Examples
+    --------
+    >>> squares(640, 480, 1).tolist()
+    [[0, 0, 480, 480], [160, 0, 640, 480]]
+    >>> len(squares(640, 480, 2))
+    6
+    """
+    side = max(1, math.ceil(min(width, height) * 2 / (across + 1)))
+    starts = []
+    for length in (width, height):
+        count = math.ceil((length - side) / (side / 2)) + 1
+        starts.append(np.linspace(0, length - side, count).round().astype(np.int64))
+    corners = np.stack(np.meshgrid(*starts), axis=-1).reshape(-1, 2)
+    return np.concatenate([corners, corners + side], axis=1)
+
+
+class MultiBoxHead:
+    """Runs a head where its trunk runs: features (1, 832, h, w) -> residuals (P, 4), logits (P,), both float32.
+
+    Parameters
+    ----------
+    model : MultiBoxModel
+    device, engine, threads, precision
+        As `backbone.engine.Trunk` has them.
+
+    Raises
+    ------
+    ModelError
+        If the model's graph and weights do not fit together.
+    """
+
+    def __init__(
+        self, model: MultiBoxModel, device: str, engine: str, threads: int | None = None, precision: str = "float32"
+    ) -> None:
+        self._settings = model, device, engine, threads, precision
+        self._run: Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]
+        if engine == "onnxruntime":
+            from ...backbone.regions.onnx_engine import onnx_session
+
+            session = onnx_session(model.graph, model.head_weights, threads)
+            self._run = lambda maps: session.run(None, {"features": maps})
+        else:
+            self._run = _torch_head(model, device, precision)
+
+    def __call__(self, maps: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See the class."""
+        residuals, logits = self._run(maps)
+        return residuals, logits
+
+    def __reduce__(self) -> tuple[type[MultiBoxHead], tuple[object, ...]]:
+        return MultiBoxHead, self._settings
+
+
+def _torch_head(
+    model: MultiBoxModel, device: str, precision: str
+) -> Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    import torch
+
+    from ...backbone.regions.torch_engine import full_precision
+    from .network import from_model
+
+    head = from_model(model).eval()
+    head.to(torch.device(device), getattr(torch, precision)).to(memory_format=torch.channels_last)
+
+    def run(maps: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        with torch.inference_mode(), full_precision():
+            residuals, logits = head(maps)
+        return residuals[0].float().cpu().numpy(), logits[0].float().cpu().numpy()
+
+    return run
+
+
+@dataclass(frozen=True)
+class MultiBox:
+    """MultiBox as a callable with its settings: picture -> boxes and scores, best first.
+
+    Parameters
+    ----------
+    model : MultiBoxModel
+    trunk : Trunk
+        See `backbone.engine`.
+    head : callable
+        Features' maps -> residuals, logits; a `MultiBoxHead`.
+    limit : int, optional
+        Return at most this many boxes, the best.
+    iou : float
+        A box is dropped that overlaps a better one by more. 0.5 covers the most objects at IoU 0.5; with 0.7 some more
+        are covered closely and fewer at all.
+    across : int
+        Besides the whole picture look at squares, so many across its shorter side (see `squares`), at the same size
+        as the picture: small objects are found that way, at a multiple of the time.
+
+    Examples
+    --------
+    >>> from skimage.data import chelsea
+    >>> boxes, scores = MultiBox.load("voc", limit=100)(chelsea())
+    >>> boxes.shape, boxes.dtype.name, bool((np.diff(scores) <= 0).all())
+    ((100, 4), 'float32', True)
+    """
+
+    model: MultiBoxModel = field(repr=False)
+    trunk: Trunk = field(repr=False)
+    head: Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]] = field(repr=False)
+    _: KW_ONLY
+    limit: int | None = 200
+    iou: float = 0.5
+    across: int = 0
+
+    def __post_init__(self) -> None:
+        check_ranking(self.limit, self.iou)
+        if not 0 <= self.across <= 16:
+            raise ValueError(f"across must be 0 to 16, not {self.across}")
+
+    @classmethod
+    def load(
+        cls,
+        name_or_file: str | Path = "voc",
+        *,
+        trunk: str | Path = "voc",
+        among: Sequence[Trunk] = (),
+        device: str = "auto",
+        threads: int | None = None,
+        engine: str | None = None,
+        precision: str | None = None,
+        limit: int | None = 200,
+        iou: float = 0.5,
+        across: int = 0,
+    ) -> MultiBox:
+        """Load a trained head and its trunk.
+
+        Parameters
+        ----------
+        name_or_file : str or Path
+            A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
+        trunk : str or Path
+            The detector on whose trunk the head of a file was trained, by name or file. A bundled head stands on the
+            bundled detector of its name, and some have a trunk of their own.
+        among : sequence of Trunk
+            Trunks that are there already; one of the right weights is taken.
+        device : {"auto", "cpu", "cuda"}
+        threads : int, optional
+            CPU threads; default all cores that this process may use.
+        engine : {"onnxruntime", "torch"}, optional
+            Default ONNX Runtime on a CPU, torch on a GPU.
+        precision : {"float32", "float16", "int8"}, optional
+            See `backbone.engine.Trunk`.
+        limit, iou, across
+            See the class.
+
+        Raises
+        ------
+        ModelError
+            If there is no such head or detector, or they do not belong together.
+        DeviceError
+            If the device is not there.
+        """
+        path = find_multibox(name_or_file)
+        if path.parent == MODELS:
+            trunk = name_or_file
+        model = read_multibox(path)
+        settings: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "precision": precision}
+        fitting = (one for one in among if (one.sha256, one.device) == (model.trunk_sha256, choose_device(device)))
+        below = next((one for one in fitting if engine in (None, one.engine)), None)
+        if below is None and model.trunk_graph:
+            below = Trunk(model.trunk_weights, model.trunk_graph, **settings)
+        elif below is None:
+            detector = read_model(find_model(trunk))
+            if detector.trunk_sha256 != model.trunk_sha256:
+                raise ModelError(
+                    f"{name_or_file}: this MultiBox was trained on another trunk (sha256 {model.trunk_sha256[:12]}...) "
+                    f"than that of {trunk} ({detector.trunk_sha256[:12]}...); name the detector that it was trained "
+                    "on, or train a MultiBox on this one"
+                )
+            below = Trunk(detector.trunk_weights, detector.graphs["trunk"], **settings)
+        head = MultiBoxHead(model, below.device, below.engine, below.threads, below.precision)
+        return cls(model, below, head, limit=limit, iou=iou, across=across)
+
+    @property
+    def worth(self) -> Worth:
+        """How its boxes are merged with selective search's, see `merge.merge_proposals`."""
+        return self.model.worth
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What the boxes depend on."""
+        return {"multibox": self.model.sha256, "limit": self.limit, "iou": self.iou, "across": self.across}
+
+    @property
+    def kernels(self) -> tuple[Any, ...]:
+        """What a call runs that is compiled, see `data.kernels.compile_all`."""
+        return NMS_KERNELS
+
+    def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Propose boxes that may hold an object.
+
+        Parameters
+        ----------
+        image : ndarray, shape (H, W, 3), uint8
+            RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4; alpha ignored) are taken too.
+
+        Returns
+        -------
+        boxes : ndarray, shape (N, 4), float32
+            x1 y1 x2 y2 in pixels of `image`, inside it, best first.
+        scores : ndarray, shape (N,), float32
+            Confidences in [0, 1], falling.
+
+        Raises
+        ------
+        ValueError
+            If the picture is not uint8, is empty or has not 1, 3 or 4 channels.
+        """
+        return self.propose(View(image))
+
+    def propose(self, view: View) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Do the same for a picture that may have been looked at before."""
+        image = view.image
+        height, width = image.shape[:2]
+        boxes, scores = self._rank(view.features(self.trunk, self.model.long_side), width, height)
+        if self.across:
+            views = [(boxes, scores)]
+            for x1, y1, x2, y2 in squares(width, height, self.across):
+                square = image[y1:y2, x1:x2]
+                boxes, scores = self._rank(self.trunk(square, self.model.long_side), x2 - x1, y2 - y1)
+                boxes += np.array([x1, y1, x1, y1], np.float32)
+                # What ends where the square ends, and not the picture, is a part of an object.
+                inner = np.array([x1 > 0, y1 > 0, x2 < width, y2 < height])
+                whole = ~((np.abs(boxes - [x1, y1, x2, y2]) < 0.02 * (x2 - x1)) & inner).any(1)
+                views.append((boxes[whole], scores[whole]))
+            boxes, scores = (np.concatenate(parts) for parts in zip(*views, strict=True))
+            kept = nms(boxes, scores, self.iou)[: self.limit]
+            boxes, scores = boxes[kept], scores[kept]
+        return boxes, scores
+
+    def _rank(self, features: Features, width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (N, 4) in pixels of the view of that size, and scores (N,)."""
+        residuals, logits = self.head(features.maps)
+        size = width * features.scale, height * features.scale
+        priors = place_priors(self.model.priors, features.maps.shape[2:], size)
+        if len(priors) != len(logits):
+            raise ModelError(
+                f"the MultiBox has {len(priors)} priors here and {len(logits)} outputs; its file is damaged"
+            )
+        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=self.limit, iou=self.iou)
+        return clip_boxes(boxes / np.float32(features.scale), width, height), scores

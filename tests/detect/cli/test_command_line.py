@@ -1,0 +1,452 @@
+"""The command line: help everywhere, a mistake is one line and exit status 2, an interruption says how to go on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inception_rcnn.data import VOC_CLASSES, read_detections
+from inception_rcnn.detect.cli.app import main
+
+COMMANDS = [
+    [],
+    ["detect"],
+    ["evaluate"],
+    ["evaluate", "voc"],
+    ["train"],
+    ["train", "detector"],
+    ["train", "multibox"],
+    ["propose"],
+]
+
+
+def run(*arguments: object) -> int:
+    """Exit status of a command."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a mistake ends in."""
+    assert run(*arguments) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    (line,) = written.err.splitlines()
+    assert line.startswith("inception-rcnn: ")
+    return line
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """A development kit with one picture of one cat."""
+    root = tmp_path / "VOC2007"
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    (root / "Annotations").mkdir()
+    (root / "ImageSets" / "Main" / "test.txt").write_text("000001\n")
+    (root / "Annotations" / "000001.xml").write_text(
+        "<annotation><size><width>60</width><height>40</height></size><object><name>cat</name><bndbox>"
+        "<xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>10</ymax></bndbox></object></annotation>"
+    )
+    return root
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_of_every_command(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    assert run(*command, "--help") == 0
+    text = capsys.readouterr().out
+    assert "Usage: " in text
+    assert "--help" in text
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--help")
+    text = capsys.readouterr().out
+    for name in ("detect", "evaluate", "train"):
+        assert f"\n  {name} " in text
+
+
+def test_as_a_process_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    command = [sys.executable, "-m", "inception_rcnn.detect.cli.app"]
+    done = subprocess.run(
+        [*command, "detect", str(tmp_path / "absent.jpg"), "--output", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "absent.jpg: does not exist" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_with_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    output = tmp_path / "out"
+    assert "does not exist" in mistake(capsys, "detect", tmp_path / "absent", "--output", output)
+    assert "matches no file" in mistake(capsys, "detect", tmp_path / "*.jpg", "--output", output)
+    assert "no pictures there" in mistake(capsys, "detect", tmp_path, "--output", output)
+    assert "the list cannot be read" in mistake(capsys, "detect", f"@{tmp_path}/list.txt", "--output", output)
+    assert not output.exists()
+
+
+def test_mistakes_with_models(capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    detect = ["detect", photos, "--output", tmp_path / "out", "--model"]
+    assert "nosuch: no such model or file; bundled models: " in mistake(capsys, *detect, "nosuch")
+    assert "not a safetensors file" in mistake(capsys, *detect, photos / "a.jpg")
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_with_devices_and_outputs(
+    capsys: pytest.CaptureFixture[str], photos: Path, model_file: Path, tmp_path: Path
+) -> None:
+    detect = ["detect", photos, "--model", model_file, "--output"]
+    assert "device 'tpu' is unknown" in mistake(capsys, *detect, tmp_path / "out", "--device", "tpu")
+    file = tmp_path / "file"
+    file.touch()
+    assert run(*detect, file, "--device", "cpu") == 2
+    assert str(file) in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_mistakes_with_evaluation(capsys: pytest.CaptureFixture[str], voc: Path, tmp_path: Path) -> None:
+    evaluate = ["evaluate", "voc", "--detections", tmp_path, "--devkit"]
+    assert "is this the root of a VOC set" in mistake(capsys, *evaluate, tmp_path)
+    assert "splits there: test" in mistake(capsys, *evaluate, voc, "--split", "val")
+    assert "has no file comp4_det_test_<class>.txt" in mistake(capsys, *evaluate, voc)
+    assert "--metric coco: unknown" in mistake(capsys, *evaluate, voc, "--metric", "coco")
+    (tmp_path / "detections.json").write_text("{}")
+    detections = ["--detections", tmp_path / "detections.json"]
+    assert "a COCO document is expected" in mistake(capsys, "evaluate", "voc", "--devkit", voc, *detections)
+
+
+def test_mistakes_with_options_name_the_option(capsys: pytest.CaptureFixture[str], photos: Path) -> None:
+    for arguments, name in [
+        (["detect", photos], "--output"),
+        (["detect", photos, "--output", "out", "--workers", 0], "--workers"),
+        (["detect", photos, "--output", "out", "--min-score", 2], "--min-score"),
+        (["detect", photos, "--output", "out", "--nosuch"], "--nosuch"),
+        (["train", "detector"], "--data"),
+    ]:
+        assert run(*arguments) == 2
+        written = capsys.readouterr().err
+        assert name in written
+        assert "Traceback" not in written
+
+
+def test_evaluate_voc(capsys: pytest.CaptureFixture[str], voc: Path, tmp_path: Path) -> None:
+    found = tmp_path / "results"
+    found.mkdir()
+    (found / "comp4_det_test_cat.txt").write_text("000001 0.9 1 1 20 10\n")
+    numbers = tmp_path / "numbers.json"
+    assert run("evaluate", "voc", "--devkit", voc, "--detections", found, "--json", numbers) == 0
+    assert "1.0000" in capsys.readouterr().out
+    result = json.loads(numbers.read_text())
+    assert result["mAP"] == 1.0
+    assert result["per_class"]["cat"] == 1.0
+
+
+def test_detect(capsys: pytest.CaptureFixture[str], photos: Path, model_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    (photos / "broken.jpg").touch()
+    arguments = ["--model", model_file, "--proposals", 8, "--device", "cpu", "--draw-score", 0.2]
+    assert run("detect", photos, "--output", output, *arguments) == 0
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert "5 pictures in " in written.err
+    assert "1 files could not be processed, see " in written.err
+    assert len(read_detections(output, key="file_name")) == 5
+    settings = json.loads((output / "run.json").read_text())["settings"]
+    assert settings["model"] == [str(model_file)]
+    assert (settings["proposals"], settings["first_pass"], settings["workers"]) == (8, None, 1)
+    for option, told in {
+        ("--first-pass", 5): "the model has no first pass",
+        ("--precision", "int8"): "the model cannot run in 8 bits",
+        ("--precision", "float16"): "precision float16 is for a GPU",
+        ("--precision", "double"): "precision 'double' is unknown; use float32, float16, int8",
+    }.items():
+        assert run("detect", photos, "--output", output, *arguments, *option) == 2
+        assert told in capsys.readouterr().err
+    assert settings["draw_score"] == 0.2
+
+
+def test_results_inside_the_folder_of_pictures(photos: Path, model_file: Path) -> None:
+    arguments = [photos, "--output", photos / "out", "--model", model_file, "--proposals", 2, "--device", "cpu"]
+    for _ in range(2):
+        assert run("detect", *arguments) == 0
+        assert len(read_detections(photos / "out", key="file_name")) == 5
+
+
+def test_detect_where_every_file_fails(capsys: pytest.CaptureFixture[str], model_file: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.touch()
+    assert run("detect", bad, "--output", tmp_path / "out", "--model", model_file, "--device", "cpu") == 1
+    assert "0 pictures" in capsys.readouterr().err
+
+
+def test_interruption_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str],
+    photos: Path,
+    model_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(*arguments: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("inception_rcnn.detect.runs.detection.detect_batch", interrupt)
+    assert run("detect", photos, "--output", tmp_path / "out", "--model", model_file, "--device", "cpu") == 130
+    assert "interrupted; the same command goes on from here" in capsys.readouterr().err
+
+
+def test_mistakes_with_training(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    train = ["train", "detector", "--data", tmp_path, "--cache", tmp_path / "cache", "--weights"]
+    weights = tmp_path / "net.npz"
+    weights.write_bytes(b"nothing")
+    output = tmp_path / "a.safetensors"
+    assert "no such weights" in mistake(capsys, *train, "nosuch", "--output", output)
+    assert "cannot be read as GoogLeNet weights" in mistake(capsys, *train, weights, "--output", output)
+    absent = tmp_path / "absent" / "a.safetensors"
+    assert "absent: no such folder" in mistake(capsys, *train, weights, "--output", absent)
+
+
+def test_train_detector_interrupted_and_resumed(
+    capsys: pytest.CaptureFixture[str],
+    picture: Callable[..., np.ndarray],
+    voc: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from inception_rcnn.backbone.googlenet import GoogLeNet
+    from inception_rcnn.backbone.weights.model_file import read_model
+
+    # The export takes ten seconds, and has tests of its own.
+    names = ("trunk", "first_pass", "project", "head")
+    graphs = dict.fromkeys(names, b"graph")
+    monkeypatch.setattr("inception_rcnn.backbone.export.graphs.export_graphs", lambda network, scoring: dict(graphs))
+    monkeypatch.setattr("inception_rcnn.backbone.export.graphs.quantize", lambda graph, weights, inputs: b"bytes")
+    monkeypatch.setattr(
+        "inception_rcnn.backbone.export.graphs.fit_first_pass", lambda network, samples, **settings: None
+    )
+    state = {name: torch.zeros_like(value) for name, value in GoogLeNet().state_dict().items()}
+    monkeypatch.setattr("inception_rcnn.backbone.weights.published.load_imagenet", lambda name, report: (state, False))
+    (voc / "JPEGImages").mkdir()
+    (voc / "ImageSets" / "Main" / "trainval.txt").write_text("000001\n000002\n")
+    for name in ("000001", "000002"):
+        Image.fromarray(picture(int(name), 60, 40)).save(voc / "JPEGImages" / f"{name}.jpg")
+    annotation = (voc / "Annotations" / "000001.xml").read_text()
+    (voc / "Annotations" / "000002.xml").write_text(annotation)
+    output, cache = tmp_path / "mine.safetensors", tmp_path / "cache"
+    train = ["train", "detector", "--data", voc, "--output", output, "--cache", cache, "--weights", "zeros"]
+    train += ["--epochs", 1, "--batch", 1, "--regions", 4, "--workers", 1, "--device", "cpu"]
+    train += ["--method", "selective-search"]
+    assert run(*train, "--time-limit", 0) == 0
+    written = capsys.readouterr().err
+    assert "2 pictures to train on, 0 set aside" in written
+    assert "time is up; the same command with --resume goes on" in written
+    assert not output.exists()
+    # Another without --resume does not destroy what there is to go on from.
+    kept = cache / "mine.detector.checkpoint.safetensors"
+    unfinished = kept.read_bytes()
+    assert run(*train, "--time-limit", 0) == 0
+    assert f"kept as {kept.name}.before" in capsys.readouterr().err.replace("\n", " ")
+    assert kept.with_name(f"{kept.name}.before").read_bytes() == unfinished
+    assert run(*train, "--resume") == 0
+    assert f"wrote {output}" in capsys.readouterr().err.replace("\n", "")
+    model = read_model(output)
+    assert model.classes == VOC_CLASSES
+    assert (model.long_side, model.box_regression) == (640, True)
+    assert model.trained["pictures"] == 2
+    log = [json.loads(line) for line in (cache / "mine.detector.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == log[-1]["steps"] == 2
+
+    # The trunk of the one, the upper layers of the other.
+    for value in state.values():
+        value.fill_(1)
+    member = tmp_path / "member.safetensors"
+    train[train.index(output)] = member
+    assert run(*train, "--start", output, "--freeze", "googlenet") == 0
+    for name, value in read_model(member).weights.items():
+        if name.startswith("googlenet."):
+            assert (value == (1 if name.startswith("googlenet.inception_5") else 0)).all(), name
+    assert read_model(member).trained["weights"] == "zeros"
+
+    # Nothing to learn: the same weights and what is fitted to them, written anew.
+    train[train.index(member)] = again = tmp_path / "again.safetensors"
+    anew = [*train, "--epochs", 0]
+    assert run(*anew, "--start", output) == 2
+    assert "there is nothing trained to write; name a --start" in capsys.readouterr().err
+    at = anew.index("--weights")
+    assert run(*anew[:at], *anew[at + 2 :], "--start", output) == 0
+    old, new = read_model(output), read_model(again)
+    assert (new.trained, new.long_side, sorted(new.graphs)) == (
+        old.trained,
+        old.long_side,
+        sorted([*graphs, "head.int8"]),
+    )
+    for name, value in new.weights.items():
+        np.testing.assert_array_equal(value, old.weights[name])
+
+    def fail(*arguments: object, **settings: object) -> None:
+        raise FloatingPointError("the loss is not finite at step 3 (a.jpg); lower the learning rate")
+
+    monkeypatch.setattr("inception_rcnn.detect.train.detector.train_detector", fail)
+    assert run(*train) == 2
+    assert "lower the learning rate" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture
+def labelled(picture: Callable[..., np.ndarray], tmp_path: Path) -> Path:
+    """A VOC folder of six pictures with two objects each, no two alike."""
+    root = tmp_path / "labelled"
+    for name in ("ImageSets/Main", "Annotations", "JPEGImages"):
+        (root / name).mkdir(parents=True)
+    names = [f"{number:06}" for number in range(6)]
+    (root / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names))
+    for i, name in enumerate(names):
+        Image.fromarray(picture(i, 96, 64)).save(root / "JPEGImages" / f"{name}.jpg")
+        objects = "".join(
+            f"<object><name>{kind}</name><bndbox><xmin>{1 + i}</xmin><ymin>{top}</ymin><xmax>{40 + 3 * i}</xmax>"
+            f"<ymax>{top + 20 + i}</ymax></bndbox></object>"
+            for kind, top in (("cat", 2), ("dog", 30))
+        )
+        size = "<size><width>96</width><height>64</height></size>"
+        (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own_trunk", [False, True])
+def test_train_multibox_interrupted_and_resumed(
+    capsys: pytest.CaptureFixture[str],
+    labelled: Path,
+    model_file: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own_trunk: bool,
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from random_model import random_network
+
+    from inception_rcnn.detect.train import data as training_data
+    from inception_rcnn.proposals import MultiBox
+    from inception_rcnn.proposals.multibox.file import read_multibox
+
+    # Of so few pictures none would be set aside.
+    monkeypatch.setattr(training_data, "split_validation", lambda pictures: (pictures[:4], pictures[4:]))
+    below = ["--model", model_file]
+    if own_trunk:
+        state = random_network(3).googlenet.state_dict()
+        monkeypatch.setattr(
+            "inception_rcnn.backbone.weights.published.load_imagenet", lambda name, report: (state, False)
+        )
+        below = ["--weights", "random"]
+    output, cache = tmp_path / "mine.safetensors", tmp_path / "cache"
+    train = ["train", "multibox", "--data", labelled, "--output", output, "--cache", cache, *below]
+    train += ["--head", "vector", "--number", 3, "--epochs", 2, "--batch", 2, "--long-side", 96, "--device", "cpu"]
+    assert run(*train, "--time-limit", 0) == 0
+    written = capsys.readouterr().err
+    assert "4 pictures to train on, 2 set aside" in written
+    assert "time is up; the same command with --resume goes on" in written
+    assert not output.exists()
+    assert run(*train, "--resume") == 0
+    written = capsys.readouterr().err.replace("\n", " ")
+    assert f"wrote {output}" in written
+    assert "% of the first 50" in written
+    log = [json.loads(line) for line in (cache / "mine.multibox.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == log[-1]["steps"] == 4
+    assert 0 <= log[-1]["recall_50"] <= 1
+    model = read_multibox(output)
+    assert (model.long_side, model.priors.shape, bool(model.trunk_graph)) == (96, (3, 4), own_trunk)
+    assert model.trained["pictures"] == 4
+    again = tmp_path / "again.safetensors"
+    train[train.index(output)] = again
+    del train[train.index("--head") : train.index("--epochs")]
+    assert run(*train, "--start", output) == 0
+    assert read_multibox(again).trained["start"] == output.name
+    assert read_multibox(again).priors.tolist() == model.priors.tolist()
+    multibox = MultiBox.load(output, trunk=model_file, device="cpu", threads=1)
+    assert 1 <= len(multibox(np.asarray(Image.open(photos / "a.jpg")))[0]) <= 3
+    propose = ["propose", photos, "--multibox", output, "--model", model_file, "--workers", 1, "--output"]
+    assert run(*propose, tmp_path / "boxes.npz") == 0
+
+
+def test_mistakes_with_training_a_multibox(
+    capsys: pytest.CaptureFixture[str], labelled: Path, model_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    train = ["train", "multibox", "--data", labelled, "--cache", tmp_path / "cache", "--output"]
+    output = tmp_path / "a.safetensors"
+    assert "--head tree: unknown; use grid or vector" in mistake(capsys, *train, output, "--head", "tree")
+    assert "nosuch: no such model or file" in mistake(capsys, *train, output, "--model", "nosuch")
+    assert "no such weights" in mistake(capsys, *train, output, "--weights", "nosuch")
+    assert "absent: no such folder" in mistake(capsys, *train, tmp_path / "absent" / "a.safetensors")
+    assert "is a folder; name a file" in mistake(capsys, *train, tmp_path)
+    assert "device 'tpu' is unknown" in mistake(capsys, *train, output, "--device", "tpu")
+    assert run(*train, output, "--data", labelled) == 2
+    assert "and again in" in capsys.readouterr().err.splitlines()[-1]
+    detector = ["train", "detector", "--data", labelled, "--cache", tmp_path / "cache", "--output", output]
+    assert "no such weights" in mistake(capsys, *detector, "--start", model_file, "--weights", "x")
+    along = [*detector, "--multibox-output"]
+    assert "are two files; name another" in mistake(capsys, *along, output)
+    assert "is a folder; name a file" in mistake(capsys, *along, tmp_path)
+    assert "none: no such folder" in mistake(capsys, *along, tmp_path / "none" / "a.safetensors")
+    for option in ("--scoring", "--schedule", "--freeze"):
+        assert f"{option} neither: unknown; use " in mistake(capsys, *detector, option, "neither")
+    (tmp_path / "misspelled.txt").write_text("Cat\n")
+    assert run(*train, output, "--classes", tmp_path / "misspelled.txt") == 2
+    assert "none of 6 pictures has an object of Cat" in capsys.readouterr().err.splitlines()[-1]
+    assert "nosuch: cannot be read" in mistake(capsys, *train, output, "--start", "nosuch")
+    assert "leave out --head" in mistake(capsys, *train, output, "--start", "voc", "--head", "grid")
+    assert run(*train, output, "--model", model_file) == 2
+    assert "there are too few objects, or of too few sizes at 128 pixels" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_without_the_packages_of_detection(voc: Path, tmp_path: Path) -> None:
+    """Evaluation works in the light installation, and detection says what to install."""
+    (tmp_path / "a.jpg").touch()
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'onnxruntime', 'safetensors', 'safetensors.numpy'):\n"
+        "    sys.modules[name] = None\n"
+        "from inception_rcnn.detect.cli.app import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    for arguments, message in [
+        (["evaluate", "voc", "--devkit", tmp_path, "--detections", tmp_path], "is this the root of a VOC set"),
+        (["detect", tmp_path / "a.jpg", "--output", tmp_path / "out"], "pip install '.[detect]'"),
+    ]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert message in line
+
+
+@pytest.mark.slow
+def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    output = tmp_path / "model.onnx"
+    assert run("export", "--model", "voc", "--output", output) == 0
+    assert f"wrote {output}" in capsys.readouterr().err.replace("\n", "")
+    onnx.checker.check_model(str(output), full_check=True)
+    assert "name a file that ends in .onnx" in mistake(capsys, "export", "--output", tmp_path / "model.pb")
+    assert "in a folder that exists" in mistake(capsys, "export", "--output", tmp_path / "absent" / "model.onnx")
+    assert "nosuch: no such model or file" in mistake(capsys, "export", "--model", "nosuch", "--output", output)

@@ -1,0 +1,330 @@
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_rcnn.data import (
+    ILSVRC_DET_CLASSES,
+    VOC_CLASSES,
+    Detections,
+    Proposals,
+    read_detections,
+    write_detections,
+    write_ilsvrc_results,
+    write_proposals,
+    write_voc_results,
+)
+from inception_rcnn.detect.cli.app import main
+
+XML = """<annotation><size><width>100</width><height>80</height></size><object><name>{name}</name>
+<difficult>0</difficult><bndbox><xmin>11</xmin><ymin>11</ymin><xmax>60</xmax><ymax>60</ymax></bndbox></object></annotation>"""
+BOX = np.array([[10, 10, 60, 60], [0, 0, 9, 9]], np.float32)
+SCORES = np.array([0.9, 0.8], np.float32)
+
+
+def run(*arguments):
+    try:
+        main([*map(str, arguments)])
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def refused(capsys, *arguments):
+    """The one line that a refused command prints."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    return error
+
+
+def found(name, classes):
+    return Detections(BOX, SCORES, np.full(2, classes.index(name)), tuple(classes))
+
+
+@pytest.fixture
+def devkit(tmp_path):
+    """One picture with a cat, a detection that fits, one that does not."""
+    root = tmp_path / "VOC2007"
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / folder).mkdir(parents=True)
+    (root / "ImageSets/Main/test.txt").write_text("000001\n")
+    (root / "Annotations/000001.xml").write_text(XML.format(name="cat"))
+    detections = {"000001": found("cat", VOC_CLASSES)}
+    write_detections(tmp_path / "detections.json", [("000001.jpg", 100, 80, detections["000001"])], VOC_CLASSES)
+    write_voc_results(tmp_path / "results", detections)
+    return root
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """Two pictures of the detection challenge, numbered 7 and 8, with an ant each; the ants are found."""
+    root = tmp_path / "ILSVRC"
+    (root / "Annotations/DET/val").mkdir(parents=True)
+    names = ["ILSVRC2012_val_00000007", "ILSVRC2012_val_00000008"]
+    for name in names:
+        (root / "Annotations/DET/val" / f"{name}.xml").write_text(XML.format(name="n02219486"))
+    (root / "val.txt").write_text(f"{names[0]} 7\n{names[1]} 8\n")
+    detections = {names[0]: found("ant", tuple(ILSVRC_DET_CLASSES.values()))}
+    write_ilsvrc_results(root / "results.txt", detections, {names[0]: 7, names[1]: 8})
+    (root / "blacklist.txt").write_text("8 n02219486\n")
+    return root
+
+
+@pytest.mark.parametrize("source", ["detections.json", "results", "."])
+@pytest.mark.parametrize("metric", ["voc07", "voc12"])
+def test_voc(devkit, tmp_path, source, metric, capsys):
+    options = ["--metric", metric, "--json", tmp_path / "n.json"]
+    assert run("evaluate", "voc", "--devkit", devkit, "--detections", tmp_path / source, *options) == 0
+    numbers = json.loads((tmp_path / "n.json").read_text())
+    assert numbers["mAP"] == numbers["per_class"]["cat"] == 1
+    assert numbers["per_class"]["dog"] is None
+    assert "1.0000" in capsys.readouterr().out
+
+
+def test_voc_report(devkit, tmp_path, capsys):
+    options = ["--detections", tmp_path / "detections.json", "--report", tmp_path / "report"]
+    assert run("evaluate", "voc", "--devkit", devkit, *options) == 0
+    assert "report.html" in capsys.readouterr().err
+    assert "<html" in (tmp_path / "report/report.html").read_text()[:500]
+
+
+def test_detections_of_other_classes_are_no_zero(devkit, tmp_path, capsys):
+    write_detections(tmp_path / "o.json", [("000001.jpg", 9, 9, found("ant", ("ant", "bee")))], ("ant", "bee"))
+    error = refused(capsys, "evaluate", "voc", "--devkit", devkit, "--detections", tmp_path / "o.json")
+    assert "none of its classes is evaluated here; it has ant, bee" in error
+
+
+def test_what_is_seldom_meant_is_told(devkit, tmp_path, capsys):
+    some = found("cat", ("cat", "unicorn"))
+    write_detections(tmp_path / "o.json", [("000001.jpg", 9, 9, some)], ("cat", "unicorn"))
+    (devkit / "ImageSets/Main/two.txt").write_text("000001\n000002\n")
+    (devkit / "Annotations/000002.xml").write_text(XML.format(name="dog"))
+    assert run("evaluate", "voc", "--devkit", devkit, "--split", "two", "--detections", tmp_path / "o.json") == 0
+    error = capsys.readouterr().err
+    assert "1 of 2 pictures are not in" in error
+    assert "19 evaluated classes are not in" in error
+    assert "1 classes in" in error
+    assert "unicorn" in error
+    (tmp_path / "results" / "comp4_det_test_dog.txt").unlink()
+    assert run("evaluate", "voc", "--devkit", devkit, "--detections", tmp_path / "results") == 0
+    assert "1 evaluated classes are not in" in capsys.readouterr().err
+
+
+def test_cocos_names_of_vocs_classes(devkit, tmp_path):
+    (devkit / "Annotations/000001.xml").write_text(XML.format(name="sofa"))
+    write_detections(tmp_path / "o.json", [("x/000001.jpg", 9, 9, found("couch", ("couch", "tv")))], ("couch", "tv"))
+    options = ["--detections", tmp_path / "o.json", "--json", tmp_path / "n.json"]
+    assert run("evaluate", "voc", "--devkit", devkit, *options) == 0
+    assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
+
+
+def test_annotations_without_a_known_class(devkit, imagenet, tmp_path, capsys):
+    (devkit / "Annotations/000001.xml").write_text(XML.format(name="Cat"))
+    detections = ["--detections", tmp_path / "detections.json"]
+    assert "do the annotations call them otherwise" in refused(
+        capsys, "evaluate", "voc", "--devkit", devkit, *detections
+    )
+    (devkit / "ImageSets/Main/none.txt").write_text("")
+    write_detections(tmp_path / "none.json", [], VOC_CLASSES)
+    detections = ["--detections", tmp_path / "none.json"]
+    assert "no pictures" in refused(capsys, "evaluate", "voc", "--devkit", devkit, "--split", "none", *detections)
+
+
+def test_pictures_in_folders(imagenet, tmp_path):
+    classes = tuple(ILSVRC_DET_CLASSES.values())
+    folder = imagenet / "Annotations/DET"
+    names = [f"val/{path.stem}.JPEG" for path in sorted((folder / "val").iterdir())]
+    for stripped in (False, True):
+        entries = [(name.split("/")[-1] if stripped else name, 100, 80, found("ant", classes)) for name in names]
+        write_detections(tmp_path / "d.json", entries, classes)
+        options = ["--detections", tmp_path / "d.json", "--json", tmp_path / "n.json"]
+        assert run("evaluate", "ilsvrc", "--annotations", folder, *options) == 0
+        assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
+
+
+def test_result_lists_with_the_ids_of_annotations(devkit, tmp_path):
+    truth = {"images": [{"id": 7, "file_name": "000001.jpg"}], "categories": [{"id": 3, "name": "cat"}]}
+    truth |= {"annotations": [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50]}]}
+    truth["images"][0] |= {"width": 100, "height": 80}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    results = [{"image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "score": 0.9}]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    options = [
+        "--detections",
+        tmp_path / "results.json",
+        "--ids",
+        tmp_path / "truth.json",
+        "--json",
+        tmp_path / "n.json",
+    ]
+    assert run("evaluate", "voc", "--devkit", devkit, *options) == 0
+    assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
+
+
+def test_ilsvrc(imagenet, tmp_path, capsys):
+    options = ["--annotations", imagenet / "Annotations/DET/val", "--detections", imagenet / "results.txt"]
+    options += ["--images", imagenet / "val.txt", "--json", tmp_path / "n.json"]
+    assert run("evaluate", "ilsvrc", *options) == 0
+    assert json.loads((tmp_path / "n.json").read_text())["per_class"]["ant"] == 0.5
+    more = ["--blacklist", imagenet / "blacklist.txt", "--report", tmp_path / "report"]
+    assert run("evaluate", "ilsvrc", *options, *more) == 0
+    assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
+    assert (tmp_path / "report/report.html").is_file()
+
+
+def test_ilsvrc_with_a_coco_document(imagenet, tmp_path):
+    names = list(ILSVRC_DET_CLASSES.values())
+    document = {
+        "images": [{"id": 7, "file_name": "ILSVRC2012_val_00000007.JPEG", "width": 100, "height": 80}],
+        "categories": [{"id": 3, "name": "ant"}],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "iscrowd": 0}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(document))
+    assert names.index("ant") == 2
+    options = ["--detections", imagenet / "results.txt", "--json", tmp_path / "n.json"]
+    assert run("evaluate", "ilsvrc", "--annotations", tmp_path / "truth.json", *options) == 0
+    assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
+
+
+@pytest.mark.slow
+def test_the_ilsvrc_rules_on_real_detections(shared, tmp_path):
+    """The development kit's own figures, through the command: VOC's pictures and classes stand for ILSVRC's."""
+    reference = shared / "reference" / "voc07_detections"
+    with tarfile.open(reference / "devkit_test_annotations.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / "xml"
+    folder.mkdir()
+    listed = []
+    for path in sorted((tmp_path / "VOC2007" / "Annotations").iterdir()):
+        text = path.read_text()
+        for number, name in enumerate(VOC_CLASSES, start=1):
+            text = text.replace(f"<name>{name}</name>", f"<name>n{number:08}</name>")
+        (folder / path.name).write_text(text)
+        listed.append(f"{path.stem} {int(path.stem)}\n")
+    (tmp_path / "list.txt").write_text("".join(listed))
+    import scipy.io
+
+    ids = [(number, f"n{number:08}", name) for number, name in enumerate(VOC_CLASSES, start=1)]
+    synsets = np.array(ids, [("ILSVRC2014_DET_ID", object), ("WNID", object), ("name", object)])
+    scipy.io.savemat(tmp_path / "meta_det.mat", {"synsets": synsets})
+    options = ["--annotations", folder, "--images", tmp_path / "list.txt", "--meta", tmp_path / "meta_det.mat"]
+    options += ["--detections", reference / "ilsvrc_predictions.txt", "--json", tmp_path / "n.json"]
+    expected = json.loads((reference / "expected_ap.json").read_text())
+    for key, more in (("ilsvrc", []), ("ilsvrc_blacklist", ["--blacklist", reference / "ilsvrc_blacklist.txt"])):
+        assert run("evaluate", "ilsvrc", *options, *more) == 0
+        numbers = json.loads((tmp_path / "n.json").read_text())["per_class"]
+        for name, values in expected.items():
+            assert numbers[name] == pytest.approx(values[key], abs=1e-6)
+
+
+def test_coco(tmp_path, capsys):
+    truth = {
+        "images": [{"id": 7, "file_name": "a.jpg", "width": 100, "height": 80}],
+        "categories": [{"id": 17, "name": "cat"}],
+        "annotations": [
+            {"id": 1, "image_id": 7, "category_id": 17, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    results = [{"image_id": 7, "category_id": 17, "bbox": [10, 10, 50, 50], "score": 0.9}]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    write_detections(tmp_path / "detections.json", [("a.jpg", 100, 80, found("cat", ("cat",)))], ("cat",))
+    for source in ("results.json", "detections.json"):
+        options = ["--annotations", tmp_path / "truth.json", "--json", tmp_path / "n.json"]
+        assert run("evaluate", "coco", *options, "--detections", tmp_path / source) == 0
+        numbers = json.loads((tmp_path / "n.json").read_text())
+        assert numbers["AP"] == numbers["mAP"] == numbers["per_class"]["cat"] == pytest.approx(1)
+        assert numbers["AP_small"] is None
+    assert "AP50" in capsys.readouterr().out
+    truth["categories"].append({"id": 18, "name": "dog"})
+    truth["annotations"].append({**truth["annotations"][0], "id": 2, "category_id": 18})
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    for known, expected in (([], 0.5), (["--known"], 1)):
+        assert run("evaluate", "coco", *options, "--detections", tmp_path / "detections.json", *known) == 0
+        assert json.loads((tmp_path / "n.json").read_text())["mAP"] == pytest.approx(expected)
+    assert "1 categories are not among" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "mat", "pkl", "json", "npz"])
+def test_proposals(devkit, tmp_path, suffix, capsys):
+    path = tmp_path / f"p.{suffix}"
+    write_proposals(path, [Proposals("JPEGImages/000001.jpg", 100, 80, BOX, SCORES)])
+    options = ["--devkit", devkit, "--proposals", path, "--json", tmp_path / "n.json"]
+    assert run("evaluate", "proposals", *options) == 0
+    numbers = json.loads((tmp_path / "n.json").read_text())
+    assert (numbers["recall"]["0.5"], numbers["mabo"], numbers["boxes_per_image"]) == (1, 1, 2)
+    assert "first 100" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["wbf", "nms", "soft-nms"])
+def test_ensemble(devkit, tmp_path, method):
+    members = [tmp_path / "detections.json"] * 2
+    assert run("ensemble", *members, "--method", method, "--output", tmp_path / "merged.json") == 0
+    merged = read_detections(tmp_path / "merged.json")["000001"]
+    assert merged.boxes[0].tolist() == BOX[0].tolist()
+    assert merged.scores[0] == pytest.approx(0.9)
+    document = json.loads((tmp_path / "merged.json").read_text())
+    assert [(image["width"], image["height"]) for image in document["images"]] == [(100, 80)]
+    options = ["--detections", tmp_path / "merged.json", "--json", tmp_path / "n.json"]
+    assert run("evaluate", "voc", "--devkit", devkit, *options) == 0
+    assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
+
+
+def test_mistakes_end_in_one_line(devkit, imagenet, tmp_path, capsys):
+    detections = tmp_path / "detections.json"
+    for arguments, message in [
+        (["evaluate", "voc", "--devkit", tmp_path, "--detections", detections], "test.txt"),
+        (["evaluate", "voc", "--devkit", devkit, "--detections", tmp_path / "no.json"], "no.json"),
+        (["evaluate", "voc", "--devkit", devkit, "--detections", detections, "--metric", "voc99"], "voc99"),
+        (["evaluate", "ilsvrc", "--annotations", imagenet, "--detections", detections], "no annotations"),
+        (["evaluate", "ilsvrc", "--annotations", imagenet, "--detections", imagenet / "results.txt"], "--images"),
+        (
+            ["evaluate", "voc", "--devkit", devkit, "--detections", tmp_path / "results/comp4_det_test_cat.txt"],
+            "folder",
+        ),
+        (["evaluate", "voc", "--devkit", devkit, "--detections", detections, "--report", detections], "is a file"),
+        (["evaluate", "voc", "--devkit", devkit, "--detections", detections, "--json", "no/x.json"], "no such folder"),
+        (["ensemble", detections, "--output", tmp_path / "m.json", "--weight", "nan"], "--weight"),
+        (["evaluate", "coco", "--annotations", detections, "--detections", Path("no.json")], "no.json"),
+        (["evaluate", "proposals", "--devkit", devkit, "--proposals", tmp_path / "p.csv"], "must end in"),
+        (["ensemble", detections, detections, "--output", tmp_path / "m.json", "--weight", "1"], "--weight"),
+        (["ensemble", detections, "--output", tmp_path / "m.json", "--method", "mean"], "mean"),
+        (["ensemble", detections, "--output", tmp_path / "nowhere" / "m.json"], "m.json"),
+    ]:
+        assert message in refused(capsys, *arguments)
+
+
+def test_damaged_files_end_in_one_line(devkit, imagenet, tmp_path, capsys):
+    """The readers' own tests have many more; here the way from a damaged file to the terminal."""
+    rng = np.random.default_rng(0)
+    labelled = imagenet / "Annotations/DET/val"
+    listed = ["--images", imagenet / "val.txt", "--detections", imagenet / "results.txt"]
+    targets = {
+        tmp_path / "detections.json": ["voc", "--devkit", devkit, "--detections", tmp_path / "detections.json"],
+        tmp_path / "results/comp4_det_test_cat.txt": ["voc", "--devkit", devkit, "--detections", tmp_path / "results"],
+        devkit / "Annotations/000001.xml": ["voc", "--devkit", devkit, "--detections", tmp_path / "results"],
+        imagenet / "results.txt": ["ilsvrc", "--annotations", labelled, *listed],
+        imagenet / "val.txt": ["ilsvrc", "--annotations", labelled, *listed],
+    }
+    refusals = 0
+    for path, arguments in targets.items():
+        whole = path.read_bytes()
+        for _ in range(15):
+            damaged = bytearray(whole)
+            for _ in range(rng.integers(1, 4)):
+                at = int(rng.integers(len(damaged)))
+                damaged[at : at + int(rng.integers(1, 20))] = rng.bytes(int(rng.integers(0, 6)))
+                damaged = damaged or bytearray(b" ")
+            path.write_bytes(damaged)
+            capsys.readouterr()
+            code = run("evaluate", *arguments)
+            assert code in (0, 2)
+            if code == 2:
+                refusals += 1
+                assert len(capsys.readouterr().err.splitlines()) == 1
+        path.write_bytes(whole)
+    assert refusals > 35

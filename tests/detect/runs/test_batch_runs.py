@@ -1,0 +1,431 @@
+"""Runs over many pictures: bad files, interruptions, names, and what the results folder holds."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("safetensors")
+
+from PIL import Image
+
+from inception_rcnn.backbone.regions.scorer import View
+from inception_rcnn.data import find_images, read_detections
+from inception_rcnn.detect import Detector
+from inception_rcnn.detect.runs.detection import JOURNAL, detect_batch, relative_names
+
+NAMES = ["a.jpg", "b.png", "c.JPG", "sub/a.jpg", "sub/d.jpeg"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything that a run found: all but the times."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def count_scored(detector: Detector) -> list[tuple[int, ...]]:
+    """Sizes of the pictures that the detector scores from now on."""
+    scored: list[tuple[int, ...]] = []
+    score = detector.score
+
+    def counting(view: View, *proposed: np.ndarray) -> object:
+        scored.append(view.image.shape)
+        return score(view, *proposed)
+
+    detector.score = counting  # type: ignore[method-assign, assignment]
+    return scored
+
+
+def stop_after(number: int) -> Callable[[int, str], None]:
+    def progress(done: int, note: str) -> None:
+        if done == number:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def test_results_folder(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, output = find_images(photos), tmp_path / "deep" / "out"
+    progress: list[int] = []
+    summary = detect_batch(
+        paths, output, detector, settings={"asked": "naïvely"}, progress=lambda done, note: progress.append(done)
+    )
+    assert sorted(path.name for path in output.iterdir()) == [
+        "detections.json",
+        "errors.jsonl",
+        "pictures",
+        "run.json",
+    ]
+    assert progress == [0, 1, 2, 3, 4, 5]
+    assert 0 <= summary.standing_still <= 1
+    assert (summary.pictures, summary.failed, summary.resumed) == (5, 0, 0)
+    assert (output / "errors.jsonl").read_bytes() == b""
+
+    document = json.loads((output / "detections.json").read_text())
+    assert [image["file_name"] for image in document["images"]] == NAMES
+    assert [(image["width"], image["height"]) for image in document["images"]] == [(100 + 10 * i, 90) for i in range(5)]
+    assert [category["name"] for category in document["categories"]] == list(detector.classes)
+    sizes = {image["id"]: (image["width"], image["height"]) for image in document["images"]}
+    assert document["annotations"]
+    for annotation in document["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        width, height = sizes[annotation["image_id"]]
+        assert x >= 0 <= y
+        assert x + w <= width + 1e-3
+        assert y + h <= height + 1e-3
+        assert annotation["score"] >= detector.min_score
+
+    found = read_detections(output, key="file_name")
+    expected = detector(np.asarray(Image.open(photos / "b.png")))
+    np.testing.assert_array_equal(found["b.png"].scores.astype(np.float32), expected.scores)
+    np.testing.assert_allclose(found["b.png"].boxes, expected.boxes, rtol=1e-6, atol=1e-4)
+
+    drawn = ["a.jpg", "b.png.jpg", "c.JPG", "sub/a.jpg", "sub/d.jpeg.jpg"]
+    assert sorted(name for name in contents(output) if name.startswith("pictures/")) == [
+        f"pictures/{name}" for name in drawn
+    ]
+    for name, drawing in zip(NAMES, drawn, strict=True):
+        with Image.open(photos / name) as original, Image.open(output / "pictures" / drawing) as picture:
+            assert picture.format == "JPEG"
+            assert picture.size == original.size
+
+
+def test_run_json_tells_what_was_done(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    summary = detect_batch(find_images(photos), tmp_path / "out", detector, draw_score=0.3, settings={"workers": 1})
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["settings"] == {"workers": 1}
+    model = detector.scorers[0].model
+    assert run["models"] == [
+        {"sha256": model.sha256, "long_side": 128, "device": "cpu", "precision": "float32", "classes": 3}
+    ]
+    assert isinstance(run["version"], str)
+    assert (run["pictures"], run["resumed"], run["failed"]) == (5, 0, 0)
+    assert set(run["seconds"]) == {
+        "read", "search", "wait for pictures", "wait for scoring", "look", "merge proposals", "score",
+        "wait for drawing", "draw", "total",
+    }  # fmt: skip
+    assert all(seconds >= 0 for seconds in run["seconds"].values())
+    found = read_detections(tmp_path / "out", key="file_name").values()
+    counts = {name: 0 for name in detector.classes}
+    for picture in found:
+        for label in picture.labels[picture.scores >= np.float32(0.3)]:
+            counts[detector.classes[label]] += 1
+    assert run["objects"] == summary.objects == {name: n for name, n in sorted(counts.items()) if n}
+    assert sum(counts.values()) > 0
+
+
+def test_bad_files_are_noted_and_the_run_goes_on(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    whole = (photos / "a.jpg").read_bytes()
+    (photos / "aa truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "empty.jpg").touch()
+    (photos / "text.jpg").write_text("no picture")
+    paths = [*find_images(photos), photos / "absent.jpg"]
+    progress: list[int] = []
+    summary = detect_batch(paths, tmp_path / "out", detector, progress=lambda done, note: progress.append(done))
+    assert (summary.pictures, summary.failed) == (5, 4)
+    assert progress[-1] == 9
+    errors = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert [Path(error["file"]).name for error in errors] == [
+        "aa truncated.jpg",
+        "empty.jpg",
+        "text.jpg",
+        "absent.jpg",
+    ]
+    for error, reason in zip(errors, ["truncated", "is empty", "is not a picture", "does not exist"], strict=True):
+        assert set(error) == {"file", "kind", "message"}
+        assert error["kind"] == "ImageError"
+        assert reason in error["message"]
+        assert error["file"] in error["message"]
+    assert list(read_detections(tmp_path / "out", key="file_name")) == NAMES
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["failed"] == 4
+
+
+def test_a_picture_that_cannot_be_scored_is_noted_and_tried_again(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+    detect_batch(paths, tmp_path / "whole", detector)
+    score = detector.score
+
+    def failing(view: View, *proposed: np.ndarray) -> object:
+        if view.image.shape[1] == 110:
+            raise RuntimeError("out of memory")
+        return score(view, *proposed)
+
+    detector.score = failing  # type: ignore[method-assign, assignment]
+    summary = detect_batch(paths, output, detector)
+    assert (summary.pictures, summary.failed, summary.passing) == (4, 1, 1)
+    error = json.loads((output / "errors.jsonl").read_text())
+    assert (Path(error["file"]).name, error["kind"]) == ("b.png", "RuntimeError")
+    assert error["message"].endswith("b.png: out of memory")
+    assert list(read_detections(output, key="file_name")) == [name for name in NAMES if name != "b.png"]
+    detector.score = score  # type: ignore[method-assign]
+    summary = detect_batch(paths, output, detector)
+    assert (summary.pictures, summary.failed, summary.resumed) == (5, 0, 4)
+    assert contents(output) == contents(tmp_path / "whole")
+
+
+def test_a_network_that_scores_nothing_ends_the_run(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    for i in range(8):
+        shutil.copy(photos / "b.png", photos / f"copy {i}.png")
+    paths, score, scored = find_images(photos), detector.score, []
+
+    def failing(view: View, *proposed: np.ndarray) -> object:
+        scored.append(view)
+        if len(scored) > 2:
+            raise RuntimeError(f"device lost {len(scored)}")
+        return score(view, *proposed)
+
+    detector.score = failing  # type: ignore[method-assign, assignment]
+    with pytest.raises(RuntimeError, match="device lost 12"):
+        detect_batch(paths, tmp_path / "out", detector)
+    detector.score = score  # type: ignore[method-assign]
+    summary = detect_batch(paths, tmp_path / "out", detector)
+    assert (summary.pictures, summary.resumed, summary.failed) == (13, 2, 0)
+
+
+def test_memory_that_ends_while_reading_is_bad_luck(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(image: np.ndarray) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detector, "search", search)
+        summary = detect_batch(find_images(photos), tmp_path / "out", detector)
+    assert (summary.pictures, summary.failed, summary.passing) == (0, 5, 5)
+    assert (tmp_path / "out" / JOURNAL).exists()
+
+
+def test_workers_do_not_change_the_result(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    (photos / "broken.jpg").touch()
+    for workers in (1, 3):
+        detect_batch(find_images(photos), tmp_path / str(workers), detector, workers=workers)
+    assert contents(tmp_path / "1") == contents(tmp_path / "3")
+
+
+def test_interrupted_and_resumed_is_uninterrupted(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    (photos / "broken.jpg").touch()
+    paths = find_images(photos)  # a.jpg b.png broken.jpg c.JPG ...
+    detect_batch(paths, tmp_path / "whole", detector)
+    output = tmp_path / "halves"
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, progress=stop_after(2))
+    assert not (output / "detections.json").exists()
+    # The interruption hit the middle of a line.
+    with (output / JOURNAL).open("a") as journal:
+        journal.write('{"file": "c.JPG", "width": 12')
+    scored = count_scored(detector)
+    progress: list[int] = []
+    summary = detect_batch(paths, output, detector, progress=lambda done, note: progress.append(done))
+    assert progress == [2, 3, 4, 5, 6]
+    assert [shape[1] for shape in scored] == [120, 130, 140]
+    assert (summary.pictures, summary.resumed, summary.failed) == (5, 2, 1)
+    assert contents(output) == contents(tmp_path / "whole")
+    assert json.loads((output / "run.json").read_text())["resumed"] == 2
+
+
+def test_a_finished_run_is_not_resumed(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths = find_images(photos)[:2]
+    detect_batch(paths, tmp_path / "out", detector)
+    scored = count_scored(detector)
+    assert detect_batch(paths, tmp_path / "out", detector).resumed == 0
+    assert len(scored) == 2
+
+
+def test_other_settings_begin_anew(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths = find_images(photos)
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, tmp_path / "out", detector, progress=stop_after(2))
+    detector.min_score = 0.2
+    summary = detect_batch(paths, tmp_path / "out", detector)
+    assert summary.resumed == 0
+    found = read_detections(tmp_path / "out", key="file_name")
+    assert all((picture.scores >= np.float32(0.2)).all() for picture in found.values())
+
+
+def test_other_pictures_of_the_same_names_are_not_taken_for_done(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(find_images(photos), tmp_path / "out", detector, progress=stop_after(2))
+    others = tmp_path / "others"
+    shutil.copytree(photos, others)
+    assert detect_batch(find_images(others), tmp_path / "out", detector).resumed == 0
+
+
+def test_journal_of_something_else_is_passed_over(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    for text in ("", "\0\0\0", "[]\n", '{"settings": 3}\n{"file": "a.jpg"}\n'):
+        (output / JOURNAL).write_text(text)
+        assert detect_batch(find_images(photos)[:1], output, detector).resumed == 0
+        assert not (output / JOURNAL).exists()
+
+
+def test_no_pictures(tmp_path: Path, detector: Detector) -> None:
+    assert detect_batch([], tmp_path / "out", detector).pictures == 0
+    assert read_detections(tmp_path / "out") == {}
+
+
+def test_a_drawing_that_cannot_be_saved_is_noted(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    # JPEG ends at 65,535 pixels.
+    wide = photos / "wide.png"
+    Image.fromarray(np.zeros((24, 66_000, 3), np.uint8)).save(wide)
+    output = tmp_path / "out"
+    summary = detect_batch(find_images(photos), output, detector)
+    assert (summary.pictures, summary.failed) == (6, 1)
+    assert "wide.png" in read_detections(output, key="file_name")
+    (line,) = (output / "errors.jsonl").read_text().splitlines()
+    assert json.loads(line)["file"] == str(wide)
+    assert not list((output / "pictures").rglob(".part"))
+
+
+def test_a_drawing_that_fails_in_another_way_is_noted_and_not_tried_for_ever(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ValueError("cannot draw that")
+
+    monkeypatch.setattr("inception_rcnn.detect.runs.detection.draw_detections", broken)
+    summary = detect_batch(find_images(photos), tmp_path / "out", detector)
+    assert (summary.pictures, summary.failed) == (5, 5)
+    assert list(read_detections(tmp_path / "out", key="file_name")) == NAMES
+
+
+def test_a_full_disk_ends_the_run(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("inception_rcnn.detect.runs.detection.draw_detections", full)
+    with pytest.raises(OSError, match="No space"):
+        detect_batch(find_images(photos), tmp_path / "out", detector)
+
+
+def test_what_a_full_disk_kept_from_being_drawn_is_done_again(
+    photos: Path, tmp_path: Path, detector: Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+    detect_batch(paths, tmp_path / "whole", detector)
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if sum(drawn.suffix.lower() == ".jpg" for drawn in (output / "pictures").rglob("*")) >= 2:
+            write(path, data[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left on device; the same command goes on"):
+            detect_batch(paths, output, detector)
+    summary = detect_batch(paths, output, detector)
+    assert (summary.pictures, summary.resumed, summary.failed) == (5, 2, 0)
+    assert contents(output) == contents(tmp_path / "whole")
+
+
+def test_a_picture_that_changed_is_not_taken_for_done(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, progress=stop_after(3))
+    Image.fromarray(np.zeros((70, 71, 3), np.uint8)).save(paths[0])
+    scored = count_scored(detector)
+    detect_batch(paths, output, detector)
+    assert (70, 71, 3) in scored
+    document = json.loads((output / "detections.json").read_text())
+    assert {"width": 71, "height": 70}.items() <= document["images"][0].items()
+
+
+def test_a_picture_that_vanishes_while_it_is_scored_is_no_matter(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    paths = find_images(photos)
+    score = detector.score
+
+    def vanishing(view: View, *proposed: np.ndarray) -> object:
+        paths[0].unlink(missing_ok=True)
+        return score(view, *proposed)
+
+    detector.score = vanishing  # type: ignore[method-assign, assignment]
+    summary = detect_batch(paths, tmp_path / "out", detector)
+    assert (summary.pictures, summary.failed) == (5, 0)
+
+
+def test_results_of_two_runs_never_stand_side_by_side(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+    detect_batch(paths, output, detector)
+    (output / "pictures" / "mine.txt").write_text("not the run's")
+    detect_batch(paths[:1], output, detector)
+    drawn = sorted(path.name for path in (output / "pictures").rglob("*") if path.is_file())
+    assert drawn == ["a.jpg", "mine.txt"]
+    # Nor those of a run that only began.
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, progress=stop_after(3))
+    detect_batch(paths[3:], output, detector, draw_score=0.9)
+    drawn = sorted(path.name for path in (output / "pictures").rglob("*") if path.is_file())
+    assert drawn == ["a.jpg", "d.jpeg.jpg", "mine.txt"]
+    # Nor of a picture that is not there any more when the run goes on.
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, progress=stop_after(3))
+    paths[1].unlink()
+    detect_batch([*paths[:1], *paths[2:]], output, detector)
+    drawn = sorted(path.name for path in (output / "pictures").rglob("*") if path.is_file())
+    assert drawn == ["a.jpg", "a.jpg", "c.JPG", "d.jpeg.jpg", "mine.txt"]
+
+
+def test_drawings_of_like_names_do_not_collide(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    shutil.copy(photos / "a.jpg", photos / "b.png.jpg")
+    paths, output = find_images(photos), tmp_path / "out"
+    detect_batch(paths, output, detector)
+    assert len([path for path in (output / "pictures").rglob("*") if path.is_file()]) == len(paths)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
+def test_names_that_are_not_utf_8(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    good, bad = photos / os.fsdecode(b"g\xff.jpg"), photos / os.fsdecode(b"b\xff.jpg")
+    try:
+        shutil.copy(photos / "a.jpg", good)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    bad.touch()
+    summary = detect_batch([good, bad], tmp_path / "out", detector, settings={"images": [str(good)]})
+    assert (summary.pictures, summary.failed) == (1, 1)
+    assert list(read_detections(tmp_path / "out", key="file_name")) == [good.name]
+    assert json.loads((tmp_path / "out" / "errors.jsonl").read_text())["file"] == str(bad)
+
+
+def test_names_as_long_as_they_may_be(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    long = photos / f"{'n' * 251}.jpg"
+    try:
+        shutil.copy(photos / "a.jpg", long)
+    except OSError:
+        pytest.skip("the file system has no such names")
+    assert detect_batch([long], tmp_path / "out", detector).pictures == 1
+    assert (tmp_path / "out" / "pictures" / long.name).is_file()
+
+
+def test_relative_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert relative_names([]) == []
+    assert relative_names([Path("/x/y/1.jpg")]) == ["1.jpg"]
+    assert relative_names([Path("/x/1.jpg"), Path("/y/1.jpg")]) == ["x/1.jpg", "y/1.jpg"]
+    assert relative_names([Path("/x/ab/1.jpg"), Path("/x/abc/1.jpg")]) == ["ab/1.jpg", "abc/1.jpg"]
+    monkeypatch.chdir(tmp_path)
+    assert relative_names([Path("1.jpg"), tmp_path / "sub" / "2.jpg"]) == ["1.jpg", "sub/2.jpg"]
+
+
+def test_no_name_leads_out_of_the_results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    names = relative_names([Path("1.jpg"), Path("../there/1.jpg"), Path("./../here/2.jpg")])
+    assert names == ["here/1.jpg", "there/1.jpg", "here/2.jpg"]

@@ -1,0 +1,469 @@
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inception_rcnn.data import Detections, Picture
+from inception_rcnn.eval import EvaluationError, evaluate_ilsvrc, evaluate_voc
+from inception_rcnn.eval.report import page as report
+from inception_rcnn.eval.report.page import write_report
+
+HOSTILE = "</script><script>window.hacked = 1</script><b>&amp;\"'"
+CLASSES = ("cat", "person", "cup", HOSTILE, "bird")
+HOSTILE_FILE = "<img src=x onerror='window.hacked = 1'>"
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Picture], dict[str, Detections]]:
+    """Three photographs, one of them missing, each with a few objects; detections near them, right and wrong."""
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    pictures, found = [], {}
+    for name, image in (("chelsea", data.chelsea()), (HOSTILE_FILE, data.astronaut()), ("absent", data.coffee())):
+        path = folder / f"{name}.jpg"
+        if name != "absent":
+            Image.fromarray(image).save(path)
+        height, width = image.shape[:2]
+        start = rng.uniform(0, 0.5, (8, 2)) * (width, height)
+        boxes = np.concatenate([start, start + rng.uniform(0.1, 0.5, (8, 2)) * (width, height)], axis=1)
+        labels = rng.integers(0, 4, 8)
+        flags = rng.random(8) < 0.1
+        pictures.append(Picture(name, path, width, height, boxes.astype(np.float32), labels, flags, flags & False))
+        moved = np.tile(boxes, (3, 1)) + rng.normal(0, 12, (24, 4))
+        wrong = np.where(rng.random(24) < 0.7, np.tile(labels, 3), rng.integers(0, 5, 24))
+        found[name] = Detections(moved.astype(np.float32), rng.random(24, np.float32), wrong, CLASSES)
+    return pictures, found
+
+
+@pytest.fixture(scope="module")
+def page(scene, tmp_path_factory) -> Path:
+    pictures, found = scene
+    proposals = {name: one.boxes for name, one in found.items()}
+    folder = tmp_path_factory.mktemp("report") / "new"
+    return write_report(
+        folder, pictures, found, CLASSES, similar=[("cat", "person")], proposals=proposals, title="Cats & <dogs>"
+    )
+
+
+class Elements(HTMLParser):
+    """Every element's name and attributes; the text of scripts, styles and everything else."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: dict[str, list[str]] = {"script": [], "style": [], "": []}
+        self.inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.inside = tag if tag in ("script", "style") else ""
+        if self.inside:
+            self.text[tag].append("")
+
+    def handle_endtag(self, tag):
+        self.inside = ""
+
+    def handle_data(self, data):
+        if self.inside:
+            self.text[self.inside][-1] += data
+        else:
+            self.text[""].append(data)
+
+
+def figures_of(path: Path) -> dict:
+    return json.loads(Elements(path.read_text(encoding="utf-8")).text["script"][1])
+
+
+def test_one_file_that_loads_nothing(page):
+    assert page.name == "report.html"
+    assert [path.name for path in page.parent.iterdir()] == ["report.html"]
+    assert page.stat().st_size < 8e6
+    parsed = Elements(page.read_text(encoding="utf-8"))
+    for tag, attributes in parsed.elements:
+        assert tag not in ("link", "iframe", "object", "embed", "base")
+        for name in ("src", "href", "srcset", "data", "poster", "action", "xlink:href"):
+            value = attributes.get(name) or "#"
+            assert value.startswith(("#", "data:image/jpeg;base64,")), (tag, value[:80])
+    assert "url(" not in parsed.text["style"][0]
+    assert "@import" not in parsed.text["style"][0]
+    policy = next(a["content"] for tag, a in parsed.elements if "content-security-policy" in str(a).lower())
+    assert policy.startswith("default-src 'none'")
+
+
+def test_names_are_text(page):
+    parsed = Elements(page.read_text(encoding="utf-8"))
+    # plotly.js, the figures, the page's own.
+    assert len(parsed.text["script"]) == 3
+    assert not any("hacked" in text for text in parsed.text["script"][::2])
+    assert not any(tag == "img" for tag, _ in parsed.elements)
+    assert HOSTILE in parsed.text[""]
+    assert any(HOSTILE_FILE in text for text in parsed.text[""])
+    assert "Cats & <dogs>" in parsed.text[""]
+    figures = figures_of(page)
+    traces = [*figures["curves"]["data"], *figures["sizes"]["data"], *figures["kinds"]["data"]]
+    escaped = html.escape(HOSTILE, quote=False)
+    assert escaped == "&lt;/script&gt;&lt;script&gt;window.hacked = 1&lt;/script&gt;&lt;b&gt;&amp;amp;\"'"
+    whole = [trace["text"] for trace in traces if "text" in trace]
+    whole += [name for trace in figures["kinds"]["data"] for name in trace["customdata"]]
+    lines = [re.sub("<br>| ", "", name) for name in whole]
+    assert lines.count(escaped.replace(" ", "")) == 2 + len(figures["kinds"]["data"])
+    labels = [trace["name"] for trace in traces] + figures["kinds"]["layout"]["yaxis"]["ticktext"]
+    assert {label for label in labels if "<" in label} == {"<b>mean</b>"}
+
+
+def test_the_figures_are_plotlys(page):
+    graph_objects = pytest.importorskip("plotly.graph_objects")
+    figures = figures_of(page)
+    assert set(figures) == {"curves", "overlap", "number", "kinds", "gains", "sizes"}
+    for figure in figures.values():
+        assert figure["data"]
+        # It refuses attributes and values that plotly.js does not know.
+        graph_objects.Figure(json.loads(re.sub(r"var\(--\w+\)", "#000", json.dumps(figure))))
+    shares = np.array([trace["x"] for trace in figures["kinds"]["data"]])
+    np.testing.assert_allclose(shares.sum(axis=0), 1, atol=3e-4)
+
+
+@pytest.mark.parametrize("metric", ["voc07", "voc12", "ilsvrc"])
+def test_numbers_are_those_of_the_evaluation(scene, tmp_path, metric):
+    pictures, found = scene
+    blacklist = [("chelsea", "cat")] if metric == "ilsvrc" else []
+    path = write_report(tmp_path, pictures, found, CLASSES, metric=metric, blacklist=blacklist)
+    if metric == "ilsvrc":
+        expected = evaluate_ilsvrc(pictures, found, CLASSES, blacklist)
+    else:
+        expected = evaluate_voc(pictures, found, CLASSES, metric)
+    text = [one.strip() for one in Elements(path.read_text(encoding="utf-8")).text[""] if one.strip()]
+    assert text[text.index("mAP") + 1] == f"{expected['mAP']:.3f}"
+    for name, ap in expected["per_class"].items():
+        # The name is in the list to choose from, then in the table.
+        row = len(text) - 1 - text[::-1].index("Precision and recall")
+        row = [i for i in range(row) if text[i] == name][-1]
+        assert text[row + 1] == ("–" if np.isnan(ap) else f"{ap:.3f}")
+
+
+def test_what_was_evaluated_is_said(scene, tmp_path):
+    pictures, found = scene
+    settings = {"Detections": "out/<b>/detections.json", "Set": "VOC2007, test"}
+    first = write_report(tmp_path / "a", pictures, found, CLASSES, settings=settings).read_bytes()
+    assert write_report(tmp_path / "b", pictures, found, CLASSES, settings=settings).read_bytes() == first
+    text = [one.strip() for one in Elements(first.decode()).text[""] if one.strip()]
+    start = text.index("Detections")
+    assert text[start : start + 4] == ["Detections", "out/<b>/detections.json", "Set", "VOC2007, test"]
+    # The number of detections is still there.
+    assert "72" in [after for one, after in pairwise(text) if one == "Detections"]
+    assert '<dl class="settings">' not in write_report(tmp_path, pictures, found, CLASSES).read_text("utf-8")
+
+
+def test_long_names_are_short_where_there_is_little_room(scene, tmp_path):
+    pictures, found = scene
+    # The same until far behind what is shown.
+    classes = ("x" * 200 + "a", "x" * 200 + "b", "cup or mug", "dog, domestic dog, Canis familiaris", "bird")
+    found = {name: Detections(one.boxes, one.scores, one.labels, classes) for name, one in found.items()}
+    path = write_report(tmp_path, pictures, found, classes)
+    figures = figures_of(path)
+    shown = {trace["name"] for trace in figures["curves"]["data"]}
+    assert shown == {"x" * 27 + "…", "cup or mug", "dog, domestic dog, Canis fa…", "<b>mean</b>"}
+    bars = figures["kinds"]
+    assert set(bars["layout"]["yaxis"]["ticktext"]) <= shown
+    assert all(len(set(trace["y"])) == len(trace["x"]) == len(trace["customdata"]) for trace in bars["data"])
+    for whole in [figures["curves"]["data"][1]["text"], bars["data"][0]["customdata"][2]]:
+        assert whole.replace("<br>", "") == classes[1]
+        assert max(map(len, whole.split("<br>"))) <= 48
+    parsed = Elements(path.read_text(encoding="utf-8"))
+    assert parsed.text[""].count(classes[1]) == 1  # in the table
+    assert {tag for tag, attributes in parsed.elements if attributes.get("title") == classes[1]} >= {"button", "option"}
+    assert not any(attributes.get("title") == "cup or mug" for _, attributes in parsed.elements)
+
+
+@pytest.mark.parametrize("count", [20, 21])
+def test_many_classes_have_no_legend(scene, tmp_path, count):
+    pictures, found = scene
+    classes = (*CLASSES, *(f"class {i}" for i in range(count - 5)))
+    path = write_report(tmp_path, pictures, found, classes)
+    assert figures_of(path)["curves"]["layout"]["showlegend"] == (count == 20)
+    text = path.read_text(encoding="utf-8")
+    assert ("in the legend" in text) == (count == 20)
+    assert "“Highlight”" in text
+
+
+@pytest.mark.parametrize(
+    ("similar", "shown"), [(None, False), ([], False), ([("cat",)], False), ([("cat", "person")], True)]
+)
+def test_similar_only_where_there_are_groups(scene, tmp_path, similar, shown):
+    pictures, found = scene
+    path = write_report(tmp_path, pictures, found, CLASSES, similar=similar)
+    figures = figures_of(path)
+    kinds = [kind for kind in report.ERROR_TYPES if shown or kind != "similar"]
+    assert [trace["name"] for trace in figures["kinds"]["data"]] == figures["gains"]["data"][0]["y"] == kinds
+    assert ("Similar: " in path.read_text(encoding="utf-8")) == shown
+
+
+def test_no_best_class_where_all_are_alike(scene, tmp_path):
+    pictures, found = scene
+    perfect = {p.image_id: Detections(p.boxes, np.ones(8, np.float32), p.labels, CLASSES) for p in pictures}
+    for one, shown in ((found, True), ({}, False), (perfect, False)):
+        text = write_report(tmp_path, pictures, one, CLASSES).read_text(encoding="utf-8")
+        assert ("Best class" in text) == ("Weakest class" in text) == shown
+
+
+def test_the_mean_is_of_the_lines(page):
+    *lines, mean = figures_of(page)["curves"]["data"]
+    assert mean["name"] == "<b>mean</b>"
+    for recall, precision in zip(mean["x"], mean["y"], strict=True):
+        # The first point at or beyond, as the step is drawn; where the line has ended, 0.
+        at = [next((y for x, y in zip(line["x"], line["y"], strict=True) if x >= recall - 1e-4), 0) for line in lines]
+        assert precision == pytest.approx(np.mean(at), abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("metric", "end", "before"),
+    [("ilsvrc", 20, True), ("ilsvrc", 21, False), ("voc12", 15, False), ("voc12", 14, True)],
+)
+def test_found_before_by_the_threshold_of_the_object(tmp_path, metric, end, before):
+    # IoU 0.25, 0.23, 0.44, 0.51. The threshold of 10 x 10 pixels is 0.25 for ILSVRC.
+    boxes = np.float32([[0, 0, 10, 10], [0, 0, end, end]])
+    no = np.array([False])
+    picture = Picture("a", tmp_path / "a.jpg", 99, 99, boxes[:1], np.array([0]), no, no)
+    found = {"a": Detections(boxes, np.float32([0.9, 0.8]), np.array([0, 0]), ("ant",))}
+    text = write_report(tmp_path, [picture], found, ("ant",), metric=metric).read_text(encoding="utf-8")
+    assert ("that has been found before" in text) == before
+    assert ("with an object of the class" in text) != before
+
+
+def test_a_file_where_the_folder_should_be(scene, tmp_path):
+    pictures, found = scene
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "link").symlink_to("nowhere")
+    for folder, named in (("file", "file"), ("file/new/er", "file"), ("link", "link")):
+        with pytest.raises(NotADirectoryError, match="not a folder; name one for the report") as caught:
+            write_report(tmp_path / folder, pictures, found, CLASSES)
+        assert caught.value.filename == str(tmp_path / named)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_best_threshold():
+    score = np.array([0.9, 0.8, 0.8, 0.3, 0.2])
+    none = np.zeros(5, np.int64)
+    outcome = np.array([report.HIT, report.HIT, 0, report.IGNORED, 0], np.int8)
+    row = report._row("cat", report.Matches(none, none, score, outcome, none, score, 3), "voc12")
+    # Not after the second detection, where F1 would be 0.8: no threshold lies between equal scores.
+    assert (row.f1, row.score) == (pytest.approx(2 * 2 / (3 + 3)), 0.8)
+    assert row.recall == pytest.approx(2 / 3)
+    assert row.detections == 5
+
+
+def test_a_missing_picture_is_a_grey_card(page):
+    text = page.read_text(encoding="utf-8")
+    assert "absent.jpg cannot be read" in text
+    assert text.count('<svg class="blank"') == text.count("cannot be read")
+    assert text.count("data:image/jpeg") > 0
+
+
+@pytest.mark.parametrize("case", ["no detections", "no pictures", "no objects", "one class", "perfect"])
+def test_sets_with_little_in_them(scene, tmp_path, case):
+    pictures, found = scene
+    classes = CLASSES
+    if case == "no detections":
+        found = {}
+    elif case == "no pictures":
+        pictures, found = [], {}
+    elif case == "no objects":
+        flags = np.zeros(0, bool)
+        pictures = [Picture(p.image_id, p.path, 9, 9, p.boxes[:0], p.labels[:0], flags, flags) for p in pictures]
+    elif case == "one class":
+        classes = ("cat",)
+        pictures = [Picture(p.image_id, p.path, p.width, p.height, p.boxes, p.labels * 0, p.difficult, p.crowd)
+                    for p in pictures]  # fmt: skip
+    else:
+        found = {p.image_id: Detections(p.boxes, np.ones(8, np.float32), p.labels, CLASSES) for p in pictures}
+    path = write_report(tmp_path, pictures, found, classes)
+    assert "nan" not in "".join(Elements(path.read_text(encoding="utf-8")).text[""]).lower()
+    assert all(set(figure) == {"data", "layout"} for figure in figures_of(path).values())
+
+
+def test_wrong_arguments_are_refused(scene, tmp_path):
+    pictures, found = scene
+    with pytest.raises(ValueError, match="'coco'"):
+        write_report(tmp_path, pictures, found, CLASSES, metric="coco")
+    with pytest.raises(ValueError, match="blacklist belongs to the metric 'ilsvrc'"):
+        write_report(tmp_path, pictures, found, CLASSES, blacklist=[("chelsea", "cat")])
+    with pytest.raises(EvaluationError, match="has detections but no annotations"):
+        write_report(tmp_path, pictures[1:], found, CLASSES)
+    with pytest.raises(EvaluationError, match="has proposals but no annotations"):
+        write_report(tmp_path, pictures, found, CLASSES, proposals={"nowhere": np.zeros((1, 4))})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_picture_without_detections_does_no_harm(scene, tmp_path):
+    pictures, found = scene
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), CLASSES)
+    assert write_report(tmp_path, pictures, {**found, "nowhere": nothing}, CLASSES).is_file()
+
+
+def test_a_file_name_that_is_not_utf8(scene, tmp_path):
+    pictures, found = scene
+    lost = Picture("absent", Path("caf\udce9.jpg"), *list(vars(pictures[2]).values())[2:])
+    path = write_report(tmp_path, [*pictures[:2], lost], found, CLASSES)
+    assert "caf?.jpg" in path.read_text(encoding="utf-8")
+
+
+def test_plotly_and_jinja_are_imported_only_to_write(tmp_path):
+    code = "import sys, inception_rcnn.eval.report.page; print({'plotly', 'jinja2', 'torch'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("boxes", [[[0, 0, 600, 400]], [[590, 390, 600, 400]], [[0, 0, 10, 400]], [[-20, 50, 40, 900]]])
+def test_what_is_seen_of_a_picture(boxes):
+    boxes, size = np.array(boxes, np.float64), np.array([600.0, 400.0])
+    low, high = report._view(boxes, size)
+    np.testing.assert_allclose((high - low)[0] / (high - low)[1], 4 / 3)
+    inside = np.clip(boxes, 0, np.tile(size, 2))
+    assert (low <= inside[0, :2] + 1e-9).all()
+    assert (high >= inside[0, 2:] - 1e-9).all()
+    # Beyond the border only where the part is larger than the picture.
+    outside = (low < -1e-9) | (high > size + 1e-9)
+    assert not (outside & (high - low < size)).any()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """A browser without a network."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("no chromium or no chromedriver (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (
+        "headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-quic", "no-first-run",
+        "disable-background-networking", "disable-component-update", "disable-sync", "window-size=1400,1000",
+        f"user-data-dir={tmp_path_factory.mktemp('browser')}",
+    ):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    try:
+        chrome.execute_cdp_cmd("Network.enable", {})
+        chrome.execute_cdp_cmd(
+            "Network.emulateNetworkConditions",
+            {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
+        )
+        yield chrome
+    finally:
+        chrome.quit()
+
+
+@pytest.fixture
+def opened(browser, page):
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert browser.execute_script("return window.hacked") is None
+
+
+def column(browser, number):
+    return browser.execute_script(
+        "return [...document.querySelectorAll('#table tbody tr')].map(row => row.cells[arguments[0]].innerText.trim())",
+        number,
+    )
+
+
+def test_plots_are_drawn(opened):
+    for name in ("curves", "overlap", "number", "kinds", "gains", "sizes"):
+        size = opened.find_element("css selector", f"#{name} .main-svg").size
+        assert size["width"] > 300
+        assert size["height"] > 100
+    # Four classes that have objects, and their mean.
+    lines = opened.find_elements("css selector", "#curves .scatterlayer .trace path.js-line")
+    assert len(lines) == 5
+    assert all(line.get_attribute("d") for line in lines)
+    assert len(opened.find_elements("css selector", "#kinds .barlayer .trace")) == 4
+
+
+def test_nothing_is_asked_of_the_network(opened):
+    asked = opened.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert not [name for name in asked if not name.startswith(("data:", "blob:"))]
+
+
+def test_a_click_on_a_header_sorts(opened):
+    header = opened.find_elements("css selector", "#table thead th")[1]
+    button = header.find_element("css selector", "button")
+    assert header.get_attribute("aria-sort") is None
+    button.click()
+    assert header.get_attribute("aria-sort") == "descending"
+    values = column(opened, 1)
+    assert values[:-1] == sorted(values[:-1], key=float, reverse=True)
+    assert values[-1] == "–"
+    # With the keyboard; what has no number stays at the end.
+    button.send_keys("\ue007")
+    assert header.get_attribute("aria-sort") == "ascending"
+    values = column(opened, 1)
+    assert values[:-1] == sorted(values[:-1], key=float)
+    assert values[-1] == "–"
+    opened.find_elements("css selector", "#table thead button")[0].click()
+    assert len(opened.find_elements("css selector", "[aria-sort]")) == 1
+    assert [name for name in column(opened, 0) if name != HOSTILE] == ["bird", "cat", "cup", "person"]
+
+
+def test_a_class_can_be_highlighted(opened):
+    opened.find_element("css selector", "[data-class='1']").click()
+    assert opened.find_element("id", "highlight").get_attribute("value") == "1"
+    assert opened.find_element("css selector", "[data-class='1']").get_attribute("aria-pressed") == "true"
+    widths = opened.execute_script("return document.getElementById('curves').data.map(trace => trace.line.width)")
+    assert widths == [1.5, 4, 1.5, 1.5, 3.5]
+    opened.find_element("css selector", "[data-class='1']").click()
+    assert opened.find_element("id", "highlight").get_attribute("value") == ""
+
+
+def test_the_whole_name_is_at_the_pointer(opened):
+    shown = opened.execute_async_script(
+        """const done = arguments[arguments.length - 1];
+        Plotly.Fx.hover("curves", [{curveNumber: 3, pointNumber: 1}]);
+        Plotly.Fx.hover("kinds", [{curveNumber: 0, pointNumber: 4}]);
+        setTimeout(() => done(["curves", "kinds"].map(
+            id => document.querySelector(`#${id} .hoverlayer`).textContent.replace(/\\s+/g, ""))), 300);"""
+    )
+    assert all(HOSTILE.replace(" ", "") in one for one in shown)
+
+
+def test_the_key_of_a_gallery_is_not_broken(opened):
+    # Each swatch is on the line of its label, however narrow the window.
+    for width in range(100, 700, 50):
+        heights = opened.execute_script(
+            """document.querySelector("#worst > p").style.width = arguments[0] + "px";
+            return [...document.querySelectorAll("#worst .entry")].map(one => one.getClientRects().length);""",
+            width,
+        )
+        assert heights == [1, 1, 1]
+
+
+def test_light_and_dark(opened):
+    def seen(scheme):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        return opened.execute_async_script(
+            """const done = arguments[arguments.length - 1];
+            setTimeout(() => done([
+                getComputedStyle(document.body).backgroundColor,
+                getComputedStyle(document.querySelector("#curves .xtick text")).fill,
+                document.getElementById("curves").data.at(-1).line.color,
+            ]), 300);"""
+        )
+
+    light, dark = seen("light"), seen("dark")
+    assert all(a != b for a, b in zip(light, dark, strict=True))
