@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import IMAGENET_CLASSES
+from ..data.errors import ModelError
 from ..data.images.reading import as_rgb, check_image
 from .preprocessing import CROP_SIDE, MEAN_BGR
-from .regions.scorer import choose_device
-from .weights.model_file import ModelError
+from .regions.placement import choose_device
 
 if TYPE_CHECKING:
     from .googlenet import GoogLeNet

@@ -24,11 +24,13 @@ import torch
 from tables import show
 from workload import count_work, find_pictures, sample_boxes, sample_image
 
-from inception_rcnn.backbone.regions.scorer import DeviceError, RegionScorer, View, choose_device
+from inception_rcnn.backbone.regions.placement import choose_device
+from inception_rcnn.backbone.regions.scorer import RegionScorer, View
 from inception_rcnn.backbone.regions.torch_engine import CROPS, Batches, TorchRegions, torch_network
 from inception_rcnn.backbone.weights.model_file import read_model
 from inception_rcnn.backbone.weights.published import find_model
 from inception_rcnn.data import read_image
+from inception_rcnn.data.errors import DeviceError
 from inception_rcnn.data.system.processes import usable_cores
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.runs.detection import detect_batch

@@ -1,16 +1,17 @@
 """Pictures and annotations in, detections out: readers and writers, class lists, the box convention."""
 
 from .boxes import box_iou, clip_boxes
-from .classes import COCO_CLASSES, COCO_TO_VOC, ILSVRC_DET_CLASSES, VOC_CLASSES
-from .detections import (
-    DetectionError,
-    Detections,
+from .classes import COCO_CLASSES, COCO_TO_VOC, ILSVRC_DET_CLASSES, IMAGENET_CLASSES, VOC_CLASSES, read_class_list
+from .detections import Detections
+from .errors import AnnotationError, DetectionError, ImageError, MatlabFileError, ProposalFileError
+from .formats.by_suffix import PROPOSAL_SUFFIXES, read_proposals, write_proposals
+from .formats.coco import (
+    read_coco,
+    read_coco_ids,
     read_coco_results,
     read_detection_entries,
     read_detections,
-    read_voc_results,
     write_detections,
-    write_voc_results,
 )
 from .formats.ilsvrc import (
     read_ilsvrc,
@@ -20,11 +21,12 @@ from .formats.ilsvrc import (
     read_meta_det,
     write_ilsvrc_results,
 )
-from .formats.matlab5 import MatlabFileError, read_matlab
-from .formats.voc import AnnotationError, Picture, read_coco, read_coco_ids, read_voc
-from .imagenet_classes import IMAGENET_CLASSES
-from .images.reading import IMAGE_SUFFIXES, MAX_PIXELS, ImageError, find_images, read_image
-from .proposals import PROPOSAL_SUFFIXES, ProposalFileError, Proposals, read_proposals, write_proposals
+from .formats.matlab5 import read_matlab
+from .formats.voc import read_voc, read_voc_results, write_voc_results
+from .images.finding import IMAGE_SUFFIXES, find_images
+from .images.reading import MAX_PIXELS, read_image
+from .picture import Picture
+from .proposals import Proposals
 from .system.atomic_files import atomic_file, atomic_write
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "box_iou",
     "clip_boxes",
     "find_images",
+    "read_class_list",
     "read_coco",
     "read_coco_ids",
     "read_coco_results",

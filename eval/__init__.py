@@ -1,12 +1,13 @@
 """Detections to numbers: suppression and ensembling, average precision, the quality of proposals, error analysis."""
 
+from ..data.errors import EvaluationError
 from ..data.nms import nms, nms_per_class, soft_nms, soft_nms_per_class
 from .classification import evaluate_classification
 from .coco import evaluate_coco
 from .ensemble import merge_detections, weighted_box_fusion
 from .errors import false_positive_shares, false_positives, normalised_average_precision, size_sensitivity
 from .ilsvrc import evaluate_ilsvrc
-from .matching import EvaluationError, Matches, match_ilsvrc, match_voc
+from .matching import Matches, match_ilsvrc, match_voc
 from .proposals import evaluate_proposals
 from .report.page import write_report
 from .voc import average_precision, evaluate_voc

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .matching import EvaluationError
+from ..data.errors import EvaluationError
 
 __all__ = ["evaluate_classification"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..data import COCO_TO_VOC
-from ..data.formats.voc import _is_finite, _problem, _shown
-from .matching import EvaluationError
+from ..data.errors import EvaluationError
+from ..data.formats.records import is_finite_number, record_problem, shorten_record
 
 __all__ = ["evaluate_coco"]
 
@@ -101,9 +101,9 @@ def evaluate_coco(
     truth, found = _read(truth_path), _read(path)
 
     images, categories = (
-        _by_id(_records(truth, kind, truth_path), kind, truth_path) for kind in ("images", "categories")
+        _by_id(record_list(truth, kind, truth_path), kind, truth_path) for kind in ("images", "categories")
     )
-    names = {one: str(_field(record, "name", truth_path)) for one, record in categories.items()}
+    names = {one: str(record_field(record, "name", truth_path)) for one, record in categories.items()}
     category_ids = _by_name(names, rename or {}, truth_path)
     chosen = sorted(names)
     if classes is not None:
@@ -113,16 +113,21 @@ def evaluate_coco(
         chosen = sorted({category_ids[name] for name in classes})
 
     own = _Ids({one: one for one in images}, {}), _Ids({one: one for one in names}, {})
-    objects = [_checked(one, *own, truth_path, truth_path) for one in _records(truth, "annotations", truth_path)]
+    objects = [_checked(one, *own, truth_path, truth_path) for one in record_list(truth, "annotations", truth_path)]
     if isinstance(found, list):
         theirs, records = own, found
     else:
-        records = _records(found, "annotations", path)
+        records = record_list(found, "annotations", path)
         theirs = (
             _joined(
-                _records(found, "images", path), "images", "file_name", _by_file(images, truth_path), path, truth_path
+                record_list(found, "images", path),
+                "images",
+                "file_name",
+                _by_file(images, truth_path),
+                path,
+                truth_path,
             ),
-            _joined(_records(found, "categories", path), "categories", "name", category_ids, path, truth_path),
+            _joined(record_list(found, "categories", path), "categories", "name", category_ids, path, truth_path),
         )
     claims = [_checked(one, *theirs, path, truth_path, scored=True) for one in records]
 
@@ -137,10 +142,10 @@ def evaluate_coco(
     # IoU x recall x category x area x detections; the first area is all, the last number of detections is 100.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     result: dict[str, Any] = {
-        name: _number(value) for name, value in zip(_SUMMARY, evaluation.stats[: len(_SUMMARY)], strict=True)
+        name: _parse_coordinate(value) for name, value in zip(_SUMMARY, evaluation.stats[: len(_SUMMARY)], strict=True)
     }
     result["mAP"] = result["AP"]
-    result["per_class"] = {names[one]: _number(precision[:, :, i].mean()) for i, one in enumerate(chosen)}
+    result["per_class"] = {names[one]: _parse_coordinate(precision[:, :, i].mean()) for i, one in enumerate(chosen)}
     return result
 
 
@@ -158,7 +163,7 @@ def _programs(engine: str) -> tuple[Any, Any]:
     raise ValueError(f"engine must be 'pycocotools' or 'faster-coco-eval', not {engine!r}")
 
 
-def _number(value: float) -> float:
+def _parse_coordinate(value: float) -> float:
     # What there are no objects for is -1, everywhere in its row.
     return float("nan") if value < 0 else float(value)
 
@@ -198,9 +203,9 @@ def _by_id(records: Sequence[dict[str, Any]], kind: str, source: Path) -> dict[A
     """Pictures or categories by their ids, which can be sorted."""
     found: dict[Any, dict[str, Any]] = {}
     for record in records:
-        one = _field(record, "id", source)
+        one = record_field(record, "id", source)
         if one in found:
-            raise EvaluationError(f"{source}: two of its {kind} have the id {_shown(one)}; give each its own")
+            raise EvaluationError(f"{source}: two of its {kind} have the id {shorten_record(one)}; give each its own")
         found[one] = record
     if len({isinstance(one, str) for one in found}) > 1:
         raise EvaluationError(f"{source}: the ids of its {kind} are numbers as well as texts; use one of the two")
@@ -209,7 +214,7 @@ def _by_id(records: Sequence[dict[str, Any]], kind: str, source: Path) -> dict[A
 
 def _by_file(images: Mapping[Any, Mapping[str, Any]], source: Path) -> dict[str, Any]:
     """Id of each picture by its file's name, and by that without folders where only one is called so."""
-    files = {one: str(_field(record, "file_name", source)).replace("\\", "/") for one, record in images.items()}
+    files = {one: str(record_field(record, "file_name", source)).replace("\\", "/") for one, record in images.items()}
     _check_names(files, "images", source)
     short = {one: file.rsplit("/", 1)[-1] for one, file in files.items()}
     times = Counter(short.values())
@@ -222,7 +227,7 @@ def _joined(
 ) -> _Ids:
     """Match a document's pictures or categories by name, no two with the same one."""
     called = {
-        one: str(_field(record, key, source)).replace("\\", "/")
+        one: str(record_field(record, key, source)).replace("\\", "/")
         for one, record in _by_id(records, kind, source).items()
     }
     known: dict[Any, Any] = {}
@@ -248,18 +253,18 @@ def _checked(
         one = record.get(key) if isinstance(record, dict) else None
         # What a document does not define itself is another problem.
         if isinstance(one, (int, float, str)) and one not in ids.known and (one in ids.called or not ids.called):
-            problem = problem or f"{truth} has no {kind} {_shown(ids.called.get(one, one))}"
-    problem = problem or _problem(record, pictures.known, categories.known, scored)
+            problem = problem or f"{truth} has no {kind} {shorten_record(ids.called.get(one, one))}"
+    problem = problem or record_problem(record, pictures.known, categories.known, scored)
     area, crowd = None, 0
     if not problem and not scored:
         area, crowd = record.get("area"), record.get("iscrowd", 0)
-        if area is not None and not (isinstance(area, (int, float)) and _is_finite(area)):
+        if area is not None and not (isinstance(area, (int, float)) and is_finite_number(area)):
             problem = "area is not a finite number"
         elif crowd not in (0, 1):
             problem = "iscrowd is neither 0 nor 1"
     if problem:
         kind = "detection" if scored else "annotation"
-        raise EvaluationError(f"{source}: {problem}, in the {kind} {_shown(record)}")
+        raise EvaluationError(f"{source}: {problem}, in the {kind} {shorten_record(record)}")
     x, y, width, height = map(float, record["bbox"])
     return {
         "image_id": pictures.known[record["image_id"]],
@@ -280,15 +285,15 @@ def _read(path: Path) -> Any:
         raise EvaluationError(f"{path}: is not well-formed JSON ({error})") from error
 
 
-def _records(document: Any, key: str, source: Path) -> list[dict[str, Any]]:
+def record_list(document: Any, key: str, source: Path) -> list[dict[str, Any]]:
     records = document.get(key) if isinstance(document, dict) else None
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise EvaluationError(f"{source}: has no list of objects {key!r}; a COCO document is expected")
     return records
 
 
-def _field(record: Mapping[str, Any], key: str, source: Path) -> int | str:
+def record_field(record: Mapping[str, Any], key: str, source: Path) -> int | str:
     value = record.get(key)
     if not isinstance(value, (int, str)):
-        raise EvaluationError(f"{source}: an image or category has no {key!r}: {_shown(record)}")
+        raise EvaluationError(f"{source}: an image or category has no {key!r}: {shorten_record(record)}")
     return value

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data import Detections
+from ..data.errors import EvaluationError
 from ..data.nms import as_scores, nms, soft_nms
 from ..data.system.kernels import kernel
-from .matching import EvaluationError
 
 __all__ = ["merge_detections", "weighted_box_fusion"]
 

@@ -17,15 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import ILSVRC_DET_CLASSES, IMAGE_SUFFIXES, VOC_CLASSES, Detections, Picture
+from ..data.errors import EvaluationError
 from ..data.system.kernels import kernel
 
-__all__ = ["FALSE", "HIT", "IGNORED", "EvaluationError", "Matches", "match_ilsvrc", "match_voc"]
+__all__ = ["FALSE", "HIT", "IGNORED", "Matches", "match_ilsvrc", "match_voc"]
 
 HIT, FALSE, IGNORED = 1, 0, -1
-
-
-class EvaluationError(ValueError):
-    """Detections and annotations do not belong together; the text is one line that says how."""
 
 
 class Matches(NamedTuple):

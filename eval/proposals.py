@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data import Picture
+from ..data.errors import EvaluationError
 from ..data.system.kernels import kernel
-from .matching import EvaluationError
 
 __all__ = ["evaluate_proposals"]
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .merge import Proposer, merge_proposals
-from .methods import MergedProposals, knows_objects, load_proposer
+from .merge import MergedProposals, knows_objects, load_proposer, merge_proposals
+from .proposer import Proposer
 from .search.selective_search import SelectiveSearch, Strategy, compile_kernels, selective_search
 
 if TYPE_CHECKING:

@@ -8,93 +8,27 @@ add to the average recall of those before it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, logit
+from numpy.typing import NDArray
 
-from ..data import box_iou
-from ..data.nms import nms
+from ..data.nms import NMS_KERNELS, nms
+from ..data.system.kernels import compiling
+from .calibration import Worth, worth_of
+from .proposer import Ranked, check_ranking
+from .search.selective_search import Mode, SelectiveSearch
 
-__all__ = ["Proposer", "Ranked", "Worth", "check_ranking", "fit_worth", "merge_proposals"]
+if TYPE_CHECKING:
+    from .multibox.proposer import MultiBox
 
-Ranked: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+__all__ = ["METHODS", "MergedProposals", "knows_objects", "load_proposer", "merge_proposals"]
+
 # Boxes that overlap a better one by more are dropped: no detector tells them apart, and box regression moves further.
 NEAR_DUPLICATE = 0.9
-# Average recall is over these (COCO): a box is worth something that covers an object, and more if it does so closely.
-THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
-
-
-def check_ranking(limit: int | None, iou: float) -> None:
-    """Refuse a number of boxes or a threshold of suppression that is out of range.
-
-    Examples
-    --------
-    >>> check_ranking(0, 0.5)
-    Traceback (most recent call last):
-    ValueError: limit must be at least 1 or None, not 0
-    """
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1 or None, not {limit}")
-    if not 0 <= iou <= 1:
-        raise ValueError(f"iou must be 0 to 1, not {iou}")
-
-
-class Proposer(Protocol):
-    """What proposes boxes: `SelectiveSearch`, `MultiBox`, both merged."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the boxes depend on."""
-
-    def __call__(self, image: NDArray[np.uint8]) -> Ranked:
-        """Picture (H, W, 3) uint8 RGB -> boxes (N, 4) and scores (N,), best first."""
-
-
-class Worth(NamedTuple):
-    """What a box is expected to add to the average recall of a merged ranking, as logistic functions.
-
-    Attributes
-    ----------
-    confidence : (float, float)
-        Of MultiBox's boxes: ``expit(a + b * logit(confidence))``.
-    rank : (float, float)
-        Of selective search's boxes: ``expit(a + b * log(rank))``, ranks from 1.
-    """
-
-    confidence: tuple[float, float] = (0.0, 1.0)
-    rank: tuple[float, float] = (-1.0, -1.0)
-
-    @classmethod
-    def checked(cls, numbers: Any) -> Worth:
-        """Make one of what a file holds.
-
-        Raises
-        ------
-        ValueError
-            If it is not two pairs of finite numbers that let confident boxes and early ranks be worth more.
-        """
-        if np.shape(numbers) != (2, 2) or not np.isfinite(np.array(numbers, np.float64)).all():
-            raise ValueError(f"worth is {numbers!r}, not two pairs of numbers")
-        (a, b), (c, d) = numbers
-        if b <= 0 or d >= 0:
-            raise ValueError(f"worth is {numbers!r}, which would turn the rankings round")
-        return cls((float(a), float(b)), (float(c), float(d)))
-
-
-def worth_of(searched: Ranked, found: Ranked, worth: Worth) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Worth of selective search's boxes and of MultiBox's, each in their order."""
-    ranks = np.log(np.arange(1, len(searched[0]) + 1))
-    odds = _log_odds(found[1])
-    return expit(worth.rank[0] + worth.rank[1] * ranks), expit(worth.confidence[0] + worth.confidence[1] * odds)
-
-
-def _log_odds(confidences: ArrayLike) -> NDArray[np.float64]:
-    """Logarithms of the odds, finite also for 0 and 1."""
-    return np.asarray(logit(np.clip(np.asarray(confidences, np.float64), 1e-6, 1 - 1e-6)))
 
 
 def merge_proposals(
@@ -151,84 +85,151 @@ def merge_proposals(
     return boxes[kept], scores[kept].astype(np.float32)
 
 
-def fit_worth(
-    objects: Sequence[NDArray[np.float32]], searched: Sequence[Ranked], found: Sequence[Ranked], *, rounds: int = 10
-) -> Worth:
-    """Find what confidences and ranks are worth, on pictures that MultiBox was not trained on.
+METHODS = ("merged", "selective-search", "multibox")
 
-    What a box adds depends on what stands before it, that is on the worth of all boxes. So the boxes are ranked, it is
-    noted which are the first to cover an object at how many of the thresholds 0.5, 0.55, ..., 0.95, the two curves are
-    fitted to that by maximum likelihood, and so on from the ranking that they give.
+
+@dataclass(frozen=True)
+class MergedProposals:
+    """Selective search and MultiBox together, as a callable with its settings; see `merge_proposals`.
 
     Parameters
     ----------
-    objects : sequence of ndarray, shape (G, 4), float32
-        Objects of each picture.
-    searched, found : sequence of (ndarray (N, 4), ndarray (N,))
-        Boxes and scores of selective search and of MultiBox in each picture, best first.
-    rounds : int
-        How often.
+    search : SelectiveSearch
+    multibox : MultiBox
+    limit : int, optional
+        Return at most this many boxes, the best.
+    iou : float
+        A box is dropped that overlaps a better one by more.
 
-    Returns
-    -------
-    Worth
+    Examples
+    --------
+    >>> from skimage.data import chelsea
+    >>> boxes, scores = MergedProposals.load(limit=300)(chelsea())
+    >>> boxes.shape, boxes.dtype.name, bool((np.diff(scores) <= 0).all())
+    ((300, 4), 'float32', True)
+    """
+
+    search: SelectiveSearch
+    multibox: MultiBox
+    _: KW_ONLY
+    limit: int | None = None
+    iou: float = NEAR_DUPLICATE
+
+    # What the worth of ranks is fitted to, and the default.
+    SEARCH: ClassVar[SelectiveSearch] = SelectiveSearch("fast", superpixel_scale=2.0)
+
+    def __post_init__(self) -> None:
+        check_ranking(self.limit, self.iou)
+
+    @classmethod
+    def load(cls, name_or_file: str | Path = "voc", *, limit: int | None = None, **settings: Any) -> MergedProposals:
+        """Load a trained MultiBox to go with the default selective search.
+
+        Parameters
+        ----------
+        name_or_file : str or Path
+            A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
+        limit : int, optional
+            See the class.
+        **settings
+            Of `MultiBox.load`, such as ``trunk``, ``device`` and ``threads``.
+
+        Raises
+        ------
+        ModelError
+            If there is no such head or detector, or they do not belong together.
+        DeviceError
+            If the device is not there.
+        """
+        from .multibox.proposer import MultiBox
+
+        return cls(cls.SEARCH, MultiBox.load(name_or_file, **settings), limit=limit)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the boxes depend on."""
+        return {
+            "search": self.search.settings, "multibox": self.multibox.settings, "limit": self.limit, "iou": self.iou
+        }  # fmt: skip
+
+    @property
+    def kernels(self) -> tuple[Any, ...]:
+        """What a call runs that is compiled, see `data.kernels.compile_all`."""
+        return (*self.search.kernels, *self.multibox.kernels)
+
+    def __call__(self, image: NDArray[np.uint8]) -> Ranked:
+        """Boxes (N, 4) and scores (N,) of one picture, best first."""
+        return self.join(self.search(image), self.multibox(image))
+
+    def join(self, searched: Ranked, found: Ranked) -> Ranked:
+        """Boxes (N, 4) and scores (N,), best first, of what the two have proposed."""
+        return merge_proposals(searched, found, self.multibox.worth, limit=self.limit, iou=self.iou)
+
+
+def knows_objects(proposer: SelectiveSearch | MultiBox | MergedProposals, classes: Sequence[str]) -> bool:
+    """Whether a proposer's scores say how surely there is an object, if it is of one of `classes`.
+
+    Those of a MultiBox do that learned them all; what it did not learn is background to it. Selective search ranks by
+    size and chance.
+
+    Examples
+    --------
+    >>> knows_objects(SelectiveSearch(), ["cat"])
+    False
+    """
+    if isinstance(proposer, SelectiveSearch):
+        return False
+    multibox = proposer.multibox if isinstance(proposer, MergedProposals) else proposer
+    return set(classes) <= set(multibox.model.classes)
+
+
+def load_proposer(
+    method: str = "merged",
+    *,
+    limit: int | None = None,
+    mode: Mode = "fast",
+    superpixel_scale: float | None = None,
+    seed: int = 0,
+    multibox: str | Path = "voc",
+    **settings: Any,
+) -> SelectiveSearch | MultiBox | MergedProposals:
+    """Make a proposer by the name of its method.
+
+    Parameters
+    ----------
+    method : {"merged", "selective-search", "multibox"}
+    limit : int, optional
+        Return at most this many boxes, the best. Of MultiBox alone it is 200 by default.
+    mode, superpixel_scale, seed
+        See `SelectiveSearch`; `superpixel_scale` is 2 by default for "merged".
+    multibox : str or Path
+        A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
+    **settings
+        Of `MultiBox.load`, such as ``trunk``, ``device`` and ``threads``.
 
     Raises
     ------
     ValueError
-        If there is nothing to learn from: no pictures, or no box covers an object.
+        If the method is unknown or a setting of selective search is out of range.
+    ModelError
+        If there is no such MultiBox.
 
     Examples
     --------
-    >>> boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32)
-    >>> searched, found = (boxes[:2], np.array([0.5, 0.4])), (boxes, np.array([0.3, 0.2, 0.1]))
-    >>> worth = fit_worth([boxes[[0, 2]], boxes[:2]], [searched] * 2, [found] * 2)
-    >>> worth.confidence[1] > 0 > worth.rank[1]
-    True
+    >>> load_proposer("selective-search", limit=100).limit
+    100
     """
-    if not objects:
-        raise ValueError("there are no pictures to measure on")
-    covers = [
-        box_iou(np.concatenate([a[0], b[0]]), truth) >= np.array(THRESHOLDS, np.float32)[:, None, None]
-        for truth, a, b in zip(objects, searched, found, strict=True)
-    ]
-    ranks = np.concatenate([np.log(np.arange(1, len(boxes) + 1)) for boxes, _ in searched])
-    odds = np.concatenate([_log_odds(scores) for _, scores in found])
-    worth = Worth()
-    for _ in range(rounds):
-        gains: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
-        for hits, a, b in zip(covers, searched, found, strict=True):
-            order = np.argsort(-np.concatenate(worth_of(a, b, worth)), kind="stable")
-            ranked = hits[:, order]
-            gain = np.zeros(len(order))
-            if len(order):
-                np.add.at(gain, order[ranked.argmax(1)[ranked.any(1)]], 1 / len(THRESHOLDS))
-            gains[0].append(gain[: len(a[0])])
-            gains[1].append(gain[len(a[0]) :])
-        of_ranks, of_odds = (np.minimum(np.concatenate(parts), 1) for parts in gains)
-        if not of_ranks.any() and not of_odds.any():
-            raise ValueError("no box covers an object; give more pictures")
-        worth = Worth(_fit_logistic(odds, of_odds, 1), _fit_logistic(ranks, of_ranks, -1))
-    return worth
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    scale = superpixel_scale if superpixel_scale is not None else 2.0 if method == "merged" else 1.0
+    search = SelectiveSearch(
+        mode, superpixel_scale=scale, seed=seed, limit=limit if method == "selective-search" else None
+    )
+    if method == "selective-search":
+        return search
+    from .multibox.proposer import MultiBox
 
-
-def _fit_logistic(x: NDArray[np.float64], shares: NDArray[np.float64], sign: int) -> tuple[float, float]:
-    """Intercept and slope of the likeliest ``expit(a + b x)``, the slope of the given sign.
-
-    A little weight is on a slope of 1, so that there is one also where a threshold divides hits and misses.
-    """
-
-    def cost(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        slope = math.exp(values[1])
-        z = values[0] + sign * slope * x
-        error = expit(z) - shares
-        loss = np.logaddexp(0, z).sum() - (z * shares).sum() + 0.5 * values[1] ** 2
-        return loss, np.array([error.sum(), (error * x).sum() * sign * slope + values[1]])
-
-    if not shares.any():  # the other method's boxes are all that is needed
-        return float(_log_odds(0)), float(sign)
-    from scipy.optimize import minimize  # a fifth of a second that only fitting needs
-
-    start = np.array([_log_odds(shares.mean()), 0.0])
-    a, b = minimize(cost, start, jac=True, method="L-BFGS-B").x
-    return float(a), float(sign * math.exp(b))
+    if method == "multibox":
+        return MultiBox.load(multibox, limit=limit or 200, **settings)
+    with compiling(*search.kernels, *NMS_KERNELS):  # in a thread: on a fresh machine either takes seconds
+        return MergedProposals(search, MultiBox.load(multibox, **settings), limit=limit)

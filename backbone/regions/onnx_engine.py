@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.errors import ModelError
 from ...data.system.processes import usable_cores
 from ..preprocessing import crop_regions, normalise_picture
-from ..weights.model_file import ModelError, RegionModel
+from ..weights.model_file import RegionModel
 from .roi_align import BINS, rank_regions, read_regions
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...data.errors import ModelError
 from ..preprocessing import CONTEXT, CROP_SIDE, MEAN_BGR
-from ..weights.model_file import ModelError, RegionModel, in_trunk
+from ..weights.model_file import RegionModel, in_trunk
 from .network import RegionNetwork, roi_align
 
 __all__ = ["Batches", "TorchRegions", "full_precision", "survive_forks", "torch_network", "torch_trunk", "warp_regions"]
@@ -31,8 +32,6 @@ REGIONS = {"cpu": 64, "cuda": 512}
 CROPS = {"cpu": 16, "cuda": 256}
 # Recorded batches have at least so many rows; a GPU is hardly faster with fewer.
 LEAST = 32
-
-
 _one_thread = threading.RLock()
 
 

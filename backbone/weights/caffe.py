@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .model_file import MAX_BYTES, ModelError
+from ...data.errors import ModelError
+from .model_file import MAX_BYTES
 
 __all__ = ["read_caffemodel"]
 

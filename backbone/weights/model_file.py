@@ -20,6 +20,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ...data import atomic_write
+from ...data.errors import ModelError
 
 __all__ = [
     "FORMAT",
@@ -27,7 +28,6 @@ __all__ = [
     "PICTURE_GRAPHS",
     "REGION_GRAPHS",
     "SCORINGS",
-    "ModelError",
     "RegionModel",
     "hash_weights",
     "in_trunk",
@@ -44,10 +44,6 @@ SCORINGS = ("shared", "crops")
 PICTURE_GRAPHS = ("trunk", "first_pass")
 # Then, with shared features: once a picture, and once a region. Or only each crop, through the whole network.
 REGION_GRAPHS = {"shared": ("project", "head"), "crops": ("crops",)}
-
-
-class ModelError(ValueError):
-    """A model file or name cannot be used; the text says why and what to do."""
 
 
 @dataclass(frozen=True)

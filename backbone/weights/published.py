@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ...data.errors import ModelError
 from ...data.system.atomic_files import cache_folder
-from .model_file import MAX_BYTES, ModelError
+from .model_file import MAX_BYTES
 
 if TYPE_CHECKING:
     from torch import Tensor

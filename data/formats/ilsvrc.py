@@ -17,10 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from ..classes import ILSVRC_DET_CLASSES
-from ..detections import DetectionError, Detections, _group, _read_rows, _rows
+from ..detections import Detections, detection_rows, group_by_picture
+from ..errors import AnnotationError, DetectionError, MatlabFileError
+from ..picture import Picture
 from ..system.atomic_files import atomic_write
-from .matlab5 import MatlabFileError, read_matlab
-from .voc import AnnotationError, Picture, _read_words, _read_xml
+from .matlab5 import read_matlab
+from .records import read_rows, read_words
+from .voc import read_annotation
 
 __all__ = [
     "read_ilsvrc",
@@ -90,7 +93,7 @@ def read_ilsvrc(
     listed = annotations if image_list is None else Path(image_list)
     index = {wnid: label for label, wnid in enumerate(classes)}
     return [
-        _read_xml(
+        read_annotation(
             os.path.join(annotations, f"{name}.xml"),
             name,
             Path(os.path.join(image_root, f"{name}.JPEG")),
@@ -98,7 +101,7 @@ def read_ilsvrc(
             listed,
             smallest=0,
         )
-        for _, name, _ in _images(listed)
+        for _, name, _ in _listed_images(listed)
     ]
 
 
@@ -130,12 +133,12 @@ def read_ilsvrc_list(path: str | Path) -> dict[str, int]:
     {'ILSVRC2012_val_00000001': 1, 'ILSVRC2012_val_00000018': 18}
     """
     path = Path(path)
-    images = list(_images(path))
+    images = list(_listed_images(path))
     counted = not any(text for _, _, text in images)
     numbers: dict[str, int] = {}
     seen: dict[int, str] = {}
     for line, name, text in images:
-        number = len(numbers) + 1 if counted else _whole(text)
+        number = len(numbers) + 1 if counted else _parse_whole_number(text)
         if number < 0:
             raise AnnotationError(f"{path}, line {line}: {text[:40]!r} after {name[:80]!r} is not an image number")
         other = seen.setdefault(number, name)
@@ -148,7 +151,7 @@ def read_ilsvrc_list(path: str | Path) -> dict[str, int]:
     return numbers
 
 
-def _images(path: Path) -> Iterator[tuple[int, str, str]]:
+def _listed_images(path: Path) -> Iterator[tuple[int, str, str]]:
     """Yield line, name and second word, if any, of the images of a list, or of a folder of annotations."""
     if path.is_dir():
         names = sorted(file.relative_to(path).with_suffix("").as_posix() for file in path.rglob("*.xml"))
@@ -157,14 +160,14 @@ def _images(path: Path) -> Iterator[tuple[int, str, str]]:
         yield from ((line, name, "") for line, name in enumerate(names, start=1))
         return
     seen = set()
-    for line, (name, *more) in _read_words(path):
+    for line, (name, *more) in read_words(path):
         if name in seen:
             raise AnnotationError(f"{path}, line {line}: {name[:80]!r} is in the list twice")
         seen.add(name)
         yield line, name, more[0] if more else ""
 
 
-def _whole(text: str) -> int:
+def _parse_whole_number(text: str) -> int:
     """Read a number from 0 up, also one with a fraction of 0, as numpy writes it; -1 if it is none."""
     try:
         value = float(text)
@@ -215,13 +218,13 @@ def read_ilsvrc_results(
     path = Path(path)
     form = "image_number class_number score xmin ymin xmax ymax"
     words: dict[str, int] = {}
-    owner, table, lines = _read_rows(path, form, words)
+    owner, table, lines = read_rows(path, form, words)
     name_of = {number: name for name, number in numbers.items()}
     # Different words may be one number, such as 7 and 007.
     position: dict[str, int] = {}
     image = np.zeros(len(words), np.int64)
     for word, i in words.items():
-        name = name_of.get(_whole(word))
+        name = name_of.get(_parse_whole_number(word))
         if name is None:
             raise DetectionError(
                 f"{path}, line {lines[owner == i][0]}: there is no image with the number {word[:40]!r} among the "
@@ -236,7 +239,7 @@ def read_ilsvrc_results(
         )
     labels = table[:, 0].astype(np.int64) - 1
     boxes = table[:, 2:] - [1, 1, 0, 0]
-    return _group(list(position), image[owner], boxes, table[:, 1], labels, tuple(classes.values()))
+    return group_by_picture(list(position), image[owner], boxes, table[:, 1], labels, tuple(classes.values()))
 
 
 def write_ilsvrc_results(
@@ -290,7 +293,7 @@ def _result_lines(
     for image, found in detections.items():
         if image not in numbers:
             raise DetectionError(f"{image}: this picture has no number in the list of images")
-        for number, score, (x, y, w, h) in _rows(found, names, image):
+        for number, score, (x, y, w, h) in detection_rows(found, names, image):
             box = f"{x + 1:.6f} {y + 1:.6f} {x + w:.6f} {y + h:.6f}"
             yield f"{numbers[image]} {number} {score} {box}\n".encode()
 
@@ -331,8 +334,8 @@ def read_ilsvrc_blacklist(
     path = Path(path)
     name_of = {number: name for name, number in numbers.items()}
     pairs = set()
-    for line, words in _read_words(path):
-        number, wnid = (_whole(words[0]), words[1]) if len(words) == 2 else (-1, "")
+    for line, words in read_words(path):
+        number, wnid = (_parse_whole_number(words[0]), words[1]) if len(words) == 2 else (-1, "")
         if number < 0:
             raise AnnotationError(f"{path}, line {line}: {' '.join(words)[:80]!r} is not 'image_number WordNet_id'")
         if wnid not in classes:

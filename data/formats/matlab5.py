@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MatlabFileError", "read_matlab"]
+from ..errors import MatlabFileError
+
+__all__ = ["read_matlab"]
 
 MAX_RATIO = 100  # arrays of numbers and texts are not compressed as far as this
 
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _COMPRESSED, _ARRAY = 15, 14
-
-
-class MatlabFileError(ValueError):
-    """A file of MATLAB is missing, damaged or of another version; the text is one line: which file, what is wrong."""
 
 
 def read_matlab(path: str | Path) -> dict[str, Any]:

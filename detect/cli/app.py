@@ -24,12 +24,12 @@ from ...data import (
     read_detection_entries,
     write_detections,
 )
+from ...data.errors import CommandError, JournalError
 from ...data.system.processes import usable_cores
 from ...eval import EvaluationError, merge_detections
-from ..runs.names import JournalError
 from .classify import classify, evaluate_imagenet
 from .evaluate import evaluate
-from .terminal import CommandError, console, progress_bar
+from .terminal import console, progress_bar
 from .train import train
 
 app = typer.Typer(
@@ -48,8 +48,6 @@ Images = Annotated[
     list[str],
     typer.Argument(metavar="IMAGES...", help="Files, folders (searched recursively), globs, @list.txt."),
 ]
-
-
 Method = Annotated[str, typer.Option(metavar="merged|selective-search|multibox", help="Where the regions come from.")]
 MultiBoxName = Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox.")]
 
@@ -236,7 +234,7 @@ def propose(
         settings |= {"multibox": multibox, "trunk": model or "voc", "device": device}
     try:
         if method != "selective-search":
-            from ...backbone.regions.scorer import choose_device
+            from ...backbone.regions.placement import choose_device
 
             # Processes would share a GPU badly; there one does the work.
             workers = 1 if choose_device(device) == "cuda" else workers
@@ -357,8 +355,7 @@ def _user_errors() -> list[type[Exception]]:
     ]
     errors += [CommandError, OSError]
     with contextlib.suppress(ImportError):  # Without the packages that detection needs nobody raised these.
-        from ...backbone.regions.scorer import DeviceError
-        from ...backbone.weights.model_file import ModelError
+        from ...data.errors import DeviceError, ModelError
 
         errors += [DeviceError, ModelError]
     return errors

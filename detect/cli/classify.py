@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ...data import IMAGENET_CLASSES, AnnotationError, ImageError, find_images, read_image
+from ...data.errors import CommandError
 from ...data.system.processes import prefetch
 from ...eval import evaluate_classification
 from .evaluate import JsonFile, check_outputs, write_json
-from .terminal import CommandError, console, download_bar, progress_bar
+from .terminal import console, download_bar, progress_bar
 
 if TYPE_CHECKING:
     from ...backbone.classifier import Classifier

@@ -35,9 +35,10 @@ from ...data import (
     read_voc,
     read_voc_results,
 )
+from ...data.errors import CommandError
 from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc, write_report
 from ..runs.names import package_version
-from .terminal import CommandError, console
+from .terminal import console
 
 __all__ = ["JsonFile", "check_outputs", "evaluate", "write_json"]
 

@@ -20,14 +20,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["CommandError", "console", "download_bar", "progress_bar"]
+__all__ = ["console", "download_bar", "progress_bar"]
 
 # Names of files are printed as they are: neither styled nor broken at the width of a terminal.
 console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-
-
-class CommandError(ValueError):
-    """A command cannot be carried out as given; the text says why and what to do."""
 
 
 class _Speed(ProgressColumn):

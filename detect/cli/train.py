@@ -14,13 +14,14 @@ import numpy as np
 import typer
 
 from ...data import ImageError, Picture, read_image
+from ...data.errors import CommandError
 from ...data.system.processes import prefetch, usable_cores
 from ...proposals import knows_objects, load_proposer
-from .terminal import CommandError, console, download_bar, progress_bar
+from .terminal import console, download_bar, progress_bar
 
 if TYPE_CHECKING:
     from ...backbone.regions.network import RegionNetwork
-    from ...proposals.merge import Worth
+    from ...proposals.calibration import Worth
     from ...proposals.multibox.network import GridHead, VectorHead
 
 __all__ = ["train"]
@@ -134,7 +135,7 @@ def _look_at(pictures: list[Picture]) -> set[str]:
 
 def _begin(cache: Path, name: str, resume: bool) -> tuple[Path, Callable[[dict[str, float]], None]]:
     """Checkpoint and log of a training; what an earlier one of the name left moves aside unless it is gone on with."""
-    from ..train.detector import open_log
+    from ..train.loop import open_log
 
     checkpoint, log = cache / f"{name}.checkpoint.safetensors", cache / f"{name}.jsonl"
     if os.environ.get("RANK", "0") != "0":
@@ -175,8 +176,8 @@ def _training(device: str, *outputs: Path) -> Iterator[None]:
         raise CommandError(f"{outputs[0]}: --output and --multibox-output are two files; name another")
     try:
         from ...backbone.export import graphs as export  # noqa: F401 - to say at once what is missing
-        from ...backbone.regions.scorer import choose_device
-        from ..train.detector import CheckpointError
+        from ...backbone.regions.placement import choose_device
+        from ...data.errors import CheckpointError
     except ImportError as error:
         raise CommandError(f"training needs {error.name}; in a clone of the project: pip install '.[train]'") from None
     choose_device(device)
@@ -279,11 +280,12 @@ def train_detector_command(
         from ...backbone.regions.torch_engine import torch_network
         from ...backbone.weights.model_file import SCORINGS, in_trunk, read_model, write_model
         from ...backbone.weights.published import find_model
+        from ...data.classes import read_class_list
         from ...proposals.multibox import network as multibox_network
         from ...proposals.multibox.file import find_multibox, read_multibox, write_multibox
-        from ..train.data import ProposalCache, read_class_list
         from ..train.detector import LEARNING_RATES, train_detector
         from ..train.process_group import join_ranks
+        from ..train.proposal_cache import ProposalCache
 
         names = read_class_list(classes)
         choices = {
@@ -422,7 +424,8 @@ def _worth(
     head: GridHead | VectorHead, network: RegionNetwork, validation: list[Picture], long_side: int, device: str
 ) -> Worth | None:
     """How a MultiBox's boxes are to be merged with selective search's, if the pictures set aside can tell."""
-    from ..train.multibox import measure_worth, propose_all
+    from ..train.multibox import measure_worth
+    from ..train.validation import propose_all
 
     found = propose_all(head, network.trunk, validation, long_side=long_side, device=device)
     try:
@@ -479,9 +482,9 @@ def train_multibox_command(
         from ...backbone.regions.torch_engine import torch_network
         from ...backbone.weights.model_file import read_model
         from ...backbone.weights.published import find_model
+        from ...data.classes import read_class_list
         from ...proposals.multibox.file import find_multibox, read_multibox, write_multibox
         from ...proposals.multibox.network import GridHead, from_model, head_for, to_model
-        from ..train.data import read_class_list
         from ..train.multibox import find_priors, train_multibox
         from ..train.process_group import join_ranks
 
@@ -595,7 +598,8 @@ def train_classifier_command(
         from ...backbone.googlenet import GoogLeNet
         from ...backbone.weights.published import load_imagenet
         from ...data import atomic_write
-        from ..train.classifier import adopt_weights, first_weights, read_class_folders, train_classifier, write_weights
+        from ...data.formats.imagenet import read_class_folders
+        from ..train.classifier import adopt_weights, first_weights, train_classifier, write_weights
         from ..train.process_group import join_ranks
 
         if output.suffix != ".npz":

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ...data import Detections, ImageError, atomic_write, read_image, write_detections
 from ...data.system.kernels import compile_all
 from ...data.system.processes import prefetch
-from ...proposals.merge import Ranked
+from ...proposals.proposer import Ranked
 from ..detector import Detector
 from ..drawing import DRAW_SCORE, draw_detections
 from .names import FULL_OR_FORBIDDEN, error_line, package_version, relative_names, stamp

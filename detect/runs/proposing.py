@@ -26,12 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data import Proposals, atomic_write, read_image, write_proposals
-from ...data.proposals import check_image_ids, check_suffix
+from ...data.errors import JournalError
+from ...data.formats.by_suffix import check_suffix
+from ...data.proposals import check_image_ids
 from ...data.system.atomic_files import remove_leftovers
 from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
-from .names import JournalError, error_line, package_version, relative_names, stamp
+from .names import error_line, package_version, relative_names, stamp
 
 __all__ = ["ProposeSummary", "propose_batch"]
 

@@ -23,24 +23,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...backbone.classifier import centre_crop
 from ...backbone.googlenet import GoogLeNet, state_to_caffe
-from ...backbone.preprocessing import MEAN_BGR
-from ...data import AnnotationError, ImageError, atomic_write, find_images, read_image
+from ...data import atomic_write
+from ...data.formats.imagenet import Sample
 from ...data.system.processes import prefetch, usable_cores
-from .detector import (
-    SAVE_SECONDS,
-    add_up,
-    begin_at,
-    bfloat16_is_faster,
-    enough_steps,
-    learning_rate_at,
-    save_checkpoint,
-    take_step,
-    torch_threads,
-    weights_hash,
-)
+from .checkpoint import begin_at, save_checkpoint, weights_hash
+from .loop import SAVE_SECONDS, add_up, bfloat16_is_faster, enough_steps, learning_rate_at, take_step, torch_threads
 from .process_group import ALONE, Ranks
+from .validation import crops_to_input, measure_errors, read_crops, reading_threads
 
 __all__ = [
     "adopt_weights",
@@ -48,8 +38,6 @@ __all__ = [
     "classifier_loss",
     "draw_patch",
     "first_weights",
-    "measure_errors",
-    "read_class_folders",
     "stepped_learning_rate",
     "train_classifier",
     "write_weights",
@@ -59,80 +47,6 @@ AUXILIARY_WEIGHT = 0.3
 PATCH_AREA = (0.08, 1.0)
 LARGEST_ASPECT = 4 / 3
 INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC)
-
-Sample = tuple[Path, int]
-
-
-def read_class_folders(folder: Path) -> tuple[list[Sample], list[Sample], tuple[str, ...]]:
-    """List the pictures of a folder with one folder for each class.
-
-    Parameters
-    ----------
-    folder : Path
-        Has ``train/<class>/<picture>``, or ``<class>/<picture>`` itself; and ``val/<class>/<picture>`` if there are
-        pictures to validate on.
-
-    Returns
-    -------
-    training, validation : list of (Path, int)
-        Pictures and their 0-based classes.
-    classes : tuple of str
-        The names of the folders, sorted.
-
-    Raises
-    ------
-    AnnotationError
-        If the folder is laid out in another way.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("train/cat/1.jpg", "train/ant/2.jpg", "val/cat/3.jpg"):
-    ...         Path(folder, name).parent.mkdir(parents=True)
-    ...         Path(folder, name).touch()
-    ...     training, validation, classes = read_class_folders(Path(folder))
-    >>> [(path.name, label) for path, label in training], len(validation), classes
-    ([('2.jpg', 0), ('1.jpg', 1)], 1, ('ant', 'cat'))
-    """
-    if not folder.is_dir():
-        raise AnnotationError(f"{folder}: is no folder; name one that has a folder for each class")
-    root = folder / "train" if (folder / "train").is_dir() else folder
-    names = [name for name in _subfolders(root) if root != folder or name != "val"]
-    if len(names) < 2:
-        raise AnnotationError(
-            f"{root}: has {len(names)} folders of classes, and 2 are the least; lay the pictures out as "
-            "train/<class>/<picture>, or <class>/<picture>"
-        )
-    training = _list_pictures(root, names)
-    validation: list[Sample] = []
-    if (folder / "val").is_dir():
-        inside = _subfolders(folder / "val")
-        if not inside:
-            raise AnnotationError(
-                f"{folder / 'val'}: has no folders of classes; move its pictures to val/<class>/, or remove it"
-            )
-        if unknown := sorted(set(inside) - set(names)):
-            raise AnnotationError(
-                f"{folder / 'val' / unknown[0]}: there is no such class in {root}; remove it, or name it as there"
-            )
-        labels = {name: label for label, name in enumerate(names)}
-        validation = [(path, labels[inside[label]]) for path, label in _list_pictures(folder / "val", inside)]
-    return training, validation, tuple(names)
-
-
-def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _list_pictures(root: Path, names: Sequence[str]) -> list[Sample]:
-    samples: list[Sample] = []
-    for label, name in enumerate(names):
-        paths = find_images(root / name)
-        if not paths:
-            raise AnnotationError(f"{root / name}: has no pictures; put some there, or remove it")
-        samples += [(path, label) for path in paths]
-    return samples
 
 
 def draw_patch(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
@@ -338,102 +252,6 @@ def stepped_learning_rate(epoch: int, peak: float) -> float:
     return peak * 0.96 ** (epoch // 8)
 
 
-def _read_batch(
-    samples: Sequence[Sample], make: Callable[[int, NDArray[np.uint8]], NDArray[np.uint8]]
-) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64], list[str]]:
-    """Crops (size, size, 3), labels, and what is wrong with the pictures that cannot be read."""
-    crops, labels, errors = [], [], []
-    for slot, (path, label) in enumerate(samples):
-        try:
-            image = read_image(path)
-        except ImageError as error:
-            errors.append(str(error))
-            continue
-        crops.append(make(slot, image))
-        labels.append(label)
-    return crops, np.array(labels, np.int64), errors
-
-
-def _to_input(crops: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
-    """RGB crops (size, size, 3) -> the published network's input (N, 3, size, size), in channels-last memory."""
-    array = torch.from_numpy(np.stack(crops)).to(device)  # bytes: a quarter of what floats would be on the way
-    return (array.flip(3).float() - torch.from_numpy(MEAN_BGR).to(device)).permute(0, 3, 1, 2)
-
-
-def _readers(ranks: Ranks) -> int:
-    """Threads that read pictures: on a CPU all cores have enough to do, a GPU waits for them."""
-    return 1 if ranks.device == "cpu" else usable_cores()
-
-
-def measure_errors(
-    network: nn.Module,
-    samples: Sequence[Sample],
-    *,
-    batch: int = 32,
-    size: int = 224,
-    ranks: Ranks = ALONE,
-    warn: Callable[[str], None] = lambda text: None,
-) -> dict[str, float]:
-    """Measure the top-1 and top-5 error on the middles of pictures.
-
-    Parameters
-    ----------
-    network : Module
-        Crops (N, 3, size, size), BGR, 0..255, minus the mean -> logits (N, C).
-    samples : sequence of (Path, int)
-        Pictures and their classes.
-    batch : int
-        Pictures at a time.
-    size : int
-        Pixels of a crop's sides.
-    ranks : Ranks
-        Every process measures its share.
-    warn : callable
-        Gets a line for every picture that cannot be read.
-
-    Returns
-    -------
-    dict of str to float
-        ``"top_1_error"`` and ``"top_5_error"`` as shares of the pictures that can be read, left out if there are none;
-        ``"unreadable"``, the number of the others.
-
-    References
-    ----------
-    Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015, section 4.1.
-
-    Examples
-    --------
-    >>> measure_errors(GoogLeNet(classes=10), [(Path("absent.jpg"), 0)], warn=print)
-    absent.jpg: does not exist; check the name
-    {'unreadable': 1.0}
-    """
-    own = samples[ranks.rank :: ranks.world]
-    parts = [own[start : start + batch] for start in range(0, len(own), batch)]
-    read = functools.partial(_read_batch, make=lambda slot, image: centre_crop(image, size))
-    counts = torch.zeros(4, dtype=torch.float64)
-    was_training, readers = network.training, _readers(ranks)
-    network.eval()
-    half = bfloat16_is_faster(ranks.device)
-    with torch.no_grad(), ThreadPoolExecutor(readers) as pool:
-        for _, future in prefetch(pool, read, parts, limit=readers + 3):
-            crops, labels, errors = future.result()
-            for error in errors:
-                warn(error)
-            counts[3] += len(errors)
-            if not crops:
-                continue
-            with torch.autocast(torch.device(ranks.device).type, torch.bfloat16, enabled=half):
-                logits = network(_to_input(crops, ranks.device)).float().cpu()
-            best = logits.topk(min(5, logits.shape[1])).indices == torch.from_numpy(labels)[:, None]
-            counts[:3] += torch.tensor([best[:, 0].sum(), best.sum(), len(labels)])
-    network.train(was_training)
-    counts = counts.to(ranks.device)
-    ranks.add_up([counts])
-    first, five, number, unreadable = counts.tolist()
-    errors_found = {"top_1_error": 1 - first / number, "top_5_error": 1 - five / number} if number else {}
-    return errors_found | {"unreadable": unreadable}
-
-
 def train_classifier(
     network: nn.Module,
     samples: Sequence[Sample],
@@ -533,7 +351,7 @@ def train_classifier(
         "start": weights_hash(network),
     }  # fmt: skip
     enough_steps(range(steps), len(samples), batch)
-    device, readers = ranks.device, _readers(ranks)
+    device, readers = ranks.device, reading_threads(ranks)
     network.to(device).to(memory_format=torch.channels_last).train()
     parameters = list(network.parameters())
     optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
@@ -555,7 +373,7 @@ def train_classifier(
         slots = range(ranks.rank, batch, ranks.world)
         places = (divmod(step * batch + slot, len(samples)) for slot in slots)
         own = [samples[order(epoch)[index]] for epoch, index in places]
-        return _read_batch(
+        return read_crops(
             own, lambda i, image: augment_crop(image, np.random.default_rng([seed, step, slots[i]]), size)
         )
 
@@ -577,7 +395,7 @@ def train_classifier(
                 labels = torch.from_numpy(array).to(device)
                 torch.manual_seed(int(np.random.SeedSequence([seed, step, ranks.rank]).generate_state(1)[0]))
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
-                    logits = network(_to_input(crops, device))
+                    logits = network(crops_to_input(crops, device))
                 loss = classifier_loss(logits, labels)
                 gradients = list(torch.autograd.grad(loss, parameters))
                 main = logits if isinstance(logits, Tensor) else logits[0]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,82 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data import (
-    COCO_CLASSES,
     COCO_TO_VOC,
     ILSVRC_DET_CLASSES,
     VOC_CLASSES,
     AnnotationError,
-    ImageError,
     Picture,
     atomic_write,
     read_ilsvrc,
-    read_image,
     read_voc,
 )
-from ...data.formats.voc import _coco_pictures, _read_json, _read_words, _read_xml
-from ...data.system.kernels import compile_all
-from ...data.system.processes import ProcessDied, map_processes
-from ...proposals import Proposer
+from ...data.formats.coco import coco_pictures
+from ...data.formats.records import read_json, read_words
+from ...data.formats.voc import read_annotation
 
-__all__ = [
-    "ProposalCache",
-    "balanced_halves",
-    "read_class_list",
-    "read_labelled_folder",
-    "read_validation",
-    "split_validation",
-    "write_ilsvrc_halves",
-]
-
-
-def read_class_list(name_or_file: str) -> tuple[str, ...]:
-    r"""Read which classes to learn.
-
-    Parameters
-    ----------
-    name_or_file : str
-        "voc": the 20 of PASCAL VOC. "coco": the 80 of COCO. "ilsvrc": the 200 of the ILSVRC detection challenge. Or
-        a text file with one name a line.
-
-    Returns
-    -------
-    tuple of str
-        A label is an index into it.
-
-    Raises
-    ------
-    AnnotationError
-        If there is no such list or file, it has no name, or one twice.
-
-    Examples
-    --------
-    >>> [len(read_class_list(name)) for name in ("voc", "coco", "ilsvrc")]
-    [20, 80, 200]
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = Path(folder, "mine.txt").write_text("cat\ntraffic light\n")
-    ...     read_class_list(f"{folder}/mine.txt")
-    ('cat', 'traffic light')
-    """
-    known = {"voc": VOC_CLASSES, "coco": COCO_CLASSES, "ilsvrc": tuple(ILSVRC_DET_CLASSES.values())}
-    if name_or_file in known:
-        return known[name_or_file]
-    try:
-        lines = Path(name_or_file).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise AnnotationError(
-            f"classes {name_or_file}: neither voc, coco nor ilsvrc, nor a file that can be read ({error.strerror}); "
-            "give one of these, or a text file with one name a line"
-        ) from error
-    except ValueError as error:  # Not UTF-8, or a name with a zero byte.
-        raise AnnotationError(f"{name_or_file}: is not a text file in UTF-8; give one with one name a line") from error
-    names = [name for line in lines if (name := " ".join(line.split()))]
-    if not names:
-        raise AnnotationError(f"{name_or_file}: is empty; give the names of the classes, one a line")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise AnnotationError(f"{name_or_file}: has the class {twice[:80]!r} twice; remove one of its lines")
-    return tuple(names)
+__all__ = ["balanced_halves", "read_labelled_folder", "read_validation", "split_validation", "write_ilsvrc_halves"]
 
 
 def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "trainval") -> list[Picture]:
@@ -147,8 +84,8 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
     pictures = []
     for file in files:
         if file.is_file() and roots:
-            document = _read_json(file)  # once: COCO's is large
-            read = _coco_pictures(document, file, roots[0], classes, spellings)
+            document = read_json(file)  # once: COCO's is large
+            read = coco_pictures(document, file, roots[0], classes, spellings)
             named = {str(record["name"]) for record in document["categories"]}
             boxed = named | {spellings[name] for name in named & spellings.keys()}
             pictures += _mark_unboxed(read, classes, boxed)
@@ -258,7 +195,7 @@ def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) ->
     positives: dict[str, list[str]] = {wnid: [] for wnid in lists}
     labelled: dict[str, set[int]] = {}
     for wnid, listed in lists.items():
-        for line, words in _read_words(listed):
+        for line, words in read_words(listed):
             if len(words) != 2 or words[1] not in ("1", "0", "-1"):
                 raise AnnotationError(
                     f"{listed}, line {line}: {' '.join(words)[:80]!r} is not a picture's name and 1, 0 or -1; take the "
@@ -275,7 +212,7 @@ def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) ->
             name = positives[wnid][i]
             if name not in pictures:
                 annotation, image = root / f"Annotations/DET/train/{name}.xml", root / f"Data/DET/train/{name}.JPEG"
-                picture = _visible(_read_xml(str(annotation), name, image, index, listed, smallest=0))
+                picture = _visible(read_annotation(str(annotation), name, image, index, listed, smallest=0))
                 pictures[name] = replace(picture, labelled=tuple(sorted(labelled[name])), exhaustive=False)
             found += int((pictures[name].labels == index[wnid]).sum())
             if found >= limit:
@@ -397,55 +334,3 @@ def write_ilsvrc_halves(folder: str | Path) -> None:
     for number, half in enumerate(halves, start=1):
         text = "".join(f"{line}\n" for line in lines if line.split() and line.split()[0] in half)
         atomic_write(lists / f"val{number}.txt", text)
-
-
-class ProposalCache:
-    """Proposals of pictures, kept in a folder: ``cache(picture)`` -> boxes (N, 4), objectness (N,) or None.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if it does not exist. One file a picture, named by a hash of the picture's file and of the proposer's
-        settings: a changed picture is computed anew, one that was moved or copied is not.
-    proposer : SelectiveSearch or MergedProposals
-    objectness : bool
-        Whether its scores are the chance of an object, see `inception_rcnn.proposals.knows_objects`.
-    """
-
-    def __init__(self, folder: Path, proposer: Proposer, *, objectness: bool = False) -> None:
-        self.folder = folder
-        self.proposer = proposer
-        self.settings = json.dumps(dict(proposer.settings), sort_keys=True, default=repr)
-        self.objectness = objectness
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def _file(self, picture: Picture) -> Path:
-        key = picture.path.read_bytes() + self.settings.encode()
-        return self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.ranked"
-
-    def __call__(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Proposals of a picture, best first, from the folder or computed now.
-
-        Boxes (N, 4) float32, and the chance that each is an object (N,) float32 or None.
-        """
-        file = self._file(picture)
-        if not file.exists():
-            boxes, scores = self.proposer(read_image(picture.path))
-            atomic_write(file, np.concatenate([boxes, scores[:, None]], axis=1).astype("<f4").tobytes())
-        rows = np.frombuffer(file.read_bytes(), dtype="<f4").reshape(-1, 5)
-        return rows[:, :4], rows[:, 4] if self.objectness else None
-
-    def fill(self, pictures: Sequence[Picture], workers: int, report: Callable[[int], None] = lambda n: None) -> None:
-        """Compute what is missing, in `workers` processes; `report` gets the number done."""
-        missing = [picture for picture in pictures if not self._file(picture).exists()]
-        done = len(pictures) - len(missing)
-        report(done)
-        compile_all(*getattr(self.proposer, "kernels", ()))
-        for picture, result in map_processes(self._touch, missing, workers):
-            if isinstance(result, ProcessDied):
-                raise ImageError(f"{picture.path}: a process ended while it proposed boxes there; remove the picture")
-            done += 1
-            report(done)
-
-    def _touch(self, picture: Picture) -> None:
-        self(picture)

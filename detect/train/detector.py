@@ -8,64 +8,43 @@ was interrupted and resumed gives the weights of one that was not.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbone.preprocessing import crop_regions, encode_boxes, prepare_picture
 from ...backbone.regions.network import RegionNetwork, pool_crops, roi_align
-from ...backbone.regions.onnx_engine import CHUNK, CROPS
-from ...backbone.weights.model_file import hash_weights, in_trunk
-from ...data import Detections, Picture, atomic_write, box_iou, read_image
+from ...backbone.weights.model_file import in_trunk
+from ...data import Picture, box_iou, read_image
 from ...data.system.processes import prefetch, usable_cores
-from ...eval import evaluate_voc
-from ...proposals.multibox.network import GridHead, VectorHead, picture_loss
-from ..detector import PROPOSALS, suppress
+from ...proposals.multibox.loss import picture_loss
+from ...proposals.multibox.network import GridHead, VectorHead
 from .augmentation import SCALES, augment
+from .checkpoint import begin_at, fingerprint, save_checkpoint, weights_hash
+from .loop import (
+    SAVE_SECONDS,
+    add_up,
+    bfloat16_is_faster,
+    cut_steps,
+    enough_steps,
+    learning_rate_at,
+    take_step,
+    to_device,
+    torch_threads,
+)
 from .process_group import ALONE, Ranks
+from .validation import Proposed, measure_map
 
-__all__ = [
-    "CheckpointError",
-    "Regions",
-    "add_up",
-    "begin_at",
-    "bfloat16_is_faster",
-    "cut_steps",
-    "detection_loss",
-    "enough_steps",
-    "fingerprint",
-    "learning_rate_at",
-    "load_checkpoint",
-    "measure_map",
-    "open_log",
-    "repeat_factors",
-    "sample_regions",
-    "save_checkpoint",
-    "take_step",
-    "to_device",
-    "torch_threads",
-    "train_detector",
-    "weights_hash",
-]
-
-
-class CheckpointError(ValueError):
-    """A training cannot begin or go on like this; the text says why and what to do."""
+__all__ = ["Regions", "detection_loss", "repeat_factors", "sample_regions", "train_detector"]
 
 
 # Regions are drawn from so many of a picture's proposals: those that a detector scores, and the next.
@@ -76,11 +55,6 @@ DROPOUT = 0.4
 # Weight of the loss of a MultiBox that learns along: with it the trunk hears as much of it as of the regions.
 MULTIBOX = 0.2
 LEARNING_RATES = {"sgd": 0.003, "adamw": 0.0001}
-# What an interruption may cost.
-SAVE_SECONDS = 60.0
-
-
-Proposed: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 
 class Regions(NamedTuple):
@@ -310,229 +284,6 @@ def _steps(
     return cut_steps(orders, round(sum(len(order) for order in orders) * epochs / math.ceil(epochs)), batch)
 
 
-def cut_steps(orders: Sequence[NDArray[np.intp]], shown: int, batch: int) -> tuple[list[NDArray[np.intp]], set[int]]:
-    """Cut the orders of epochs, the first `shown` pictures of them all, into steps; also after which an epoch ends."""
-    whole = np.concatenate(orders)[:shown]
-    steps = [whole[start : start + batch] for start in range(0, len(whole) - batch + 1, batch)]
-    return steps, {int(end) // batch for end in np.cumsum([len(order) for order in orders])} | {len(steps)}
-
-
-def save_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, object]
-) -> None:
-    """Write what `load_checkpoint` goes on from: weights, the optimizer's state, the steps done."""
-    tensors = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
-    for name, parameter in network.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if value is not None:
-                tensors[f"optimizer.{key}.{name}"] = value.contiguous()
-    metadata = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
-    atomic_write(path, save(tensors, metadata=metadata))
-
-
-def load_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, object]
-) -> int:
-    """Go on from a checkpoint.
-
-    Returns
-    -------
-    int
-        Steps done.
-
-    Raises
-    ------
-    CheckpointError
-        If it was made with other settings, or is none.
-    """
-    advice = "train with those, or remove it"
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            made = json.loads(metadata["settings"])
-            different = [name for name in {**made, **settings} if made.get(name) != settings.get(name)]
-            if different:
-                told = ", ".join(f"{name} {made.get(name)!r} and not {settings.get(name)!r}" for name in different)
-                raise CheckpointError(f"{path}: was made with other settings ({told}); {advice}")
-            names = list(file.keys())
-            network.load_state_dict({name[8:]: file.get_tensor(name) for name in names if name.startswith("network.")})
-            for name, parameter in network.named_parameters():
-                for tensor in names:
-                    if tensor.startswith("optimizer.") and tensor.split(".", 2)[2] == name:
-                        key, value = tensor.split(".", 2)[1], file.get_tensor(tensor)
-                        # The count of steps stays on the CPU wherever the parameter is.
-                        optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
-            return int(metadata["step"])
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(
-            f"{path}: is no checkpoint of such a training, or damaged ({reason}); remove it"
-        ) from None
-
-
-def begin_at(
-    checkpoint: Path | None,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    settings: Mapping[str, object],
-    ranks: Ranks,
-    *,
-    resume: bool,
-) -> int:
-    """Go on from a checkpoint, if asked for and there is one: how many steps are done, the same in all processes.
-
-    Raises
-    ------
-    CheckpointError
-        See `load_checkpoint`; also if the processes do not agree.
-    """
-    start = 0
-    if resume and checkpoint is not None and checkpoint.exists():
-        start = load_checkpoint(checkpoint, network, optimizer, settings)
-    if not ranks.agree((start, settings)):
-        raise CheckpointError(
-            f"{checkpoint}: not all processes have the same checkpoint and settings; give them a folder that all share"
-        )
-    return start
-
-
-def add_up(ranks: Ranks, gradients: Sequence[Tensor], notes: Sequence[float]) -> list[float]:
-    """Sum gradients over all processes, in place, and with them the notes that all must agree on."""
-    together = torch.tensor(notes, dtype=torch.float64).to(ranks.device)
-    ranks.add_up([*gradients, together])
-    return together.tolist()
-
-
-def take_step(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], rate: float
-) -> None:
-    """Clip gradients and step; a group of parameters with a ``factor`` learns at that times the rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("factor", 1.0)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-    optimizer.step()
-
-
-def fingerprint(pictures: Sequence[Picture]) -> str:
-    """Short hash of the pictures' names, order and labels."""
-    digest = hashlib.sha256()
-    for picture in pictures:
-        digest.update(
-            f"{picture.image_id} {picture.width} {picture.height} {picture.labelled} {picture.exhaustive}\n".encode()
-        )
-        for array in (picture.boxes, picture.labels, picture.difficult, picture.crowd):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def weights_hash(network: nn.Module) -> str:
-    """Short hash of a network's weights, of what a training starts from."""
-    return hash_weights({name: value.detach().cpu().numpy() for name, value in network.named_parameters()})[:16]
-
-
-def enough_steps(steps: Sequence[object], pictures: int, batch: int) -> None:
-    """Refuse a training that would do nothing.
-
-    Raises
-    ------
-    CheckpointError
-        If there is not one step.
-    """
-    if not steps:
-        raise CheckpointError(
-            f"{pictures} pictures give no step of {batch}; give more pictures or epochs, or less --batch"
-        )
-
-
-def learning_rate_at(step: int, steps: int, peak: float, warm_up: int = 200, schedule: str = "cosine") -> float:
-    """Linear warm-up, then a half cosine down to 1 % of the peak, or a tenth of it for the last quarter ("step").
-
-    Examples
-    --------
-    >>> [learning_rate_at(step, 1000, 1.0, schedule="step") for step in (99, 200, 749, 750)]
-    [0.5, 1.0, 1.0, 0.1]
-    """
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    if schedule == "step":
-        return peak if step < 0.75 * steps else peak / 10
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))))
-
-
-def measure_map(
-    network: RegionNetwork,
-    pictures: Sequence[Picture],
-    proposals: Callable[[Picture], Proposed],
-    *,
-    scoring: str = "shared",
-    box_regression: bool = True,
-    long_side: int = 640,
-    limit: int = PROPOSALS,
-    device: str = "cpu",
-) -> float:
-    """Measure the 11-point mAP of a network in training on pictures that it does not learn from.
-
-    Parameters
-    ----------
-    network : RegionNetwork
-    pictures : sequence of Picture
-        Those with ``labelled`` not None are left out: what is found there may be right.
-    proposals : callable
-        Picture -> boxes (N, 4) float32 in its pixels, best first, and their objectness (N,) or None.
-    scoring, box_regression, long_side
-        See `inception_rcnn.backbone.weights.model_file.RegionModel`.
-    limit : int
-        Regions of a picture.
-    device : str
-
-    Returns
-    -------
-    float
-        0 to 1, of the classes that the pictures have.
-
-    Examples
-    --------
-    >>> measure_map(RegionNetwork(20), [], lambda picture: (np.zeros((0, 4), np.float32), None))
-    nan
-    """
-    classes = tuple(str(label) for label in range(network.classes))
-    pictures = [picture for picture in pictures if picture.labelled is None]
-    half = bfloat16_is_faster(device)
-
-    def detect(picture: Picture) -> Detections:
-        image, (boxes, objectness) = read_image(picture.path), proposals(picture)
-        boxes, objectness = boxes[:limit], objectness if objectness is None else objectness[:limit]
-        outputs = []
-        if not len(boxes):
-            return Detections(boxes, np.zeros(0, np.float32), np.zeros(0, np.int64), classes)
-        with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
-            if scoring == "shared":
-                array, scale = prepare_picture(image, long_side)
-                features = network.trunk(to_device(array, device))
-                for part in torch.from_numpy(boxes * np.float32(scale)).to(device).split(CHUNK):
-                    outputs.append(network.head(features, part))
-            else:
-                for start in range(0, len(boxes), CROPS):
-                    crops = crop_regions(image, boxes[start : start + CROPS])
-                    outputs.append(network.score_crops(network.trunk(to_device(crops, device))))
-        probabilities = torch.cat([logits.float().softmax(1) for logits, _ in outputs]).cpu().numpy()
-        deltas = torch.cat([deltas.float() for _, deltas in outputs]).cpu().numpy() if box_regression else None
-        return suppress(
-            boxes, probabilities, deltas, picture.width, picture.height, classes, objectness=objectness, min_score=0.01
-        )
-
-    network.eval()
-    workers = usable_cores() if device == "cpu" else 1
-    with torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        found = dict(zip((picture.image_id for picture in pictures), pool.map(detect, pictures), strict=True))
-    network.train()
-    return float(evaluate_voc(pictures, found, classes, metric="voc07")["mAP"]) if pictures else math.nan
-
-
 def train_detector(
     network: RegionNetwork,
     pictures: Sequence[Picture],
@@ -744,81 +495,6 @@ def train_detector(
             if late_ranks and done < len(steps):
                 return False
     return True
-
-
-def open_log(path: Path) -> Callable[[dict[str, float]], None]:
-    """Make a `report` that writes JSON lines, and TensorBoard's curves beside them if ``tensorboard`` is installed.
-
-    Parameters
-    ----------
-    path : Path
-        The file of JSON lines, which is appended to. The curves go to the folder of the same name without suffix.
-
-    Returns
-    -------
-    callable
-        Row -> None.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     open_log(Path(folder) / "run.jsonl")({"step": 1, "location": 0.5})
-    ...     print((Path(folder) / "run.jsonl").read_text(), end="")
-    {"step": 1, "location": 0.5}
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(str(path.with_suffix("")))
-    except ImportError:
-        writer = None
-
-    def report(row: dict[str, float]) -> None:
-        with path.open("a") as log:
-            log.write(json.dumps(row) + "\n")
-        if writer is not None:
-            for name, value in row.items():
-                if name != "step":
-                    writer.add_scalar(name, value, int(row["step"]))
-            writer.flush()
-
-    return report
-
-
-def bfloat16_is_faster(device: str) -> bool:
-    """Whether a device multiplies bfloat16 matrices faster than float32 ones.
-
-    GPUs from Ampere on do, and CPUs with AMX or AVX512-BF16, unless ``ONEDNN_MAX_CPU_ISA`` forbids their use.
-
-    Examples
-    --------
-    >>> bfloat16_is_faster("cuda")
-    True
-    """
-    if device != "cpu":
-        return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-    if allowed.startswith(("SSE", "AVX2")) or allowed in ("AVX", "AVX512_CORE", "AVX512_CORE_VNNI"):
-        return False
-    # Names of torch's own, which not every version has.
-    return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16"))
-
-
-@contextmanager
-def torch_threads(number: int) -> Iterator[None]:
-    """Run with `number` threads inside an operation."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def to_device(array: NDArray[np.float32], device: str) -> Tensor:
-    """Bring prepared pictures (N, 3, H, W) to where a network is, in channels-last memory."""
-    return torch.from_numpy(array).to(device).contiguous(memory_format=torch.channels_last)
 
 
 def _losses(

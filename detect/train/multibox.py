@@ -27,28 +27,26 @@ from ...data import Picture, read_image
 from ...data.system.processes import prefetch, usable_cores
 from ...eval import evaluate_proposals
 from ...proposals import MergedProposals
-from ...proposals.merge import Worth, fit_worth
-from ...proposals.multibox.network import GridHead, VectorHead, cluster_boxes, cluster_sides, picture_loss
-from ...proposals.multibox.proposer import place_priors, rank_boxes
+from ...proposals.calibration import Worth, fit_worth
+from ...proposals.multibox.loss import picture_loss
+from ...proposals.multibox.network import GridHead, VectorHead
+from ...proposals.multibox.priors import cluster_boxes, cluster_sides
 from .augmentation import SCALES, augment
-from .detector import (
+from .checkpoint import begin_at, fingerprint, save_checkpoint, weights_hash
+from .loop import (
     SAVE_SECONDS,
     add_up,
-    begin_at,
     bfloat16_is_faster,
     cut_steps,
     enough_steps,
-    fingerprint,
     learning_rate_at,
-    save_checkpoint,
     take_step,
-    to_device,
     torch_threads,
-    weights_hash,
 )
 from .process_group import ALONE, Ranks
+from .validation import _trunk_features, propose_all
 
-__all__ = ["find_priors", "measure_worth", "propose_all", "train_multibox"]
+__all__ = ["find_priors", "measure_worth", "train_multibox"]
 
 LIMITS = (50, 200)
 
@@ -113,10 +111,6 @@ def _load_example(picture: Picture, rng: np.random.Generator, long_sides: Sequen
     return _Example(array, picture)
 
 
-def _features(trunk: Callable[[Tensor], Tensor], array: NDArray[np.float32], device: str) -> Tensor:
-    return trunk(to_device(array, device))
-
-
 def _gradients(
     head: GridHead | VectorHead,
     trunk: Callable[[Tensor], Tensor],
@@ -133,7 +127,7 @@ def _gradients(
     for example in examples:
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16_is_faster(device)):
             with torch.set_grad_enabled(whole):
-                features = _features(trunk, example.array, device)
+                features = _trunk_features(trunk, example.array, device)
             location, confidence, matched = picture_loss(head, features, example.picture, many=many)
         figures += [location.item(), confidence.item(), matched]
         if not np.isfinite(figures).all():
@@ -141,60 +135,6 @@ def _gradients(
         for one, gradient in zip(total, torch.autograd.grad(location + confidence, parameters), strict=True):
             one += gradient
     return total, figures
-
-
-def propose_all(
-    head: GridHead | VectorHead,
-    trunk: Callable[[Tensor], Tensor],
-    pictures: Sequence[Picture],
-    *,
-    long_side: int = 640,
-    limit: int = 200,
-    iou: float = 0.5,
-    device: str = "cpu",
-) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Propose boxes with a head in training.
-
-    Parameters
-    ----------
-    head : GridHead or VectorHead
-    trunk : callable
-        Pictures (1, 3, H, W) -> features (1, 832, h, w).
-    pictures : sequence of Picture
-    long_side : int
-        Pixels.
-    limit : int
-        Boxes of a picture.
-    iou : float
-        Of the suppression among the boxes.
-    device : str
-
-    Returns
-    -------
-    dict of str to (ndarray, shape (N, 4), float32; ndarray, shape (N,), float32)
-        By image id, boxes in pixels of the picture and confidences, best first.
-
-    Examples
-    --------
-    >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
-    >>> propose_all(head, lambda picture: torch.zeros(1, 832, 4, 4), [])
-    {}
-    """
-
-    def propose(picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        array, scale = prepare_picture(read_image(picture.path), long_side)
-        half = bfloat16_is_faster(device)
-        with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
-            features = _features(trunk, array, device)
-            residuals, logits = (made[0].float().cpu().numpy() for made in head(features))
-        size = picture.width * scale, picture.height * scale
-        priors = place_priors(head.priors, (features.shape[2], features.shape[3]), size)
-        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=limit, iou=iou)
-        return boxes / np.float32(scale), scores
-
-    workers = usable_cores() if device == "cpu" else 1
-    with torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return dict(zip((picture.image_id for picture in pictures), pool.map(propose, pictures), strict=True))
 
 
 def measure_worth(

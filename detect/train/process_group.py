@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed
 
-from ...backbone.regions.scorer import DeviceError, choose_device
+from ...backbone.regions.placement import choose_device
+from ...data.errors import DeviceError
 
 __all__ = ["ALONE", "Ranks", "join_ranks"]
 

@@ -16,18 +16,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from ...backbone.weights.model_file import ModelError, in_trunk, read_limited
+from ...backbone.weights.model_file import in_trunk, read_limited
 from ...data import atomic_write
-from ..merge import Worth
+from ...data.errors import ModelError
+from ..calibration import Worth
+from .priors import FINEST_STRIDE
 
-__all__ = ["FINEST_STRIDE", "MODELS", "MultiBoxModel", "find_multibox", "read_multibox", "write_multibox"]
+__all__ = ["MODELS", "MultiBoxModel", "find_multibox", "read_multibox", "write_multibox"]
 
 FORMAT = "inception-rcnn multibox 2"
 # Bundled heads, each named like the detector on whose trunk it stands.
 MODELS = Path(__file__).parents[1] / "models"
 GRAPHS = ("graph.head", "graph.trunk")
-# Pixels between the cells of the finest grid, half the trunk's 16; each next grid is twice as coarse.
-FINEST_STRIDE = 8
 
 
 @dataclass(frozen=True)

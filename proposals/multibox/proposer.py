@@ -19,60 +19,22 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ...backbone.preprocessing import decode_boxes
-from ...backbone.regions.scorer import Features, Trunk, View, choose_device
-from ...backbone.weights.model_file import ModelError, read_model
+from ...backbone.regions.placement import choose_device
+from ...backbone.regions.scorer import Features, Trunk, View
+from ...backbone.weights.model_file import read_model
 from ...backbone.weights.published import find_model
 from ...data import clip_boxes
+from ...data.errors import ModelError
 from ...data.nms import NMS_KERNELS, nms
-from ..merge import Worth, check_ranking
-from .file import FINEST_STRIDE, MODELS, MultiBoxModel, find_multibox, read_multibox
+from ..calibration import Worth
+from ..proposer import check_ranking
+from .file import MODELS, MultiBoxModel, find_multibox, read_multibox
+from .priors import place_priors
 
-__all__ = ["MultiBox", "MultiBoxHead", "place_priors", "rank_boxes", "squares"]
+__all__ = ["MultiBox", "MultiBoxHead", "rank_boxes", "squares"]
 
-# Cell i of the trunk looks at the pixels around 16 i + 14.5, that is 6.5 px past the middle of its 16.
-SHIFT = 6.5
 # Boxes that are compared with each other: suppressing all of 30,000 would cost more than the network.
 CANDIDATES = 2000
-
-
-def place_priors(priors: NDArray[np.float32], cells: tuple[int, int], size: tuple[float, float]) -> NDArray[np.float32]:
-    """Lay priors out on a picture, in the order of the network's outputs.
-
-    Parameters
-    ----------
-    priors : ndarray, shape (L, A, 2) or (K, 4), float32
-        Three axes: widths and heights in pixels of the A priors of every cell of each of L grids; the cells of grid
-        l are ``8 * 2 ** l`` px apart. Two axes: whole boxes x1 y1 x2 y2 as shares of the picture's width and height.
-    cells : (int, int)
-        Rows and columns of the trunk's features of the picture.
-    size : (float, float)
-        Width and height of the picture in pixels, as the trunk got it.
-
-    Returns
-    -------
-    ndarray, shape (P, 4), float32
-        x1 y1 x2 y2 in pixels of the picture as the trunk got it. Grid after grid, the finest first; within a grid
-        row by row, within a cell in the order of `priors`.
-
-    Examples
-    --------
-    >>> sides = np.array([[[10, 20]], [[40, 40]]], np.float32)
-    >>> boxes = place_priors(sides, (1, 2), (32, 16))  # 2 x 4 cells 8 px apart, 1 x 2 cells 16 px apart
-    >>> len(boxes), boxes[0].tolist(), boxes[-1].tolist()
-    (10, [5.5, 0.5, 15.5, 20.5], [10.5, -5.5, 50.5, 34.5])
-    """
-    priors = np.asarray(priors, np.float32)
-    if priors.ndim == 2:
-        return priors * np.array([*size, *size], np.float32)
-    rows, columns = 2 * cells[0], 2 * cells[1]
-    placed = []
-    for level, sides in enumerate(priors):
-        stride = FINEST_STRIDE * 2**level
-        y, x = (np.arange(count, dtype=np.float32) * stride + stride / 2 + SHIFT for count in (rows, columns))
-        centres = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 1, 2)
-        placed.append(np.concatenate([centres - sides / 2, centres + sides / 2], axis=-1).reshape(-1, 4))
-        rows, columns = (rows + 1) // 2, (columns + 1) // 2
-    return np.concatenate(placed).astype(np.float32)
 
 
 def rank_boxes(

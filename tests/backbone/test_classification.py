@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from inception_rcnn.backbone.classifier import Classifier, centre_crop, cut_crops
-from inception_rcnn.backbone.weights.model_file import ModelError
 from inception_rcnn.data import IMAGENET_CLASSES, read_image
+from inception_rcnn.data.errors import ModelError
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:

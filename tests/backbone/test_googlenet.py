@@ -9,17 +9,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
+from torch import nn
+from torch.nn import functional as F
 
-from inception_rcnn.backbone.googlenet import (  # noqa: E402
+from inception_rcnn.backbone.googlenet import (
     INCEPTION_WIDTHS,
     GoogLeNet,
     LocalResponseNorm,
     state_from_caffe,
     state_from_torchvision,
 )
-from inception_rcnn.backbone.weights.published import load_imagenet  # noqa: E402
+from inception_rcnn.backbone.weights.published import load_imagenet
 
 MODULES = [f"inception_{name}" for name in INCEPTION_WIDTHS]
 

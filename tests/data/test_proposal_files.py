@@ -32,7 +32,7 @@ from inception_rcnn.data import (
     write_detections,
     write_proposals,
 )
-from inception_rcnn.data import proposals as proposal_files
+from inception_rcnn.data.formats import fast_rcnn_mat, parquet
 
 
 def proposals(file, count, seed=0, width=500, height=400):
@@ -138,7 +138,7 @@ class Counted(np.ndarray):
 
 @pytest.mark.parametrize("suffix", PROPOSAL_SUFFIXES)
 def test_few_pictures_are_in_memory_at_a_time(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr(proposal_files, "ROW_GROUP_BYTES", 2**20)
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 2**20)
     boxes = 40 if suffix == ".json" else 2000  # text is slow
     entries = Lazy(500, boxes)
     write_proposals(tmp_path / f"warm{suffix}", Lazy(2, 2))  # imports
@@ -156,7 +156,7 @@ def test_few_pictures_are_in_memory_at_a_time(tmp_path, monkeypatch, suffix):
 
 
 def test_a_parquet_file_is_read_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(proposal_files, "ROW_GROUP_BYTES", 2**20)
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 2**20)
     write_proposals(tmp_path / "p.parquet", [proposals(f"{i}.jpg", 500, i) for i in range(800)])
     assert (tmp_path / "p.parquet").stat().st_size > 5 * 2**20
     assert next(read_proposals(tmp_path / "p.parquet")).boxes.base is None  # also imports
@@ -173,7 +173,7 @@ def test_a_parquet_file_is_read_piece_by_piece(tmp_path, monkeypatch):
 
 
 def test_parquet_as_pyarrow_reads_it(tmp_path, monkeypatch, entries):
-    monkeypatch.setattr(proposal_files, "ROW_GROUP_BYTES", 100)
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 100)
     write_proposals(tmp_path / "p.parquet", entries, metadata={"mode": "fast", "ключ": "é"})
     table = pq.read_table(tmp_path / "p.parquet")
     assert table.column_names == ["file", "width", "height", "boxes", "scores"]
@@ -292,7 +292,7 @@ def test_mat_files_that_unfold_or_are_of_another_version(tmp_path):
 def test_what_a_mat_file_cannot_hold_is_refused_beforehand(tmp_path, monkeypatch, entries):
     write_proposals(tmp_path / "p.mat", entries)
     size = (tmp_path / "p.mat").stat().st_size
-    monkeypatch.setattr(proposal_files, "MAT_VARIABLE_BYTES", 56 * 3 + 32 * 31)
+    monkeypatch.setattr(fast_rcnn_mat, "MAT_VARIABLE_BYTES", 56 * 3 + 32 * 31)
     with pytest.raises(ProposalFileError, match=r"p\.mat: 1160 bytes .*parquet"):
         write_proposals(tmp_path / "p.mat", entries)
     # The estimate is exact but for the variable's own header; the other variable is the names.

@@ -14,10 +14,11 @@ import pytest
 pytest.importorskip("safetensors")
 
 from inception_rcnn.backbone.regions.scorer import View
-from inception_rcnn.backbone.weights.model_file import ModelError, RegionModel
+from inception_rcnn.backbone.weights.model_file import RegionModel
 from inception_rcnn.backbone.weights.published import bundled_models
+from inception_rcnn.data.errors import ModelError
 from inception_rcnn.detect import Detector
-from inception_rcnn.detect.detector import MOST_PER_PICTURE, suppress
+from inception_rcnn.detect.postprocessing import MOST_PER_PICTURE, suppress
 from inception_rcnn.proposals import SelectiveSearch, merge_proposals
 
 CLASSES = ("cat", "dog")

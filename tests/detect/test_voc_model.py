@@ -9,10 +9,10 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
 skimage_data = pytest.importorskip("skimage.data")
 
-from inception_rcnn.backbone.weights.model_file import read_model  # noqa: E402
-from inception_rcnn.backbone.weights.published import bundled_models, find_model  # noqa: E402
-from inception_rcnn.data import VOC_CLASSES, Detections, box_iou  # noqa: E402
-from inception_rcnn.detect import Detector  # noqa: E402
+from inception_rcnn.backbone.weights.model_file import read_model
+from inception_rcnn.backbone.weights.published import bundled_models, find_model
+from inception_rcnn.data import VOC_CLASSES, Detections, box_iou
+from inception_rcnn.detect import Detector
 
 pytestmark = pytest.mark.skipif("voc" not in bundled_models(), reason="the model is not there: train it first")
 

@@ -12,7 +12,8 @@ from scipy.special import expit, logit
 
 from inception_rcnn.data import box_iou
 from inception_rcnn.proposals import MergedProposals, SelectiveSearch, load_proposer, merge_proposals
-from inception_rcnn.proposals.merge import NEAR_DUPLICATE, THRESHOLDS, Worth, fit_worth, worth_of
+from inception_rcnn.proposals.calibration import THRESHOLDS, Worth, fit_worth, worth_of
+from inception_rcnn.proposals.merge import NEAR_DUPLICATE
 
 WORTH = Worth((-0.5, 0.8), (-1.0, -0.7))
 

@@ -12,11 +12,11 @@ onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-from random_model import CLASSES, random_network, real_export_common  # noqa: E402
+from random_model import CLASSES, random_network, real_export_common
 
-from inception_rcnn.backbone.export.graphs import export_graphs, export_whole, to_model  # noqa: E402
-from inception_rcnn.backbone.regions.torch_engine import torch_network  # noqa: E402
-from inception_rcnn.backbone.weights.model_file import RegionModel  # noqa: E402
+from inception_rcnn.backbone.export.graphs import export_graphs, export_whole, to_model
+from inception_rcnn.backbone.regions.torch_engine import torch_network
+from inception_rcnn.backbone.weights.model_file import RegionModel
 
 pytestmark = pytest.mark.slow
 

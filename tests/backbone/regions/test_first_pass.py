@@ -9,15 +9,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from random_model import CLASSES, random_network  # noqa: E402
+from random_model import CLASSES, random_network
 
-from inception_rcnn.backbone.export.graphs import to_model  # noqa: E402
-from inception_rcnn.backbone.preprocessing import prepare_picture  # noqa: E402
-from inception_rcnn.backbone.regions.first_pass import fit_first_pass  # noqa: E402
-from inception_rcnn.backbone.regions.network import RegionNetwork, roi_align  # noqa: E402
-from inception_rcnn.backbone.regions.roi_align import PARTS, rank_regions, read_regions  # noqa: E402
-from inception_rcnn.backbone.regions.scorer import RegionScorer, View  # noqa: E402
-from inception_rcnn.backbone.weights.model_file import ModelError, RegionModel  # noqa: E402
+from inception_rcnn.backbone.export.graphs import to_model
+from inception_rcnn.backbone.preprocessing import prepare_picture
+from inception_rcnn.backbone.regions.first_pass import fit_first_pass
+from inception_rcnn.backbone.regions.network import RegionNetwork, roi_align
+from inception_rcnn.backbone.regions.roi_align import PARTS, rank_regions, read_regions
+from inception_rcnn.backbone.regions.scorer import RegionScorer, View
+from inception_rcnn.backbone.weights.model_file import RegionModel
+from inception_rcnn.data.errors import ModelError
 
 
 def sample(seed: int, count: int = 60) -> tuple[np.ndarray, np.ndarray]:

@@ -6,10 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from inception_rcnn.backbone.regions.network import RegionNetwork, roi_align  # noqa: E402
-from inception_rcnn.backbone.regions.roi_align import read_regions  # noqa: E402
+from inception_rcnn.backbone.regions.network import RegionNetwork, roi_align
+from inception_rcnn.backbone.regions.roi_align import read_regions
 
 
 def reference(features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:

@@ -13,8 +13,10 @@ pytest.importorskip("safetensors")
 
 from inception_rcnn.backbone.preprocessing import prepare_picture
 from inception_rcnn.backbone.regions.onnx_engine import CHUNK
-from inception_rcnn.backbone.regions.scorer import DeviceError, RegionScorer, choose_device
-from inception_rcnn.backbone.weights.model_file import ModelError, RegionModel
+from inception_rcnn.backbone.regions.placement import choose_device
+from inception_rcnn.backbone.regions.scorer import RegionScorer
+from inception_rcnn.backbone.weights.model_file import RegionModel
+from inception_rcnn.data.errors import DeviceError, ModelError
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from inception_rcnn.backbone.preprocessing import crop_regions  # noqa: E402
-from inception_rcnn.backbone.regions.scorer import DeviceError, RegionScorer, View  # noqa: E402
-from inception_rcnn.backbone.regions.torch_engine import Batches, full_precision, torch_network, warp_regions  # noqa: E402
-from inception_rcnn.backbone.weights.model_file import RegionModel  # noqa: E402
+from inception_rcnn.backbone.preprocessing import crop_regions
+from inception_rcnn.backbone.regions.scorer import RegionScorer, View
+from inception_rcnn.backbone.regions.torch_engine import Batches, full_precision, torch_network, warp_regions
+from inception_rcnn.backbone.weights.model_file import RegionModel
+from inception_rcnn.data.errors import DeviceError
 
 
 def noise(height: int, width: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 pytest.importorskip("safetensors")
 
 from inception_rcnn.backbone.weights.caffe import read_caffemodel
-from inception_rcnn.backbone.weights.model_file import ModelError
+from inception_rcnn.data.errors import ModelError
 
 
 def varint(value: int) -> bytes:

@@ -15,13 +15,8 @@ pytest.importorskip("safetensors")
 
 from safetensors.numpy import save
 
-from inception_rcnn.backbone.weights.model_file import (
-    FORMAT,
-    ModelError,
-    RegionModel,
-    read_model,
-    write_model,
-)
+from inception_rcnn.backbone.weights.model_file import FORMAT, RegionModel, read_model, write_model
+from inception_rcnn.data.errors import ModelError
 
 MODEL = RegionModel(
     classes=("cat", "naïve dog"),

@@ -15,7 +15,6 @@ import pytest
 pytest.importorskip("safetensors")
 
 from inception_rcnn.backbone.weights import published as weights
-from inception_rcnn.backbone.weights.model_file import ModelError
 from inception_rcnn.backbone.weights.published import (
     Published,
     bundled_models,
@@ -24,6 +23,7 @@ from inception_rcnn.backbone.weights.published import (
     find_model,
     load_imagenet,
 )
+from inception_rcnn.data.errors import ModelError
 
 DATA = bytes(range(256)) * 5000
 HASH = hashlib.sha256(DATA).hexdigest()

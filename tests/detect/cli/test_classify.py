@@ -10,12 +10,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from inception_rcnn.backbone.classifier import Classifier  # noqa: E402
-from inception_rcnn.backbone.googlenet import GoogLeNet  # noqa: E402
-from inception_rcnn.detect.cli.app import main  # noqa: E402
-from inception_rcnn.detect.train.classifier import first_weights, write_weights  # noqa: E402
+from inception_rcnn.backbone.classifier import Classifier
+from inception_rcnn.backbone.googlenet import GoogLeNet
+from inception_rcnn.detect.cli.app import main
+from inception_rcnn.detect.train.classifier import first_weights, write_weights
 
 
 @pytest.fixture(scope="module")

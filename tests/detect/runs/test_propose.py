@@ -20,9 +20,9 @@ import skimage
 from PIL import Image
 
 from inception_rcnn.data import ProposalFileError, atomic_file, read_image, read_proposals
+from inception_rcnn.data.errors import JournalError
 from inception_rcnn.data.system.processes import ProcessStartError
 from inception_rcnn.detect.cli.app import main
-from inception_rcnn.detect.runs.names import JournalError
 from inception_rcnn.detect.runs.proposing import propose_batch
 from inception_rcnn.proposals import SelectiveSearch, load_proposer
 

@@ -14,21 +14,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from PIL import Image  # noqa: E402
-from random_model import random_network  # noqa: E402
-from torchrun import compare_runs  # noqa: E402
+from PIL import Image
+from random_model import random_network
+from torchrun import compare_runs
 
-from inception_rcnn.backbone.preprocessing import decode_boxes  # noqa: E402
-from inception_rcnn.data import Picture, box_iou  # noqa: E402
-from inception_rcnn.detect.train.detector import (  # noqa: E402
-    CheckpointError,
-    detection_loss,
-    measure_map,
-    repeat_factors,
-    sample_regions,
-    train_detector,
-)
-from inception_rcnn.proposals.multibox.network import GridHead  # noqa: E402
+from inception_rcnn.backbone.preprocessing import decode_boxes
+from inception_rcnn.data import Picture, box_iou
+from inception_rcnn.data.errors import CheckpointError
+from inception_rcnn.detect.train.detector import detection_loss, repeat_factors, sample_regions, train_detector
+from inception_rcnn.detect.train.validation import measure_map
+from inception_rcnn.proposals.multibox.network import GridHead
 
 OBJECTS = [[20, 20, 90, 80], [100, 30, 160, 150], [10, 100, 60, 140]]
 

@@ -17,29 +17,27 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from PIL import Image  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
+from PIL import Image
+from typer.testing import CliRunner
 
-from inception_rcnn.backbone.googlenet import GoogLeNet, state_from_caffe, state_to_caffe  # noqa: E402
-from inception_rcnn.backbone.regions.network import RegionNetwork  # noqa: E402
-from inception_rcnn.backbone.weights.published import load_imagenet  # noqa: E402
-from inception_rcnn.data import AnnotationError  # noqa: E402
-from inception_rcnn.detect.train import classifier as training_classifier  # noqa: E402
-from inception_rcnn.detect.train.classifier import (  # noqa: E402
-    _read_batch,
-    _to_input,
+from inception_rcnn.backbone.googlenet import GoogLeNet, state_from_caffe, state_to_caffe
+from inception_rcnn.backbone.regions.network import RegionNetwork
+from inception_rcnn.backbone.weights.published import load_imagenet
+from inception_rcnn.data import AnnotationError
+from inception_rcnn.data.errors import CheckpointError
+from inception_rcnn.data.formats.imagenet import read_class_folders
+from inception_rcnn.detect.train import classifier as training_classifier
+from inception_rcnn.detect.train.classifier import (
     adopt_weights,
     augment_crop,
     classifier_loss,
     draw_patch,
     first_weights,
-    measure_errors,
-    read_class_folders,
     train_classifier,
     write_weights,
 )
-from inception_rcnn.detect.train.detector import CheckpointError  # noqa: E402
-from inception_rcnn.detect.train.process_group import ALONE, Ranks  # noqa: E402
+from inception_rcnn.detect.train.process_group import ALONE, Ranks
+from inception_rcnn.detect.train.validation import crops_to_input, measure_errors, read_crops
 
 
 def draw(path: Path, colour: tuple[int, int, int], width: int = 80, height: int = 60) -> Path:
@@ -140,7 +138,7 @@ def test_every_second_crop_is_mirrored_and_light_and_colour_change() -> None:
 def test_the_published_networks_input() -> None:
     crop = np.zeros((8, 8, 3), np.uint8)
     crop[:, :, 0] = 255
-    inputs = _to_input([crop, crop], "cpu")
+    inputs = crops_to_input([crop, crop], "cpu")
     assert inputs.shape == (2, 3, 8, 8)
     assert inputs[0, :, 0, 0].tolist() == [-104, -117, 255 - 123]
     assert inputs.is_contiguous(memory_format=torch.channels_last)
@@ -269,7 +267,7 @@ def test_a_picture_that_cannot_be_read_is_passed_over_and_told(folder: Path) -> 
     assert sum(row["unreadable"] for row in rows) == 3 + 3
     assert all(row["top_1_error"] in (0, 1) for row in rows)
     assert sorted(text.split(": ")[0] for text in told) == sorted(map(str, (broken, absent)))
-    crops, labels, errors = _read_batch(
+    crops, labels, errors = read_crops(
         [(broken, 1), (folder / "train" / "red" / "0.JPEG", 1)], lambda slot, i: i[:slot]
     )
     assert (len(crops), crops[0].shape[0], labels.tolist(), len(errors)) == (1, 1, [1], 1)

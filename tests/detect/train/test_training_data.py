@@ -14,16 +14,16 @@ import pytest
 from PIL import Image
 
 from inception_rcnn.data import COCO_CLASSES, ILSVRC_DET_CLASSES, VOC_CLASSES, AnnotationError, Picture
+from inception_rcnn.data.classes import read_class_list
 from inception_rcnn.detect.train import data as training_data
 from inception_rcnn.detect.train.data import (
-    ProposalCache,
     balanced_halves,
-    read_class_list,
     read_labelled_folder,
     read_validation,
     split_validation,
     write_ilsvrc_halves,
 )
+from inception_rcnn.detect.train.proposal_cache import ProposalCache
 from inception_rcnn.proposals import SelectiveSearch
 
 NOTHING = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0, bool)

@@ -16,16 +16,18 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from PIL import Image  # noqa: E402
-from random_model import random_network  # noqa: E402
-from safetensors.numpy import save  # noqa: E402
-from torchrun import TORCHRUN, compare_runs, run_script  # noqa: E402
+from PIL import Image
+from random_model import random_network
+from safetensors.numpy import save
+from torchrun import TORCHRUN, compare_runs, run_script
 
-from inception_rcnn.data import Picture, box_iou  # noqa: E402
-from inception_rcnn.detect.train.detector import CheckpointError, open_log  # noqa: E402
-from inception_rcnn.detect.train.multibox import find_priors, measure_worth, propose_all, train_multibox  # noqa: E402
-from inception_rcnn.eval import evaluate_proposals  # noqa: E402
-from inception_rcnn.proposals.multibox.network import GridHead, VectorHead, head_for  # noqa: E402
+from inception_rcnn.data import Picture, box_iou
+from inception_rcnn.data.errors import CheckpointError
+from inception_rcnn.detect.train.loop import open_log
+from inception_rcnn.detect.train.multibox import find_priors, measure_worth, train_multibox
+from inception_rcnn.detect.train.validation import propose_all
+from inception_rcnn.eval import evaluate_proposals
+from inception_rcnn.proposals.multibox.network import GridHead, VectorHead, head_for
 
 BOXES = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 1], [0.1, 0.2, 0.9, 0.8]], np.float32)
 SIDES = np.array([[[20, 20], [30, 16]], [[34, 34], [26, 50]], [[60, 60], [80, 50]]], np.float32)

@@ -14,8 +14,10 @@ from PIL import Image
 
 from inception_rcnn.data import Detections, Picture
 from inception_rcnn.eval import EvaluationError, evaluate_ilsvrc, evaluate_voc
-from inception_rcnn.eval.report import page as report
-from inception_rcnn.eval.report.page import write_report
+from inception_rcnn.eval.errors import ERROR_TYPES
+from inception_rcnn.eval.matching import HIT, IGNORED, Matches
+from inception_rcnn.eval.report.mistakes import _cut_around
+from inception_rcnn.eval.report.page import _class_row, write_report
 
 HOSTILE = "</script><script>window.hacked = 1</script><b>&amp;\"'"
 CLASSES = ("cat", "person", "cup", HOSTILE, "bird")
@@ -205,7 +207,7 @@ def test_similar_only_where_there_are_groups(scene, tmp_path, similar, shown):
     pictures, found = scene
     path = write_report(tmp_path, pictures, found, CLASSES, similar=similar)
     figures = figures_of(path)
-    kinds = [kind for kind in report.ERROR_TYPES if shown or kind != "similar"]
+    kinds = [kind for kind in ERROR_TYPES if shown or kind != "similar"]
     assert [trace["name"] for trace in figures["kinds"]["data"]] == figures["gains"]["data"][0]["y"] == kinds
     assert ("Similar: " in path.read_text(encoding="utf-8")) == shown
 
@@ -256,8 +258,8 @@ def test_a_file_where_the_folder_should_be(scene, tmp_path):
 def test_best_threshold():
     score = np.array([0.9, 0.8, 0.8, 0.3, 0.2])
     none = np.zeros(5, np.int64)
-    outcome = np.array([report.HIT, report.HIT, 0, report.IGNORED, 0], np.int8)
-    row = report._row("cat", report.Matches(none, none, score, outcome, none, score, 3), "voc12")
+    outcome = np.array([HIT, HIT, 0, IGNORED, 0], np.int8)
+    row = _class_row("cat", Matches(none, none, score, outcome, none, score, 3), "voc12")
     # Not after the second detection, where F1 would be 0.8: no threshold lies between equal scores.
     assert (row.f1, row.score) == (pytest.approx(2 * 2 / (3 + 3)), 0.8)
     assert row.recall == pytest.approx(2 / 3)
@@ -328,7 +330,7 @@ def test_plotly_and_jinja_are_imported_only_to_write(tmp_path):
 @pytest.mark.parametrize("boxes", [[[0, 0, 600, 400]], [[590, 390, 600, 400]], [[0, 0, 10, 400]], [[-20, 50, 40, 900]]])
 def test_what_is_seen_of_a_picture(boxes):
     boxes, size = np.array(boxes, np.float64), np.array([600.0, 400.0])
-    low, high = report._view(boxes, size)
+    low, high = _cut_around(boxes, size)
     np.testing.assert_allclose((high - low)[0] / (high - low)[1], 4 / 3)
     inside = np.clip(boxes, 0, np.tile(size, 2))
     assert (low <= inside[0, :2] + 1e-9).all()

@@ -17,36 +17,26 @@ import pytest
 pytest.importorskip("safetensors")
 torch = pytest.importorskip("torch")
 
-from random_model import random_network  # noqa: E402
+from random_model import random_network
 
-from inception_rcnn.backbone.preprocessing import decode_boxes, encode_boxes, prepare_picture  # noqa: E402
-from inception_rcnn.backbone.regions.network import FIRST_CENTRE, STRIDE, RegionNetwork  # noqa: E402
-from inception_rcnn.backbone.regions.scorer import Features, RegionScorer, View  # noqa: E402
-from inception_rcnn.backbone.weights.model_file import ModelError, read_model  # noqa: E402
-from inception_rcnn.data import box_iou  # noqa: E402
-from inception_rcnn.proposals.merge import Worth  # noqa: E402
-from inception_rcnn.proposals.multibox.file import FINEST_STRIDE, read_multibox, write_multibox  # noqa: E402
-from inception_rcnn.proposals.multibox.network import (  # noqa: E402
-    ALPHA,
-    GridHead,
-    VectorHead,
-    _averages,
+from inception_rcnn.backbone.preprocessing import decode_boxes, encode_boxes, prepare_picture
+from inception_rcnn.backbone.regions.network import FIRST_CENTRE, STRIDE, RegionNetwork
+from inception_rcnn.backbone.regions.scorer import Features, RegionScorer, View
+from inception_rcnn.backbone.weights.model_file import read_model
+from inception_rcnn.data import box_iou
+from inception_rcnn.data.errors import ModelError
+from inception_rcnn.proposals.calibration import Worth
+from inception_rcnn.proposals.multibox.file import read_multibox, write_multibox
+from inception_rcnn.proposals.multibox.loss import ALPHA, match_objects, multibox_loss, set_targets
+from inception_rcnn.proposals.multibox.network import GridHead, VectorHead, _averages, head_for, to_model
+from inception_rcnn.proposals.multibox.priors import (
+    FINEST_STRIDE,
+    SHIFT,
     cluster_boxes,
     cluster_sides,
-    head_for,
-    match_objects,
-    multibox_loss,
-    set_targets,
-    to_model,
-)
-from inception_rcnn.proposals.multibox.proposer import (  # noqa: E402
-    SHIFT,
-    MultiBox,
-    MultiBoxHead,
     place_priors,
-    rank_boxes,
-    squares,
 )
+from inception_rcnn.proposals.multibox.proposer import MultiBox, MultiBoxHead, rank_boxes, squares
 
 NONE = np.zeros((0, 4), np.float32)
 SIDES = np.array([[[8, 8], [12, 20]], [[40, 40], [60, 30]], [[90, 90], [50, 120]]], np.float32)

@@ -1,0 +1,169 @@
+"""Checks that the readers of JSON, XML and text share."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from array import array
+from collections.abc import Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import AnnotationError, DetectionError
+
+__all__ = [
+    "as_table",
+    "is_finite_number",
+    "read_json",
+    "read_rows",
+    "read_words",
+    "record_field",
+    "record_list",
+    "record_problem",
+    "shorten_record",
+]
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def read_words(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the words of every line that is not empty."""
+    try:
+        # A byte order mark, as some editors write it, is no part of the first word.
+        with open(path, encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, start=1):
+                if words := line.split():
+                    yield number, words
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); check its name") from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path}: is not a text file in UTF-8; one image id a line is expected") from error
+
+
+def as_table(numbers: array[float], columns: int, first: int = 0, slack: float = 0) -> tuple[NDArray[np.float64], int]:
+    """Rows of numbers, ``x1 y1 x2 y2`` from column `first` on, and the first bad one (-1: there is none).
+
+    Bad is a number that is no finite float32, and a box that ends more than `slack` before it begins.
+    """
+    table = np.array(numbers).reshape(-1, columns)
+    with np.errstate(over="ignore"):  # becomes an infinity
+        bad = ~np.isfinite(table.astype(np.float32)).all(axis=1)
+    bad |= (table[:, first + 2 : first + 4] < table[:, first : first + 2] - slack).any(axis=1)
+    return table, int(bad.argmax()) if bad.any() else -1
+
+
+def record_problem(record: Any, images: Container[Any], categories: Container[Any], scored: bool = False) -> str:
+    """Say what is wrong with an annotation of COCO's or, with a score, a detection; "" if nothing is.
+
+    `images` and `categories` are the ids that there are.
+    """
+    if not isinstance(record, dict):
+        return "an object with image_id, category_id and bbox is expected"
+    for key, known in (("image_id", images), ("category_id", categories)):
+        if key not in record:
+            return f"{key!r} is missing"
+        if not isinstance(record[key], (int, float, str)):
+            return f"{key} is neither a number nor a text"
+        if record[key] not in known:
+            return f"{key} {shorten_record(record[key])} is not defined"
+    if "bbox" not in record:
+        return "'bbox' is missing"
+    box = record["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, (int, float)) for side in box):
+        return "bbox must be [x, y, width, height], four numbers"
+    if (
+        not all(map(is_finite_number, box))
+        or not is_finite_number(box[0] + box[2])
+        or not is_finite_number(box[1] + box[3])
+    ):
+        return "bbox has a number that is not finite, or too large"
+    if min(box[2:]) < 0:
+        return "bbox has a negative width or height"
+    if not scored:
+        return ""
+    if "score" not in record:
+        return "'score' is missing"
+    if not isinstance(record["score"], (int, float)):
+        return "score is not a number"
+    return "" if is_finite_number(record["score"]) else "score is not finite, or too large"
+
+
+def is_finite_number(number: float) -> bool:
+    """Tell whether a number is one in float32 too; false for nan."""
+    return bool(-_LARGEST <= number <= _LARGEST)
+
+
+def shorten_record(record: Any) -> str:
+    """Write a record of a document in short, however long or deep it is."""
+    short = reprlib.Repr()
+    short.maxdict, short.maxstring = 12, 60
+    return short.repr(record)[:200]
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON document of annotations."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); check its name") from error
+    except (ValueError, RecursionError) as error:
+        raise AnnotationError(f"{path}: is not well-formed JSON ({error})") from error
+
+
+def record_list(document: Any, key: str, source: str | Path) -> list[dict[str, Any]]:
+    """Return the list of records that a document has under a key."""
+    records = document.get(key) if isinstance(document, dict) else None
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise AnnotationError(f"{source}: has no list of objects {key!r}; a COCO annotation file is expected")
+    return records
+
+
+def record_field(record: Mapping[str, Any], key: str, kind: str, source: str | Path) -> Any:
+    """Return a field of a record, which must be a number or a text."""
+    value = record.get(key)
+    if not isinstance(value, (int, str)):
+        raise AnnotationError(f"{source}: an entry of {kind!r} has no {key!r}: {shorten_record(record)}")
+    return value
+
+
+def read_rows(
+    path: Path, form: str, names: dict[str, int]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Read lines of a word and numbers, the last four of them a box.
+
+    Returns for every line the position of its word in `names`, which grows, its numbers, and the line's number.
+    `form` says what is expected.
+    """
+    columns = len(form.split()) - 1
+    owner, numbers, lines = array("q"), array("d"), array("q")
+    try:
+        # A byte order mark, as some editors write it, is no part of the first word.
+        with open(path, encoding="utf-8-sig") as file:
+            for line_number, line in enumerate(file, start=1):
+                word, *fields = line.split() or [""]
+                if not word:
+                    continue
+                try:
+                    numbers.extend(map(float, fields))
+                except ValueError:
+                    fields = []
+                if len(fields) != columns:
+                    raise DetectionError(f"{path}, line {line_number}: {line.strip()[:80]!r} is not {form!r}")
+                owner.append(names.setdefault(word, len(names)))
+                lines.append(line_number)
+    except OSError as error:
+        raise DetectionError(f"{path}: cannot be read ({error.strerror}); check its name") from error
+    except UnicodeDecodeError as error:
+        raise DetectionError(f"{path}: is not a text file in UTF-8; lines {form!r} are expected") from error
+    # Both corners are included: a box of no width ends a pixel before it begins, or so when it is rounded.
+    table, bad = as_table(numbers, columns, first=columns - 4, slack=1 + 1e-4)
+    if bad >= 0:
+        row = table[bad]
+        begun = (row[-2:] >= row[-4:-2] - 1).all() or not np.isfinite(row).all()
+        problem = "not a finite number, or too large a one," if begun else "a box that ends before it begins"
+        raise DetectionError(f"{path}, line {lines[bad]}: {problem} in {row.tolist()}")
+    return np.array(owner, np.int64), table, np.array(lines, np.int64)

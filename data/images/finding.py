@@ -1,0 +1,125 @@
+"""What the user named, as a list of picture files."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import ImageError
+
+__all__ = ["IMAGE_SUFFIXES", "find_images"]
+
+
+IMAGE_SUFFIXES = frozenset({
+    ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+
+
+def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """List the picture files that a mix of files, folders, globs and lists stands for.
+
+    Parameters
+    ----------
+    paths : str, Path or iterable of them
+        Each is one of
+
+        - a file: kept whatever its suffix, so that the reader can say what is wrong with it;
+        - a folder: every file below it whose suffix is in `IMAGE_SUFFIXES`, sorted by path; hidden files and
+          folders are passed over, links to folders are followed;
+        - a glob such as ``photos/**/*.jpg``: its matches, sorted, each as if it had been named itself;
+        - ``@list.txt``: a text file with one file, folder or glob a line, relative to the list's own folder
+          (so that a list means the same wherever it is read from); blank lines are passed over.
+
+        What exists under the literal name is taken as that, also if the name contains ``*``, ``[`` or a
+        leading ``@``.
+
+    Returns
+    -------
+    list of Path
+        In the order named, each file once, at its first place; the same on every run. Empty only if no folder
+        contained a picture.
+
+    Raises
+    ------
+    ImageError
+        If something named does not exist, or a glob matches nothing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.jpg", "a.PNG", "notes.txt"):
+    ...         Path(folder, name).touch()
+    ...     [path.name for path in find_images([f"{folder}/b.jpg", folder])]
+    ['b.jpg', 'a.PNG']
+    """
+    if isinstance(paths, (str, Path)):
+        paths = [paths]
+    found: dict[str, Path] = {}
+    for name in paths:
+        for path in _expand(os.fspath(name)):
+            found.setdefault(os.path.abspath(path), Path(path))
+    return list(found.values())
+
+
+def _expand(name: str) -> Iterator[str]:
+    """Yield the files that one thing named by the user stands for."""
+    if name.startswith("@") and not os.path.exists(name):
+        yield from _expand_list(name[1:])
+    elif os.path.isdir(name):
+        yield from _walk(name)
+    elif os.path.exists(name):
+        yield name
+    elif glob.has_magic(name):
+        matches = sorted(glob.glob(name, recursive=True))
+        if not matches:
+            raise ImageError(f"{name}: matches no file; check the pattern")
+        for match in matches:
+            # "**" matches a folder and also everything in it: its files come by themselves.
+            if not os.path.isdir(match):
+                yield match
+            elif "**" not in name:
+                yield from _walk(match)
+    else:
+        raise ImageError(f"{name}: does not exist; name picture files, folders, globs or @list.txt")
+
+
+def _expand_list(name: str) -> Iterator[str]:
+    try:
+        data = Path(name).read_bytes()
+    except OSError as error:
+        raise ImageError(f"{name}: the list cannot be read ({error.strerror}); check its name") from error
+    folder = os.path.dirname(name)
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        # File names are bytes to the system: one that is not UTF-8 must survive the way through a list.
+        entry = os.fsdecode(line.strip())
+        if entry:
+            try:
+                yield from _expand(os.path.join(folder, entry))
+            except ImageError as error:
+                raise ImageError(f"{name}, line {number}: {error}") from error
+
+
+def _walk(folder: str) -> list[str]:
+    def refuse(error: OSError) -> None:
+        raise ImageError(f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions")
+
+    found: list[str] = []
+    visited: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(parent)
+        identity = (status.st_dev, status.st_ino)
+        if identity in visited:  # a link back to a folder above
+            folders.clear()
+            continue
+        visited.add(identity)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found.extend(
+            os.path.join(parent, name)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+        )
+    return sorted(found, key=lambda path: path.split(os.sep))

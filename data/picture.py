@@ -1,0 +1,50 @@
+"""One picture with its labelled objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Picture"]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One annotated picture. The pixels stay in the file.
+
+    Attributes
+    ----------
+    image_id : str
+        Name of the picture in its set: the file's name without the suffix.
+    path : Path
+        The picture file; it need not exist to evaluate detections.
+    width, height : int
+        Size in pixels.
+    boxes : ndarray of float32, shape (N, 4)
+        The objects, ``x1 y1 x2 y2`` in pixels, continuous, 0-based.
+    labels : ndarray of int64, shape (N,)
+        Index of each object's class in the list of classes that the reader was given.
+    difficult : ndarray of bool, shape (N,)
+        Objects that count neither as hits nor as misses (VOC).
+    crowd : ndarray of bool, shape (N,)
+        Boxes around many objects at once (COCO).
+    labelled : tuple of int or None
+        None if every object of every class is boxed. Otherwise the classes that are boxed at all: of the
+        other classes there may be unboxed objects.
+    exhaustive : bool
+        False if even of the classes that are boxed some objects may be unboxed.
+    """
+
+    image_id: str
+    path: Path
+    width: int
+    height: int
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
+    labelled: tuple[int, ...] | None = None
+    exhaustive: bool = True

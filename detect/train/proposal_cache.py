@@ -1,0 +1,70 @@
+"""Proposals of training pictures, computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data import ImageError, Picture, atomic_write, read_image
+from ...data.system.kernels import compile_all
+from ...data.system.processes import ProcessDied, map_processes
+from ...proposals import Proposer
+
+__all__ = ["ProposalCache"]
+
+
+class ProposalCache:
+    """Proposals of pictures, kept in a folder: ``cache(picture)`` -> boxes (N, 4), objectness (N,) or None.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist. One file a picture, named by a hash of the picture's file and of the proposer's
+        settings: a changed picture is computed anew, one that was moved or copied is not.
+    proposer : SelectiveSearch or MergedProposals
+    objectness : bool
+        Whether its scores are the chance of an object, see `inception_rcnn.proposals.knows_objects`.
+    """
+
+    def __init__(self, folder: Path, proposer: Proposer, *, objectness: bool = False) -> None:
+        self.folder = folder
+        self.proposer = proposer
+        self.settings = json.dumps(dict(proposer.settings), sort_keys=True, default=repr)
+        self.objectness = objectness
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _file(self, picture: Picture) -> Path:
+        key = picture.path.read_bytes() + self.settings.encode()
+        return self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.ranked"
+
+    def __call__(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Proposals of a picture, best first, from the folder or computed now.
+
+        Boxes (N, 4) float32, and the chance that each is an object (N,) float32 or None.
+        """
+        file = self._file(picture)
+        if not file.exists():
+            boxes, scores = self.proposer(read_image(picture.path))
+            atomic_write(file, np.concatenate([boxes, scores[:, None]], axis=1).astype("<f4").tobytes())
+        rows = np.frombuffer(file.read_bytes(), dtype="<f4").reshape(-1, 5)
+        return rows[:, :4], rows[:, 4] if self.objectness else None
+
+    def fill(self, pictures: Sequence[Picture], workers: int, report: Callable[[int], None] = lambda n: None) -> None:
+        """Compute what is missing, in `workers` processes; `report` gets the number done."""
+        missing = [picture for picture in pictures if not self._file(picture).exists()]
+        done = len(pictures) - len(missing)
+        report(done)
+        compile_all(*getattr(self.proposer, "kernels", ()))
+        for picture, result in map_processes(self._touch, missing, workers):
+            if isinstance(result, ProcessDied):
+                raise ImageError(f"{picture.path}: a process ended while it proposed boxes there; remove the picture")
+            done += 1
+            report(done)
+
+    def _touch(self, picture: Picture) -> None:
+        self(picture)

@@ -1,0 +1,269 @@
+"""Measuring networks in training on pictures set aside."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...backbone.classifier import centre_crop
+from ...backbone.preprocessing import MEAN_BGR, crop_regions, prepare_picture
+from ...backbone.regions.network import RegionNetwork
+from ...backbone.regions.onnx_engine import CHUNK, CROPS
+from ...data import Detections, ImageError, Picture, read_image
+from ...data.formats.imagenet import Sample
+from ...data.system.processes import prefetch, usable_cores
+from ...eval import evaluate_voc
+from ...proposals.multibox.network import GridHead, VectorHead
+from ...proposals.multibox.priors import place_priors
+from ...proposals.multibox.proposer import rank_boxes
+from ..detector import PROPOSALS
+from ..postprocessing import suppress
+from .loop import bfloat16_is_faster, to_device, torch_threads
+from .process_group import ALONE, Ranks
+
+__all__ = [
+    "Proposed",
+    "crops_to_input",
+    "measure_errors",
+    "measure_map",
+    "propose_all",
+    "read_crops",
+    "reading_threads",
+]
+
+
+Proposed: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+
+
+def measure_map(
+    network: RegionNetwork,
+    pictures: Sequence[Picture],
+    proposals: Callable[[Picture], Proposed],
+    *,
+    scoring: str = "shared",
+    box_regression: bool = True,
+    long_side: int = 640,
+    limit: int = PROPOSALS,
+    device: str = "cpu",
+) -> float:
+    """Measure the 11-point mAP of a network in training on pictures that it does not learn from.
+
+    Parameters
+    ----------
+    network : RegionNetwork
+    pictures : sequence of Picture
+        Those with ``labelled`` not None are left out: what is found there may be right.
+    proposals : callable
+        Picture -> boxes (N, 4) float32 in its pixels, best first, and their objectness (N,) or None.
+    scoring, box_regression, long_side
+        See `inception_rcnn.backbone.weights.model_file.RegionModel`.
+    limit : int
+        Regions of a picture.
+    device : str
+
+    Returns
+    -------
+    float
+        0 to 1, of the classes that the pictures have.
+
+    Examples
+    --------
+    >>> measure_map(RegionNetwork(20), [], lambda picture: (np.zeros((0, 4), np.float32), None))
+    nan
+    """
+    classes = tuple(str(label) for label in range(network.classes))
+    pictures = [picture for picture in pictures if picture.labelled is None]
+    half = bfloat16_is_faster(device)
+
+    def detect(picture: Picture) -> Detections:
+        image, (boxes, objectness) = read_image(picture.path), proposals(picture)
+        boxes, objectness = boxes[:limit], objectness if objectness is None else objectness[:limit]
+        outputs = []
+        if not len(boxes):
+            return Detections(boxes, np.zeros(0, np.float32), np.zeros(0, np.int64), classes)
+        with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            if scoring == "shared":
+                array, scale = prepare_picture(image, long_side)
+                features = network.trunk(to_device(array, device))
+                for part in torch.from_numpy(boxes * np.float32(scale)).to(device).split(CHUNK):
+                    outputs.append(network.head(features, part))
+            else:
+                for start in range(0, len(boxes), CROPS):
+                    crops = crop_regions(image, boxes[start : start + CROPS])
+                    outputs.append(network.score_crops(network.trunk(to_device(crops, device))))
+        probabilities = torch.cat([logits.float().softmax(1) for logits, _ in outputs]).cpu().numpy()
+        deltas = torch.cat([deltas.float() for _, deltas in outputs]).cpu().numpy() if box_regression else None
+        return suppress(
+            boxes, probabilities, deltas, picture.width, picture.height, classes, objectness=objectness, min_score=0.01
+        )
+
+    network.eval()
+    workers = usable_cores() if device == "cpu" else 1
+    with torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        found = dict(zip((picture.image_id for picture in pictures), pool.map(detect, pictures), strict=True))
+    network.train()
+    return float(evaluate_voc(pictures, found, classes, metric="voc07")["mAP"]) if pictures else math.nan
+
+
+def _trunk_features(trunk: Callable[[Tensor], Tensor], array: NDArray[np.float32], device: str) -> Tensor:
+    return trunk(to_device(array, device))
+
+
+def propose_all(
+    head: GridHead | VectorHead,
+    trunk: Callable[[Tensor], Tensor],
+    pictures: Sequence[Picture],
+    *,
+    long_side: int = 640,
+    limit: int = 200,
+    iou: float = 0.5,
+    device: str = "cpu",
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Propose boxes with a head in training.
+
+    Parameters
+    ----------
+    head : GridHead or VectorHead
+    trunk : callable
+        Pictures (1, 3, H, W) -> features (1, 832, h, w).
+    pictures : sequence of Picture
+    long_side : int
+        Pixels.
+    limit : int
+        Boxes of a picture.
+    iou : float
+        Of the suppression among the boxes.
+    device : str
+
+    Returns
+    -------
+    dict of str to (ndarray, shape (N, 4), float32; ndarray, shape (N,), float32)
+        By image id, boxes in pixels of the picture and confidences, best first.
+
+    Examples
+    --------
+    >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
+    >>> propose_all(head, lambda picture: torch.zeros(1, 832, 4, 4), [])
+    {}
+    """
+
+    def propose(picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        array, scale = prepare_picture(read_image(picture.path), long_side)
+        half = bfloat16_is_faster(device)
+        with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            features = _trunk_features(trunk, array, device)
+            residuals, logits = (made[0].float().cpu().numpy() for made in head(features))
+        size = picture.width * scale, picture.height * scale
+        priors = place_priors(head.priors, (features.shape[2], features.shape[3]), size)
+        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=limit, iou=iou)
+        return boxes / np.float32(scale), scores
+
+    workers = usable_cores() if device == "cpu" else 1
+    with torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return dict(zip((picture.image_id for picture in pictures), pool.map(propose, pictures), strict=True))
+
+
+def read_crops(
+    samples: Sequence[Sample], make: Callable[[int, NDArray[np.uint8]], NDArray[np.uint8]]
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64], list[str]]:
+    """Crops (size, size, 3), labels, and what is wrong with the pictures that cannot be read."""
+    crops, labels, errors = [], [], []
+    for slot, (path, label) in enumerate(samples):
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            errors.append(str(error))
+            continue
+        crops.append(make(slot, image))
+        labels.append(label)
+    return crops, np.array(labels, np.int64), errors
+
+
+def crops_to_input(crops: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
+    """RGB crops (size, size, 3) -> the published network's input (N, 3, size, size), in channels-last memory."""
+    array = torch.from_numpy(np.stack(crops)).to(device)  # bytes: a quarter of what floats would be on the way
+    return (array.flip(3).float() - torch.from_numpy(MEAN_BGR).to(device)).permute(0, 3, 1, 2)
+
+
+def reading_threads(ranks: Ranks) -> int:
+    """Threads that read pictures: on a CPU all cores have enough to do, a GPU waits for them."""
+    return 1 if ranks.device == "cpu" else usable_cores()
+
+
+def measure_errors(
+    network: nn.Module,
+    samples: Sequence[Sample],
+    *,
+    batch: int = 32,
+    size: int = 224,
+    ranks: Ranks = ALONE,
+    warn: Callable[[str], None] = lambda text: None,
+) -> dict[str, float]:
+    """Measure the top-1 and top-5 error on the middles of pictures.
+
+    Parameters
+    ----------
+    network : Module
+        Crops (N, 3, size, size), BGR, 0..255, minus the mean -> logits (N, C).
+    samples : sequence of (Path, int)
+        Pictures and their classes.
+    batch : int
+        Pictures at a time.
+    size : int
+        Pixels of a crop's sides.
+    ranks : Ranks
+        Every process measures its share.
+    warn : callable
+        Gets a line for every picture that cannot be read.
+
+    Returns
+    -------
+    dict of str to float
+        ``"top_1_error"`` and ``"top_5_error"`` as shares of the pictures that can be read, left out if there are none;
+        ``"unreadable"``, the number of the others.
+
+    References
+    ----------
+    Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015, section 4.1.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from inception_rcnn.backbone.googlenet import GoogLeNet
+    >>> measure_errors(GoogLeNet(classes=10), [(Path("absent.jpg"), 0)], warn=print)
+    absent.jpg: does not exist; check the name
+    {'unreadable': 1.0}
+    """
+    own = samples[ranks.rank :: ranks.world]
+    parts = [own[start : start + batch] for start in range(0, len(own), batch)]
+    read = functools.partial(read_crops, make=lambda slot, image: centre_crop(image, size))
+    counts = torch.zeros(4, dtype=torch.float64)
+    was_training, readers = network.training, reading_threads(ranks)
+    network.eval()
+    half = bfloat16_is_faster(ranks.device)
+    with torch.no_grad(), ThreadPoolExecutor(readers) as pool:
+        for _, future in prefetch(pool, read, parts, limit=readers + 3):
+            crops, labels, errors = future.result()
+            for error in errors:
+                warn(error)
+            counts[3] += len(errors)
+            if not crops:
+                continue
+            with torch.autocast(torch.device(ranks.device).type, torch.bfloat16, enabled=half):
+                logits = network(crops_to_input(crops, ranks.device)).float().cpu()
+            best = logits.topk(min(5, logits.shape[1])).indices == torch.from_numpy(labels)[:, None]
+            counts[:3] += torch.tensor([best[:, 0].sum(), best.sum(), len(labels)])
+    network.train(was_training)
+    counts = counts.to(ranks.device)
+    ranks.add_up([counts])
+    first, five, number, unreadable = counts.tolist()
+    errors_found = {"top_1_error": 1 - first / number, "top_5_error": 1 - five / number} if number else {}
+    return errors_found | {"unreadable": unreadable}

@@ -1,0 +1,146 @@
+"""What ranks and confidences are worth in one ranking, and how that is fitted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
+
+from ..data import box_iou
+from .proposer import Ranked
+
+__all__ = ["THRESHOLDS", "Worth", "fit_worth", "worth_of"]
+
+
+# Average recall is over these (COCO): a box is worth something that covers an object, and more if it does so closely.
+THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
+
+
+class Worth(NamedTuple):
+    """What a box is expected to add to the average recall of a merged ranking, as logistic functions.
+
+    Attributes
+    ----------
+    confidence : (float, float)
+        Of MultiBox's boxes: ``expit(a + b * logit(confidence))``.
+    rank : (float, float)
+        Of selective search's boxes: ``expit(a + b * log(rank))``, ranks from 1.
+    """
+
+    confidence: tuple[float, float] = (0.0, 1.0)
+    rank: tuple[float, float] = (-1.0, -1.0)
+
+    @classmethod
+    def checked(cls, numbers: Any) -> Worth:
+        """Make one of what a file holds.
+
+        Raises
+        ------
+        ValueError
+            If it is not two pairs of finite numbers that let confident boxes and early ranks be worth more.
+        """
+        if np.shape(numbers) != (2, 2) or not np.isfinite(np.array(numbers, np.float64)).all():
+            raise ValueError(f"worth is {numbers!r}, not two pairs of numbers")
+        (a, b), (c, d) = numbers
+        if b <= 0 or d >= 0:
+            raise ValueError(f"worth is {numbers!r}, which would turn the rankings round")
+        return cls((float(a), float(b)), (float(c), float(d)))
+
+
+def worth_of(searched: Ranked, found: Ranked, worth: Worth) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Worth of selective search's boxes and of MultiBox's, each in their order."""
+    ranks = np.log(np.arange(1, len(searched[0]) + 1))
+    odds = _log_odds(found[1])
+    return expit(worth.rank[0] + worth.rank[1] * ranks), expit(worth.confidence[0] + worth.confidence[1] * odds)
+
+
+def _log_odds(confidences: ArrayLike) -> NDArray[np.float64]:
+    """Logarithms of the odds, finite also for 0 and 1."""
+    return np.asarray(logit(np.clip(np.asarray(confidences, np.float64), 1e-6, 1 - 1e-6)))
+
+
+def fit_worth(
+    objects: Sequence[NDArray[np.float32]], searched: Sequence[Ranked], found: Sequence[Ranked], *, rounds: int = 10
+) -> Worth:
+    """Find what confidences and ranks are worth, on pictures that MultiBox was not trained on.
+
+    What a box adds depends on what stands before it, that is on the worth of all boxes. So the boxes are ranked, it is
+    noted which are the first to cover an object at how many of the thresholds 0.5, 0.55, ..., 0.95, the two curves are
+    fitted to that by maximum likelihood, and so on from the ranking that they give.
+
+    Parameters
+    ----------
+    objects : sequence of ndarray, shape (G, 4), float32
+        Objects of each picture.
+    searched, found : sequence of (ndarray (N, 4), ndarray (N,))
+        Boxes and scores of selective search and of MultiBox in each picture, best first.
+    rounds : int
+        How often.
+
+    Returns
+    -------
+    Worth
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to learn from: no pictures, or no box covers an object.
+
+    Examples
+    --------
+    >>> boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32)
+    >>> searched, found = (boxes[:2], np.array([0.5, 0.4])), (boxes, np.array([0.3, 0.2, 0.1]))
+    >>> worth = fit_worth([boxes[[0, 2]], boxes[:2]], [searched] * 2, [found] * 2)
+    >>> worth.confidence[1] > 0 > worth.rank[1]
+    True
+    """
+    if not objects:
+        raise ValueError("there are no pictures to measure on")
+    covers = [
+        box_iou(np.concatenate([a[0], b[0]]), truth) >= np.array(THRESHOLDS, np.float32)[:, None, None]
+        for truth, a, b in zip(objects, searched, found, strict=True)
+    ]
+    ranks = np.concatenate([np.log(np.arange(1, len(boxes) + 1)) for boxes, _ in searched])
+    odds = np.concatenate([_log_odds(scores) for _, scores in found])
+    worth = Worth()
+    for _ in range(rounds):
+        gains: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
+        for hits, a, b in zip(covers, searched, found, strict=True):
+            order = np.argsort(-np.concatenate(worth_of(a, b, worth)), kind="stable")
+            ranked = hits[:, order]
+            gain = np.zeros(len(order))
+            if len(order):
+                np.add.at(gain, order[ranked.argmax(1)[ranked.any(1)]], 1 / len(THRESHOLDS))
+            gains[0].append(gain[: len(a[0])])
+            gains[1].append(gain[len(a[0]) :])
+        of_ranks, of_odds = (np.minimum(np.concatenate(parts), 1) for parts in gains)
+        if not of_ranks.any() and not of_odds.any():
+            raise ValueError("no box covers an object; give more pictures")
+        worth = Worth(_fit_logistic(odds, of_odds, 1), _fit_logistic(ranks, of_ranks, -1))
+    return worth
+
+
+def _fit_logistic(x: NDArray[np.float64], shares: NDArray[np.float64], sign: int) -> tuple[float, float]:
+    """Intercept and slope of the likeliest ``expit(a + b x)``, the slope of the given sign.
+
+    A little weight is on a slope of 1, so that there is one also where a threshold divides hits and misses.
+    """
+
+    def cost(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        slope = math.exp(values[1])
+        z = values[0] + sign * slope * x
+        error = expit(z) - shares
+        loss = np.logaddexp(0, z).sum() - (z * shares).sum() + 0.5 * values[1] ** 2
+        return loss, np.array([error.sum(), (error * x).sum() * sign * slope + values[1]])
+
+    if not shares.any():  # the other method's boxes are all that is needed
+        return float(_log_odds(0)), float(sign)
+    from scipy.optimize import minimize  # a fifth of a second that only fitting needs
+
+    start = np.array([_log_odds(shares.mean()), 0.0])
+    a, b = minimize(cost, start, jac=True, method="L-BFGS-B").x
+    return float(a), float(sign * math.exp(b))

@@ -1,0 +1,245 @@
+"""What MultiBox learns from: matching of predictions to objects, and the loss."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...backbone.preprocessing import encode_boxes
+from ...data import Picture, box_iou
+from .network import GridHead, VectorHead
+from .priors import place_priors
+
+__all__ = ["ALPHA", "Targets", "match_objects", "multibox_loss", "picture_loss", "set_targets"]
+
+
+# Weight of the location term (Erhan et al., section 4.1). The paper's locations are shares of the picture; ours are in
+# units of their typical spread (`backbone.preprocessing.encode_boxes`), in which the two terms are of a size too.
+ALPHA = 0.3
+
+
+class Targets(NamedTuple):
+    """What a picture's predictions should be.
+
+    Attributes
+    ----------
+    matched : ndarray, shape (P,), bool
+        The prior shall become an object.
+    counted : ndarray, shape (P,), bool
+        Its confidence counts in the loss.
+    residuals : ndarray, shape (P, 4), float32
+        Of the object from the prior, in units of their typical spread; zero where nothing is matched.
+    """
+
+    matched: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+    residuals: NDArray[np.float32]
+
+
+def match_objects(cost: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Give every object a prior or prediction of its own so that the sum of the costs is least.
+
+    Parameters
+    ----------
+    cost : ndarray, shape (P, N), floating
+        Of giving prediction p to object n.
+
+    Returns
+    -------
+    ndarray, shape (P,), int64
+        The object of each prediction, or -1. With more objects than predictions some objects get none.
+
+    References
+    ----------
+    Erhan et al., CVPR 2014, section 3.1, equation 4.
+
+    Examples
+    --------
+    >>> match_objects(np.array([[0.1, 0.2], [0.3, 0.9], [0.8, 0.7]])).tolist()  # the dearest pair is avoided
+    [1, 0, -1]
+    """
+    matched = np.full(len(cost), -1, np.int64)
+    rows, columns = linear_sum_assignment(cost)
+    matched[rows] = columns
+    return matched
+
+
+def set_targets(
+    priors: NDArray[np.float32],
+    objects: NDArray[np.float32],
+    doubtful: NDArray[np.float32],
+    *,
+    exhaustive: bool = True,
+    many: bool = True,
+    predicted: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+) -> Targets:
+    """Decide which priors shall become which objects, and which confidences count.
+
+    Every object gets one prior, all pairs together of the largest sum of overlaps. That much is the paper's. With tens
+    of thousands of priors, of which neighbours look at nearly the same pixels, one match an object would have the
+    network learn to tell them apart and little else, so with `many` every prior that overlaps an object by at least
+    half is matched too, as in the Faster R-CNN that followed.
+
+    Parameters
+    ----------
+    priors : ndarray, shape (P, 4), float32
+        See `multibox.place_priors`.
+    objects : ndarray, shape (N, 4), float32
+        Boxes to find, in the same pixels.
+    doubtful : ndarray, shape (M, 4), float32
+        Difficult objects and crowds: priors that overlap one by 0.3 or lie in it by half count neither way.
+    exhaustive : bool
+        False where objects may be unlabelled: then no prior counts as background.
+    many : bool
+        False for one match an object, and every other prior background, as published.
+    predicted : (ndarray (P, 4), ndarray (P,)), optional
+        Residuals and logits. With them the matching is by the cost of what the network predicts, location and
+        confidence (Erhan et al., equation 3), instead of by the priors' overlap.
+
+    Returns
+    -------
+    Targets
+
+    References
+    ----------
+    Erhan et al., CVPR 2014, sections 3.1 (by predictions) and 3.2 (by priors).
+
+    Examples
+    --------
+    >>> priors = np.array([[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 5], [0, 0, 10, 4], [50, 50, 60, 60]], np.float32)
+    >>> targets = set_targets(priors, priors[:1], np.zeros((0, 4), np.float32))
+    >>> targets.matched.tolist(), targets.counted.tolist()
+    ([True, True, True, False, False], [True, True, True, False, True])
+    """
+    matched = np.full(len(priors), -1, np.int64)
+    counted = np.full(len(priors), exhaustive)
+    residuals = np.zeros((len(priors), 4), np.float32)
+    if len(doubtful):
+        low = np.maximum(priors[:, None, :2], doubtful[:, :2])
+        high = np.minimum(priors[:, None, 2:], doubtful[:, 2:])
+        inside = np.clip(high - low, 0, None).prod(2) / (priors[:, 2:] - priors[:, :2]).prod(1)[:, None]
+        counted &= (inside < 0.5).all(1) & (box_iou(priors, doubtful) < 0.3).all(1)
+    if len(objects):
+        overlap = box_iou(priors, objects)
+        matched = match_objects(1 - overlap if predicted is None else _costs(priors, objects, *predicted))
+        if many:
+            best, nearest = overlap.max(1), overlap.argmax(1)
+            matched = np.where((matched < 0) & (best >= 0.5), nearest, matched)
+            counted &= best < 0.4
+        own = matched >= 0
+        counted |= own
+        residuals[own] = encode_boxes(priors[own], objects[matched[own]])
+    return Targets(matched >= 0, counted, residuals)
+
+
+def _costs(
+    priors: NDArray[np.float32],
+    objects: NDArray[np.float32],
+    residuals: NDArray[np.float32],
+    logits: NDArray[np.float32],
+) -> NDArray[np.float64]:
+    """Cost (P, N) of matching a prediction to an object: alpha / 2 ||l - g||^2 - log c + log(1 - c)."""
+    columns = [ALPHA / 2 * ((residuals - encode_boxes(priors, box[None])) ** 2).sum(1) for box in objects]
+    return np.stack(columns, axis=1).astype(np.float64) - logits[:, None]  # log(c / (1 - c)) is the logit
+
+
+def multibox_loss(
+    residuals: Tensor, logits: Tensor, targets: Tensor, matched: Tensor, counted: Tensor, *, alpha: float = ALPHA
+) -> tuple[Tensor, Tensor]:
+    """Location and confidence loss, each a sum over predictions.
+
+    ``alpha / 2 * ||l - g||^2`` over the matched ones; ``-log c`` over the matched and ``-log(1 - c)`` over the other
+    counted ones. Divide by the number of matched ones.
+
+    Parameters
+    ----------
+    residuals : Tensor, shape (..., 4)
+        l, the predicted corrections of the priors, in units of their typical spread.
+    logits : Tensor, shape (...)
+        Of the confidences c.
+    targets : Tensor, shape (..., 4)
+        g, see `Targets`.
+    matched, counted : Tensor, shape (...), bool
+        See `Targets`.
+    alpha : float
+        Weight of the location.
+
+    Returns
+    -------
+    location, confidence : Tensor
+        Scalars.
+
+    References
+    ----------
+    Erhan et al., CVPR 2014, section 3.1, equations 1 to 3.
+
+    Examples
+    --------
+    >>> yes, no = torch.tensor([True, False]), torch.tensor([True, True])
+    >>> location, confidence = multibox_loss(torch.ones(2, 4), torch.zeros(2), torch.zeros(2, 4), yes, no)
+    >>> round(location.item(), 4), round(confidence.item(), 4)  # 0.3 / 2 * 4, 2 log 2
+    (0.6, 1.3863)
+    """
+    location = alpha / 2 * ((residuals - targets)[matched] ** 2).sum()
+    each = F.binary_cross_entropy_with_logits(logits, matched.to(logits.dtype), reduction="none")
+    return location, each[counted].sum()
+
+
+def picture_loss(
+    head: GridHead | VectorHead, features: Tensor, picture: Picture, *, many: bool = True
+) -> tuple[Tensor, Tensor, int]:
+    """Location and confidence loss of what a head says of a picture, as sums, and how many predictions are matched.
+
+    Parameters
+    ----------
+    head : GridHead or VectorHead
+    features : Tensor, shape (1, 832, h, w)
+        The trunk's, of the picture.
+    picture : Picture
+        Its labels, in the pixels that the trunk saw. Difficult objects and crowds count neither way.
+    many : bool
+        See `set_targets`.
+
+    Returns
+    -------
+    location, confidence : Tensor
+        Scalars; not finite if what the head says is not. To be divided by what is matched, in all pictures of a step.
+    matched : int
+        Predictions that shall become objects.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> box, no = np.array([[8, 8, 56, 56]], np.float32), np.array([False])
+    >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
+    >>> picture = Picture("a", Path("a.jpg"), 64, 64, box, np.array([7]), no, no)
+    >>> picture_loss(head, torch.zeros(1, 832, 4, 4), picture)[2]
+    7
+    """
+    residuals, logits = (made[0].float() for made in head(features))
+    if not (residuals.isfinite().all() and logits.isfinite().all()):
+        return residuals.sum() * torch.nan, logits.sum() * torch.nan, 0
+    size = (picture.width, picture.height)
+    # Annotations can end a little outside, or have no area; a box's side must have a logarithm.
+    boxes = np.clip(picture.boxes, 0, np.array([*size, *size], np.float32))
+    doubtful = picture.difficult | picture.crowd
+    real = ((boxes[:, 2:] - boxes[:, :2]) >= 2).all(1)
+    predicted = None
+    if isinstance(head, VectorHead):
+        predicted = residuals.detach().cpu().numpy(), logits.detach().cpu().numpy()
+    targets = set_targets(
+        place_priors(head.priors, (features.shape[2], features.shape[3]), size),
+        boxes[real & ~doubtful],
+        boxes[real & doubtful],
+        exhaustive=picture.labelled is None,
+        many=many,
+        predicted=predicted,
+    )
+    matched, counted, wanted = (torch.from_numpy(array).to(logits.device) for array in targets)
+    return *multibox_loss(residuals, logits, wanted, matched, counted), int(targets.matched.sum())
