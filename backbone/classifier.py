@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import IMAGENET_CLASSES
-from ..data.errors import ModelError
+from ..data.errors import ModelError, SettingError
 from ..data.images.reading import as_rgb, check_image
 from .preprocessing import CROP_SIDE, MEAN_BGR
 from .regions.placement import choose_device
@@ -44,7 +44,7 @@ def check_crops(number: int) -> None:
     >>> check_crops(10)
     """
     if number not in CROPS:
-        raise ValueError(f"crops must be one of {', '.join(map(str, CROPS))}, not {number}")
+        raise SettingError(f"crops must be one of {', '.join(map(str, CROPS))}, not {number}")
 
 
 def _square(image: NDArray[np.uint8], place: float, side: int) -> NDArray[np.uint8]:

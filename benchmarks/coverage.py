@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from tables import show
 
-from inception_rcnn.backbone.regions.scorer import View
+from inception_rcnn.backbone.regions.scorer import PictureFeatures
 from inception_rcnn.data import Picture, atomic_write, read_coco, read_image, read_voc
 from inception_rcnn.eval import evaluate_proposals
 from inception_rcnn.proposals import MultiBox, SelectiveSearch, merge_proposals
@@ -98,12 +98,12 @@ def measure(
                 own[part] = time.process_time() - start
                 return result
 
-            view = View(image)
+            view = PictureFeatures(image)
             searched = timed("search", lambda image=image: plain(image))
             large = timed("search x2", lambda image=image: doubled(image))
             timed("trunk", lambda view=view: view.features(multibox.trunk, multibox.model.long_side))
             found = timed("head", lambda view=view: multibox.propose(view))
-            merged = timed("merge", lambda a=large, b=found: merge_proposals(a, b, multibox.worth))
+            merged = timed("merge", lambda a=large, b=found: merge_proposals(a, b, multibox.calibration))
             lists = {
                 "selective search": searched[0],
                 "superpixels x2": large[0],
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, help="so many, evenly spaced; default: all")
     parser.add_argument("--multibox", default="voc", help="a MultiBox by name or file; default: voc")
     parser.add_argument("--model", default="voc", help="the detector on whose trunk it stands; default: voc")
-    parser.add_argument("--across", type=int, default=0, help="also MultiBox on so many squares across a picture")
+    parser.add_argument("--tiles", type=int, default=0, help="also MultiBox on so many squares tiles a picture")
     parser.add_argument("--edges", type=Path, help="edge model for EdgeBoxes")
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     parser.add_argument("--json", type=Path, help="write all numbers to this file")
@@ -241,12 +241,12 @@ def main() -> None:
         else:
             print("EdgeBoxes is left out: --edges names the model that it needs")
         pictures = read_pictures(options)
-        multibox = MultiBox.load(options.multibox, trunk=options.model, device="cpu", threads=1)
+        multibox = MultiBox.load(options.multibox, detector=options.model, device="cpu", threads=1)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    if options.across:
-        wider = replace(multibox, across=options.across)
+    if options.tiles:
+        wider = replace(multibox, tiles=options.tiles)
         peers["MultiBox, squares too"] = lambda image: wider(image)[0]
     objects = sum(int((~(picture.difficult | picture.crowd)).sum()) for picture in pictures)
     print(f"{len(pictures)} pictures, {objects} objects\n")

@@ -25,7 +25,7 @@ from tables import show
 from workload import count_work, find_pictures, sample_boxes, sample_image
 
 from inception_rcnn.backbone.regions.placement import choose_device
-from inception_rcnn.backbone.regions.scorer import RegionScorer, View
+from inception_rcnn.backbone.regions.scorer import PictureFeatures, RegionScorer
 from inception_rcnn.backbone.regions.torch_engine import CROPS, Batches, TorchRegions, torch_network
 from inception_rcnn.backbone.weights.model_file import read_model
 from inception_rcnn.backbone.weights.published import find_model
@@ -97,10 +97,10 @@ def pictures_table(device: str, regions: int, rounds: int) -> list[list[str]]:
     rows = []
     for name in ("voc", "voc-crops"):
         scorer = RegionScorer(read_model(find_model(name)), device=device, engine="torch")
-        view = View(image)
+        view = PictureFeatures(image)
         parts = {
             "look": lambda scorer=scorer: scorer.trunk(image, scorer.long_side),
-            "first pass": lambda scorer=scorer, view=view: scorer.rank(view, boxes),
+            "first pass": lambda scorer=scorer, view=view: scorer.first_pass_logits(view, boxes),
             "score": lambda scorer=scorer, view=view: scorer.score(view, boxes),
         }
         for part, call in parts.items():

@@ -1,4 +1,4 @@
-"""What each part of the detector is worth: box regression, fine-tuning, proposals, their objectness, an ensemble.
+"""What each part of the detector is calibration: box regression, fine-tuning, proposals, their objectness, an ensemble.
 
 Every row is measured against the same system without the part, on the same pictures, by VOC's rules (11-point mAP,
 IoU 0.5). Each picture is proposed for and scored once by every model; the rows differ in what they make of it.
@@ -23,7 +23,7 @@ os.environ["NUMBA_NUM_THREADS"] = "1"
 import cv2
 from tables import show
 
-from inception_rcnn.backbone.regions.scorer import View
+from inception_rcnn.backbone.regions.scorer import PictureFeatures
 from inception_rcnn.data import Detections, Picture, atomic_write, read_image, read_voc
 from inception_rcnn.data.system.processes import ProcessDied, map_processes, usable_cores
 from inception_rcnn.detect import Detector
@@ -66,7 +66,7 @@ class Rows:
             self.detector = self.load()
         scorers = dict(zip(self.names, self.detector.scorers, strict=True))
         classes, (height, width) = self.detector.classes, (picture.height, picture.width)
-        view = View(read_image(picture.path))
+        view = PictureFeatures(read_image(picture.path))
         seconds = {}
         for name, scorer in scorers.items():
             start = time.process_time()

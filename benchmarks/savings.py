@@ -28,15 +28,15 @@ from inception_rcnn.detect.detector import FIRST_PASS, PROPOSALS, SEARCHED
 from inception_rcnn.eval import evaluate_voc
 
 MANY = 1200
-ALONE = {"method": "selective-search"}
+SINGLE_PROCESS = {"method": "selective-search"}
 # Model, how many are proposed, and how it is loaded.
 Row = tuple[str, int, dict[str, Any]]
 ROWS: dict[str, Row] = {
     "merged": ("voc", MANY, {"proposals": MANY, "first_pass": 0}),
     "merged, int8": ("voc", MANY, {"proposals": MANY, "first_pass": 0, "precision": "int8"}),
     "merged, int8, first pass": ("voc", MANY, {"proposals": MANY, "precision": "int8"}),
-    "selective search": ("voc", SEARCHED, {**ALONE, "first_pass": 0}),
-    "selective search, int8, first pass": ("voc", SEARCHED, {**ALONE, "precision": "int8"}),
+    "selective search": ("voc", SEARCHED, {**SINGLE_PROCESS, "first_pass": 0}),
+    "selective search, int8, first pass": ("voc", SEARCHED, {**SINGLE_PROCESS, "precision": "int8"}),
     "the default": ("voc", PROPOSALS, {}),
     "the default, int8": ("voc", PROPOSALS, {"precision": "int8"}),
     "crops, int8": ("voc-crops", PROPOSALS, {"precision": "int8"}),

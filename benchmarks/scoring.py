@@ -28,7 +28,7 @@ from workload import count_work, sample_boxes, sample_image
 from inception_rcnn.backbone.preprocessing import crop_regions, prepare_picture
 from inception_rcnn.backbone.regions.network import RegionNetwork
 from inception_rcnn.backbone.regions.onnx_engine import onnx_session
-from inception_rcnn.backbone.regions.scorer import RegionScorer, View
+from inception_rcnn.backbone.regions.scorer import PictureFeatures, RegionScorer
 from inception_rcnn.backbone.regions.torch_engine import torch_network
 from inception_rcnn.backbone.weights.model_file import RegionModel, read_model
 from inception_rcnn.backbone.weights.published import find_model
@@ -113,19 +113,19 @@ def shared_table(
     maps = network.trunk(picture)
     work = {
         "look": count_work(network, lambda: network.trunk(picture))[0],
-        f"score {regions}": count_work(network, lambda: network.head(maps, scaled))[0],
+        f"score {regions}": count_work(network, lambda: network.region_head(maps, scaled))[0],
     }
     rows, seconds = [], {}
     reference: np.ndarray | None = None
     for engine, precision in (("torch", "float32"), ("onnxruntime", "float32"), ("onnxruntime", "int8")):
         scorer = RegionScorer(model, device="cpu", threads=1, engine=engine, precision=precision)
-        view = View(image)
+        view = PictureFeatures(image)
         found = scorer.score(view, boxes)[0]
         reference = found if reference is None else reference
-        kept = boxes[np.argsort(-scorer.rank(view, boxes))[:FIRST_PASS]]
+        kept = boxes[np.argsort(-scorer.first_pass_logits(view, boxes))[:FIRST_PASS]]
         calls: dict[str, Callable[[], Any]] = {
             "look": lambda scorer=scorer: scorer.trunk(image, scorer.long_side),
-            "first pass": lambda scorer=scorer, view=view: scorer.rank(view, boxes),
+            "first pass": lambda scorer=scorer, view=view: scorer.first_pass_logits(view, boxes),
             f"score {regions}": lambda scorer=scorer, view=view: scorer.score(view, boxes),
             f"score {len(kept)}": lambda scorer=scorer, view=view, kept=kept: scorer.score(view, kept),
         }

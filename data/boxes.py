@@ -8,6 +8,8 @@ y1)``. Boxes are ``float32`` arrays of shape (N, 4), also when N is 0.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .errors import SettingError
+
 __all__ = ["box_iou", "clip_boxes"]
 
 
@@ -83,7 +85,7 @@ def _as_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
     if array.size == 0 and array.ndim < 2:
         array = array.reshape(0, 4)
     if array.ndim != 2 or array.shape[1] != 4:
-        raise ValueError(f"boxes must have shape (N, 4), not {array.shape}")
+        raise SettingError(f"boxes must have shape (N, 4), not {array.shape}")
     return array
 
 

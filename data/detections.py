@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DetectionError
+from .errors import DetectionError, SettingError
 
 __all__ = ["Detections"]
 
@@ -55,7 +55,7 @@ class Detections:
     def __post_init__(self) -> None:
         count = len(self.scores)
         if self.boxes.shape != (count, 4) or self.scores.shape != (count,) or self.labels.shape != (count,):
-            raise ValueError(
+            raise SettingError(
                 f"boxes {self.boxes.shape}, scores {self.scores.shape} and labels {self.labels.shape} "
                 "do not fit: (N, 4), (N,) and (N,) are expected"
             )

@@ -1,9 +1,13 @@
-"""What users can get wrong: one base, and its kinds.
+"""What a user can get wrong: one base, and its kinds.
 
-The text of an error is one line: which file, what is wrong, what to do.
+The text of every error is one line: which file or setting, what is wrong, what to do. The command line prints that
+line and ends with status 2. What is no `UserError` and no `OSError` is a bug, and shows its traceback.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "AnnotationError",
@@ -15,50 +19,105 @@ __all__ = [
     "ImageError",
     "JournalError",
     "MatlabFileError",
+    "MissingPackageError",
     "ModelError",
     "ProposalFileError",
+    "SettingError",
+    "UserError",
+    "needs_packages",
 ]
 
 
-class AnnotationError(ValueError):
-    """An annotation file is missing or malformed; the text is one line: which file, what is wrong."""
+class UserError(ValueError):
+    """Something that the user can put right."""
 
 
-class DetectionError(ValueError):
-    """A file of detections is missing or malformed; the text is one line: which file, what is wrong."""
+class SettingError(UserError):
+    """An argument or a setting has a value that it cannot have."""
 
 
-class ImageError(ValueError):
-    """A picture cannot be found or read; the text is one line: which file, what is wrong, what to do."""
+class CommandError(UserError):
+    """A command cannot be carried out as given."""
 
 
-class ProposalFileError(ValueError):
-    """A file of proposals cannot be read or written; the text is one line: which file, what is wrong."""
+class ImageError(UserError):
+    """A picture cannot be found or read."""
 
 
-class MatlabFileError(ValueError):
-    """A file of MATLAB is missing, damaged or of another version; the text is one line: which file, what is wrong."""
+class AnnotationError(UserError):
+    """An annotation file is missing or malformed."""
 
 
-class DeviceError(ValueError):
-    """A device that was asked for is not there; the text says what to do."""
+class DetectionError(UserError):
+    """A file of detections is missing or malformed, or detections cannot be written."""
 
 
-class ModelError(ValueError):
-    """A model file or name cannot be used; the text says why and what to do."""
+class ProposalFileError(UserError):
+    """A file of proposals cannot be read or written."""
 
 
-class EvaluationError(ValueError):
-    """Detections and annotations do not belong together; the text is one line that says how."""
+class MatlabFileError(UserError):
+    """A file of MATLAB is missing, damaged or of another version."""
 
 
-class JournalError(ValueError):
-    """The journal beside the output cannot be gone on from; the text says why and what to do."""
+class ModelError(UserError):
+    """A model's name or file cannot be used, or models do not fit together."""
 
 
-class CheckpointError(ValueError):
-    """A training cannot begin or go on like this; the text says why and what to do."""
+class DeviceError(UserError):
+    """A device is not there, or cannot do what is asked of it."""
 
 
-class CommandError(ValueError):
-    """A command cannot be carried out as given; the text says why and what to do."""
+class EvaluationError(UserError):
+    """Detections and annotations do not belong together."""
+
+
+class JournalError(UserError):
+    """A run cannot go on from the journal beside its output."""
+
+
+class CheckpointError(UserError):
+    """A training cannot begin, or cannot go on from its checkpoint."""
+
+
+class MissingPackageError(ImportError, UserError):
+    """A package is not installed that only some of the work needs."""
+
+
+@contextmanager
+def needs_packages(what: str, extra: str, instead: str = "") -> Iterator[None]:
+    """Say how to install what an import in the block finds missing.
+
+    Parameters
+    ----------
+    what : str
+        What needs it, for the text: "detection".
+    extra : str
+        The extra of this package that has it: "detect", "train".
+    instead : str
+        What else the user may do.
+
+    Raises
+    ------
+    MissingPackageError
+        If a package of somebody else is not there.
+
+    Examples
+    --------
+    >>> try:
+    ...     with needs_packages("detection", "detect"):
+    ...         import no_such_package
+    ... except MissingPackageError as error:
+    ...     print(error)
+    detection needs no_such_package; in a clone of the project: pip install '.[detect]'
+    """
+    try:
+        yield
+    except ImportError as error:
+        # A module of ours that does not import is a bug.
+        if isinstance(error, MissingPackageError) or (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        text = f"{what} needs {error.name}; in a clone of the project: pip install '.[{extra}]'" + (
+            f", or {instead}" if instead else ""
+        )
+        raise MissingPackageError(text, name=error.name) from None

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .errors import SettingError
 from .system.kernels import kernel
 
 __all__ = ["nms", "nms_per_class", "soft_nms", "soft_nms_per_class"]
@@ -201,14 +202,14 @@ def soft_nms(
     ([0, 2, 1], [0.8999999761581421, 0.699999988079071, 0.4000000059604645])
     """
     if method not in ("gaussian", "linear"):
-        raise ValueError(f"method must be 'gaussian' or 'linear', not {method!r}")
+        raise SettingError(f"method must be 'gaussian' or 'linear', not {method!r}")
     _check_sigma(sigma)
     if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be from 0 to 1, not {threshold}")
+        raise SettingError(f"threshold must be from 0 to 1, not {threshold}")
     box_array, score_array = _box_list(boxes), as_scores(scores)
     _check_pairs(box_array.shape, score_array.shape)
     if not np.isfinite(score_array).all():
-        raise ValueError("scores must be finite numbers")
+        raise SettingError("scores must be finite numbers")
     kept, _, lowered = _soft(
         box_array[:, None],
         score_array[:, None],
@@ -307,7 +308,7 @@ def as_scores(scores: ArrayLike) -> NDArray[np.floating[Any]]:
 def _finite(values: ArrayLike, name: str) -> NDArray[np.float32]:
     array = np.require(values, np.float32, ["C", "W"])  # Writable, though nobody writes: kernels have one type.
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} must be finite numbers")
+        raise SettingError(f"{name} must be finite numbers")
     return array
 
 
@@ -318,17 +319,17 @@ def _box_list(boxes: ArrayLike) -> NDArray[np.float32]:
 
 def _check_sigma(sigma: float) -> None:
     if not 0 < sigma < np.inf:
-        raise ValueError(f"sigma must be a number above 0, not {sigma}")
+        raise SettingError(f"sigma must be a number above 0, not {sigma}")
 
 
 def _check_pairs(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
     if len(scores) != 1 or boxes != (scores[0], 4):
-        raise ValueError(f"boxes {tuple(boxes)} and scores {tuple(scores)} do not fit: (N, 4) and (N,) are expected")
+        raise SettingError(f"boxes {tuple(boxes)} and scores {tuple(scores)} do not fit: (N, 4) and (N,) are expected")
 
 
 def _check_classes(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
     if len(scores) != 2 or boxes not in ((scores[0], 4), (*scores, 4)):
-        raise ValueError(
+        raise SettingError(
             f"boxes {tuple(boxes)} and scores {tuple(scores)} do not fit: (N, 4) or (N, C, 4), and (N, C), are expected"
         )
 
@@ -343,7 +344,7 @@ def _ranked(
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """Rank what reaches the minimum among some rows of the scores (N, C): keys (C, most of a class), counts (C,)."""
     if scores.shape[1] * len(rows) > _LOW:
-        raise ValueError(f"{scores.shape[1] * len(rows)} scores are too many for one call; raise the minimum")
+        raise SettingError(f"{scores.shape[1] * len(rows)} scores are too many for one call; raise the minimum")
     # The minimum in float32, so that a score of 0.7 reaches a minimum of 0.7.
     counts = np.empty(scores.shape[1], np.int64)
     keys = np.empty((len(counts), len(rows)), np.uint64)
@@ -550,7 +551,7 @@ def _gpu_tensors(boxes: Any, scores: Any) -> tuple[Any, Any]:
     tensors = [torch.as_tensor(values, dtype=torch.float32, device=device) for values in (boxes, scores)]
     for tensor, name in zip(tensors, ("boxes", "scores"), strict=True):
         if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} must be finite numbers")
+            raise SettingError(f"{name} must be finite numbers")
     return tensors[0].detach(), tensors[1].detach()
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from ..backbone.regions.roi_align import KERNELS as REGION_KERNELS
-from ..backbone.regions.scorer import RegionScorer, View
+from ..backbone.regions.scorer import PictureFeatures, RegionScorer
 from ..backbone.weights.model_file import SCORINGS, read_model
 from ..backbone.weights.published import bundled_models, find_model
 from ..data import Detections
-from ..data.errors import ModelError
+from ..data.errors import ModelError, SettingError
 from ..data.nms import NMS_KERNELS, SOFT_NMS_KERNELS
 from ..data.system.kernels import compiling
 from ..proposals import MergedProposals, SelectiveSearch, knows_objects, load_proposer
@@ -46,8 +46,8 @@ class Detector:
     proposer : SelectiveSearch or MultiBox or MergedProposals
         Where to look. A MultiBox that stands on a scorer's trunk costs little: the picture is looked at once.
     first_pass : int, optional
-        Score only so many of the proposals, those that look best at a first glance, see `RegionScorer.rank`, and to a
-        MultiBox that knows. Default all.
+        Score only so many of the proposals, those with the highest `RegionScorer.first_pass_logits`, to
+        which a MultiBox's confidences are added. Default all.
     min_score : float
         Weaker detections are dropped.
     nms : {"soft", "greedy"}
@@ -87,11 +87,11 @@ class Detector:
         nms: str = "soft",
     ) -> None:
         if nms not in NMS:
-            raise ValueError(f"nms {nms!r} is unknown; use {' or '.join(NMS)}")
+            raise SettingError(f"nms {nms!r} is unknown; use {' or '.join(NMS)}")
         if not 0 <= min_score <= 1:
-            raise ValueError(f"min_score must be 0 to 1, not {min_score}")
+            raise SettingError(f"min_score must be 0 to 1, not {min_score}")
         if first_pass is not None and first_pass < 0:
-            raise ValueError(f"first_pass must be 0, for all, or more, not {first_pass}")
+            raise SettingError(f"first_pass must be 0, for all, or more, not {first_pass}")
         if not scorers:
             raise ModelError("a detector needs at least one model")
         if len({scorer.model.classes for scorer in scorers}) > 1:
@@ -172,11 +172,11 @@ class Detector:
             If the method, the scoring or the suppression is unknown, or a number is out of range.
         """
         if scoring not in (None, *SCORINGS):
-            raise ValueError(f"scoring {scoring!r} is unknown; use {' or '.join(SCORINGS)}")
+            raise SettingError(f"scoring {scoring!r} is unknown; use {' or '.join(SCORINGS)}")
         if not scales or not all(0.1 <= scale <= 4 for scale in scales):
-            raise ValueError(f"scales must be one or more of 0.1 to 4, not {', '.join(map(str, scales)) or 'none'}")
+            raise SettingError(f"scales must be one or more of 0.1 to 4, not {', '.join(map(str, scales)) or 'none'}")
         if proposals is not None and proposals < 1:
-            raise ValueError(f"proposals must be 1 or more, not {proposals}")
+            raise SettingError(f"proposals must be 1 or more, not {proposals}")
         read = []
         for name in models or ("voc",):
             bundled = f"{name}-crops" if scoring == "crops" and f"{name}-crops" in bundled_models() else name
@@ -199,7 +199,7 @@ class Detector:
                     trunk = scorer.trunk
             network: dict[str, Any] = {}
             if method != "selective-search":
-                network = {"multibox": multibox, "among": [scorer.trunk for scorer in scorers], **placement}
+                network = {"multibox": multibox, "loaded_trunks": [scorer.trunk for scorer in scorers], **placement}
             limit = proposals or (SEARCHED if method == "selective-search" else PROPOSALS)
             proposer = load_proposer(method, limit=limit, seed=seed, **network)
         if first_pass is None and any(scorer.model.has_first_pass for scorer in scorers):
@@ -228,22 +228,22 @@ class Detector:
             return self.proposer.search(image)
         return self.proposer(image) if isinstance(self.proposer, SelectiveSearch) else None
 
-    def look(self, image: NDArray[np.uint8]) -> View:
+    def look(self, image: NDArray[np.uint8]) -> PictureFeatures:
         """Send a picture (H, W, 3) uint8 RGB through the trunk of every model that needs it, once each."""
-        view = View(image)
+        view = PictureFeatures(image)
         for scorer in self.scorers:
             if scorer.model.scoring == "shared":
                 view.features(scorer.trunk, scorer.long_side)
         return view
 
     def propose(
-        self, image: NDArray[np.uint8] | View, searched: Ranked | None = None
+        self, image: NDArray[np.uint8] | PictureFeatures, searched: Ranked | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Decide which regions are worth scoring.
 
         Parameters
         ----------
-        image : ndarray, shape (H, W, 3), uint8, or View
+        image : ndarray, shape (H, W, 3), uint8, or PictureFeatures
             RGB, or what `look` made of it.
         searched : tuple, optional
             What `search` gave for the picture, if it ran already.
@@ -256,7 +256,7 @@ class Detector:
             The chance that there is an object, for `score`. Selective search alone does not know, and a MultiBox only
             of the classes that it learned.
         """
-        view = image if isinstance(image, View) else View(image)
+        view = image if isinstance(image, PictureFeatures) else PictureFeatures(image)
         searched = searched or self.search(view.image)
         if isinstance(self.proposer, MultiBox):
             boxes, scores = self.proposer.propose(view)
@@ -267,7 +267,7 @@ class Detector:
                 boxes, scores = self.proposer.join(searched, self.proposer.multibox.propose(view))
         if self.first_pass and len(boxes) > self.first_pass:
             # Two opinions, both logarithms of odds.
-            promise = np.mean([scorer.rank(view, boxes) for scorer in self.ranking], axis=0)
+            promise = np.mean([scorer.first_pass_logits(view, boxes) for scorer in self.ranking], axis=0)
             if self.knows_objects:
                 promise = promise + logit(scores.clip(0.0001, 0.9999))
             kept = np.sort(np.argsort(-promise, kind="stable")[: self.first_pass])
@@ -276,7 +276,7 @@ class Detector:
 
     def score(
         self,
-        image: NDArray[np.uint8] | View,
+        image: NDArray[np.uint8] | PictureFeatures,
         proposals: NDArray[np.float32],
         objectness: NDArray[np.float32] | None = None,
     ) -> Detections:
@@ -284,7 +284,7 @@ class Detector:
 
         Parameters
         ----------
-        image : ndarray, shape (H, W, 3), uint8, or View
+        image : ndarray, shape (H, W, 3), uint8, or PictureFeatures
             RGB, or what `look` made of it.
         proposals : ndarray, shape (N, 4), float32
             In pixels of the picture.
@@ -295,7 +295,7 @@ class Detector:
         -------
         Detections
         """
-        view = image if isinstance(image, View) else View(image)
+        view = image if isinstance(image, PictureFeatures) else PictureFeatures(image)
         outputs = [scorer.score(view, proposals) for scorer in self.scorers]
         probabilities, deltas = average_scores(outputs, [scorer.model.box_regression for scorer in self.scorers])
         height, width = view.image.shape[:2]

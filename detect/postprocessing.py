@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..backbone.preprocessing import decode_boxes
 from ..data import Detections, clip_boxes
+from ..data.errors import SettingError
 from ..data.nms import nms_per_class, soft_nms_per_class
 
 __all__ = ["MOST_PER_PICTURE", "NMS", "OBJECTNESS", "SOFTNESS", "average_scores", "suppress"]
@@ -98,7 +99,7 @@ def suppress(
     elif nms == "greedy":
         kept, scores, labels = nms_per_class(boxes, scores, min_score=min_score, limit=MOST_PER_PICTURE)
     else:
-        raise ValueError(f"nms {nms!r} is unknown; use {' or '.join(NMS)}")
+        raise SettingError(f"nms {nms!r} is unknown; use {' or '.join(NMS)}")
     return Detections(kept, scores, labels, classes)
 
 

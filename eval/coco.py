@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..data import COCO_TO_VOC
-from ..data.errors import EvaluationError
+from ..data.errors import EvaluationError, SettingError
 from ..data.formats.records import is_finite_number, record_problem, shorten_record
 
 __all__ = ["evaluate_coco"]
@@ -160,7 +160,7 @@ def _programs(engine: str) -> tuple[Any, Any]:
         from faster_coco_eval import COCO, COCOeval_faster
 
         return COCO, COCOeval_faster
-    raise ValueError(f"engine must be 'pycocotools' or 'faster-coco-eval', not {engine!r}")
+    raise SettingError(f"engine must be 'pycocotools' or 'faster-coco-eval', not {engine!r}")
 
 
 def _parse_coordinate(value: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data import Detections
-from ..data.errors import EvaluationError
+from ..data.errors import EvaluationError, SettingError
 from ..data.nms import as_scores, nms, soft_nms
 from ..data.system.kernels import kernel
 
@@ -154,7 +154,7 @@ def merge_detections(
     ([0.5], 'cat')
     """
     if method not in ("wbf", "nms", "soft-nms"):
-        raise ValueError(f"method must be 'wbf', 'nms' or 'soft-nms', not {method!r}")
+        raise SettingError(f"method must be 'wbf', 'nms' or 'soft-nms', not {method!r}")
     if not members:
         raise EvaluationError("there is nothing to merge; give the detections of at least one detector")
     if iou is not None:
@@ -247,7 +247,7 @@ def _renumber(found: Detections, classes: tuple[str, ...]) -> NDArray[np.int64]:
 def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64]:
     weight = np.ones(count) if weights is None else np.asarray(weights, np.float64)
     if weight.shape != (count,) or not (weight > 0).all() or not np.isfinite(weight.sum()):
-        raise ValueError(
+        raise SettingError(
             f"weights must be {count} finite numbers above 0, one for each member in their order, such as 1 for all; "
             f"they are {weight.tolist()}"
         )
@@ -256,7 +256,7 @@ def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64]:
 
 def _check_iou(iou: float) -> None:
     if not 0 <= iou <= 1:
-        raise ValueError(f"iou must be from 0 to 1, not {iou}")
+        raise SettingError(f"iou must be from 0 to 1, not {iou}")
 
 
 def _gather(
@@ -265,7 +265,7 @@ def _gather(
     """All members' boxes (M, 4), scores, labels and the number of their member (M,)."""
     if not len(boxes_list) == len(scores_list) == len(labels_list):
         lengths = f"{len(boxes_list)}, {len(scores_list)} and {len(labels_list)}"
-        raise ValueError(f"the lists of boxes, scores and labels are of {lengths} members, not of the same")
+        raise SettingError(f"the lists of boxes, scores and labels are of {lengths} members, not of the same")
     boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
     scores: list[NDArray[Any]] = [np.zeros(0, np.float32)]  # together they are float64 if one of them is
     for one_boxes, one_scores, one_labels in zip(boxes_list, scores_list, labels_list, strict=True):
@@ -273,12 +273,12 @@ def _gather(
         box = np.asarray(one_boxes, np.float32)
         box = box if box.size else box.reshape(-1, 4)
         if score.ndim != 1 or label.shape != score.shape or box.shape != (len(score), 4):
-            raise ValueError(
+            raise SettingError(
                 f"boxes {box.shape}, scores {score.shape} and labels {label.shape} of member {len(boxes)} do not fit: "
                 "(M, 4), (M,) and (M,) are expected"
             )
         if not np.isfinite(box).all() or not np.isfinite(score).all() or (score < 0).any():
-            raise ValueError(f"member {len(boxes)}: boxes and scores must be finite numbers, and scores not negative")
+            raise SettingError(f"member {len(boxes)}: boxes and scores must be finite numbers, and scores not negative")
         boxes.append(box)
         scores.append(score)
         labels.append(label)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import VOC_CLASSES, Detections, Picture, box_iou
+from ..data.errors import SettingError
 from .matching import FALSE, HIT, IGNORED, Matches
 from .voc import average_precision, mean_of_numbers
 
@@ -162,7 +163,7 @@ def related_classes(classes: tuple[str, ...], similar: Sequence[Collection[str]]
     for group in similar:
         unknown = sorted(set(group) - set(classes))
         if unknown:
-            raise ValueError(f"a group of similar classes names {unknown[0]!r}, which is not among the classes")
+            raise SettingError(f"a group of similar classes names {unknown[0]!r}, which is not among the classes")
         members = [position[name] for name in group]
         related[np.ix_(members, members)] = True
     np.fill_diagonal(related, False)
@@ -304,7 +305,7 @@ def size_sensitivity(pictures: Sequence[Picture], matches: Mapping[str, Matches]
     for position, (name, one) in enumerate(matches.items()):
         own = np.flatnonzero(counted & (label == position))
         if len(own) != one.positives:
-            raise ValueError(
+            raise SettingError(
                 f"{name}: the pictures' flags leave {len(own)} objects to be found, the matches have {one.positives}; "
                 "flag the objects that do not count as difficult, and no others"
             )

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data import Picture
-from ..data.errors import EvaluationError
+from ..data.errors import EvaluationError, SettingError
 from ..data.system.kernels import kernel
 
 __all__ = ["evaluate_proposals"]
@@ -86,7 +86,7 @@ def evaluate_proposals(
     objects = [picture.boxes[own].astype(np.float64) for picture, own in zip(pictures, counted, strict=True)]
     label = np.concatenate([np.zeros(0, np.int64), *(p.labels[own] for p, own in zip(pictures, counted, strict=True))])
     if classes is not None and len(label) and label.max() >= len(classes):
-        raise ValueError(f"an object has label {label.max()}, but there are {len(classes)} names of classes")
+        raise SettingError(f"an object has label {label.max()}, but there are {len(classes)} names of classes")
 
     # The best overlap of every object with the first so many proposals of its picture, the smallest number first.
     steps = np.unique(np.array(limits, np.int64))
@@ -107,7 +107,7 @@ def evaluate_proposals(
         array = np.require(boxes, np.float32, ["C", "W"])  # writable, as the kernel has one type
         array = array if array.size else array.reshape(0, 4)
         if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
-            raise ValueError(f"picture {image_id!r}: proposals must be finite and of shape (N, 4), not {array.shape}")
+            raise SettingError(f"picture {image_id!r}: proposals must be finite and of shape (N, 4), not {array.shape}")
         total += len(array)
         _best_overlaps(objects[i], array, steps, best[start[i] : start[i + 1]])
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..data import VOC_CLASSES, Detections, Picture
+from ..data.errors import SettingError
 from .matching import Matches, match_voc
 
 __all__ = ["average_precision", "evaluate_voc"]
@@ -46,7 +47,7 @@ def average_precision(recall: ArrayLike, precision: ArrayLike, metric: Literal["
     """
     recall, precision = np.asarray(recall, np.float64), np.asarray(precision, np.float64)
     if recall.ndim != 1 or recall.shape != precision.shape:
-        raise ValueError(f"recall {recall.shape} and precision {precision.shape} must have one shape (D,)")
+        raise SettingError(f"recall {recall.shape} and precision {precision.shape} must have one shape (D,)")
     # The best precision at this recall or any higher one.
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     if metric == "voc07":
@@ -56,7 +57,7 @@ def average_precision(recall: ArrayLike, precision: ArrayLike, metric: Literal["
         return float(np.append(envelope, 0.0)[first].sum() / 11)
     if metric == "voc12":
         return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
-    raise ValueError(f"metric must be 'voc07' or 'voc12', not {metric!r}")
+    raise SettingError(f"metric must be 'voc07' or 'voc12', not {metric!r}")
 
 
 def evaluate_voc(
@@ -115,7 +116,7 @@ def evaluate_voc(
     (1.0, 1.0, nan)
     """
     if metric not in ("voc07", "voc12"):
-        raise ValueError(f"metric must be 'voc07' or 'voc12', not {metric!r}")
+        raise SettingError(f"metric must be 'voc07' or 'voc12', not {metric!r}")
     per_class = {
         name: class_average_precision(matches, metric)
         for name, matches in match_voc(pictures, detections, classes, iou).items()

@@ -11,16 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit
 
 from ..data import box_iou
+from ..data.errors import UserError
 from .proposer import Ranked
 
-__all__ = ["THRESHOLDS", "Worth", "fit_worth", "worth_of"]
+__all__ = ["THRESHOLDS", "RankingCalibration", "expected_gain", "fit_calibration"]
 
 
 # Average recall is over these (COCO): a box is worth something that covers an object, and more if it does so closely.
 THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
 
 
-class Worth(NamedTuple):
+class RankingCalibration(NamedTuple):
     """What a box is expected to add to the average recall of a merged ranking, as logistic functions.
 
     Attributes
@@ -35,7 +36,7 @@ class Worth(NamedTuple):
     rank: tuple[float, float] = (-1.0, -1.0)
 
     @classmethod
-    def checked(cls, numbers: Any) -> Worth:
+    def checked(cls, numbers: Any) -> RankingCalibration:
         """Make one of what a file holds.
 
         Raises
@@ -51,11 +52,13 @@ class Worth(NamedTuple):
         return cls((float(a), float(b)), (float(c), float(d)))
 
 
-def worth_of(searched: Ranked, found: Ranked, worth: Worth) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Worth of selective search's boxes and of MultiBox's, each in their order."""
-    ranks = np.log(np.arange(1, len(searched[0]) + 1))
-    odds = _log_odds(found[1])
-    return expit(worth.rank[0] + worth.rank[1] * ranks), expit(worth.confidence[0] + worth.confidence[1] * odds)
+def expected_gain(
+    search_boxes: Ranked, multibox_boxes: Ranked, calibration: RankingCalibration
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gain that is expected of selective search's boxes and of MultiBox's, each in their order."""
+    ranks = np.log(np.arange(1, len(search_boxes[0]) + 1))
+    (a, b), (c, d) = calibration
+    return expit(c + d * ranks), expit(a + b * _log_odds(multibox_boxes[1]))
 
 
 def _log_odds(confidences: ArrayLike) -> NDArray[np.float64]:
@@ -63,10 +66,14 @@ def _log_odds(confidences: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(logit(np.clip(np.asarray(confidences, np.float64), 1e-6, 1 - 1e-6)))
 
 
-def fit_worth(
-    objects: Sequence[NDArray[np.float32]], searched: Sequence[Ranked], found: Sequence[Ranked], *, rounds: int = 10
-) -> Worth:
-    """Find what confidences and ranks are worth, on pictures that MultiBox was not trained on.
+def fit_calibration(
+    objects: Sequence[NDArray[np.float32]],
+    search_boxes: Sequence[Ranked],
+    multibox_boxes: Sequence[Ranked],
+    *,
+    rounds: int = 10,
+) -> RankingCalibration:
+    """Fit the calibration on pictures that MultiBox was not trained on.
 
     What a box adds depends on what stands before it, that is on the worth of all boxes. So the boxes are ranked, it is
     noted which are the first to cover an object at how many of the thresholds 0.5, 0.55, ..., 0.95, the two curves are
@@ -76,14 +83,14 @@ def fit_worth(
     ----------
     objects : sequence of ndarray, shape (G, 4), float32
         Objects of each picture.
-    searched, found : sequence of (ndarray (N, 4), ndarray (N,))
+    search_boxes, multibox_boxes : sequence of (ndarray (N, 4), ndarray (N,))
         Boxes and scores of selective search and of MultiBox in each picture, best first.
     rounds : int
         How often.
 
     Returns
     -------
-    Worth
+    RankingCalibration
 
     Raises
     ------
@@ -93,24 +100,24 @@ def fit_worth(
     Examples
     --------
     >>> boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32)
-    >>> searched, found = (boxes[:2], np.array([0.5, 0.4])), (boxes, np.array([0.3, 0.2, 0.1]))
-    >>> worth = fit_worth([boxes[[0, 2]], boxes[:2]], [searched] * 2, [found] * 2)
-    >>> worth.confidence[1] > 0 > worth.rank[1]
+    >>> search_boxes, multibox_boxes = (boxes[:2], np.array([0.5, 0.4])), (boxes, np.array([0.3, 0.2, 0.1]))
+    >>> calibration = fit_calibration([boxes[[0, 2]], boxes[:2]], [search_boxes] * 2, [multibox_boxes] * 2)
+    >>> calibration.confidence[1] > 0 > calibration.rank[1]
     True
     """
     if not objects:
-        raise ValueError("there are no pictures to measure on")
+        raise UserError("there are no pictures to measure on")
     covers = [
         box_iou(np.concatenate([a[0], b[0]]), truth) >= np.array(THRESHOLDS, np.float32)[:, None, None]
-        for truth, a, b in zip(objects, searched, found, strict=True)
+        for truth, a, b in zip(objects, search_boxes, multibox_boxes, strict=True)
     ]
-    ranks = np.concatenate([np.log(np.arange(1, len(boxes) + 1)) for boxes, _ in searched])
-    odds = np.concatenate([_log_odds(scores) for _, scores in found])
-    worth = Worth()
+    ranks = np.concatenate([np.log(np.arange(1, len(boxes) + 1)) for boxes, _ in search_boxes])
+    odds = np.concatenate([_log_odds(scores) for _, scores in multibox_boxes])
+    calibration = RankingCalibration()
     for _ in range(rounds):
         gains: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = ([], [])
-        for hits, a, b in zip(covers, searched, found, strict=True):
-            order = np.argsort(-np.concatenate(worth_of(a, b, worth)), kind="stable")
+        for hits, a, b in zip(covers, search_boxes, multibox_boxes, strict=True):
+            order = np.argsort(-np.concatenate(expected_gain(a, b, calibration)), kind="stable")
             ranked = hits[:, order]
             gain = np.zeros(len(order))
             if len(order):
@@ -119,9 +126,9 @@ def fit_worth(
             gains[1].append(gain[len(a[0]) :])
         of_ranks, of_odds = (np.minimum(np.concatenate(parts), 1) for parts in gains)
         if not of_ranks.any() and not of_odds.any():
-            raise ValueError("no box covers an object; give more pictures")
-        worth = Worth(_fit_logistic(odds, of_odds, 1), _fit_logistic(ranks, of_ranks, -1))
-    return worth
+            raise UserError("no box covers an object; give more pictures")
+        calibration = RankingCalibration(_fit_logistic(odds, of_odds, 1), _fit_logistic(ranks, of_ranks, -1))
+    return calibration
 
 
 def _fit_logistic(x: NDArray[np.float64], shares: NDArray[np.float64], sign: int) -> tuple[float, float]:

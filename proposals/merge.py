@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.errors import SettingError
 from ..data.nms import NMS_KERNELS, nms
 from ..data.system.kernels import compiling
-from .calibration import Worth, worth_of
+from .calibration import RankingCalibration, expected_gain
 from .proposer import Ranked, check_ranking
 from .search.selective_search import Mode, SelectiveSearch
 
@@ -34,7 +35,7 @@ NEAR_DUPLICATE = 0.9
 def merge_proposals(
     selective_search: Ranked,
     multibox: Ranked,
-    worth: Worth,
+    calibration: RankingCalibration,
     *,
     limit: int | None = None,
     iou: float = NEAR_DUPLICATE,
@@ -48,8 +49,8 @@ def merge_proposals(
         as large: ``SelectiveSearch("fast", superpixel_scale=2)``.
     multibox : (ndarray (M, 4), ndarray (M,))
         Boxes and confidences, best first.
-    worth : Worth
-        What confidences and ranks are worth, of that MultiBox: ``MultiBox.worth``.
+    calibration : RankingCalibration
+        Of that MultiBox: ``MultiBox.calibration``.
     limit : int, optional
         Return at most this many boxes, the best.
     iou : float
@@ -70,9 +71,9 @@ def merge_proposals(
 
     Examples
     --------
-    >>> searched = np.array([[0, 0, 90, 60], [0, 0, 30, 30]], np.float32), np.array([0.5, 0.1], np.float32)
-    >>> found = np.array([[0, 0, 31, 30], [50, 20, 80, 60]], np.float32), np.array([0.9, 0.2], np.float32)
-    >>> boxes, scores = merge_proposals(searched, found, Worth())
+    >>> search_boxes = np.array([[0, 0, 90, 60], [0, 0, 30, 30]], np.float32), np.array([0.5, 0.1], np.float32)
+    >>> multibox_boxes = np.array([[0, 0, 31, 30], [50, 20, 80, 60]], np.float32), np.array([0.9, 0.2], np.float32)
+    >>> boxes, scores = merge_proposals(search_boxes, multibox_boxes, RankingCalibration())
     >>> boxes.tolist()
     [[0.0, 0.0, 31.0, 30.0], [0.0, 0.0, 90.0, 60.0], [50.0, 20.0, 80.0, 60.0]]
     >>> scores.round(2).tolist()
@@ -80,7 +81,7 @@ def merge_proposals(
     """
     check_ranking(limit, iou)
     boxes = np.concatenate([selective_search[0], multibox[0]]).astype(np.float32)
-    scores = np.concatenate(worth_of(selective_search, multibox, worth))
+    scores = np.concatenate(expected_gain(selective_search, multibox, calibration))
     kept = nms(boxes, scores, iou)[:limit]
     return boxes[kept], scores[kept].astype(np.float32)
 
@@ -115,7 +116,7 @@ class MergedProposals:
     limit: int | None = None
     iou: float = NEAR_DUPLICATE
 
-    # What the worth of ranks is fitted to, and the default.
+    # The calibration of ranks is fitted to this one.
     SEARCH: ClassVar[SelectiveSearch] = SelectiveSearch("fast", superpixel_scale=2.0)
 
     def __post_init__(self) -> None:
@@ -161,9 +162,9 @@ class MergedProposals:
         """Boxes (N, 4) and scores (N,) of one picture, best first."""
         return self.join(self.search(image), self.multibox(image))
 
-    def join(self, searched: Ranked, found: Ranked) -> Ranked:
+    def join(self, search_boxes: Ranked, multibox_boxes: Ranked) -> Ranked:
         """Boxes (N, 4) and scores (N,), best first, of what the two have proposed."""
-        return merge_proposals(searched, found, self.multibox.worth, limit=self.limit, iou=self.iou)
+        return merge_proposals(search_boxes, multibox_boxes, self.multibox.calibration, limit=self.limit, iou=self.iou)
 
 
 def knows_objects(proposer: SelectiveSearch | MultiBox | MergedProposals, classes: Sequence[str]) -> bool:
@@ -220,7 +221,7 @@ def load_proposer(
     100
     """
     if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+        raise SettingError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     scale = superpixel_scale if superpixel_scale is not None else 2.0 if method == "merged" else 1.0
     search = SelectiveSearch(
         mode, superpixel_scale=scale, seed=seed, limit=limit if method == "selective-search" else None

@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.errors import SettingError
+
 __all__ = ["Proposer", "Ranked", "check_ranking"]
 
 
@@ -20,12 +22,12 @@ def check_ranking(limit: int | None, iou: float) -> None:
     --------
     >>> check_ranking(0, 0.5)
     Traceback (most recent call last):
-    ValueError: limit must be at least 1 or None, not 0
+    inception_rcnn.data.errors.SettingError: limit must be at least 1 or None, not 0
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1 or None, not {limit}")
+        raise SettingError(f"limit must be at least 1 or None, not {limit}")
     if not 0 <= iou <= 1:
-        raise ValueError(f"iou must be 0 to 1, not {iou}")
+        raise SettingError(f"iou must be 0 to 1, not {iou}")
 
 
 class Proposer(Protocol):

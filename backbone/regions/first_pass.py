@@ -1,7 +1,7 @@
 """Fitting the first pass: which regions are worth the layers above the trunk, told by a linear score of the features.
 
 What the whole network says of some thousand regions is learned by least squares; there is nothing to train, and nothing
-that could go wrong but the fit. Used by `engine.RegionScorer.rank`.
+that could go wrong but the fit. Used by `engine.RegionScorer.first_pass_logits`.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def fit_first_pass(
                 crops = torch.from_numpy(crop_regions(image, drawn)).split(CROPS)
                 logits = torch.cat([network.score_crops(network.trunk(some))[0] for some in crops])
             else:
-                logits, _ = network.head(maps, places)
+                logits, _ = network.region_head(maps, places)
             # The odds of an object of any class.
             odds = (logits[:, 1:].logsumexp(1) - logits[:, 0]).clamp(-MOST_CERTAIN, MOST_CERTAIN)
             features = torch.cat([_part_features(maps, places), torch.ones(len(drawn), 1)], dim=1)

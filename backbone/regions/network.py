@@ -95,7 +95,7 @@ class RegionNetwork(nn.Module):
     --------
     >>> network = RegionNetwork(20).eval()
     >>> features = network.trunk(torch.zeros(1, 3, 224, 320))
-    >>> logits, deltas = network.head(features, torch.tensor([[0.0, 0.0, 100.0, 80.0]]))
+    >>> logits, deltas = network.region_head(features, torch.tensor([[0.0, 0.0, 100.0, 80.0]]))
     >>> logits.shape, deltas.shape
     (torch.Size([1, 21]), torch.Size([1, 20, 4]))
     """
@@ -120,20 +120,20 @@ class RegionNetwork(nn.Module):
         """Features of whole pictures: (N, 3, H, W) BGR minus mean -> (N, 832, ~H/16, ~W/16)."""
         return self.googlenet.trunk(pictures)
 
-    def rank(self, features: Tensor, boxes: Tensor) -> Tensor:
+    def first_pass_logits(self, features: Tensor, boxes: Tensor) -> Tensor:
         """How promising boxes (N, 4) on one picture's features look at a first glance: (N,), any scale.
 
         A linear score of the features of a region, averaged in the 3x3 bins of its scores: as RoIAlign is linear too,
         each part's weights are applied to the whole picture, and the regions read single numbers (Dai et al.,
         "R-FCN", NIPS 2016, section 2).
         """
-        return self.rank_regions(roi_align(self.first_pass(features), boxes))
+        return self.read_first_pass(roi_align(self.first_pass(features), boxes))
 
-    def rank_regions(self, regions: Tensor) -> Tensor:
+    def read_first_pass(self, regions: Tensor) -> Tensor:
         """Do the same by what the first pass makes of the features, aligned: (N, 9, 7, 7) -> (N,)."""
         return (regions * torch.from_numpy(PARTS).to(regions)).sum((1, 2, 3))
 
-    def project(self, features: Tensor) -> Tensor:
+    def project_channels(self, features: Tensor) -> Tensor:
         """Run what of inception 5a may come before RoIAlign: (N, 832, h, w) -> (N, 1280, h, w), the features first.
 
         The 1x1 convolutions that three of its branches begin with are linear and look at one place each, as RoIAlign
@@ -163,12 +163,12 @@ class RegionNetwork(nn.Module):
 
     def score_crops(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and box deltas of crops by the trunk's features of each: (N, 832, 14, 14) -> (N, 1 + C), (N, C, 4)."""
-        return self.score_regions(self.project(pool_crops(features)))
+        return self.score_regions(self.project_channels(pool_crops(features)))
 
-    def head(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def region_head(self, features: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (N, 1 + C) and box deltas (N, C, 4) of boxes (N, 4) on one picture's features."""
-        return self.score_regions(roi_align(self.project(features), boxes))
+        return self.score_regions(roi_align(self.project_channels(features), boxes))
 
     def forward(self, picture: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
-        return self.head(self.trunk(picture), boxes)
+        return self.region_head(self.trunk(picture), boxes)

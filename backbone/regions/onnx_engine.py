@@ -16,7 +16,7 @@ from ...data.errors import ModelError
 from ...data.system.processes import usable_cores
 from ..preprocessing import crop_regions, normalise_picture
 from ..weights.model_file import RegionModel
-from .roi_align import BINS, rank_regions, read_regions
+from .roi_align import BINS, read_first_pass, read_regions
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -102,9 +102,9 @@ class OnnxRegions:
         self._first_pass, self._heavy = sessions["first_pass"], sessions[heavy]
         self._project = sessions.get("project")
 
-    def rank(self, maps: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    def first_pass_logits(self, maps: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `engine.Regions`."""
-        return rank_regions(self._first_pass.run(None, {"features": maps})[0], boxes)
+        return read_first_pass(self._first_pass.run(None, {"features": maps})[0], boxes)
 
     def score_regions(
         self, maps: NDArray[np.float32], boxes: NDArray[np.float32]

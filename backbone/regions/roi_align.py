@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.errors import SettingError
 from ...data.system.kernels import kernel
 from ..preprocessing import CONTEXT
 
-__all__ = ["BINS", "FIRST_CENTRE", "PARTS", "STRIDE", "rank_regions", "read_regions"]
+__all__ = ["BINS", "FIRST_CENTRE", "PARTS", "STRIDE", "read_first_pass", "read_regions"]
 
 BINS = 7
 # Share of each of a region's bins (7, 7) in the average of each of its nine parts: 3x3 bins, every second one.
@@ -113,7 +114,7 @@ def read_regions(
         out = np.empty((len(boxes), BINS, BINS, features.shape[2]), np.float32)
     regions = out[: len(boxes)]
     if regions.shape != (len(boxes), BINS, BINS, features.shape[2]):
-        raise ValueError(f"out must hold {len(boxes)} x 7 x 7 x {features.shape[2]} numbers, not {out.shape}")
+        raise SettingError(f"out must hold {len(boxes)} x 7 x 7 x {features.shape[2]} numbers, not {out.shape}")
     height, width = features.shape[:2]
     cells = tuple(np.empty((4, BINS), np.int64))
     room = np.empty((BINS, width + 1), np.float32), np.empty((BINS, height + 1), np.float32)
@@ -123,8 +124,8 @@ def read_regions(
     return regions
 
 
-def rank_regions(parts: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Read the score of the first pass out of its maps for each box, see `regions.RegionNetwork.rank`.
+def read_first_pass(parts: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Read the score of the first pass out of its maps for each box, see `regions.RegionNetwork.first_pass_logits`.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ def rank_regions(parts: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDAr
 
     Examples
     --------
-    >>> rank_regions(np.ones((10, 12, 9), np.float32), np.array([[8, 8, 100, 60]], np.float32))
+    >>> read_first_pass(np.ones((10, 12, 9), np.float32), np.array([[8, 8, 100, 60]], np.float32))
     array([9.], dtype=float32)
     """
     return np.einsum("nyxp,pyx->n", read_regions(parts, boxes), PARTS, optimize=True)

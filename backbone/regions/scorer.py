@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.errors import DeviceError, ModelError
+from ...data.errors import DeviceError, ModelError, SettingError
 from ...data.images.reading import as_rgb, check_image
 from ..preprocessing import resize_picture
 from ..weights.model_file import RegionModel, hash_weights
 from .placement import choose_device, choose_precision
 
-__all__ = ["Features", "RegionScorer", "Regions", "Trunk", "View"]
+__all__ = ["Features", "PictureFeatures", "RegionEngine", "RegionScorer", "Trunk"]
 
 
 class Features(NamedTuple):
@@ -90,7 +90,7 @@ class Trunk:
             raise DeviceError("engine onnxruntime is for a CPU; leave the engine out, or use --device cpu")
         self.device = choose_device("cpu" if engine == "onnxruntime" and device == "auto" else device)
         if threads is not None and threads < 1:
-            raise ValueError(f"threads must be 1 or more, not {threads}")
+            raise SettingError(f"threads must be 1 or more, not {threads}")
         self.threads = threads
         self.engine = engine or ("onnxruntime" if self.device == "cpu" else "torch")
         precision = choose_precision(precision, self.device, self.engine)
@@ -120,7 +120,7 @@ class Trunk:
         return self._again, ()
 
 
-class View:
+class PictureFeatures:
     """A picture and its features, each computed when first asked for.
 
     Parameters
@@ -147,10 +147,10 @@ class View:
         return self._features[key]
 
 
-class Regions(Protocol):
+class RegionEngine(Protocol):
     """Runs a model's layers above the trunk: what an engine has to do, whichever it is."""
 
-    def rank(self, maps: Any, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    def first_pass_logits(self, maps: Any, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Tell how promising regions, at least one, look at a first glance.
 
         Parameters
@@ -178,7 +178,7 @@ class Regions(Protocol):
 def _check_boxes(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     boxes = np.ascontiguousarray(boxes, np.float32)
     if boxes.shape != (len(boxes), 4) or not np.isfinite(boxes).all():
-        raise ValueError(f"boxes must be (N, 4) finite numbers, not of shape {boxes.shape} or with NaN")
+        raise SettingError(f"boxes must be (N, 4) finite numbers, not of shape {boxes.shape} or with NaN")
     return boxes
 
 
@@ -234,7 +234,7 @@ class RegionScorer:
         scale: float = 1.0,
     ) -> None:
         if not 0 < scale < np.inf:
-            raise ValueError(f"scale must be more than 0, not {scale}")
+            raise SettingError(f"scale must be more than 0, not {scale}")
         self.model = model
         self.long_side = round(model.long_side * scale)
         self.trunk = trunk or Trunk(
@@ -247,7 +247,7 @@ class RegionScorer:
         self.precision = choose_precision(precision or self.trunk.precision, self.device, self.trunk.engine)
         if self.precision not in (self.trunk.precision, "int8"):
             raise DeviceError(f"the trunk that is given computes in {self.trunk.precision}, not {self.precision}")
-        self._regions: Regions
+        self._regions: RegionEngine
         if self.trunk.engine == "onnxruntime":
             from .onnx_engine import OnnxRegions
 
@@ -261,12 +261,12 @@ class RegionScorer:
         scale = self.long_side / self.model.long_side
         return partial(RegionScorer, self.model, trunk=self.trunk, precision=self.precision, scale=scale), ()
 
-    def rank(self, view: View, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    def first_pass_logits(self, view: PictureFeatures, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """First pass: how promising regions look, at the cost of none of the layers above the trunk.
 
         Parameters
         ----------
-        view : View
+        view : PictureFeatures
             Of the picture.
         boxes : ndarray, shape (N, 4), float32
             In its pixels.
@@ -281,9 +281,11 @@ class RegionScorer:
         if len(boxes) == 0:
             return np.zeros(0, np.float32)
         maps, scale = view.features(self.trunk, self.long_side)
-        return self._regions.rank(maps, boxes * np.float32(scale))
+        return self._regions.first_pass_logits(maps, boxes * np.float32(scale))
 
-    def score(self, view: View, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def score(
+        self, view: PictureFeatures, boxes: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Score regions of a picture that may have been looked at before; see `__call__`."""
         classes, boxes = len(self.model.classes), _check_boxes(boxes)
         if len(boxes) == 0:
@@ -312,4 +314,4 @@ class RegionScorer:
         deltas : ndarray, shape (N, C, 4), float32
             Box deltas, see `preprocessing.decode_boxes`.
         """
-        return self.score(View(image), boxes)
+        return self.score(PictureFeatures(image), boxes)

@@ -309,11 +309,11 @@ class TorchRegions:
             return logits.float().softmax(1), deltas.float()
 
         record = device == "cuda"
-        self._glances = Batches(lambda rows: (network.rank_regions(rows).float(),), REGIONS[device])
+        self._glances = Batches(lambda rows: (network.read_first_pass(rows).float(),), REGIONS[device])
         self._regions = Batches(score, REGIONS[device], record=record)
         self._crops = Batches(score_crops, CROPS[device], record=record)
 
-    def rank(self, maps: Tensor, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    def first_pass_logits(self, maps: Tensor, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `engine.Regions`."""
         with torch.inference_mode(), full_precision():
             parts, places = self.network.first_pass(maps), self._boxes(boxes)
@@ -325,7 +325,7 @@ class TorchRegions:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `engine.Regions`."""
         with torch.inference_mode(), full_precision():
-            features, places = self.network.project(maps), self._boxes(boxes)
+            features, places = self.network.project_channels(maps), self._boxes(boxes)
             probabilities, deltas = self._regions(
                 len(boxes), lambda start, stop: roi_align(features, places[start:stop])
             )

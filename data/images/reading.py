@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..errors import ImageError
+from ..errors import ImageError, SettingError
 
 __all__ = ["MAX_PIXELS", "as_rgb", "check_image", "read_image"]
 
@@ -152,10 +152,10 @@ def check_image(image: NDArray[np.uint8]) -> None:
     --------
     >>> check_image(np.zeros((2, 2, 7), np.uint8))
     Traceback (most recent call last):
-    ValueError: the picture must have shape (H, W), (H, W, 3) or (H, W, 4), not (2, 2, 7)
+    inception_rcnn.data.errors.SettingError: the picture must have shape (H, W), (H, W, 3) or (H, W, 4), not (2, 2, 7)
     """
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"the picture must be a numpy array of uint8, not {type(image).__name__}")
+        raise SettingError(f"the picture must be a numpy array of uint8, not {type(image).__name__}")
     if image.dtype != np.uint8:
         # How to convert only the caller knows: 12 bits in a uint16 divided by 257 would be nearly black.
         advice = {
@@ -163,11 +163,11 @@ def check_image(image: NDArray[np.uint8]) -> None:
             "u": "if it uses all of its 16 bits: (image // 257).astype(np.uint8)",
             "b": "for black and white: 255 * image.astype(np.uint8)",
         }.get(image.dtype.kind, "convert it with .astype(np.uint8)")
-        raise ValueError(f"the picture must be uint8 with values 0..255, not {image.dtype}; {advice}")
+        raise SettingError(f"the picture must be uint8 with values 0..255, not {image.dtype}; {advice}")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-        raise ValueError(f"the picture must have shape (H, W), (H, W, 3) or (H, W, 4), not {image.shape}")
+        raise SettingError(f"the picture must have shape (H, W), (H, W, 3) or (H, W, 4), not {image.shape}")
     if image.size == 0:
-        raise ValueError(f"the picture has no pixels: its shape is {image.shape}")
+        raise SettingError(f"the picture has no pixels: its shape is {image.shape}")
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...data import IMAGENET_CLASSES, AnnotationError, ImageError, find_images, read_image
-from ...data.errors import CommandError
+from ...data.errors import CommandError, needs_packages
 from ...data.system.processes import prefetch
 from ...eval import evaluate_classification
 from .evaluate import JsonFile, check_outputs, write_json
@@ -151,21 +151,14 @@ def evaluate_imagenet(
 
 def _load(models: Sequence[str], crops: Sequence[int], device: str) -> Classifier:
     """Load an ensemble that looks at the first number of crops; what is wrong is told before anything is downloaded."""
-    try:
+    with needs_packages("classification", "train"):
         import torch  # noqa: F401 - to say at once what is missing
 
         from ...backbone.classifier import Classifier, check_crops
-    except ImportError as error:
-        raise CommandError(
-            f"classification needs {error.name}; in a clone of the project: pip install '.[train]'"
-        ) from None
-    try:
-        for number in crops:
-            check_crops(number)
-        with download_bar(", ".join(models)) as report:
-            return Classifier.load(*models, crops=crops[0], device=device, report=report)
-    except ValueError as error:
-        raise CommandError(str(error)) from None
+    for number in crops:
+        check_crops(number)
+    with download_bar(", ".join(models)) as report:
+        return Classifier.load(*models, crops=crops[0], device=device, report=report)
 
 
 def _labelled(data: Path, classes: Sequence[str]) -> dict[Path, int]:

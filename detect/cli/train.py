@@ -14,14 +14,14 @@ import numpy as np
 import typer
 
 from ...data import ImageError, Picture, read_image
-from ...data.errors import CommandError
+from ...data.errors import CommandError, UserError, needs_packages
 from ...data.system.processes import prefetch, usable_cores
 from ...proposals import knows_objects, load_proposer
 from .terminal import console, download_bar, progress_bar
 
 if TYPE_CHECKING:
     from ...backbone.regions.network import RegionNetwork
-    from ...proposals.calibration import Worth
+    from ...proposals.calibration import RankingCalibration
     from ...proposals.multibox.network import GridHead, VectorHead
 
 __all__ = ["train"]
@@ -174,16 +174,13 @@ def _training(device: str, *outputs: Path) -> Iterator[None]:
             raise CommandError(f"{output}: is a folder; name a file")
     if len({output.absolute() for output in outputs}) < len(outputs):
         raise CommandError(f"{outputs[0]}: --output and --multibox-output are two files; name another")
-    try:
+    with needs_packages("training", "train"):
         from ...backbone.export import graphs as export  # noqa: F401 - to say at once what is missing
         from ...backbone.regions.placement import choose_device
-        from ...data.errors import CheckpointError
-    except ImportError as error:
-        raise CommandError(f"training needs {error.name}; in a clone of the project: pip install '.[train]'") from None
     choose_device(device)
     try:
         yield
-    except (CheckpointError, FloatingPointError) as error:
+    except FloatingPointError as error:
         raise CommandError(str(error)) from None
     except KeyboardInterrupt:
         _tell("interrupted; the same command with --resume goes on from what the cache holds, a minute's work less")
@@ -284,7 +281,7 @@ def train_detector_command(
         from ...proposals.multibox import network as multibox_network
         from ...proposals.multibox.file import find_multibox, read_multibox, write_multibox
         from ..train.detector import LEARNING_RATES, train_detector
-        from ..train.process_group import join_ranks
+        from ..train.process_group import join_process_group
         from ..train.proposal_cache import ProposalCache
 
         names = read_class_list(classes)
@@ -326,15 +323,12 @@ def train_detector_command(
             # A detector to go on from may have left behind the trunk that the MultiBox stands on.
             fits = before is not None and before.trunk_sha256 == proposing.trunk_sha256
             network_settings = {
-                "multibox": multibox, "trunk": start if fits else "voc", "device": "cpu", "threads": 1,
+                "multibox": multibox, "detector": start if fits else "voc", "device": "cpu", "threads": 1,
             }  # fmt: skip
             if multibox_output is not None and not fits:
                 _tell(f"{multibox} was trained on another trunk; its head learns to stand on this one")
-        try:
-            proposer = load_proposer(method, **network_settings)
-        except ValueError as error:
-            raise CommandError(str(error)) from None
-        ranks = join_ranks(device)
+        proposer = load_proposer(method, **network_settings)
+        group = join_process_group(device)
         training, validation = _read_pictures(data, names, split)
         proposals = ProposalCache(cache / "proposals", proposer, objectness=knows_objects(proposer, names))
         checkpoint, log = _begin(cache, f"{output.stem}.detector", resume)
@@ -350,7 +344,7 @@ def train_detector_command(
             )
 
         shown = _sample(training, seed)
-        share = (shown if epochs == 0 else [*training, *validation])[ranks.rank :: ranks.world]
+        share = (shown if epochs == 0 else [*training, *validation])[group.rank :: group.world]
         with progress_bar("proposals", len(share)) as report_proposals:
             proposals.fill(share, workers or usable_cores(), report_proposals)
         head = None if multibox_output is None else multibox_network.from_model(proposing)
@@ -371,13 +365,13 @@ def train_detector_command(
             freeze=freeze,
             long_side=long_side,
             seed=seed,
-            ranks=ranks,
+            group=group,
             checkpoint=checkpoint,
             resume=resume,
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,
         )
-        if ranks.rank > 0:
+        if group.rank > 0:
             return
         if not finished:
             console.print("time is up; the same command with --resume goes on")
@@ -394,12 +388,12 @@ def train_detector_command(
                 before.trained if epochs == 0 else trained | {"start_sha256": before.sha256, "start": before.trained}
             )
         if head is not None and multibox_output is not None:
-            worth = _worth(head, network, validation, long_side, ranks.device)
+            calibration = _worth(head, network, validation, long_side, group.device)
             packed = multibox_network.to_model(
                 head,
                 network,
                 long_side=long_side,
-                worth=worth,
+                calibration=calibration,
                 classes=names,
                 trained={"along": trained, "start": _named(multibox)},
             )
@@ -422,15 +416,15 @@ def _sample(pictures: list[Picture], seed: int) -> list[Picture]:
 
 def _worth(
     head: GridHead | VectorHead, network: RegionNetwork, validation: list[Picture], long_side: int, device: str
-) -> Worth | None:
+) -> RankingCalibration | None:
     """How a MultiBox's boxes are to be merged with selective search's, if the pictures set aside can tell."""
-    from ..train.multibox import measure_worth
+    from ..train.multibox import calibrate
     from ..train.validation import propose_all
 
     found = propose_all(head, network.trunk, validation, long_side=long_side, device=device)
     try:
-        return measure_worth(validation, found)
-    except ValueError as error:
+        return calibrate(validation, found)
+    except UserError as error:
         console.print(f"how to merge its boxes with selective search's could not be measured: {error}")
         return None
 
@@ -486,7 +480,7 @@ def train_multibox_command(
         from ...proposals.multibox.file import find_multibox, read_multibox, write_multibox
         from ...proposals.multibox.network import GridHead, from_model, head_for, to_model
         from ..train.multibox import find_priors, train_multibox
-        from ..train.process_group import join_ranks
+        from ..train.process_group import join_process_group
 
         if start is not None and (head is not None or number is not None):
             raise CommandError("--start: a head to go on from has its priors; leave out --head and --number")
@@ -504,13 +498,13 @@ def train_multibox_command(
         if start is not None:
             trained_head = from_model(read_multibox(find_multibox(start)))
             head = "grid" if isinstance(trained_head, GridHead) else "vector"
-        ranks = join_ranks(device)
+        group = join_process_group(device)
         training, validation = _read_pictures(data, names, split)
         if start is None:
             number = number or (5 if head == "grid" else 200)
             try:
                 priors = find_priors(training, head=head, number=number, long_side=side, seed=seed)
-            except ValueError as error:
+            except UserError as error:
                 raise CommandError(
                     f"there are too few objects, or of too few sizes at {side} pixels, to find priors in ({error})"
                 ) from None
@@ -541,18 +535,18 @@ def train_multibox_command(
             many=head == "grid",
             long_side=side,
             seed=seed,
-            ranks=ranks,
+            group=group,
             checkpoint=checkpoint,
             resume=resume,
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,
         )
-        if ranks.rank > 0:
+        if group.rank > 0:
             return
         if not finished:
             console.print("time is up; the same command with --resume goes on")
             return
-        worth = _worth(trained_head, network, validation, side, ranks.device)
+        calibration = _worth(trained_head, network, validation, side, group.device)
         record = {
             "pictures": len(training), "head": head, "weights": _named(weights), "epochs": epochs, "batch": batch,
             "learning_rate": learning_rate, "seed": seed, "start": _named(start),
@@ -562,7 +556,7 @@ def train_multibox_command(
             network,
             own_trunk=weights is not None,
             long_side=side,
-            worth=worth,
+            calibration=calibration,
             classes=names,
             trained=record,
         )
@@ -600,7 +594,7 @@ def train_classifier_command(
         from ...data import atomic_write
         from ...data.formats.imagenet import read_class_folders
         from ..train.classifier import adopt_weights, first_weights, train_classifier, write_weights
-        from ..train.process_group import join_ranks
+        from ..train.process_group import join_process_group
 
         if output.suffix != ".npz":
             raise CommandError(f"--output {output}: weights are read from .npz; name the file so")
@@ -616,7 +610,7 @@ def train_classifier_command(
                 raise CommandError(f"--weights {weights}: the published form is trained; give BVLC's weights")
             if anew := adopt_weights(network, state):
                 _tell(f"not in {weights}, or for other classes, so learned anew: {', '.join(anew)}")
-        ranks = join_ranks(device)
+        group = join_process_group(device)
         checkpoint, log = _begin(cache, f"{output.stem}.classifier", resume)
 
         def report(row: dict[str, float]) -> None:
@@ -642,14 +636,14 @@ def train_classifier_command(
             learning_rate=learning_rate,
             schedule=schedule,
             seed=seed,
-            ranks=ranks,
+            group=group,
             checkpoint=checkpoint,
             resume=resume,
             time_limit=None if time_limit is None else time_limit * 60,
             report=report,
             warn=lambda text: console.print(f"passed over: {text}"),
         )
-        if ranks.rank > 0:
+        if group.rank > 0:
             return
         if not finished:
             console.print("time is up; the same command with --resume goes on")

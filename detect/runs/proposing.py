@@ -35,7 +35,7 @@ from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
 from .names import error_line, package_version, relative_names, stamp
 
-__all__ = ["ProposeSummary", "propose_batch"]
+__all__ = ["ProposeSummary", "propose_pictures"]
 
 
 @dataclass
@@ -80,7 +80,7 @@ class _Found(NamedTuple):
     scores: NDArray[np.float32]
 
 
-def propose_batch(
+def propose_pictures(
     paths: Sequence[Path],
     output: str | Path,
     proposer: Proposer,
@@ -133,7 +133,7 @@ def propose_batch(
     >>> picture = Path(skimage.__file__).parent / "data" / "chelsea.png"
     >>> from inception_rcnn.proposals import SelectiveSearch
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     summary = propose_batch([picture], Path(folder, "cat.npz"), SelectiveSearch("single", limit=50))
+    ...     summary = propose_pictures([picture], Path(folder, "cat.npz"), SelectiveSearch("single", limit=50))
     ...     summary.pictures, summary.boxes, np.load(Path(folder, "cat.npz"))["files"].tolist()
     (1, 50, ['chelsea.png'])
     """

@@ -16,7 +16,7 @@ from torch import nn
 from ...backbone.weights.model_file import hash_weights
 from ...data import Picture, atomic_write
 from ...data.errors import CheckpointError
-from .process_group import Ranks
+from .process_group import ProcessGroup
 
 __all__ = ["begin_at", "fingerprint", "load_checkpoint", "save_checkpoint", "weights_hash"]
 
@@ -81,7 +81,7 @@ def begin_at(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     settings: Mapping[str, object],
-    ranks: Ranks,
+    group: ProcessGroup,
     *,
     resume: bool,
 ) -> int:
@@ -95,7 +95,7 @@ def begin_at(
     start = 0
     if resume and checkpoint is not None and checkpoint.exists():
         start = load_checkpoint(checkpoint, network, optimizer, settings)
-    if not ranks.agree((start, settings)):
+    if not group.agree((start, settings)):
         raise CheckpointError(
             f"{checkpoint}: not all processes have the same checkpoint and settings; give them a folder that all share"
         )

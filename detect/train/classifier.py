@@ -25,11 +25,12 @@ from torch.nn import functional as F
 
 from ...backbone.googlenet import GoogLeNet, state_to_caffe
 from ...data import atomic_write
+from ...data.errors import SettingError
 from ...data.formats.imagenet import Sample
 from ...data.system.processes import prefetch, usable_cores
 from .checkpoint import begin_at, save_checkpoint, weights_hash
 from .loop import SAVE_SECONDS, add_up, bfloat16_is_faster, enough_steps, learning_rate_at, take_step, torch_threads
-from .process_group import ALONE, Ranks
+from .process_group import SINGLE_PROCESS, ProcessGroup
 from .validation import crops_to_input, measure_errors, read_crops, reading_threads
 
 __all__ = [
@@ -265,7 +266,7 @@ def train_classifier(
     weight_decay: float = 2e-4,
     size: int = 224,
     seed: int = 0,
-    ranks: Ranks = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     checkpoint: Path | None = None,
     resume: bool = False,
     time_limit: float | None = None,
@@ -296,7 +297,7 @@ def train_classifier(
     size : int
         Pixels of a crop's sides; auxiliary classifiers need 224.
     seed : int
-    ranks : Ranks
+    group : ProcessGroup
         The device, and the other processes that train with this one; each draws its own dropout. bfloat16 is used
         where it is faster.
     checkpoint : Path, optional
@@ -342,7 +343,7 @@ def train_classifier(
     True
     """
     if schedule not in ("cosine", "step"):
-        raise ValueError(f"schedule {schedule!r} is unknown; use cosine or step")
+        raise SettingError(f"schedule {schedule!r} is unknown; use cosine or step")
     steps = round(len(samples) * epochs) // batch
     ends = {len(samples) * (epoch + 1) // batch for epoch in range(math.ceil(epochs))} | {steps}
     settings = {
@@ -351,11 +352,11 @@ def train_classifier(
         "start": weights_hash(network),
     }  # fmt: skip
     enough_steps(range(steps), len(samples), batch)
-    device, readers = ranks.device, reading_threads(ranks)
+    device, readers = group.device, reading_threads(group)
     network.to(device).to(memory_format=torch.channels_last).train()
     parameters = list(network.parameters())
     optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
-    start = begin_at(checkpoint, network, optimizer, settings, ranks, resume=resume)
+    start = begin_at(checkpoint, network, optimizer, settings, group, resume=resume)
     began = saved = time.monotonic()
     told: set[str] = set()
 
@@ -370,7 +371,7 @@ def train_classifier(
 
     def examples(step: int) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64], list[str]]:
         # The slots of a step that are this process's own; a picture's seed does not depend on how many processes.
-        slots = range(ranks.rank, batch, ranks.world)
+        slots = range(group.rank, batch, group.world)
         places = (divmod(step * batch + slot, len(samples)) for slot in slots)
         own = [samples[order(epoch)[index]] for epoch, index in places]
         return read_crops(
@@ -393,7 +394,7 @@ def train_classifier(
                 tell(error)
             if crops:
                 labels = torch.from_numpy(array).to(device)
-                torch.manual_seed(int(np.random.SeedSequence([seed, step, ranks.rank]).generate_state(1)[0]))
+                torch.manual_seed(int(np.random.SeedSequence([seed, step, group.rank]).generate_state(1)[0]))
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
                     logits = network(crops_to_input(crops, device))
                 loss = classifier_loss(logits, labels)
@@ -403,7 +404,7 @@ def train_classifier(
             else:
                 gradients, figures = [torch.zeros_like(parameter) for parameter in parameters], [0.0, 0.0]
             late = time_limit is not None and time.monotonic() - began > time_limit
-            *figures_of_all, late_ranks = add_up(ranks, gradients, [*figures, len(crops), len(errors), late])
+            *figures_of_all, any_late = add_up(group, gradients, [*figures, len(crops), len(errors), late])
             if not math.isfinite(figures_of_all[0]):
                 raise FloatingPointError(f"the loss is not finite at step {step}; lower the learning rate")
             totals += figures_of_all
@@ -414,11 +415,11 @@ def train_classifier(
             if number := figures_of_all[2]:  # Without one picture there is nothing to learn.
                 take_step(optimizer, parameters, [gradient / number for gradient in gradients], rate)
             done = step + 1
-            due = time.monotonic() - saved > SAVE_SECONDS or done in ends or late_ranks
-            if ranks.rank == 0 and checkpoint is not None and due:
+            due = time.monotonic() - saved > SAVE_SECONDS or done in ends or any_late
+            if group.rank == 0 and checkpoint is not None and due:
                 save_checkpoint(checkpoint, network, optimizer, done, settings)
                 saved = time.monotonic()
-            if done % 50 == 0 or done in ends or late_ranks:
+            if done % 50 == 0 or done in ends or any_late:
                 row = {
                     "step": done,
                     "steps": steps,
@@ -430,12 +431,12 @@ def train_classifier(
                     "seconds_left": (time.monotonic() - began) / (done - start) * (steps - done),
                 }
                 if done in ends and validation:
-                    found = measure_errors(network, validation, batch=batch, size=size, ranks=ranks, warn=tell)
+                    found = measure_errors(network, validation, batch=batch, size=size, group=group, warn=tell)
                     row |= found | {"unreadable": row["unreadable"] + found["unreadable"]}
-                if ranks.rank == 0:
+                if group.rank == 0:
                     report({name: float(value) for name, value in row.items()})
                 totals[:] = 0
-            if late_ranks and done < steps:
+            if any_late and done < steps:
                 return False
     return True
 

@@ -25,6 +25,7 @@ from ...backbone.preprocessing import crop_regions, encode_boxes, prepare_pictur
 from ...backbone.regions.network import RegionNetwork, pool_crops, roi_align
 from ...backbone.weights.model_file import in_trunk
 from ...data import Picture, box_iou, read_image
+from ...data.errors import SettingError
 from ...data.system.processes import prefetch, usable_cores
 from ...proposals.multibox.loss import picture_loss
 from ...proposals.multibox.network import GridHead, VectorHead
@@ -41,10 +42,10 @@ from .loop import (
     to_device,
     torch_threads,
 )
-from .process_group import ALONE, Ranks
+from .process_group import SINGLE_PROCESS, ProcessGroup
 from .validation import Proposed, measure_map
 
-__all__ = ["Regions", "detection_loss", "repeat_factors", "sample_regions", "train_detector"]
+__all__ = ["SampledRegions", "detection_loss", "repeat_factors", "sample_regions", "train_detector"]
 
 
 # Regions are drawn from so many of a picture's proposals: those that a detector scores, and the next.
@@ -57,7 +58,7 @@ MULTIBOX = 0.2
 LEARNING_RATES = {"sgd": 0.003, "adamw": 0.0001}
 
 
-class Regions(NamedTuple):
+class SampledRegions(NamedTuple):
     """Regions of one picture to learn from.
 
     Attributes
@@ -126,7 +127,7 @@ def sample_regions(
     *,
     number: int = 32,
     foreground: float = 0.25,
-) -> Regions:
+) -> SampledRegions:
     """Draw the regions of a picture that one training step learns from.
 
     Foreground has IoU >= 0.5 with an object; background less, three quarters of it from [0.1, 0.5) where the hard
@@ -146,7 +147,7 @@ def sample_regions(
 
     Returns
     -------
-    Regions
+    SampledRegions
 
     References
     ----------
@@ -194,7 +195,7 @@ def sample_regions(
     if count:
         region_labels[:count] = labels[nearest[chosen_foreground]] + 1
         targets[:count] = encode_boxes(boxes[:count], objects[nearest[chosen_foreground]])
-    return Regions(boxes, region_labels, targets)
+    return SampledRegions(boxes, region_labels, targets)
 
 
 def detection_loss(
@@ -235,11 +236,11 @@ def detection_loss(
     return -picked.sum() / max(1, len(labels)), regression
 
 
-class _Example(NamedTuple):
+class DetectorExample(NamedTuple):
     """One picture made ready for the network."""
 
     array: NDArray[np.float32]  # (1, 3, h, w), or the regions' crops (R, 3, 224, 224)
-    regions: Regions  # boxes in pixels of `array`, if that is the picture
+    regions: SampledRegions  # boxes in pixels of `array`, if that is the picture
     allowed: NDArray[np.bool_]
     kept: NDArray[np.float32]  # (R, 1024), see `RegionNetwork.score_regions`
     picture: Picture  # as varied
@@ -252,7 +253,7 @@ def _load_example(
     classes: int,
     regions_per_picture: int,
     long_sides: Sequence[int] | None,
-) -> _Example:
+) -> DetectorExample:
     """Read a picture, vary it, draw its regions; without `long_sides` these become crops."""
     image, picture, proposals = augment(read_image(picture.path), picture, proposals[:CANDIDATES], rng, long_sides)
     regions = sample_regions(picture, proposals, rng, number=regions_per_picture)
@@ -264,9 +265,9 @@ def _load_example(
     else:
         allowed[[label + 1 for label in picture.labelled]] = False
     if long_sides is None:
-        return _Example(crop_regions(image, regions.boxes), regions, allowed, kept, picture)
+        return DetectorExample(crop_regions(image, regions.boxes), regions, allowed, kept, picture)
     array, _ = prepare_picture(image, max(image.shape[:2]))
-    return _Example(array, regions, allowed, kept, picture)
+    return DetectorExample(array, regions, allowed, kept, picture)
 
 
 def _epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.intp]:
@@ -303,7 +304,7 @@ def train_detector(
     scales: Sequence[float] = SCALES,
     long_side: int = 640,
     seed: int = 0,
-    ranks: Ranks = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     checkpoint: Path | None = None,
     resume: bool = False,
     time_limit: float | None = None,
@@ -347,7 +348,7 @@ def train_detector(
     long_side : int
         Pixels of the longer side of pictures when the network is used, and of those of `validation`.
     seed : int
-    ranks : Ranks
+    group : ProcessGroup
         The device, and the other processes that train with this one. bfloat16 is used where it is faster.
     checkpoint : Path, optional
         Where to keep the state, saved every minute and at the end by the first process, and read by all.
@@ -382,8 +383,8 @@ def train_detector(
     }  # fmt: skip
     enough_steps(steps, len(pictures), batch)
     if multibox is not None and scoring == "crops":
-        raise ValueError("a MultiBox looks at whole pictures; it cannot learn along with crops")
-    device = ranks.device
+        raise SettingError("a MultiBox looks at whole pictures; it cannot learn along with crops")
+    device = group.device
     modules = nn.ModuleDict({"detector": network})
     if multibox is not None:
         modules["multibox"] = multibox.to(device).to(memory_format=torch.channels_last).train()
@@ -404,12 +405,12 @@ def train_detector(
         "adamw": functools.partial(torch.optim.AdamW, weight_decay=0.01),
     }
     solver = solvers[optimizer](groups, lr=learning_rate)
-    start = begin_at(checkpoint, modules, solver, settings, ranks, resume=resume)
+    start = begin_at(checkpoint, modules, solver, settings, group, resume=resume)
     began = saved = time.monotonic()
     sides = [round(long_side * scale) for scale in scales] if scoring == "shared" else None
 
-    def examples(step: int) -> list[_Example]:
-        share = [*enumerate(steps[step])][ranks.rank :: ranks.world]
+    def examples(step: int) -> list[DetectorExample]:
+        share = [*enumerate(steps[step])][group.rank :: group.world]
         return [
             _load_example(
                 pictures[i],
@@ -427,7 +428,7 @@ def train_detector(
     workers = min(batch, usable_cores()) if device == "cpu" else 1
     half = bfloat16_is_faster(device)
 
-    def part_losses(part: list[_Example]) -> tuple[list[Tensor], NDArray[np.float64]]:
+    def part_losses(part: list[DetectorExample]) -> tuple[list[Tensor], NDArray[np.float64]]:
         return _losses(network, part, device, scoring=scoring, half=half, multibox=multibox)
 
     def part_gradients(losses: Sequence[Tensor], regions: float, matched: float) -> Sequence[Tensor]:
@@ -450,14 +451,14 @@ def train_detector(
             losses, counts = zip(*pool.map(part_losses, [loaded[i::workers] for i in range(workers)]), strict=True)
             # What is averaged over is known only when all pictures of the step, of all processes, are through.
             counted = torch.from_numpy(np.sum(counts, axis=0)).to(device)
-            ranks.add_up([counted])
+            group.all_reduce([counted])
             right, positive, *divisors = counted.tolist()
             regions, matched = (max(1.0, divisor) for divisor in divisors)
             parts = pool.map(part_gradients, losses, [regions] * workers, [matched] * workers)
             gradients = [functools.reduce(torch.add, some) for some in zip(*parts, strict=True)]
             late = time_limit is not None and time.monotonic() - began > time_limit
             sums = np.sum([[loss.item() for loss in part] for part in losses], axis=0)
-            *sums, late_ranks = add_up(ranks, gradients, [*sums, late])
+            *sums, any_late = add_up(group, gradients, [*sums, late])
             figures = np.array([*np.divide(sums, [regions, regions, matched, matched]), right, positive])
             if not np.isfinite(figures).all():
                 names = ", ".join(pictures[i].path.name for i in steps[step])
@@ -466,11 +467,11 @@ def train_detector(
             take_step(solver, parameters, gradients, rate)
             totals, window = totals + figures, window + 1
             done = step + 1
-            due = time.monotonic() - saved > SAVE_SECONDS or done in ends or late_ranks
-            if ranks.rank == 0 and checkpoint is not None and due:
+            due = time.monotonic() - saved > SAVE_SECONDS or done in ends or any_late
+            if group.rank == 0 and checkpoint is not None and due:
                 save_checkpoint(checkpoint, modules, solver, done, settings)
                 saved = time.monotonic()
-            if ranks.rank == 0 and (done % 50 == 0 or done in ends):
+            if group.rank == 0 and (done % 50 == 0 or done in ends):
                 spent = time.monotonic() - began
                 row = {
                     "step": done,
@@ -492,14 +493,14 @@ def train_detector(
                     )  # fmt: skip
                 report(row)
                 totals, window = np.zeros(6), 0
-            if late_ranks and done < len(steps):
+            if any_late and done < len(steps):
                 return False
     return True
 
 
 def _losses(
     network: RegionNetwork,
-    examples: Sequence[_Example],
+    examples: Sequence[DetectorExample],
     device: str,
     *,
     scoring: str,
@@ -524,9 +525,9 @@ def _losses(
             features = network.trunk(to_device(example.array, device))
             if scoring == "shared":
                 boxes = torch.from_numpy(example.regions.boxes).to(device)
-                aligned.append(roi_align(network.project(features), boxes))
+                aligned.append(roi_align(network.project_channels(features), boxes))
             else:
-                aligned.append(network.project(pool_crops(features)))
+                aligned.append(network.project_channels(pool_crops(features)))
             if multibox is not None:
                 *parts, count = picture_loss(multibox, features, example.picture, many=isinstance(multibox, GridHead))
                 location, confidence, matched = location + parts[0], confidence + parts[1], matched + count

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...data.errors import CheckpointError
-from .process_group import Ranks
+from .process_group import ProcessGroup
 
 __all__ = [
     "SAVE_SECONDS",
@@ -42,10 +42,10 @@ def cut_steps(orders: Sequence[NDArray[np.intp]], shown: int, batch: int) -> tup
     return steps, {int(end) // batch for end in np.cumsum([len(order) for order in orders])} | {len(steps)}
 
 
-def add_up(ranks: Ranks, gradients: Sequence[Tensor], notes: Sequence[float]) -> list[float]:
+def add_up(group: ProcessGroup, gradients: Sequence[Tensor], notes: Sequence[float]) -> list[float]:
     """Sum gradients over all processes, in place, and with them the notes that all must agree on."""
-    together = torch.tensor(notes, dtype=torch.float64).to(ranks.device)
-    ranks.add_up([*gradients, together])
+    together = torch.tensor(notes, dtype=torch.float64).to(group.device)
+    group.all_reduce([*gradients, together])
     return together.tolist()
 
 

@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from ...backbone.preprocessing import prepare_picture
 from ...backbone.weights.model_file import in_trunk
 from ...data import Picture, read_image
+from ...data.errors import SettingError
 from ...data.system.processes import prefetch, usable_cores
 from ...eval import evaluate_proposals
 from ...proposals import MergedProposals
-from ...proposals.calibration import Worth, fit_worth
+from ...proposals.calibration import RankingCalibration, fit_calibration
 from ...proposals.multibox.loss import picture_loss
 from ...proposals.multibox.network import GridHead, VectorHead
 from ...proposals.multibox.priors import cluster_boxes, cluster_sides
@@ -43,10 +44,10 @@ from .loop import (
     take_step,
     torch_threads,
 )
-from .process_group import ALONE, Ranks
+from .process_group import SINGLE_PROCESS, ProcessGroup
 from .validation import _trunk_features, propose_all
 
-__all__ = ["find_priors", "measure_worth", "train_multibox"]
+__all__ = ["calibrate", "find_priors", "train_multibox"]
 
 LIMITS = (50, 200)
 
@@ -85,7 +86,7 @@ def find_priors(
     [[0.0, 0.0, 0.5, 0.5]]
     """
     if head not in ("grid", "vector"):
-        raise ValueError(f"head {head!r} is unknown; use grid or vector")
+        raise SettingError(f"head {head!r} is unknown; use grid or vector")
     boxes = []
     for picture in pictures:
         size = np.array([picture.width, picture.height] * 2, np.float32)
@@ -97,25 +98,25 @@ def find_priors(
     return cluster_boxes(everything, number, seed=seed)
 
 
-class _Example(NamedTuple):
+class MultiBoxExample(NamedTuple):
     """One picture made ready for the network."""
 
     array: NDArray[np.float32]
     picture: Picture  # boxes in pixels of `array`
 
 
-def _load_example(picture: Picture, rng: np.random.Generator, long_sides: Sequence[int]) -> _Example:
+def _load_example(picture: Picture, rng: np.random.Generator, long_sides: Sequence[int]) -> MultiBoxExample:
     nothing = np.zeros((0, 4), np.float32)
     image, picture, _ = augment(read_image(picture.path), picture, nothing, rng, long_sides)
     array, _ = prepare_picture(image, max(image.shape[:2]))
-    return _Example(array, picture)
+    return MultiBoxExample(array, picture)
 
 
 def _gradients(
     head: GridHead | VectorHead,
     trunk: Callable[[Tensor], Tensor],
     parameters: Sequence[nn.Parameter],
-    examples: Sequence[_Example],
+    examples: Sequence[MultiBoxExample],
     device: str,
     *,
     whole: bool,
@@ -137,9 +138,9 @@ def _gradients(
     return total, figures
 
 
-def measure_worth(
+def calibrate(
     pictures: Sequence[Picture], found: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
-) -> Worth:
+) -> RankingCalibration:
     """Find how a head's boxes are to be merged with those of selective search with superpixels twice as large.
 
     Parameters
@@ -151,17 +152,17 @@ def measure_worth(
 
     Returns
     -------
-    Worth
+    RankingCalibration
 
     Raises
     ------
     ValueError
-        See `inception_rcnn.proposals.merge.fit_worth`.
+        See `inception_rcnn.proposals.merge.fit_calibration`.
     """
     search = MergedProposals.SEARCH
     searched = [search(read_image(picture.path)) for picture in pictures]
     objects = [picture.boxes[~(picture.difficult | picture.crowd)] for picture in pictures]
-    return fit_worth(objects, searched, [found[picture.image_id] for picture in pictures])
+    return fit_calibration(objects, searched, [found[picture.image_id] for picture in pictures])
 
 
 def train_multibox(
@@ -178,7 +179,7 @@ def train_multibox(
     scales: Sequence[float] = SCALES,
     long_side: int = 640,
     seed: int = 0,
-    ranks: Ranks = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     checkpoint: Path | None = None,
     resume: bool = False,
     time_limit: float | None = None,
@@ -211,7 +212,7 @@ def train_multibox(
     long_side : int
         Pixels of the longer side of pictures when the head is used, and of those of `validation`.
     seed : int
-    ranks : Ranks
+    group : ProcessGroup
         The device, and the other processes that train with this one. bfloat16 is used where it is faster.
     checkpoint : Path, optional
         Where to keep the state, saved every minute and at the end of every epoch by the first process, and read by all.
@@ -262,7 +263,7 @@ def train_multibox(
         "priors": hashlib.sha256(head.priors.tobytes()).hexdigest()[:16],
     }  # fmt: skip
     enough_steps(steps, len(pictures), batch)
-    device, sides = ranks.device, [round(long_side * scale) for scale in scales]
+    device, sides = group.device, [round(long_side * scale) for scale in scales]
     trunk = trunk.to(device).to(memory_format=torch.channels_last).eval()
     forward: Callable[[Tensor], Tensor] = trunk.trunk  # type: ignore[assignment]
     head.to(device).to(memory_format=torch.channels_last).train()
@@ -276,14 +277,14 @@ def train_multibox(
         groups.append({"params": trained, "factor": 0.1})
     parameters = [parameter for group in groups for parameter in group["params"]]
     optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.01)
-    start = begin_at(checkpoint, modules, optimizer, settings, ranks, resume=resume)
+    start = begin_at(checkpoint, modules, optimizer, settings, group, resume=resume)
     began = saved = time.monotonic()
 
-    def examples(step: int) -> list[_Example]:
-        own = [*enumerate(steps[step])][ranks.rank :: ranks.world]
+    def examples(step: int) -> list[MultiBoxExample]:
+        own = [*enumerate(steps[step])][group.rank :: group.world]
         return [_load_example(pictures[i], np.random.default_rng([seed, step, slot]), sides) for slot, i in own]
 
-    def part_gradients(part: list[_Example]) -> tuple[list[Tensor], NDArray[np.float64]]:
+    def part_gradients(part: list[MultiBoxExample]) -> tuple[list[Tensor], NDArray[np.float64]]:
         return _gradients(head, forward, parameters, part, device, whole=whole, many=many)
 
     # One thread a picture, and gradients added in a fixed order: as in `training`.
@@ -300,8 +301,8 @@ def train_multibox(
             results = list(pool.map(part_gradients, [loaded[i::workers] for i in range(workers)]))
             gradients = [functools.reduce(torch.add, parts) for parts in zip(*(g for g, _ in results), strict=True)]
             late = time_limit is not None and time.monotonic() - began > time_limit
-            notes = add_up(ranks, gradients, [*np.sum([figures for _, figures in results], axis=0), late])
-            *losses, matched, late_ranks = notes
+            notes = add_up(group, gradients, [*np.sum([figures for _, figures in results], axis=0), late])
+            *losses, matched, any_late = notes
             figures = np.array(losses) / max(1.0, matched)
             if not np.isfinite(figures).all():
                 names = ", ".join(pictures[i].path.name for i in steps[step])
@@ -310,11 +311,11 @@ def train_multibox(
             take_step(optimizer, parameters, [gradient / max(1.0, matched) for gradient in gradients], rate)
             totals, window = totals + figures, window + 1
             done = step + 1
-            due = time.monotonic() - saved > SAVE_SECONDS or done in ends or late_ranks
-            if ranks.rank == 0 and checkpoint is not None and due:
+            due = time.monotonic() - saved > SAVE_SECONDS or done in ends or any_late
+            if group.rank == 0 and checkpoint is not None and due:
                 save_checkpoint(checkpoint, modules, optimizer, done, settings)
                 saved = time.monotonic()
-            if ranks.rank == 0 and (done % 50 == 0 or done in ends):
+            if group.rank == 0 and (done % 50 == 0 or done in ends):
                 spent = time.monotonic() - began
                 row = {
                     "step": done,
@@ -332,7 +333,7 @@ def train_multibox(
                     row |= {f"recall_{limit}": share for limit, share in recall.items()}
                 report(row)
                 totals, window = np.zeros(2), 0
-            if late_ranks and done < len(steps):
+            if any_late and done < len(steps):
                 return False
     return True
 

@@ -18,10 +18,10 @@ from torch import Tensor, distributed
 from ...backbone.regions.placement import choose_device
 from ...data.errors import DeviceError
 
-__all__ = ["ALONE", "Ranks", "join_ranks"]
+__all__ = ["SINGLE_PROCESS", "ProcessGroup", "join_process_group"]
 
 
-class Ranks(NamedTuple):
+class ProcessGroup(NamedTuple):
     """A process among those that train together.
 
     Attributes
@@ -36,7 +36,7 @@ class Ranks(NamedTuple):
     world: int = 1
     device: str = "cpu"
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its sum over all processes."""
         if self.world > 1:
             # One message instead of a hundred; float64 where counts are among them.
@@ -56,10 +56,10 @@ class Ranks(NamedTuple):
         return all(one == value for one in values)
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def join_ranks(device: str = "auto") -> Ranks:
+def join_process_group(device: str = "auto") -> ProcessGroup:
     """Join the processes that torchrun started, if it did.
 
     Parameters
@@ -69,7 +69,7 @@ def join_ranks(device: str = "auto") -> Ranks:
 
     Returns
     -------
-    Ranks
+    ProcessGroup
 
     Raises
     ------
@@ -79,8 +79,8 @@ def join_ranks(device: str = "auto") -> Ranks:
 
     Examples
     --------
-    >>> join_ranks("cpu")
-    Ranks(rank=0, world=1, device='cpu')
+    >>> join_process_group("cpu")
+    ProcessGroup(rank=0, world=1, device='cpu')
     """
     kind = choose_device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -95,7 +95,7 @@ def join_ranks(device: str = "auto") -> Ranks:
         kind = f"cuda:{local}"
         torch.cuda.set_device(kind)
     if world == 1:
-        return Ranks(device=kind)
+        return ProcessGroup(device=kind)
     if not distributed.is_initialized():
         # Imported later on, its functions would hold the group as a default argument, and its threads would not end
         # with it: one that lets go of a message while Python ends aborts the process.
@@ -104,4 +104,4 @@ def join_ranks(device: str = "auto") -> Ranks:
         distributed.init_process_group("gloo" if kind == "cpu" else "nccl", timeout=timedelta(hours=2))
         # Its threads end here, however the process ends.
         atexit.register(distributed.destroy_process_group)
-    return Ranks(distributed.get_rank(), world, kind)
+    return ProcessGroup(distributed.get_rank(), world, kind)

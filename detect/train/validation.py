@@ -27,7 +27,7 @@ from ...proposals.multibox.proposer import rank_boxes
 from ..detector import PROPOSALS
 from ..postprocessing import suppress
 from .loop import bfloat16_is_faster, to_device, torch_threads
-from .process_group import ALONE, Ranks
+from .process_group import SINGLE_PROCESS, ProcessGroup
 
 __all__ = [
     "Proposed",
@@ -94,7 +94,7 @@ def measure_map(
                 array, scale = prepare_picture(image, long_side)
                 features = network.trunk(to_device(array, device))
                 for part in torch.from_numpy(boxes * np.float32(scale)).to(device).split(CHUNK):
-                    outputs.append(network.head(features, part))
+                    outputs.append(network.region_head(features, part))
             else:
                 for start in range(0, len(boxes), CROPS):
                     crops = crop_regions(image, boxes[start : start + CROPS])
@@ -193,9 +193,9 @@ def crops_to_input(crops: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
     return (array.flip(3).float() - torch.from_numpy(MEAN_BGR).to(device)).permute(0, 3, 1, 2)
 
 
-def reading_threads(ranks: Ranks) -> int:
+def reading_threads(group: ProcessGroup) -> int:
     """Threads that read pictures: on a CPU all cores have enough to do, a GPU waits for them."""
-    return 1 if ranks.device == "cpu" else usable_cores()
+    return 1 if group.device == "cpu" else usable_cores()
 
 
 def measure_errors(
@@ -204,7 +204,7 @@ def measure_errors(
     *,
     batch: int = 32,
     size: int = 224,
-    ranks: Ranks = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     warn: Callable[[str], None] = lambda text: None,
 ) -> dict[str, float]:
     """Measure the top-1 and top-5 error on the middles of pictures.
@@ -219,7 +219,7 @@ def measure_errors(
         Pictures at a time.
     size : int
         Pixels of a crop's sides.
-    ranks : Ranks
+    group : ProcessGroup
         Every process measures its share.
     warn : callable
         Gets a line for every picture that cannot be read.
@@ -242,13 +242,13 @@ def measure_errors(
     absent.jpg: does not exist; check the name
     {'unreadable': 1.0}
     """
-    own = samples[ranks.rank :: ranks.world]
+    own = samples[group.rank :: group.world]
     parts = [own[start : start + batch] for start in range(0, len(own), batch)]
     read = functools.partial(read_crops, make=lambda slot, image: centre_crop(image, size))
     counts = torch.zeros(4, dtype=torch.float64)
-    was_training, readers = network.training, reading_threads(ranks)
+    was_training, readers = network.training, reading_threads(group)
     network.eval()
-    half = bfloat16_is_faster(ranks.device)
+    half = bfloat16_is_faster(group.device)
     with torch.no_grad(), ThreadPoolExecutor(readers) as pool:
         for _, future in prefetch(pool, read, parts, limit=readers + 3):
             crops, labels, errors = future.result()
@@ -257,13 +257,13 @@ def measure_errors(
             counts[3] += len(errors)
             if not crops:
                 continue
-            with torch.autocast(torch.device(ranks.device).type, torch.bfloat16, enabled=half):
-                logits = network(crops_to_input(crops, ranks.device)).float().cpu()
+            with torch.autocast(torch.device(group.device).type, torch.bfloat16, enabled=half):
+                logits = network(crops_to_input(crops, group.device)).float().cpu()
             best = logits.topk(min(5, logits.shape[1])).indices == torch.from_numpy(labels)[:, None]
             counts[:3] += torch.tensor([best[:, 0].sum(), best.sum(), len(labels)])
     network.train(was_training)
-    counts = counts.to(ranks.device)
-    ranks.add_up([counts])
+    counts = counts.to(group.device)
+    group.all_reduce([counts])
     first, five, number, unreadable = counts.tolist()
     errors_found = {"top_1_error": 1 - first / number, "top_5_error": 1 - five / number} if number else {}
     return errors_found | {"unreadable": unreadable}

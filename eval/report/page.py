@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ...data import VOC_CLASSES, Detections, Picture, atomic_write
+from ...data.errors import SettingError
 from ..errors import (
     ERROR_TYPES,
     false_positive_shares,
@@ -122,9 +123,9 @@ def write_report(
     from plotly.offline import get_plotlyjs
 
     if metric not in _METRICS:
-        raise ValueError(f"metric must be one of {', '.join(map(repr, _METRICS))}, not {metric!r}")
+        raise SettingError(f"metric must be one of {', '.join(map(repr, _METRICS))}, not {metric!r}")
     if blacklist and metric != "ilsvrc":
-        raise ValueError(f"a blacklist belongs to the metric 'ilsvrc', not to {metric!r}")
+        raise SettingError(f"a blacklist belongs to the metric 'ilsvrc', not to {metric!r}")
     folder = Path(folder)
     there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
     if not there.is_dir():

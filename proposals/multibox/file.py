@@ -19,7 +19,7 @@ from safetensors.numpy import save as save_tensors
 from ...backbone.weights.model_file import in_trunk, read_limited
 from ...data import atomic_write
 from ...data.errors import ModelError
-from ..calibration import Worth
+from ..calibration import RankingCalibration
 from .priors import FINEST_STRIDE
 
 __all__ = ["MODELS", "MultiBoxModel", "find_multibox", "read_multibox", "write_multibox"]
@@ -51,7 +51,7 @@ class MultiBoxModel:
         ONNX, ``picture`` -> ``features``, of its own trunk; empty if it stands on a detector's.
     trunk_sha256 : str
         Hash of the weights of the trunk that it was trained on: on another's features it means nothing.
-    worth : Worth
+    calibration : RankingCalibration
         How its boxes are merged with selective search's.
     classes : tuple of str
         The classes whose objects it learned to propose, whatever the class; of things that are none of them its
@@ -69,7 +69,7 @@ class MultiBoxModel:
     graph: bytes
     trunk_graph: bytes
     trunk_sha256: str
-    worth: Worth
+    calibration: RankingCalibration
     classes: tuple[str, ...]
     trained: dict[str, object]
     sha256: str = ""
@@ -100,7 +100,7 @@ def write_multibox(path: str | Path, model: MultiBoxModel) -> None:
         "channels": model.channels,
         "long_side": model.long_side,
         "trunk_sha256": model.trunk_sha256,
-        "worth": model.worth,
+        "worth": model.calibration,
         "classes": model.classes,
         "trained": model.trained,
     }
@@ -168,7 +168,7 @@ def read_multibox(path: str | Path) -> MultiBoxModel:
             graph=graph,
             trunk_graph=trunk_graph,
             trunk_sha256=str(description["trunk_sha256"]),
-            worth=Worth.checked(description["worth"]),
+            calibration=RankingCalibration.checked(description["worth"]),
             classes=tuple(map(str, description.get("classes", ()))),
             trained=dict(description["trained"]),
             sha256=hashlib.sha256(data).hexdigest(),

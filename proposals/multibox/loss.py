@@ -16,7 +16,7 @@ from ...data import Picture, box_iou
 from .network import GridHead, VectorHead
 from .priors import place_priors
 
-__all__ = ["ALPHA", "Targets", "match_objects", "multibox_loss", "picture_loss", "set_targets"]
+__all__ = ["ALPHA", "MatchedPriors", "match_objects", "multibox_loss", "picture_loss", "set_targets"]
 
 
 # Weight of the location term (Erhan et al., section 4.1). The paper's locations are shares of the picture; ours are in
@@ -24,7 +24,7 @@ __all__ = ["ALPHA", "Targets", "match_objects", "multibox_loss", "picture_loss",
 ALPHA = 0.3
 
 
-class Targets(NamedTuple):
+class MatchedPriors(NamedTuple):
     """What a picture's predictions should be.
 
     Attributes
@@ -78,7 +78,7 @@ def set_targets(
     exhaustive: bool = True,
     many: bool = True,
     predicted: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
-) -> Targets:
+) -> MatchedPriors:
     """Decide which priors shall become which objects, and which confidences count.
 
     Every object gets one prior, all pairs together of the largest sum of overlaps. That much is the paper's. With tens
@@ -104,7 +104,7 @@ def set_targets(
 
     Returns
     -------
-    Targets
+    MatchedPriors
 
     References
     ----------
@@ -135,7 +135,7 @@ def set_targets(
         own = matched >= 0
         counted |= own
         residuals[own] = encode_boxes(priors[own], objects[matched[own]])
-    return Targets(matched >= 0, counted, residuals)
+    return MatchedPriors(matched >= 0, counted, residuals)
 
 
 def _costs(
@@ -164,9 +164,9 @@ def multibox_loss(
     logits : Tensor, shape (...)
         Of the confidences c.
     targets : Tensor, shape (..., 4)
-        g, see `Targets`.
+        g, see `MatchedPriors`.
     matched, counted : Tensor, shape (...), bool
-        See `Targets`.
+        See `MatchedPriors`.
     alpha : float
         Weight of the location.
 

@@ -20,7 +20,7 @@ from ...backbone.export.graphs import Part, export_common, export_part, with_all
 from ...backbone.regions.network import RegionNetwork
 from ...backbone.weights.model_file import hash_weights, in_trunk
 from ...data.errors import ModelError
-from ..calibration import Worth
+from ..calibration import RankingCalibration
 from .file import MultiBoxModel
 
 __all__ = ["GridHead", "VectorHead", "from_model", "head_for", "to_model"]
@@ -218,7 +218,7 @@ def to_model(
     *,
     own_trunk: bool = False,
     long_side: int = 640,
-    worth: Worth | None = None,
+    calibration: RankingCalibration | None = None,
     classes: Sequence[str] = (),
     trained: Mapping[str, object] | None = None,
 ) -> MultiBoxModel:
@@ -233,8 +233,8 @@ def to_model(
         Whether that was trained too and goes into the file, rather than being a detector's.
     long_side : int
         Pictures are to be resized to this many pixels on their longer side.
-    worth : Worth, optional
-        See `merge.fit_worth`; default `Worth`'s own.
+    calibration : RankingCalibration, optional
+        See `merge.fit_calibration`; default `RankingCalibration`'s own.
     classes : sequence of str
         Whose objects it was trained on.
     trained : dict, optional
@@ -263,7 +263,7 @@ def to_model(
         graph=_export_head(head),
         trunk_graph=export_common("trunk") if own_trunk else b"",
         trunk_sha256=hash_weights(halves[1]),
-        worth=worth or Worth(),
+        calibration=calibration or RankingCalibration(),
         classes=tuple(classes),
         trained=dict(trained or {}),
     )

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...data import box_iou
+from ...data.errors import UserError
 
 __all__ = ["FINEST_STRIDE", "SHIFT", "cluster_boxes", "cluster_sides", "place_priors"]
 
@@ -93,7 +94,7 @@ def cluster_boxes(boxes: ArrayLike, clusters: int, *, seed: int = 0, steps: int 
     """
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     if len(np.unique(boxes, axis=0)) < clusters:
-        raise ValueError(f"{clusters} clusters of {len(np.unique(boxes, axis=0))} different boxes; give more boxes")
+        raise UserError(f"{clusters} clusters of {len(np.unique(boxes, axis=0))} different boxes; give more boxes")
     rng = np.random.default_rng(seed)
     centres = boxes[rng.integers(len(boxes), size=1)]
     while len(centres) < clusters:

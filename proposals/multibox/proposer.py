@@ -20,18 +20,18 @@ from scipy.special import expit
 
 from ...backbone.preprocessing import decode_boxes
 from ...backbone.regions.placement import choose_device
-from ...backbone.regions.scorer import Features, Trunk, View
+from ...backbone.regions.scorer import Features, PictureFeatures, Trunk
 from ...backbone.weights.model_file import read_model
 from ...backbone.weights.published import find_model
 from ...data import clip_boxes
-from ...data.errors import ModelError
+from ...data.errors import ModelError, SettingError
 from ...data.nms import NMS_KERNELS, nms
-from ..calibration import Worth
+from ..calibration import RankingCalibration
 from ..proposer import check_ranking
 from .file import MODELS, MultiBoxModel, find_multibox, read_multibox
 from .priors import place_priors
 
-__all__ = ["MultiBox", "MultiBoxHead", "rank_boxes", "squares"]
+__all__ = ["MultiBox", "MultiBoxHead", "rank_boxes", "tile_picture"]
 
 # Boxes that are compared with each other: suppressing all of 30,000 would cost more than the network.
 CANDIDATES = 2000
@@ -85,14 +85,14 @@ def rank_boxes(
     return boxes[kept], scores[kept]
 
 
-def squares(width: int, height: int, across: int) -> NDArray[np.int64]:
+def tile_picture(width: int, height: int, tiles: int) -> NDArray[np.int64]:
     """Cover a picture with squares that overlap by half or more.
 
     Parameters
     ----------
     width, height : int
         Of the picture, in pixels.
-    across : int
+    tiles : int
         How many squares lie across the shorter side.
 
     Returns
@@ -106,12 +106,12 @@ def squares(width: int, height: int, across: int) -> NDArray[np.int64]:
 
     Examples
     --------
-    >>> squares(640, 480, 1).tolist()
+    >>> tile_picture(640, 480, 1).tolist()
     [[0, 0, 480, 480], [160, 0, 640, 480]]
-    >>> len(squares(640, 480, 2))
+    >>> len(tile_picture(640, 480, 2))
     6
     """
-    side = max(1, math.ceil(min(width, height) * 2 / (across + 1)))
+    side = max(1, math.ceil(min(width, height) * 2 / (tiles + 1)))
     starts = []
     for length in (width, height):
         count = math.ceil((length - side) / (side / 2)) + 1
@@ -192,9 +192,9 @@ class MultiBox:
     iou : float
         A box is dropped that overlaps a better one by more. 0.5 covers the most objects at IoU 0.5; with 0.7 some more
         are covered closely and fewer at all.
-    across : int
-        Besides the whole picture look at squares, so many across its shorter side (see `squares`), at the same size
-        as the picture: small objects are found that way, at a multiple of the time.
+    tiles : int
+        Propose also in squares, so many across the shorter side (see `tile_picture`), each at the same size as the
+        picture: this finds small objects, at a multiple of the time.
 
     Examples
     --------
@@ -210,27 +210,27 @@ class MultiBox:
     _: KW_ONLY
     limit: int | None = 200
     iou: float = 0.5
-    across: int = 0
+    tiles: int = 0
 
     def __post_init__(self) -> None:
         check_ranking(self.limit, self.iou)
-        if not 0 <= self.across <= 16:
-            raise ValueError(f"across must be 0 to 16, not {self.across}")
+        if not 0 <= self.tiles <= 16:
+            raise SettingError(f"tiles must be 0 to 16, not {self.tiles}")
 
     @classmethod
     def load(
         cls,
         name_or_file: str | Path = "voc",
         *,
-        trunk: str | Path = "voc",
-        among: Sequence[Trunk] = (),
+        detector: str | Path = "voc",
+        loaded_trunks: Sequence[Trunk] = (),
         device: str = "auto",
         threads: int | None = None,
         engine: str | None = None,
         precision: str | None = None,
         limit: int | None = 200,
         iou: float = 0.5,
-        across: int = 0,
+        tiles: int = 0,
     ) -> MultiBox:
         """Load a trained head and its trunk.
 
@@ -238,10 +238,10 @@ class MultiBox:
         ----------
         name_or_file : str or Path
             A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
-        trunk : str or Path
+        detector : str or Path
             The detector on whose trunk the head of a file was trained, by name or file. A bundled head stands on the
             bundled detector of its name, and some have a trunk of their own.
-        among : sequence of Trunk
+        loaded_trunks : sequence of Trunk
             Trunks that are there already; one of the right weights is taken.
         device : {"auto", "cpu", "cuda"}
         threads : int, optional
@@ -250,7 +250,7 @@ class MultiBox:
             Default ONNX Runtime on a CPU, torch on a GPU.
         precision : {"float32", "float16", "int8"}, optional
             See `backbone.engine.Trunk`.
-        limit, iou, across
+        limit, iou, tiles
             See the class.
 
         Raises
@@ -262,34 +262,36 @@ class MultiBox:
         """
         path = find_multibox(name_or_file)
         if path.parent == MODELS:
-            trunk = name_or_file
+            detector = name_or_file
         model = read_multibox(path)
         settings: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "precision": precision}
-        fitting = (one for one in among if (one.sha256, one.device) == (model.trunk_sha256, choose_device(device)))
-        below = next((one for one in fitting if engine in (None, one.engine)), None)
-        if below is None and model.trunk_graph:
-            below = Trunk(model.trunk_weights, model.trunk_graph, **settings)
-        elif below is None:
-            detector = read_model(find_model(trunk))
-            if detector.trunk_sha256 != model.trunk_sha256:
+        fitting = (
+            one for one in loaded_trunks if (one.sha256, one.device) == (model.trunk_sha256, choose_device(device))
+        )
+        own_trunk = next((one for one in fitting if engine in (None, one.engine)), None)
+        if own_trunk is None and model.trunk_graph:
+            own_trunk = Trunk(model.trunk_weights, model.trunk_graph, **settings)
+        elif own_trunk is None:
+            below = read_model(find_model(detector))
+            if below.trunk_sha256 != model.trunk_sha256:
                 raise ModelError(
                     f"{name_or_file}: this MultiBox was trained on another trunk (sha256 {model.trunk_sha256[:12]}...) "
-                    f"than that of {trunk} ({detector.trunk_sha256[:12]}...); name the detector that it was trained "
+                    f"than that of {detector} ({below.trunk_sha256[:12]}...); name the detector that it was trained "
                     "on, or train a MultiBox on this one"
                 )
-            below = Trunk(detector.trunk_weights, detector.graphs["trunk"], **settings)
-        head = MultiBoxHead(model, below.device, below.engine, below.threads, below.precision)
-        return cls(model, below, head, limit=limit, iou=iou, across=across)
+            own_trunk = Trunk(below.trunk_weights, below.graphs["trunk"], **settings)
+        head = MultiBoxHead(model, own_trunk.device, own_trunk.engine, own_trunk.threads, own_trunk.precision)
+        return cls(model, own_trunk, head, limit=limit, iou=iou, tiles=tiles)
 
     @property
-    def worth(self) -> Worth:
+    def calibration(self) -> RankingCalibration:
         """How its boxes are merged with selective search's, see `merge.merge_proposals`."""
-        return self.model.worth
+        return self.model.calibration
 
     @property
     def settings(self) -> dict[str, object]:
         """What the boxes depend on."""
-        return {"multibox": self.model.sha256, "limit": self.limit, "iou": self.iou, "across": self.across}
+        return {"multibox": self.model.sha256, "limit": self.limit, "iou": self.iou, "tiles": self.tiles}
 
     @property
     def kernels(self) -> tuple[Any, ...]:
@@ -316,16 +318,16 @@ class MultiBox:
         ValueError
             If the picture is not uint8, is empty or has not 1, 3 or 4 channels.
         """
-        return self.propose(View(image))
+        return self.propose(PictureFeatures(image))
 
-    def propose(self, view: View) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def propose(self, view: PictureFeatures) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Do the same for a picture that may have been looked at before."""
         image = view.image
         height, width = image.shape[:2]
         boxes, scores = self._rank(view.features(self.trunk, self.model.long_side), width, height)
-        if self.across:
+        if self.tiles:
             views = [(boxes, scores)]
-            for x1, y1, x2, y2 in squares(width, height, self.across):
+            for x1, y1, x2, y2 in tile_picture(width, height, self.tiles):
                 square = image[y1:y2, x1:x2]
                 boxes, scores = self._rank(self.trunk(square, self.model.long_side), x2 - x1, y2 - y1)
                 boxes += np.array([x1, y1, x1, y1], np.float32)

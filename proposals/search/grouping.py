@@ -1,4 +1,4 @@
-"""Regions, what describes them, and the grouping that merges them until one is left.
+"""SegmentGraph, what describes them, and the grouping that merges them until one is left.
 
 Uijlings, van de Sande, Gevers & Smeulders, "Selective Search for Object Recognition", IJCV 104(2), 2013,
 section 3. A region carries its size, its tight box and two histograms; those of a merged region follow from
@@ -27,7 +27,7 @@ _TOP, _DIAGONAL = np.float32(TEXTURE_BINS - 0.5), np.float32(np.sqrt(0.5))
 _ONE = np.float32(1)
 
 
-class Regions(NamedTuple):
+class SegmentGraph(NamedTuple):
     """The initial regions of one picture.
 
     Attributes
@@ -41,7 +41,7 @@ class Regions(NamedTuple):
     texture : ndarray of float32, shape (R, 80 * C)
         Histograms of the gradient in 8 directions, each with sum 1.
     pairs : ndarray of int32, shape (E, 2)
-        Regions that touch, each pair once with the smaller number first, in ascending order.
+        SegmentGraph that touch, each pair once with the smaller number first, in ascending order.
     """
 
     size: NDArray[np.int32]
@@ -98,7 +98,7 @@ def texture_codes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def describe_regions(
     labels: NDArray[np.int32], count: int, image: NDArray[np.uint8], codes: NDArray[np.uint8]
-) -> Regions:
+) -> SegmentGraph:
     """Size, box, histograms and neighbours of every region, in one pass over the pixels.
 
     Parameters
@@ -114,7 +114,7 @@ def describe_regions(
 
     Returns
     -------
-    Regions
+    SegmentGraph
         What `group_regions` takes, once for every similarity.
 
     References
@@ -142,11 +142,11 @@ def describe_regions(
     _describe(labels, image, codes, size, box, (colours, textures), colour, texture, slots)
     keys = np.sort(slots[slots >= 0])
     pairs = np.stack([keys // count, keys % count], axis=1).astype(np.int32)
-    return Regions(size, box, colour, texture, pairs)
+    return SegmentGraph(size, box, colour, texture, pairs)
 
 
 def group_regions(
-    regions: Regions, picture_size: int, measures: str = "CTSF"
+    regions: SegmentGraph, picture_size: int, measures: str = "CTSF"
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Merge the most similar pair of neighbours again and again until one region is left.
 
@@ -157,7 +157,7 @@ def group_regions(
 
     Parameters
     ----------
-    regions : Regions
+    regions : SegmentGraph
         The initial regions; left as they are.
     picture_size : int
         Pixels of the picture, the unit of S and F.

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.errors import SettingError
 from ...data.images.reading import as_rgb, check_image
 from ...data.system.kernels import compile_all
 from . import grouping, segmentation
@@ -327,7 +328,7 @@ def convert_colour(image: NDArray[np.uint8], space: str) -> NDArray[np.uint8]:
     if space == "rgI":
         shares = np.where(total == 0, np.float32(1 / 3), image[..., :2] / np.maximum(total, 1))
         return np.rint(np.concatenate([255 * shares, total / 3], axis=2)).astype(np.uint8)
-    raise ValueError(f"unknown colour space {space!r}; choose one of {', '.join(SPACES)}")
+    raise SettingError(f"unknown colour space {space!r}; choose one of {', '.join(SPACES)}")
 
 
 def _stretch_lab() -> NDArray[np.uint8]:
@@ -365,34 +366,34 @@ def _check_settings(
     threads: int,
 ) -> None:
     if not isinstance(mode, str) or mode not in STRATEGIES:
-        raise ValueError(f"unknown mode {mode!r}; choose one of {', '.join(STRATEGIES)}")
+        raise SettingError(f"unknown mode {mode!r}; choose one of {', '.join(STRATEGIES)}")
     for name, value in {"seed": seed, "limit": limit, "threads": threads}.items():
         if not isinstance(value, Integral) and not (name == "limit" and value is None):
-            raise ValueError(f"{name} must be a whole number, not {value!r}")
+            raise SettingError(f"{name} must be a whole number, not {value!r}")
     for name, size in {"superpixel_scale": superpixel_scale, "min_side": min_side}.items():
         if not isinstance(size, Real):
-            raise ValueError(f"{name} must be a number, not {size!r}")
+            raise SettingError(f"{name} must be a number, not {size!r}")
     if not 0 < superpixel_scale <= 1000:
-        raise ValueError(f"superpixel_scale must be a number above 0 and at most 1000, not {superpixel_scale}")
+        raise SettingError(f"superpixel_scale must be a number above 0 and at most 1000, not {superpixel_scale}")
     if seed < 0:
-        raise ValueError(f"seed must be 0 or more, not {seed}")
+        raise SettingError(f"seed must be 0 or more, not {seed}")
     if limit is not None and limit < 1:
-        raise ValueError(f"limit must be at least 1 or None, not {limit}")
+        raise SettingError(f"limit must be at least 1 or None, not {limit}")
     if not min_side >= 0:
-        raise ValueError(f"min_side must be 0 or more pixels, not {min_side}")
+        raise SettingError(f"min_side must be 0 or more pixels, not {min_side}")
     if threads < 1:
-        raise ValueError(f"threads must be at least 1, not {threads}")
+        raise SettingError(f"threads must be at least 1, not {threads}")
     for strategy in strategies if strategies is not None else [STRATEGIES[mode]]:
         if not isinstance(strategy, Strategy) or not all(isinstance(part, tuple) and part for part in strategy):
-            raise ValueError(f"a strategy is a Strategy(spaces, ks, measures) of tuples, none empty, not {strategy}")
+            raise SettingError(f"a strategy is a Strategy(spaces, ks, measures) of tuples, none empty, not {strategy}")
         if unknown := [space for space in strategy.spaces if space not in SPACES]:
-            raise ValueError(f"unknown colour space {unknown[0]!r}; choose from {', '.join(SPACES)}")
+            raise SettingError(f"unknown colour space {unknown[0]!r}; choose from {', '.join(SPACES)}")
         if wrong := [k for k in strategy.ks if not 0 < k <= 1e6]:
-            raise ValueError(f"k must be a number above 0 and at most 1000000, not {wrong[0]}")
+            raise SettingError(f"k must be a number above 0 and at most 1000000, not {wrong[0]}")
         if strange := [letters for letters in strategy.measures if not letters or set(letters) - set("CTSF")]:
-            raise ValueError(f"measures must be some of the letters C, T, S, F, not {strange[0]!r}")
+            raise SettingError(f"measures must be some of the letters C, T, S, F, not {strange[0]!r}")
     if strategies is not None and not len(strategies):
-        raise ValueError("strategies is empty; give at least one, or None for the mode's")
+        raise SettingError("strategies is empty; give at least one, or None for the mode's")
 
 
 def _scale(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

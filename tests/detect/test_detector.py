@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("safetensors")
 
-from inception_rcnn.backbone.regions.scorer import View
+from inception_rcnn.backbone.regions.scorer import PictureFeatures
 from inception_rcnn.backbone.weights.model_file import RegionModel
 from inception_rcnn.backbone.weights.published import bundled_models
 from inception_rcnn.data.errors import ModelError
@@ -121,7 +121,7 @@ class Scorer:
         self.model = RegionModel(classes, 64, regressing, weights, {}, "", {})
         self.outputs = scores, deltas
 
-    def score(self, view: View, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def score(self, view: PictureFeatures, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.outputs
 
 
@@ -153,7 +153,7 @@ class Glancing(Scorer):
         super().__init__(*outputs)
         self.model.weights["first_pass.weight"] = np.ones(1, np.float16)
 
-    def rank(self, view: View, proposals: np.ndarray) -> np.ndarray:
+    def first_pass_logits(self, view: PictureFeatures, proposals: np.ndarray) -> np.ndarray:
         return proposals[:, 0]
 
 
@@ -268,7 +268,7 @@ def test_methods_of_proposing(
     proposals, objectness = boxed.propose(image)
     assert (proposals.shape, objectness.shape) == ((30, 4), (30,))
     first = merged.search(image), boxed.proposer.propose(boxed.look(image))
-    expected = merge_proposals(*first, boxed.proposer.worth, limit=30)
+    expected = merge_proposals(*first, boxed.proposer.calibration, limit=30)
     for part, other in zip(merged.propose(image), expected, strict=True):
         assert len(part) == 30
         np.testing.assert_array_equal(part, other)
@@ -326,7 +326,7 @@ def test_several_sizes_are_averaged(model_file: Path, picture: Callable[..., np.
     assert both.scorers[0].trunk is both.scorers[1].trunk
     image = picture(0, 200, 150)
     proposals, _ = both.propose(image)
-    view = View(image)
+    view = PictureFeatures(image)
     outputs = [load(scales=(scale,)).scorers[0].score(view, proposals) for scale in (1, 0.5)]
     assert np.abs(outputs[0][0] - outputs[1][0]).max() > 1e-3
     mean = [np.mean(parts, axis=0) for parts in zip(*outputs, strict=True)]

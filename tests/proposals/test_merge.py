@@ -12,10 +12,10 @@ from scipy.special import expit, logit
 
 from inception_rcnn.data import box_iou
 from inception_rcnn.proposals import MergedProposals, SelectiveSearch, load_proposer, merge_proposals
-from inception_rcnn.proposals.calibration import THRESHOLDS, Worth, fit_worth, worth_of
+from inception_rcnn.proposals.calibration import THRESHOLDS, RankingCalibration, expected_gain, fit_calibration
 from inception_rcnn.proposals.merge import NEAR_DUPLICATE
 
-WORTH = Worth((-0.5, 0.8), (-1.0, -0.7))
+WORTH = RankingCalibration((-0.5, 0.8), (-1.0, -0.7))
 
 
 def ranked(rng: np.random.Generator, count: int, extent: float = 200) -> tuple[np.ndarray, np.ndarray]:
@@ -25,11 +25,18 @@ def ranked(rng: np.random.Generator, count: int, extent: float = 200) -> tuple[n
     return boxes, np.sort(rng.uniform(0, 1, count).astype(np.float32))[::-1]
 
 
-def naive(searched: tuple, found: tuple, worth: Worth, iou: float) -> list[tuple[float, list[float]]]:
+def naive(
+    search_boxes: tuple, multibox_boxes: tuple, calibration: RankingCalibration, iou: float
+) -> list[tuple[float, list[float]]]:
     """Say the same as a loop over pairs."""
-    rows = [(expit(worth.rank[0] + worth.rank[1] * np.log(i + 1)), box) for i, box in enumerate(searched[0])]
-    odds = logit(np.clip(found[1].astype(np.float64), 1e-6, 1 - 1e-6))
-    rows += [(expit(worth.confidence[0] + worth.confidence[1] * x), box) for x, box in zip(odds, found[0], strict=True)]
+    rows = [
+        (expit(calibration.rank[0] + calibration.rank[1] * np.log(i + 1)), box) for i, box in enumerate(search_boxes[0])
+    ]
+    odds = logit(np.clip(multibox_boxes[1].astype(np.float64), 1e-6, 1 - 1e-6))
+    rows += [
+        (expit(calibration.confidence[0] + calibration.confidence[1] * x), box)
+        for x, box in zip(odds, multibox_boxes[0], strict=True)
+    ]
     kept: list[tuple[float, np.ndarray]] = []
     for score, box in sorted(rows, key=lambda row: -row[0]):
         if all(box_iou(box[None], other[None])[0, 0] <= iou for _, other in kept):
@@ -38,9 +45,9 @@ def naive(searched: tuple, found: tuple, worth: Worth, iou: float) -> list[tuple
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 30), st.integers(0, 30), st.sampled_from([0.3, 0.7, 0.9]))
-def test_merged_is_what_the_definition_says(seed: int, searched: int, found: int, iou: float) -> None:
+def test_merged_is_what_the_definition_says(seed: int, search_boxes: int, multibox_boxes: int, iou: float) -> None:
     rng = np.random.default_rng(seed)
-    one, two = ranked(rng, searched), ranked(rng, found)
+    one, two = ranked(rng, search_boxes), ranked(rng, multibox_boxes)
     boxes, scores = merge_proposals(one, two, WORTH, iou=iou)
     expected = naive(one, two, WORTH, iou)
     assert boxes.dtype == scores.dtype == np.float32
@@ -63,9 +70,9 @@ def test_what_both_methods_ranked_first_stays_before_what_they_ranked_behind(see
 
 
 def test_near_duplicates_go_and_the_better_stays() -> None:
-    searched = np.array([[0, 0, 100, 100], [0, 0, 50, 50]], np.float32), np.array([1, 0.5], np.float32)
-    found = np.array([[0, 0, 100, 99], [0, 0, 50, 44]], np.float32), np.array([0.99, 0.01], np.float32)
-    boxes, _ = merge_proposals(searched, found, WORTH)
+    search_boxes = np.array([[0, 0, 100, 100], [0, 0, 50, 50]], np.float32), np.array([1, 0.5], np.float32)
+    multibox_boxes = np.array([[0, 0, 100, 99], [0, 0, 50, 44]], np.float32), np.array([0.99, 0.01], np.float32)
+    boxes, _ = merge_proposals(search_boxes, multibox_boxes, WORTH)
     assert boxes.tolist() == [[0, 0, 100, 99], [0, 0, 50, 50], [0, 0, 50, 44]]
     assert 44 / 50 < NEAR_DUPLICATE < 99 / 100
 
@@ -73,19 +80,19 @@ def test_near_duplicates_go_and_the_better_stays() -> None:
 def scenes(seed: int, pictures: int) -> tuple[list[np.ndarray], list[tuple], list[tuple]]:
     """Objects; a search that finds them late but all; a network that finds half of them at once and says how sure."""
     rng = np.random.default_rng(seed)
-    objects, searched, found = [], [], []
+    objects, search_boxes, multibox_boxes = [], [], []
     for _ in range(pictures):
         truth = ranked(rng, 4)[0]
         noise, _ = ranked(rng, 60)
         places = rng.integers(0, 60, 4)
         noise[places] = truth + rng.normal(0, 2, truth.shape)
-        searched.append((noise, np.linspace(1, 0.1, 60, dtype=np.float32)))
+        search_boxes.append((noise, np.linspace(1, 0.1, 60, dtype=np.float32)))
         boxes, scores = ranked(rng, 20)
         hit = rng.random(20) < scores * 0.6
         boxes[hit] = truth[rng.integers(0, 2, hit.sum())] + rng.normal(0, 3, (hit.sum(), 4))
         objects.append(truth.astype(np.float32))
-        found.append((boxes.astype(np.float32), scores))
-    return objects, searched, found
+        multibox_boxes.append((boxes.astype(np.float32), scores))
+    return objects, search_boxes, multibox_boxes
 
 
 def average_recall(objects: list[np.ndarray], proposals: list[np.ndarray], limit: int) -> float:
@@ -94,11 +101,11 @@ def average_recall(objects: list[np.ndarray], proposals: list[np.ndarray], limit
 
 
 def test_fitted_on_some_pictures_it_is_better_than_one_behind_the_other_on_others() -> None:
-    worth = fit_worth(*scenes(0, 200))
-    objects, searched, found = scenes(1, 200)
-    merged = [merge_proposals(a, b, worth, iou=1.0)[0] for a, b in zip(searched, found, strict=True)]
+    calibration = fit_calibration(*scenes(0, 200))
+    objects, search_boxes, multibox_boxes = scenes(1, 200)
+    merged = [merge_proposals(a, b, calibration, iou=1.0)[0] for a, b in zip(search_boxes, multibox_boxes, strict=True)]
     chained = [[np.concatenate([a[0], b[0]]) for a, b in zip(*pair, strict=True)] for pair in
-               ((searched, found), (found, searched))]  # fmt: skip
+               ((search_boxes, multibox_boxes), (multibox_boxes, search_boxes))]  # fmt: skip
     limits = (5, 10, 20, 40)
     ours = np.array([average_recall(objects, merged, limit) for limit in limits])
     others = np.array([[average_recall(objects, other, limit) for limit in limits] for other in chained])
@@ -110,43 +117,43 @@ def test_fitted_on_some_pictures_it_is_better_than_one_behind_the_other_on_other
 def test_worth_is_what_boxes_add() -> None:
     """Where boxes hit objects of their own by a known chance, whatever came before, that chance is what is found."""
     rng = np.random.default_rng(0)
-    objects, searched, found = [], [], []
+    objects, search_boxes, multibox_boxes = [], [], []
     for _ in range(400):
         cells = np.arange(40, dtype=np.float32)[:, None] * [10, 0, 10, 0] + np.array([0, 0, 9, 9], np.float32)
         cells = cells[rng.permutation(40)].astype(np.float32)
         confidence = np.sort(rng.uniform(0.05, 0.95, 20))[::-1].astype(np.float32)
         real = rng.random(40) < np.concatenate([expit(-0.5 - 0.8 * np.log(np.arange(1, 21))), confidence])
-        searched.append((cells[:20], np.linspace(1, 0.1, 20, dtype=np.float32)))
-        found.append((cells[20:], confidence))
+        search_boxes.append((cells[:20], np.linspace(1, 0.1, 20, dtype=np.float32)))
+        multibox_boxes.append((cells[20:], confidence))
         objects.append(cells[real])
-    worth = fit_worth(objects, searched, found)
-    np.testing.assert_allclose(worth.confidence, (0, 1), atol=0.1)
-    np.testing.assert_allclose(worth.rank, (-0.5, -0.8), atol=0.1)
+    calibration = fit_calibration(objects, search_boxes, multibox_boxes)
+    np.testing.assert_allclose(calibration.confidence, (0, 1), atol=0.1)
+    np.testing.assert_allclose(calibration.rank, (-0.5, -0.8), atol=0.1)
 
 
 def test_a_method_that_adds_nothing_comes_last() -> None:
-    objects, searched, found = scenes(0, 20)
-    nowhere = [(boxes + 1000, scores) for boxes, scores in searched]
-    worth = fit_worth(objects, nowhere, found)
-    late, early = worth_of(nowhere[0], found[0], worth)
+    objects, search_boxes, multibox_boxes = scenes(0, 20)
+    nowhere = [(boxes + 1000, scores) for boxes, scores in search_boxes]
+    calibration = fit_calibration(objects, nowhere, multibox_boxes)
+    late, early = expected_gain(nowhere[0], multibox_boxes[0], calibration)
     assert late.max() < early.max()
 
 
 def test_nothing_to_fit_is_said() -> None:
-    objects, searched, found = scenes(0, 3)
+    objects, search_boxes, multibox_boxes = scenes(0, 3)
     with pytest.raises(ValueError, match="no box covers an object; give more pictures"):
-        fit_worth([truth + 1000 for truth in objects], searched, found)
+        fit_calibration([truth + 1000 for truth in objects], search_boxes, multibox_boxes)
     with pytest.raises(ValueError, match="no box covers an object"):
-        fit_worth([np.zeros((0, 4), np.float32)] * 3, searched, found)
+        fit_calibration([np.zeros((0, 4), np.float32)] * 3, search_boxes, multibox_boxes)
     with pytest.raises(ValueError, match="no pictures to measure on"):
-        fit_worth([], [], [])
+        fit_calibration([], [], [])
     nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-    fit_worth([*objects, objects[0]], [*searched, nothing], [*found, nothing])
+    fit_calibration([*objects, objects[0]], [*search_boxes, nothing], [*multibox_boxes, nothing])
 
 
-def test_worth_of_extreme_confidences_is_finite() -> None:
+def test_the_gain_of_extreme_confidences_is_finite() -> None:
     one = np.zeros((3, 4), np.float32), np.array([1.0, 0.5, 0.0], np.float32)
-    for values in worth_of(one, one, WORTH):
+    for values in expected_gain(one, one, WORTH):
         assert np.isfinite(values).all()
         assert (np.diff(values) < 0).all()
 
@@ -154,7 +161,7 @@ def test_worth_of_extreme_confidences_is_finite() -> None:
 @pytest.mark.parametrize("numbers", [None, [], [[1, 2]], [[0, -1], [0, -1]], [[0, 1], [0, 1]], [[0, np.nan], [0, -1]]])
 def test_numbers_that_are_no_worth(numbers: object) -> None:
     with pytest.raises(ValueError, match="worth is"):
-        Worth.checked(numbers)
+        RankingCalibration.checked(numbers)
 
 
 def test_proposers_by_name() -> None:

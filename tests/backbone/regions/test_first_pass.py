@@ -15,8 +15,8 @@ from inception_rcnn.backbone.export.graphs import to_model
 from inception_rcnn.backbone.preprocessing import prepare_picture
 from inception_rcnn.backbone.regions.first_pass import fit_first_pass
 from inception_rcnn.backbone.regions.network import RegionNetwork, roi_align
-from inception_rcnn.backbone.regions.roi_align import PARTS, rank_regions, read_regions
-from inception_rcnn.backbone.regions.scorer import RegionScorer, View
+from inception_rcnn.backbone.regions.roi_align import PARTS, read_first_pass, read_regions
+from inception_rcnn.backbone.regions.scorer import PictureFeatures, RegionScorer
 from inception_rcnn.backbone.weights.model_file import RegionModel
 from inception_rcnn.data.errors import ModelError
 
@@ -46,8 +46,8 @@ def odds(network: RegionNetwork, image: np.ndarray, boxes: np.ndarray) -> tuple[
     places = torch.from_numpy(boxes * np.float32(scale))
     with torch.inference_mode():
         maps = network.trunk(torch.from_numpy(array))
-        logits, _ = network.head(maps, places)
-        return (logits[:, 1:].logsumexp(1) - logits[:, 0]).numpy(), network.rank(maps, places).numpy()
+        logits, _ = network.region_head(maps, places)
+        return (logits[:, 1:].logsumexp(1) - logits[:, 0]).numpy(), network.first_pass_logits(maps, places).numpy()
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_reading_scores_is_scoring_what_is_read() -> None:
     features, weights = rng.normal(size=(9, 12, 20)).astype(np.float32), rng.normal(size=(9, 20)).astype(np.float32)
     boxes = sample(3)[1]
     expected = np.einsum("nyxc,pyx,pc->n", read_regions(features, boxes), PARTS, weights)
-    np.testing.assert_allclose(rank_regions(features @ weights.T, boxes), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(read_first_pass(features @ weights.T, boxes), expected, rtol=1e-3, atol=1e-4)
     parts = torch.nn.functional.avg_pool2d(roi_align(torch.ones(1, 1, 9, 12), torch.from_numpy(boxes)), 3, 2)
     assert parts.flatten(1).shape[1] == len(PARTS)
     np.testing.assert_allclose(PARTS.sum((1, 2)), 1, rtol=1e-6)
@@ -81,7 +81,8 @@ def test_both_engines_rank_alike(model: RegionModel) -> None:
     assert model.has_first_pass
     image, boxes = sample(200, 90)
     ranks = [
-        RegionScorer(model, device="cpu", engine=engine).rank(View(image), boxes) for engine in ("onnxruntime", "torch")
+        RegionScorer(model, device="cpu", engine=engine).first_pass_logits(PictureFeatures(image), boxes)
+        for engine in ("onnxruntime", "torch")
     ]
     assert ranks[0].std() > 0.01
     np.testing.assert_allclose(ranks[0], ranks[1], rtol=1e-3, atol=1e-3)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from inception_rcnn.backbone.preprocessing import crop_regions
-from inception_rcnn.backbone.regions.scorer import RegionScorer, View
+from inception_rcnn.backbone.regions.scorer import PictureFeatures, RegionScorer
 from inception_rcnn.backbone.regions.torch_engine import Batches, full_precision, torch_network, warp_regions
 from inception_rcnn.backbone.weights.model_file import RegionModel
 from inception_rcnn.data.errors import DeviceError
@@ -193,13 +193,13 @@ def test_onnx_runtime_is_for_a_cpu_where_there_is_a_gpu_too(
 
 
 def test_ranking_takes_what_scoring_takes(region_model: RegionModel) -> None:
-    view = View(noise(90, 120))
+    view = PictureFeatures(noise(90, 120))
     for engine in ("torch", "onnxruntime"):
         scorer = RegionScorer(region_model, device="cpu", engine=engine)
-        assert scorer.rank(view, [[0, 0, 20, 30], [5, 5, 90, 80]]).shape == (2,)  # type: ignore[arg-type]
-        assert scorer.rank(view, np.zeros((0, 4), np.float32)).shape == (0,)
+        assert scorer.first_pass_logits(view, [[0, 0, 20, 30], [5, 5, 90, 80]]).shape == (2,)  # type: ignore[arg-type]
+        assert scorer.first_pass_logits(view, np.zeros((0, 4), np.float32)).shape == (0,)
         for wrong in (np.zeros(4), np.zeros((2, 5)), np.array([[0, 0, np.nan, 9]]), np.array([[0, 0, np.inf, 9]])):
-            for call in (scorer.rank, scorer.score):
+            for call in (scorer.first_pass_logits, scorer.score):
                 with pytest.raises(ValueError, match=r"must be \(N, 4\) finite numbers"):
                     call(view, wrong)
     with pytest.raises(ValueError, match="threads must be 1 or more"):
@@ -233,4 +233,8 @@ def test_a_gpu_gives_in_float32_what_the_cpu_gives(region_model: RegionModel) ->
     gpu, cpu = (RegionScorer(region_model, device=device, precision="float32") for device in ("cuda", "cpu"))
     for ours, theirs in zip(gpu(image, boxes), cpu(image, boxes), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
-    np.testing.assert_allclose(gpu.rank(View(image), boxes), cpu.rank(View(image), boxes), atol=1e-3)
+    np.testing.assert_allclose(
+        gpu.first_pass_logits(PictureFeatures(image), boxes),
+        cpu.first_pass_logits(PictureFeatures(image), boxes),
+        atol=1e-3,
+    )

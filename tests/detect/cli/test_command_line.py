@@ -380,7 +380,7 @@ def test_train_multibox_interrupted_and_resumed(
     assert run(*train, "--start", output) == 0
     assert read_multibox(again).trained["start"] == output.name
     assert read_multibox(again).priors.tolist() == model.priors.tolist()
-    multibox = MultiBox.load(output, trunk=model_file, device="cpu", threads=1)
+    multibox = MultiBox.load(output, detector=model_file, device="cpu", threads=1)
     assert 1 <= len(multibox(np.asarray(Image.open(photos / "a.jpg")))[0]) <= 3
     propose = ["propose", photos, "--multibox", output, "--model", model_file, "--workers", 1, "--output"]
     assert run(*propose, tmp_path / "boxes.npz") == 0

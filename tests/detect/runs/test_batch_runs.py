@@ -18,7 +18,7 @@ pytest.importorskip("safetensors")
 
 from PIL import Image
 
-from inception_rcnn.backbone.regions.scorer import View
+from inception_rcnn.backbone.regions.scorer import PictureFeatures
 from inception_rcnn.data import find_images, read_detections
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.runs.detection import JOURNAL, detect_batch, relative_names
@@ -37,7 +37,7 @@ def count_scored(detector: Detector) -> list[tuple[int, ...]]:
     scored: list[tuple[int, ...]] = []
     score = detector.score
 
-    def counting(view: View, *proposed: np.ndarray) -> object:
+    def counting(view: PictureFeatures, *proposed: np.ndarray) -> object:
         scored.append(view.image.shape)
         return score(view, *proposed)
 
@@ -156,7 +156,7 @@ def test_a_picture_that_cannot_be_scored_is_noted_and_tried_again(
     detect_batch(paths, tmp_path / "whole", detector)
     score = detector.score
 
-    def failing(view: View, *proposed: np.ndarray) -> object:
+    def failing(view: PictureFeatures, *proposed: np.ndarray) -> object:
         if view.image.shape[1] == 110:
             raise RuntimeError("out of memory")
         return score(view, *proposed)
@@ -179,7 +179,7 @@ def test_a_network_that_scores_nothing_ends_the_run(photos: Path, tmp_path: Path
         shutil.copy(photos / "b.png", photos / f"copy {i}.png")
     paths, score, scored = find_images(photos), detector.score, []
 
-    def failing(view: View, *proposed: np.ndarray) -> object:
+    def failing(view: PictureFeatures, *proposed: np.ndarray) -> object:
         scored.append(view)
         if len(scored) > 2:
             raise RuntimeError(f"device lost {len(scored)}")
@@ -353,7 +353,7 @@ def test_a_picture_that_vanishes_while_it_is_scored_is_no_matter(
     paths = find_images(photos)
     score = detector.score
 
-    def vanishing(view: View, *proposed: np.ndarray) -> object:
+    def vanishing(view: PictureFeatures, *proposed: np.ndarray) -> object:
         paths[0].unlink(missing_ok=True)
         return score(view, *proposed)
 

@@ -23,7 +23,7 @@ from inception_rcnn.data import ProposalFileError, atomic_file, read_image, read
 from inception_rcnn.data.errors import JournalError
 from inception_rcnn.data.system.processes import ProcessStartError
 from inception_rcnn.detect.cli.app import main
-from inception_rcnn.detect.runs.proposing import propose_batch
+from inception_rcnn.detect.runs.proposing import propose_pictures
 from inception_rcnn.proposals import SelectiveSearch, load_proposer
 
 SEARCH = SelectiveSearch("single", limit=100)
@@ -52,7 +52,7 @@ def paths_of(folder):
 @pytest.fixture(scope="module")
 def reference(photos, tmp_path_factory):
     output = tmp_path_factory.mktemp("reference") / "all.parquet"
-    summary = propose_batch(paths_of(photos), output, SEARCH)
+    summary = propose_pictures(paths_of(photos), output, SEARCH)
     assert (summary.pictures, summary.failed, summary.resumed) == (12, 2, 0)
     return output
 
@@ -79,7 +79,7 @@ def test_every_picture_is_there_with_its_own_boxes(photos, reference):
 )
 def test_workers_and_threads_change_nothing(photos, reference, tmp_path, workers, threads):
     search = SelectiveSearch("single", limit=100, threads=threads)
-    propose_batch(paths_of(photos), tmp_path / "all.parquet", search, workers=workers)
+    propose_pictures(paths_of(photos), tmp_path / "all.parquet", search, workers=workers)
     assert (tmp_path / "all.parquet").read_bytes() == reference.read_bytes()
 
 
@@ -95,13 +95,13 @@ def test_an_interrupted_run_goes_on(photos, reference, tmp_path, damage):
 
     output = tmp_path / "all.parquet"
     with pytest.raises(Stop):
-        propose_batch(paths_of(photos), output, SEARCH, progress=stop_after_seven)
+        propose_pictures(paths_of(photos), output, SEARCH, progress=stop_after_seven)
     assert not output.exists()
     journal = tmp_path / "all.journal"
     content = journal.read_bytes()
     journal.write_bytes(content[:-1] if damage is None else content + damage)
     seen = []
-    summary = propose_batch(paths_of(photos), output, SEARCH, progress=seen.append)
+    summary = propose_pictures(paths_of(photos), output, SEARCH, progress=seen.append)
     assert summary.resumed == seen[0] == (5 if damage is None else 6)  # one of the seven is no picture
     assert output.read_bytes() == reference.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.errors.jsonl", "all.parquet"]
@@ -115,7 +115,7 @@ def interrupted(paths, output, after):
             raise Stop
 
     with pytest.raises(Stop):
-        propose_batch(paths, output, SEARCH, progress=stop)
+        propose_pictures(paths, output, SEARCH, progress=stop)
     return output.with_suffix(".journal")
 
 
@@ -127,7 +127,7 @@ def test_a_damaged_record_costs_only_its_picture(photos, reference, tmp_path, se
     draw = random.Random(seed)
     content[draw.randrange(120, len(content))] ^= 1 << draw.randrange(8)
     journal.write_bytes(content)
-    summary = propose_batch(paths_of(photos), output, SEARCH)
+    summary = propose_pictures(paths_of(photos), output, SEARCH)
     assert summary.resumed == 11
     assert output.read_bytes() == reference.read_bytes()
 
@@ -136,7 +136,7 @@ def test_what_stands_in_the_journals_place_is_left_alone(photos, tmp_path):
     for notes in (b"my notes", b"my notes\n" * 100):
         (tmp_path / "x.journal").write_bytes(notes)
         with pytest.raises(JournalError, match="no journal of this program"):
-            propose_batch(paths_of(photos), tmp_path / "x.npz", SEARCH)
+            propose_pictures(paths_of(photos), tmp_path / "x.npz", SEARCH)
         assert (tmp_path / "x.journal").read_bytes() == notes
 
 
@@ -145,19 +145,19 @@ def test_another_list_of_pictures_does_not_end_an_unfinished_run(photos, tmp_pat
     journal = interrupted(paths[:4], tmp_path / "x.npz", after=4)
     before = journal.read_bytes()
     with pytest.raises(JournalError, match="3 other pictures"):
-        propose_batch(paths[5:], tmp_path / "x.npz", SEARCH)
+        propose_pictures(paths[5:], tmp_path / "x.npz", SEARCH)
     assert journal.read_bytes() == before
-    assert propose_batch(paths, tmp_path / "x.npz", SEARCH).resumed == 3
+    assert propose_pictures(paths, tmp_path / "x.npz", SEARCH).resumed == 3
 
 
 def test_bad_luck_is_tried_again(photos, tmp_path, capsys):
     shutil.copytree(photos / "a", tmp_path / "a")
     paths = sorted((tmp_path / "a").iterdir())
     paths[2].rename(tmp_path / "away")
-    summary = propose_batch(paths, tmp_path / "x.npz", SEARCH)
+    summary = propose_pictures(paths, tmp_path / "x.npz", SEARCH)
     assert (summary.pictures, summary.failed, summary.passing) == (5, 2, 1)
     (tmp_path / "away").rename(paths[2])
-    summary = propose_batch(paths, tmp_path / "x.npz", SEARCH)
+    summary = propose_pictures(paths, tmp_path / "x.npz", SEARCH)
     assert (summary.pictures, summary.resumed, summary.failed, summary.passing) == (6, 5, 1, 0)
     assert not (tmp_path / "x.journal").exists()
 
@@ -169,7 +169,7 @@ def test_what_a_killed_run_left_is_cleared_away(photos, tmp_path):
         copy.write_bytes(b"half")
         raise Stop
     assert copy.exists()
-    propose_batch(paths_of(photos)[:1], tmp_path / "x.npz", SEARCH)
+    propose_pictures(paths_of(photos)[:1], tmp_path / "x.npz", SEARCH)
     assert not copy.exists()
 
 
@@ -180,19 +180,19 @@ def test_a_name_that_is_no_text(photos, tmp_path):
         shutil.copy(source, odd)
     except OSError:
         pytest.skip("the file system takes no such names")
-    propose_batch([odd], tmp_path / "x.parquet", SEARCH)
+    propose_pictures([odd], tmp_path / "x.parquet", SEARCH)
     assert next(read_proposals(tmp_path / "x.parquet")).file == "caf\\xe9.jpg"
 
 
 def test_mistakes_are_told_before_the_work(photos, tmp_path):
     paths = paths_of(photos)[:3]
     with pytest.raises(ProposalFileError, match="must end in"):
-        propose_batch(paths, tmp_path / "x.csv", SEARCH)
+        propose_pictures(paths, tmp_path / "x.csv", SEARCH)
     names = [path.name for path in paths]
     with pytest.raises(ProposalFileError, match="no image id"):
-        propose_batch(paths, tmp_path / "x.pkl", SEARCH, image_ids=dict.fromkeys(names[1:], 1))
+        propose_pictures(paths, tmp_path / "x.pkl", SEARCH, image_ids=dict.fromkeys(names[1:], 1))
     with pytest.raises(ProposalFileError, match="the same image id"):
-        propose_batch(paths, tmp_path / "x.pkl", SEARCH, image_ids=dict.fromkeys(names, 1))
+        propose_pictures(paths, tmp_path / "x.pkl", SEARCH, image_ids=dict.fromkeys(names, 1))
     assert not [*tmp_path.iterdir()]
 
 
@@ -200,9 +200,10 @@ def test_a_script_without_a_guard_is_told(photos, tmp_path):
     script = tmp_path / "noguard.py"
     script.write_text(
         "from pathlib import Path\n"
-        "from inception_rcnn.detect.runs.proposing import propose_batch\n"
+        "from inception_rcnn.detect.runs.proposing import propose_pictures\n"
         "from inception_rcnn.proposals import SelectiveSearch\n"
-        f"propose_batch(sorted(Path({str(photos / 'a')!r}).iterdir()), 'x.npz', SelectiveSearch('single'), workers=2)\n"
+        f"files = sorted(Path({str(photos / 'a')!r}).iterdir())\n"
+        "propose_pictures(files, 'x.npz', SelectiveSearch('single'), workers=2)\n"
     )
     run = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 1
@@ -211,7 +212,7 @@ def test_a_script_without_a_guard_is_told(photos, tmp_path):
 
 def test_a_daemon_is_told(photos, tmp_path):
     with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(ProcessStartError, match="workers=1"):
-        pool.apply(propose_batch, (paths_of(photos), tmp_path / "x.npz", SEARCH), {"workers": 2})
+        pool.apply(propose_pictures, (paths_of(photos), tmp_path / "x.npz", SEARCH), {"workers": 2})
 
 
 def test_a_picture_that_changed_is_done_again(photos, tmp_path):
@@ -223,9 +224,9 @@ def test_a_picture_that_changed_is_done_again(photos, tmp_path):
             raise Stop
 
     with pytest.raises(Stop):
-        propose_batch(paths, tmp_path / "b.npz", SEARCH, progress=stop_at_the_end)
+        propose_pictures(paths, tmp_path / "b.npz", SEARCH, progress=stop_at_the_end)
     Image.fromarray(np.zeros((50, 70, 3), np.uint8)).save(paths[0])
-    summary = propose_batch(paths, tmp_path / "b.npz", SEARCH)
+    summary = propose_pictures(paths, tmp_path / "b.npz", SEARCH)
     assert summary.resumed == 5
     assert next(read_proposals(tmp_path / "b.npz")).boxes.tolist() == [[0, 0, 70, 50]]
 
@@ -235,10 +236,10 @@ def test_other_settings_do_not_mix(photos, tmp_path):
         raise Stop
 
     with pytest.raises(Stop):
-        propose_batch(paths_of(photos), tmp_path / "x.npz", SEARCH, progress=stop)
+        propose_pictures(paths_of(photos), tmp_path / "x.npz", SEARCH, progress=stop)
     before = (tmp_path / "x.journal").read_bytes()
     with pytest.raises(JournalError, match="other settings"):
-        propose_batch(paths_of(photos), tmp_path / "x.npz", SelectiveSearch("single", limit=99))
+        propose_pictures(paths_of(photos), tmp_path / "x.npz", SelectiveSearch("single", limit=99))
     assert (tmp_path / "x.journal").read_bytes() == before
 
 
@@ -246,7 +247,7 @@ def test_two_runs_into_one_file_are_refused(photos, tmp_path):
     with open(tmp_path / "x.journal", "wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(JournalError, match="another run"):
-            propose_batch(paths_of(photos), tmp_path / "x.npz", SEARCH)
+            propose_pictures(paths_of(photos), tmp_path / "x.npz", SEARCH)
 
 
 def test_what_a_format_refuses_is_not_lost(photos, reference, tmp_path, monkeypatch):
@@ -255,9 +256,9 @@ def test_what_a_format_refuses_is_not_lost(photos, reference, tmp_path, monkeypa
 
     monkeypatch.setattr("inception_rcnn.detect.runs.proposing.write_proposals", refuse)
     with pytest.raises(ProposalFileError):
-        propose_batch(paths_of(photos), tmp_path / "all.mat", SEARCH)
+        propose_pictures(paths_of(photos), tmp_path / "all.mat", SEARCH)
     monkeypatch.undo()
-    summary = propose_batch(paths_of(photos), tmp_path / "all.parquet", SEARCH)
+    summary = propose_pictures(paths_of(photos), tmp_path / "all.parquet", SEARCH)
     assert summary.resumed == 12
     assert (tmp_path / "all.parquet").read_bytes() == reference.read_bytes()
 
@@ -266,7 +267,7 @@ def test_what_a_format_refuses_is_not_lost(photos, reference, tmp_path, monkeypa
 def test_positions_are_those_of_the_list(photos, tmp_path, suffix):
     paths = paths_of(photos)
     output = tmp_path / f"voc.{suffix}"
-    propose_batch(paths, output, SEARCH)
+    propose_pictures(paths, output, SEARCH)
     boxes = scipy.io.loadmat(output)["boxes"].ravel() if suffix == "mat" else pickle.loads(output.read_bytes())["boxes"]
     assert len(boxes) == len(paths)
     assert [len(rows) > 0 for rows in boxes] == [path.stat().st_size > 100 for path in paths]
@@ -289,7 +290,7 @@ def test_a_picture_that_kills_its_process_is_reported(photos, tmp_path):
     shutil.copytree(photos / "a", tmp_path / "a")
     Image.fromarray(np.zeros((50, 33, 3), np.uint8)).save(tmp_path / "a" / "004.png")
     paths = sorted((tmp_path / "a").iterdir())
-    summary = propose_batch(paths, tmp_path / "a.npz", Deadly(), workers=2)
+    summary = propose_pictures(paths, tmp_path / "a.npz", Deadly(), workers=2)
     assert (summary.pictures, summary.failed) == (6, 2)
     lines = (tmp_path / "a.errors.jsonl").read_text().splitlines()
     assert [(Path(json.loads(line)["file"]).name, json.loads(line)["kind"]) for line in lines] == [

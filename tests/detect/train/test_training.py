@@ -408,13 +408,13 @@ import numpy as np, torch
 from PIL import Image
 from random_model import random_network
 from test_training import OBJECTS, make_picture, random_proposals
-from inception_rcnn.detect.train.process_group import join_ranks
+from inception_rcnn.detect.train.process_group import join_process_group
 from inception_rcnn.detect.train.detector import train_detector
 
-folder, ranks = Path(sys.argv[1]), join_ranks("cpu")
+folder, group = Path(sys.argv[1]), join_process_group("cpu")
 pictures = []
 for i in range(4):
-    path = folder / f"{ranks.rank}.{i}.png"
+    path = folder / f"{group.rank}.{i}.png"
     noise = np.random.default_rng(i).integers(0, 256, (16, 20, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((200, 160)).save(path)
     # The last has no region to learn from: a process may have nothing to add.
@@ -426,10 +426,10 @@ network = random_network(1)
 rows = []
 assert train_detector(
     network, pictures, lambda picture: (random_proposals(40), None), epochs=1.0, batch=2, regions_per_picture=8,
-    learning_rate=0.001, scales=(1.0,), long_side=64, ranks=ranks, checkpoint=folder / "checkpoint", report=rows.append,
+    learning_rate=0.001, scales=(1.0,), long_side=64, group=group, checkpoint=folder / "checkpoint", report=rows.append,
 )
-assert bool(rows) == (ranks.rank == 0)
-torch.save(network.state_dict(), folder / f"{ranks.rank}.of.{ranks.world}.pt")
+assert bool(rows) == (group.rank == 0)
+torch.save(network.state_dict(), folder / f"{group.rank}.of.{group.world}.pt")
 """
 
 

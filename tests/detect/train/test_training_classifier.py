@@ -36,7 +36,7 @@ from inception_rcnn.detect.train.classifier import (
     train_classifier,
     write_weights,
 )
-from inception_rcnn.detect.train.process_group import ALONE, Ranks
+from inception_rcnn.detect.train.process_group import SINGLE_PROCESS, ProcessGroup
 from inception_rcnn.detect.train.validation import crops_to_input, measure_errors, read_crops
 
 
@@ -330,13 +330,15 @@ def test_weights_of_any_classes_are_read_as_imagenets(classes: int, tmp_path: Pa
     assert adopt_weights(network(7), state) == ["classifier"]
 
 
-def train_together(folder: Path, ranks: Ranks) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], list[str]]:
+def train_together(
+    folder: Path, group: ProcessGroup
+) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], list[str]]:
     """Train without what is not the same in any number of processes: dropout, and the rounding of bfloat16."""
     made, told = Small(), list[str]()
     made.dropout.p = 0.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_classifier, "bfloat16_is_faster", lambda device: False)
-        finished, rows = train(made, folder, epochs=3.0, learning_rate=0.3, ranks=ranks, warn=told.append)
+        finished, rows = train(made, folder, epochs=3.0, learning_rate=0.3, group=group, warn=told.append)
     assert finished
     return made.state_dict(), rows, told
 
@@ -346,16 +348,16 @@ import sys
 from pathlib import Path
 import torch
 from test_training_classifier import train_together
-from inception_rcnn.detect.train.process_group import join_ranks
-folder, ranks = Path(sys.argv[1]), join_ranks("cpu")
-torch.save(train_together(folder / "data", ranks), folder / f"{ranks.rank}.pt")
+from inception_rcnn.detect.train.process_group import join_process_group
+folder, group = Path(sys.argv[1]), join_process_group("cpu")
+torch.save(train_together(folder / "data", group), folder / f"{group.rank}.pt")
 """
 
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path) -> None:
     (folder / "train" / "red" / "1.JPEG").write_bytes(b"")
-    alone, rows, told = train_together(folder, ALONE)
+    alone, rows, told = train_together(folder, SINGLE_PROCESS)
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
     done = subprocess.run(

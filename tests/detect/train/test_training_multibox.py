@@ -24,7 +24,7 @@ from torchrun import TORCHRUN, compare_runs, run_script
 from inception_rcnn.data import Picture, box_iou
 from inception_rcnn.data.errors import CheckpointError
 from inception_rcnn.detect.train.loop import open_log
-from inception_rcnn.detect.train.multibox import find_priors, measure_worth, train_multibox
+from inception_rcnn.detect.train.multibox import calibrate, find_priors, train_multibox
 from inception_rcnn.detect.train.validation import propose_all
 from inception_rcnn.eval import evaluate_proposals
 from inception_rcnn.proposals.multibox.network import GridHead, VectorHead, head_for
@@ -182,8 +182,8 @@ def test_the_whole_network_is_trained_and_resumed(pictures: list[Picture], tmp_p
 
 def test_worth_is_measured_on_pictures(pictures: list[Picture]) -> None:
     found = {picture.image_id: (picture.boxes, np.array([0.9, 0.8], np.float32)) for picture in pictures}
-    worth = measure_worth(pictures, found)
-    assert worth.confidence[0] + worth.confidence[1] > 0  # all of them are objects
+    calibration = calibrate(pictures, found)
+    assert calibration.confidence[0] + calibration.confidence[1] > 0  # all of them are objects
 
 
 TOGETHER = """
@@ -192,18 +192,18 @@ from pathlib import Path
 import torch
 from random_model import random_network
 from test_training_multibox import SIDES, draw
-from inception_rcnn.detect.train.process_group import join_ranks
+from inception_rcnn.detect.train.process_group import join_process_group
 from inception_rcnn.detect.train.multibox import train_multibox
 from inception_rcnn.proposals.multibox.network import GridHead
 folder, rows = Path(sys.argv[1]), []
-ranks = join_ranks("cpu")
-(folder / f"{ranks.world}{ranks.rank}").mkdir()
-pictures = [draw(folder / f"{ranks.world}{ranks.rank}" / f"{seed}.png", seed) for seed in range(5)]
+group = join_process_group("cpu")
+(folder / f"{group.world}{group.rank}").mkdir()
+pictures = [draw(folder / f"{group.world}{group.rank}" / f"{seed}.png", seed) for seed in range(5)]
 head = GridHead(SIDES, channels=4)
-settings = dict(epochs=2.0, batch=2, scales=(2 / 3, 1.0), long_side=96, ranks=ranks, report=rows.append)
+settings = dict(epochs=2.0, batch=2, scales=(2 / 3, 1.0), long_side=96, group=group, report=rows.append)
 assert train_multibox(head, random_network(1), pictures, checkpoint=folder / "checkpoint", **settings)
-torch.save(head.state_dict(), folder / f"{ranks.rank}.of.{ranks.world}.pt")
-assert bool(rows) == (ranks.rank == 0)
+torch.save(head.state_dict(), folder / f"{group.rank}.of.{group.world}.pt")
+assert bool(rows) == (group.rank == 0)
 """
 
 
@@ -212,17 +212,17 @@ import sys
 from pathlib import Path
 from random_model import random_network
 from test_training_multibox import SIDES, draw
-from inception_rcnn.detect.train.process_group import join_ranks
+from inception_rcnn.detect.train.process_group import join_process_group
 from inception_rcnn.detect.train.detector import CheckpointError
 from inception_rcnn.detect.train.multibox import train_multibox
 from inception_rcnn.proposals.multibox.network import GridHead
-folder, ranks = Path(sys.argv[1]), join_ranks("cpu")
-pictures = [draw(folder / f"{ranks.rank}.{seed}.png", seed) for seed in range(4 + ranks.rank)]
-settings = dict(epochs=1.0, batch=2, scales=(1.0,), long_side=64, ranks=ranks, checkpoint=folder / "checkpoint")
+folder, group = Path(sys.argv[1]), join_process_group("cpu")
+pictures = [draw(folder / f"{group.rank}.{seed}.png", seed) for seed in range(4 + group.rank)]
+settings = dict(epochs=1.0, batch=2, scales=(1.0,), long_side=64, group=group, checkpoint=folder / "checkpoint")
 try:
     train_multibox(GridHead(SIDES, channels=4), random_network(1), pictures, **settings)
 except CheckpointError as error:
-    (folder / f"{ranks.rank}.txt").write_text(str(error))
+    (folder / f"{group.rank}.txt").write_text(str(error))
 """
 
 
@@ -238,14 +238,14 @@ import atexit
 import sys
 from pathlib import Path
 from torch import distributed
-from inception_rcnn.detect.train.process_group import join_ranks
-ranks = join_ranks("cpu")
+from inception_rcnn.detect.train.process_group import join_process_group
+group = join_process_group("cpu")
 import torch.distributed.nn
-ranks.agree(ranks.rank)
+group.agree(group.rank)
 atexit.unregister(distributed.destroy_process_group)
 distributed.destroy_process_group()
 threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-Path(sys.argv[1], f"{ranks.rank}.txt").write_text(" ".join(threads))
+Path(sys.argv[1], f"{group.rank}.txt").write_text(" ".join(threads))
 """
 
 

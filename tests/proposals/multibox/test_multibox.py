@@ -21,11 +21,11 @@ from random_model import random_network
 
 from inception_rcnn.backbone.preprocessing import decode_boxes, encode_boxes, prepare_picture
 from inception_rcnn.backbone.regions.network import FIRST_CENTRE, STRIDE, RegionNetwork
-from inception_rcnn.backbone.regions.scorer import Features, RegionScorer, View
+from inception_rcnn.backbone.regions.scorer import Features, PictureFeatures, RegionScorer
 from inception_rcnn.backbone.weights.model_file import read_model
 from inception_rcnn.data import box_iou
 from inception_rcnn.data.errors import ModelError
-from inception_rcnn.proposals.calibration import Worth
+from inception_rcnn.proposals.calibration import RankingCalibration
 from inception_rcnn.proposals.multibox.file import read_multibox, write_multibox
 from inception_rcnn.proposals.multibox.loss import ALPHA, match_objects, multibox_loss, set_targets
 from inception_rcnn.proposals.multibox.network import GridHead, VectorHead, _averages, head_for, to_model
@@ -36,7 +36,7 @@ from inception_rcnn.proposals.multibox.priors import (
     cluster_sides,
     place_priors,
 )
-from inception_rcnn.proposals.multibox.proposer import MultiBox, MultiBoxHead, rank_boxes, squares
+from inception_rcnn.proposals.multibox.proposer import MultiBox, MultiBoxHead, rank_boxes, tile_picture
 
 NONE = np.zeros((0, 4), np.float32)
 SIDES = np.array([[[8, 8], [12, 20]], [[40, 40], [60, 30]], [[90, 90], [50, 120]]], np.float32)
@@ -286,9 +286,9 @@ def test_wild_residuals_stay_finite() -> None:
 
 
 @pytest.mark.parametrize("size", [(640, 480), (480, 640), (500, 500), (37, 900), (1, 1), (3, 2)])
-@pytest.mark.parametrize("across", [1, 2, 3])
-def test_squares_cover_the_picture_and_overlap(size: tuple[int, int], across: int) -> None:
-    made = squares(*size, across)
+@pytest.mark.parametrize("tiles", [1, 2, 3])
+def test_squares_cover_the_picture_and_overlap(size: tuple[int, int], tiles: int) -> None:
+    made = tile_picture(*size, tiles)
     seen = np.zeros(size[::-1], bool)
     for x1, y1, x2, y2 in made:
         assert 0 <= x1 < x2 <= size[0]
@@ -307,16 +307,17 @@ def test_squares_cover_the_picture_and_overlap(size: tuple[int, int], across: in
 def test_a_head_is_read_as_it_was_written(tmp_path: Path, priors: np.ndarray, network: RegionNetwork) -> None:
     head = head_for(priors, channels=4, seed=1)
     path = tmp_path / "head.safetensors"
-    worth = Worth((-1.5, 0.5), (-2.0, -0.25))
+    calibration = RankingCalibration((-1.5, 0.5), (-2.0, -0.25))
     write_multibox(
-        path, to_model(head, network, long_side=320, worth=worth, classes=("cat", "dog"), trained={"epochs": 2})
+        path,
+        to_model(head, network, long_side=320, calibration=calibration, classes=("cat", "dog"), trained={"epochs": 2}),
     )
     model = read_multibox(path)
     write_multibox(path, model)
     first = path.read_bytes()
     write_multibox(path, read_multibox(path))
     assert path.read_bytes() == first
-    assert (model.long_side, model.worth, model.trained) == (320, worth, {"epochs": 2})
+    assert (model.long_side, model.calibration, model.trained) == (320, calibration, {"epochs": 2})
     assert model.classes == ("cat", "dog")
     np.testing.assert_allclose(model.priors, priors)
     again = head_for(model.priors, channels=model.channels)
@@ -366,7 +367,7 @@ def test_a_head_on_another_trunk_is_refused(tmp_path: Path, model_file: Path) ->
     path = tmp_path / "head.safetensors"
     write_multibox(path, to_model(head_for(SIDES, channels=4), random_network(7)))
     with pytest.raises(ModelError, match="trained on another trunk") as caught:
-        MultiBox.load(path, trunk=model_file, device="cpu")
+        MultiBox.load(path, detector=model_file, device="cpu")
     assert str(path) in str(caught.value)
     assert str(model_file) in str(caught.value)
 
@@ -375,7 +376,7 @@ def test_a_head_with_a_trunk_of_its_own_needs_no_detector(tmp_path: Path) -> Non
     own, path = random_network(7), tmp_path / "own.safetensors"
     write_multibox(path, to_model(head_for(SIDES, channels=4), own, own_trunk=True, long_side=128))
     image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
-    made = MultiBox.load(path, trunk="absent", device="cpu", threads=1)
+    made = MultiBox.load(path, detector="absent", device="cpu", threads=1)
     array, scale = prepare_picture(image, 128)
     with torch.no_grad():
         expected = own.trunk(torch.from_numpy(array))
@@ -411,11 +412,11 @@ def test_averages_are_adaptive_poolings(size: tuple[int, int]) -> None:
     torch.testing.assert_close(averages, torch.nn.functional.adaptive_avg_pool2d(x, 7))
 
 
-@pytest.mark.parametrize("across", [0, 1])
-def test_a_picture_in_ranked_boxes_out(tmp_path: Path, model_file: Path, across: int) -> None:
+@pytest.mark.parametrize("tiles", [0, 1])
+def test_a_picture_in_ranked_boxes_out(tmp_path: Path, model_file: Path, tiles: int) -> None:
     path = tmp_path / "head.safetensors"
     write_multibox(path, to_model(head_for(SIDES, channels=8), random_network(), long_side=128))
-    multibox = MultiBox.load(path, trunk=model_file, device="cpu", limit=60, iou=0.5, across=across)
+    multibox = MultiBox.load(path, detector=model_file, device="cpu", limit=60, iou=0.5, tiles=tiles)
     image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
     boxes, scores = multibox(image)
     assert boxes.shape == (60, 4)
@@ -452,18 +453,18 @@ def test_squares_show_small_objects_larger_and_parts_of_objects_are_no_objects()
     image = np.zeros((64, 128, 3), np.uint8)
     image[24:40, 60:68] = 255
     _, alone = MultiBox(model, Glass(), white_finder)(image)
-    boxes, scores = MultiBox(model, Glass(), white_finder, across=1)(image)
+    boxes, scores = MultiBox(model, Glass(), white_finder, tiles=1)(image)
     assert scores[0] > alone[0]
     assert box_iou(boxes[:1], [[60, 24, 68, 40]])[0, 0] > 0.8
     image[24:40, 10:118] = 255
-    boxes, _ = MultiBox(model, Glass(), white_finder, across=1)(image)
+    boxes, _ = MultiBox(model, Glass(), white_finder, tiles=1)(image)
     np.testing.assert_allclose(boxes, [[10, 24, 118, 40]], atol=0.5)
 
 
 def test_pictures_and_settings_are_checked(tmp_path: Path, model_file: Path) -> None:
     path = tmp_path / "head.safetensors"
     write_multibox(path, to_model(head_for(SIDES, channels=4), random_network(), long_side=128))
-    multibox = MultiBox.load(path, trunk=model_file, device="cpu", threads=1)
+    multibox = MultiBox.load(path, detector=model_file, device="cpu", threads=1)
     image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
     grey = np.ascontiguousarray(image[..., 0])
     np.testing.assert_array_equal(multibox(grey)[0], multibox(np.repeat(grey[..., None], 3, 2))[0])
@@ -472,11 +473,11 @@ def test_pictures_and_settings_are_checked(tmp_path: Path, model_file: Path) -> 
     for wrong in (image / 255, image.astype(np.uint16), image[:0], image[..., :2]):
         with pytest.raises(ValueError, match="the picture"):
             multibox(wrong)
-    for setting, message in (({"limit": 0}, "limit"), ({"iou": -1}, "iou"), ({"across": -3}, "across")):
+    for setting, message in (({"limit": 0}, "limit"), ({"iou": -1}, "iou"), ({"tiles": -3}, "tiles")):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(multibox, **setting)
     with pytest.raises(ValueError, match="engine 'foo' is unknown"):
-        MultiBox.load(path, trunk=model_file, device="cpu", engine="foo")
+        MultiBox.load(path, detector=model_file, device="cpu", engine="foo")
     broken = dataclasses.replace(multibox, model=dataclasses.replace(multibox.model, priors=multibox.model.priors[:2]))
     with pytest.raises(ModelError, match="its file is damaged"):
         broken(image)
@@ -486,9 +487,11 @@ def test_features_of_one_engine_are_not_given_to_another(tmp_path: Path, model_f
     path = tmp_path / "head.safetensors"
     write_multibox(path, to_model(head_for(SIDES, channels=4), random_network(), long_side=128))
     other = RegionScorer(read_model(model_file), device="cpu", engine="torch")
-    one = MultiBox.load(path, trunk=model_file, device="cpu", threads=1, among=[other.trunk])
+    one = MultiBox.load(path, detector=model_file, device="cpu", threads=1, loaded_trunks=[other.trunk])
     assert one.trunk is other.trunk
-    own = MultiBox.load(path, trunk=model_file, device="cpu", threads=1, among=[other.trunk], engine="onnxruntime")
+    own = MultiBox.load(
+        path, detector=model_file, device="cpu", threads=1, loaded_trunks=[other.trunk], engine="onnxruntime"
+    )
     assert own.trunk is not other.trunk
-    view = View(np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8))
+    view = PictureFeatures(np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8))
     np.testing.assert_allclose(one.propose(view)[1], own.propose(view)[1], rtol=1e-3)

@@ -11,7 +11,7 @@ from inception_rcnn.proposals import SelectiveSearch, Strategy, selective_search
 from inception_rcnn.proposals.search.grouping import (
     COLOUR_BINS,
     TEXTURE_RANGE,
-    Regions,
+    SegmentGraph,
     describe_regions,
     group_regions,
     texture_codes,
@@ -115,7 +115,7 @@ def random_regions(rng, count):
     texture /= texture.sum(axis=1, keepdims=True)
     chain = {(i, i + 1) for i in range(count - 1)}
     extra = {tuple(sorted(rng.choice(count, 2, replace=False).tolist())) for _ in range(2 * count)}
-    return Regions(size, box, colour, texture, np.array(sorted(chain | extra), np.int32))
+    return SegmentGraph(size, box, colour, texture, np.array(sorted(chain | extra), np.int32))
 
 
 def naive_group(regions, picture_size, measures):
@@ -169,7 +169,7 @@ def test_grouping_merges_the_same_pairs_as_a_full_scan(measures):
 
 def test_equal_similarities_are_merged_in_the_order_of_the_pairs():
     count = 6
-    regions = Regions(
+    regions = SegmentGraph(
         np.full(count, 4, np.int32),
         np.tile(np.array([0, 0, 2, 2], np.int32), (count, 1)),
         np.full((count, 25), 1 / 25, np.float32),
@@ -181,7 +181,7 @@ def test_equal_similarities_are_merged_in_the_order_of_the_pairs():
 
 
 def test_grouping_without_neighbours():
-    one = Regions(
+    one = SegmentGraph(
         np.array([6], np.int32),
         np.array([[0, 0, 3, 2]], np.int32),
         np.ones((1, 25), np.float32),
@@ -189,7 +189,7 @@ def test_grouping_without_neighbours():
         np.empty((0, 2), np.int32),
     )
     assert group_regions(one, 6)[0].tolist() == [[0, 0, 3, 2]]
-    two = Regions(*(np.repeat(array, 2, axis=0) for array in one[:4]), one.pairs)
+    two = SegmentGraph(*(np.repeat(array, 2, axis=0) for array in one[:4]), one.pairs)
     assert len(group_regions(two, 12)[0]) == 2  # not connected: the two leaves and no root
 
 

@@ -1,0 +1,58 @@
+"""``inception-rcnn ensemble``: what several models found, merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...data import VOC_CLASSES, read_detection_entries, write_detections
+from ...data.errors import CommandError
+from ...eval import EvaluationError, merge_detections
+from .terminal import console
+
+__all__ = ["ensemble"]
+
+
+def ensemble(
+    members: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Each model's detections.json.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The merged detections, .json.")],
+    method: Annotated[str, typer.Option(metavar="wbf|nms|soft-nms", help="Fuse boxes or suppress them.")] = "wbf",
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Overlap above which boxes are one object.  [default: wbf 0.55, nms 0.3, soft-nms Gaussian]",
+            show_default=False,
+        ),
+    ] = None,
+    weight: Annotated[
+        list[float] | None, typer.Option(metavar="W", help="A member's weight; repeat, in their order.")
+    ] = None,
+) -> None:
+    """Merge what several models found in the same pictures."""
+    if method not in ("wbf", "nms", "soft-nms"):
+        raise CommandError(f"--method {method}: unknown; use wbf, nms or soft-nms")
+    if weight and (len(weight) != len(members) or not all(0 < one < float("inf") for one in weight)):
+        raise CommandError(f"--weight: give {len(members)} numbers above 0, one for each member in their order")
+    documents = [read_detection_entries(path) for path in members]
+    sizes = {name: (width, height) for entries in documents for name, width, height, _ in entries}
+    detections = [{name: found for name, _, _, found in entries} for entries in documents]
+    try:
+        merged = merge_detections(detections, method, iou=iou, weights=weight)  # type: ignore[arg-type]
+    except EvaluationError as error:
+        raise CommandError(f"{', '.join(map(str, members))}: {error}") from None
+    partly = sum(not all(name in one for one in detections) for name in merged)
+    if partly:
+        console.print(
+            f"{partly} of {len(merged)} pictures are not in every file: there, some models count as finding nothing"
+        )
+    classes = next((found.classes for found in merged.values()), VOC_CLASSES)
+    write_detections(output, ((name, *sizes[name], found) for name, found in merged.items()), classes)
+    before = sum(len(found) for entries in documents for _, _, _, found in entries)
+    console.print(
+        f"{before} detections of {len(members)} models in {len(merged)} pictures, merged into "
+        f"{sum(map(len, merged.values()))} -> {output}"
+    )
