@@ -23,7 +23,6 @@ from .regions.placement import choose_device
 if TYPE_CHECKING:
     from .googlenet import GoogLeNet
 
-__all__ = ["CROPS", "Classifier", "centre_crop", "check_crops", "cut_crops"]
 
 CROPS = (1, 10, 144)
 SHORT_SIDE = 256

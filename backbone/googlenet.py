@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["INCEPTION_WIDTHS", "GoogLeNet", "Inception", "state_from_caffe", "state_from_torchvision", "state_to_caffe"]
-
 
 class Widths(NamedTuple):
     """Output channels of the convolutions of one Inception module (Table 1 of the paper)."""
@@ -65,6 +63,7 @@ class ConvReLU(nn.Module):
         return x if self.norm is None else self.norm(x)
 
     def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         return F.relu(self.linear(x))
 
 
@@ -91,6 +90,7 @@ class LocalResponseNorm(nn.Module):
         self.register_buffer("zero", torch.zeros(channels), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         if torch.compiler.is_exporting():
             # Before the square: else ONNX Runtime converts from its layout of convolutions twice, x and its square.
             planes = x.unsqueeze(1)
@@ -168,6 +168,7 @@ class AuxiliaryClassifier(nn.Module):
         self.classifier = nn.Linear(1024, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         # The paper averages 5x5 windows with stride 3; torchvision adapts to 4x4, which overlaps differently.
         x = F.adaptive_avg_pool2d(x, 4) if self.batch_norm else F.avg_pool2d(x, 5, 3)
         x = F.relu(self.hidden(self.conv(x).flatten(1)))

@@ -6,18 +6,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "CONTEXT",
-    "CROP_SIDE",
-    "MEAN_BGR",
-    "crop_regions",
-    "decode_boxes",
-    "encode_boxes",
-    "normalise_picture",
-    "prepare_picture",
-    "resize_picture",
-]
-
 MEAN_BGR = np.array([104.0, 117.0, 123.0], dtype=np.float32)
 # R-CNN warps a box so that 16 of the crop's 224 pixels on each side are context (Girshick et al., appendix A).
 CROP_SIDE = 224

@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import SettingError
 
-__all__ = ["box_iou", "clip_boxes"]
-
 
 def box_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
     """Return the intersection over union of every box of one list with every box of another.

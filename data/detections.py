@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from .errors import DetectionError, SettingError
 
-__all__ = ["Detections"]
-
 
 @dataclass(frozen=True, eq=False)
 class Detections:
@@ -78,6 +76,7 @@ def detection_rows(found: Detections, classes: tuple[str, ...], name: str) -> It
 
 
 def check_finite(found: Detections, name: str) -> None:
+    """Refuse scores and coordinates that are not finite."""
     if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
         raise DetectionError(f"{name}: a detection has a coordinate or a score that is not a finite number")
     if (found.boxes[:, 2:] < found.boxes[:, :2]).any():

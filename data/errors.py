@@ -9,24 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = [
-    "AnnotationError",
-    "CheckpointError",
-    "CommandError",
-    "DetectionError",
-    "DeviceError",
-    "EvaluationError",
-    "ImageError",
-    "JournalError",
-    "MatlabFileError",
-    "MissingPackageError",
-    "ModelError",
-    "ProposalFileError",
-    "SettingError",
-    "UserError",
-    "needs_packages",
-]
-
 
 class UserError(ValueError):
     """Something that the user can put right."""

@@ -16,8 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import SettingError
 from .system.kernels import kernel
 
-__all__ = ["nms", "nms_per_class", "soft_nms", "soft_nms_per_class"]
-
 
 def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> NDArray[np.int64]:
     """Return the boxes that are not suppressed by a better one.

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Picture"]
-
 
 @dataclass(frozen=True, eq=False)
 class Picture:

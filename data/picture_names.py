@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["without_suffix"]
-
 
 def without_suffix(file_name: str) -> str:
     """Return the name of a file without its suffix, which is the id of a picture of COCO's."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 # pyarrow and scipy.io are imported where they are used: together they would double the time that importing
 # this package takes.
 
-__all__ = ["Proposals", "check_image_ids"]
-
 
 class Proposals(NamedTuple):
     """The ranked boxes of one picture.
@@ -99,6 +97,7 @@ def survey_entries(path: Path, entries: Sequence[Proposals]) -> tuple[list[str],
 
 
 def short_names(files: Sequence[str]) -> list[str]:
+    """Return the ids of pictures: file names without folder and suffix, or with them where two would be the same."""
     whole = [posixpath.splitext(file)[0] for file in files]
     for names in ([posixpath.basename(name) for name in whole], whole):
         if len(set(names)) == len(names):
@@ -153,6 +152,7 @@ def check_image_ids(path: str | Path, files: Iterable[str], image_ids: Mapping[s
 
 
 def take_fields(path: Path, holder: Mapping[str, Any], *names: str) -> list[Any]:
+    """Return the named fields of a file; refuse a file that lacks one."""
     for name in names:
         if name not in holder:
             there = " ".join(", ".join(map(str, holder)).split())[:200] or "nothing"

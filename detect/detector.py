@@ -23,8 +23,6 @@ from ..proposals.multibox.proposer import MultiBox
 from ..proposals.proposer import Ranked
 from .postprocessing import NMS, average_scores, suppress
 
-__all__ = ["PROPOSALS", "Detector"]
-
 # Regions scored in a picture: on pictures set aside from training, more of the merged ones found no more objects.
 PROPOSALS = 100
 # Of selective search alone, whose first hundred cover half as many.

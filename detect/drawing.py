@@ -11,8 +11,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data import Detections
 
-__all__ = ["DRAW_SCORE", "class_colour", "draw_detections"]
-
 # Above the peak of F1 on the pictures set aside from training (0.28): what is drawn should be right.
 DRAW_SCORE = 0.4
 GOLDEN_RATIO = 0.6180339887

@@ -12,9 +12,6 @@ from ..data import Detections, clip_boxes
 from ..data.errors import SettingError
 from ..data.nms import nms_per_class, soft_nms_per_class
 
-__all__ = ["MOST_PER_PICTURE", "NMS", "OBJECTNESS", "SOFTNESS", "average_scores", "suppress"]
-
-
 # Of the logarithms of a score's two parts; chosen with the softness on pictures set aside from training.
 OBJECTNESS = 1 / 3
 # Gaussian soft-NMS: boxes with an IoU of 0.5 lose 46 % of their score.

@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike
 
 from ..data.errors import EvaluationError
 
-__all__ = ["evaluate_classification"]
-
 
 def evaluate_classification(
     probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str], guesses: Sequence[int] = (1, 5)

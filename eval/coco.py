@@ -18,8 +18,6 @@ from ..data import COCO_TO_VOC
 from ..data.errors import EvaluationError, SettingError
 from ..data.formats.records import is_finite_number, record_problem, shorten_record
 
-__all__ = ["evaluate_coco"]
-
 # As pycocotools prints them.
 _SUMMARY = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
@@ -286,6 +284,7 @@ def _read(path: Path) -> Any:
 
 
 def record_list(document: Any, key: str, source: Path) -> list[dict[str, Any]]:
+    """Return the list of records that a document has under a key."""
     records = document.get(key) if isinstance(document, dict) else None
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise EvaluationError(f"{source}: has no list of objects {key!r}; a COCO document is expected")
@@ -293,6 +292,7 @@ def record_list(document: Any, key: str, source: Path) -> list[dict[str, Any]]:
 
 
 def record_field(record: Mapping[str, Any], key: str, source: Path) -> int | str:
+    """Return a field of a record, which must be a number or a text."""
     value = record.get(key)
     if not isinstance(value, (int, str)):
         raise EvaluationError(f"{source}: an image or category has no {key!r}: {shorten_record(record)}")

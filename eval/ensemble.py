@@ -13,8 +13,6 @@ from ..data.errors import EvaluationError, SettingError
 from ..data.nms import as_scores, nms, soft_nms
 from ..data.system.kernels import kernel
 
-__all__ = ["merge_detections", "weighted_box_fusion"]
-
 
 def weighted_box_fusion(
     boxes_list: Sequence[ArrayLike],

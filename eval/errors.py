@@ -17,17 +17,6 @@ from ..data.errors import SettingError
 from .matching import FALSE, HIT, IGNORED, Matches
 from .voc import average_precision, mean_of_numbers
 
-__all__ = [
-    "ERROR_TYPES",
-    "SIZES",
-    "VOC_SIMILAR",
-    "FalsePositives",
-    "false_positive_shares",
-    "false_positives",
-    "normalised_average_precision",
-    "size_sensitivity",
-]
-
 ERROR_TYPES = ("localisation", "similar", "other", "background")
 """The kinds of false positives, in the order in which they are tried."""
 

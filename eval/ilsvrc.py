@@ -9,8 +9,6 @@ from ..data import ILSVRC_DET_CLASSES, Detections, Picture
 from .matching import match_ilsvrc
 from .voc import class_average_precision, mean_of_numbers
 
-__all__ = ["evaluate_ilsvrc"]
-
 
 def evaluate_ilsvrc(
     pictures: Sequence[Picture],

@@ -20,8 +20,6 @@ from ..data import ILSVRC_DET_CLASSES, IMAGE_SUFFIXES, VOC_CLASSES, Detections, 
 from ..data.errors import EvaluationError
 from ..data.system.kernels import kernel
 
-__all__ = ["FALSE", "HIT", "IGNORED", "Matches", "match_ilsvrc", "match_voc"]
-
 HIT, FALSE, IGNORED = 1, 0, -1
 
 

@@ -10,8 +10,6 @@ from ..data import Picture
 from ..data.errors import EvaluationError, SettingError
 from ..data.system.kernels import kernel
 
-__all__ = ["evaluate_proposals"]
-
 # As decimal literals: 0.5 + 2 * 0.05 is not 0.6, and an overlap of exactly 6/10 has to reach that.
 _THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 

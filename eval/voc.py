@@ -10,8 +10,6 @@ from ..data import VOC_CLASSES, Detections, Picture
 from ..data.errors import SettingError
 from .matching import Matches, match_voc
 
-__all__ = ["average_precision", "evaluate_voc"]
-
 
 def average_precision(recall: ArrayLike, precision: ArrayLike, metric: Literal["voc07", "voc12"] = "voc07") -> float:
     """Summarise a precision-recall curve as one number.

@@ -14,9 +14,6 @@ from ..data import box_iou
 from ..data.errors import UserError
 from .proposer import Ranked
 
-__all__ = ["THRESHOLDS", "RankingCalibration", "expected_gain", "fit_calibration"]
-
-
 # Average recall is over these (COCO): a box is worth something that covers an object, and more if it does so closely.
 THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
 

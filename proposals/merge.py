@@ -26,7 +26,6 @@ from .search.selective_search import Mode, SelectiveSearch
 if TYPE_CHECKING:
     from .multibox.proposer import MultiBox
 
-__all__ = ["METHODS", "MergedProposals", "knows_objects", "load_proposer", "merge_proposals"]
 
 # Boxes that overlap a better one by more are dropped: no detector tells them apart, and box regression moves further.
 NEAR_DUPLICATE = 0.9

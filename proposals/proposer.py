@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 from ..data.errors import SettingError
 
-__all__ = ["Proposer", "Ranked", "check_ranking"]
-
-
 Ranked: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 

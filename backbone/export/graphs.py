@@ -25,9 +25,6 @@ from ..regions.roi_align import BINS
 from ..weights.model_file import RegionModel
 from .quantization import PROJECTIONS, calibration_inputs, quantize, with_weights
 
-__all__ = ["Part", "export_common", "export_graphs", "export_part", "export_whole", "to_model", "with_all_weights"]
-
-
 OUTPUTS = ["probabilities", "deltas"]
 Module = TypeVar("Module", bound=nn.Module)
 

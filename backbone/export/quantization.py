@@ -24,8 +24,6 @@ from ..preprocessing import crop_regions, prepare_picture
 from ..regions.network import RegionNetwork
 from ..regions.roi_align import read_regions
 
-__all__ = ["PROJECTIONS", "calibration_inputs", "quantize", "with_weights"]
-
 # What is read out of a picture for each region: the trunk's features and three branches of inception 5a, begun.
 PROJECTIONS = ("features", "one", "three", "five")
 # Pictures to measure ranges on, and regions of each.

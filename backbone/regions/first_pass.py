@@ -19,8 +19,6 @@ from .network import RegionNetwork, roi_align
 from .onnx_engine import CROPS
 from .roi_align import PARTS
 
-__all__ = ["fit_first_pass"]
-
 # Regions of a picture that are learned from; a crop takes ten times the time of a region.
 REGIONS = {"shared": 200, "crops": 100}
 # Ridge, as a share of the features' mean square.

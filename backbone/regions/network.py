@@ -17,8 +17,6 @@ from ..googlenet import INCEPTION_WIDTHS, GoogLeNet
 from ..preprocessing import CONTEXT
 from .roi_align import BINS, FIRST_CENTRE, PARTS, STRIDE
 
-__all__ = ["PROJECTED", "RegionNetwork", "pool_crops", "roi_align"]
-
 # Channels of the trunk's features, and of the first layers of three of inception 5a's branches.
 PROJECTED = [832, INCEPTION_WIDTHS["5a"].one, INCEPTION_WIDTHS["5a"].three_reduce, INCEPTION_WIDTHS["5a"].five_reduce]
 

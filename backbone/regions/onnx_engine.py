@@ -21,7 +21,6 @@ from .roi_align import BINS, read_first_pass, read_regions
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["OnnxRegions", "onnx_session", "onnx_trunk"]
 
 # Regions that go through the head at once: the largest activations of 64 regions stay inside a usual L2 + L3 share.
 CHUNK = 64

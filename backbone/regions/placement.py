@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from ...data.errors import DeviceError
 
-__all__ = ["PRECISIONS", "choose_device", "choose_precision"]
-
-
 # Of the engine's arithmetic; the weights are float16 in all of them.
 PRECISIONS = ("float32", "float16", "int8")
 

@@ -13,8 +13,6 @@ from ...data.errors import SettingError
 from ...data.system.kernels import kernel
 from ..preprocessing import CONTEXT
 
-__all__ = ["BINS", "FIRST_CENTRE", "PARTS", "STRIDE", "read_first_pass", "read_regions"]
-
 BINS = 7
 # Share of each of a region's bins (7, 7) in the average of each of its nine parts: 3x3 bins, every second one.
 PARTS = np.zeros((9, BINS, BINS), np.float32)

@@ -19,8 +19,6 @@ from ..preprocessing import resize_picture
 from ..weights.model_file import RegionModel, hash_weights
 from .placement import choose_device, choose_precision
 
-__all__ = ["Features", "PictureFeatures", "RegionEngine", "RegionScorer", "Trunk"]
-
 
 class Features(NamedTuple):
     """A picture as a trunk sees it.

@@ -25,8 +25,6 @@ from ..preprocessing import CONTEXT, CROP_SIDE, MEAN_BGR
 from ..weights.model_file import RegionModel, in_trunk
 from .network import RegionNetwork, roi_align
 
-__all__ = ["Batches", "TorchRegions", "full_precision", "survive_forks", "torch_network", "torch_trunk", "warp_regions"]
-
 # Regions and crops a batch, at first: halved where the memory does not hold them.
 REGIONS = {"cpu": 64, "cuda": 512}
 CROPS = {"cpu": 16, "cuda": 256}

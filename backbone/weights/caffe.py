@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from ...data.errors import ModelError
 from .model_file import MAX_BYTES
 
-__all__ = ["read_caffemodel"]
-
 # Field numbers of caffe.proto. A network has layers in the old form (V1LayerParameter) or the new one.
 _LAYER_FIELDS = {2: (4, 6), 100: (1, 7)}  # field in NetParameter -> (field of the name, field of the blobs)
 _SHAPE, _DATA, _LEGACY_DIMENSIONS = 7, 5, (1, 2, 3, 4)

@@ -22,20 +22,6 @@ from safetensors.numpy import save as save_tensors
 from ...data import atomic_write
 from ...data.errors import ModelError
 
-__all__ = [
-    "FORMAT",
-    "MAX_BYTES",
-    "PICTURE_GRAPHS",
-    "REGION_GRAPHS",
-    "SCORINGS",
-    "RegionModel",
-    "hash_weights",
-    "in_trunk",
-    "read_limited",
-    "read_model",
-    "write_model",
-]
-
 FORMAT = "inception-rcnn region model 3"
 # No model of this kind is near it; a file that claims to be one is not read into memory whole.
 MAX_BYTES = 512 * 2**20

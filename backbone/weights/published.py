@@ -21,7 +21,6 @@ from .model_file import MAX_BYTES
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["bundled_models", "fetch", "find_model", "load_imagenet"]
 
 BUNDLED = Path(__file__).parents[1] / "models"
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from ..errors import AnnotationError
 
-__all__ = ["COCO_CLASSES", "COCO_TO_VOC", "ILSVRC_DET_CLASSES", "IMAGENET_CLASSES", "VOC_CLASSES", "read_class_list"]
-
 
 def _read_names(file: str) -> tuple[str, ...]:
     return tuple(Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines())

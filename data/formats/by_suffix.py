@@ -20,9 +20,6 @@ from .fast_rcnn_mat import check_mat_size, read_mat, write_mat
 from .npz import read_npz, write_npz
 from .parquet import read_parquet, write_parquet
 
-__all__ = ["PROPOSAL_SUFFIXES", "check_suffix", "read_proposals", "write_proposals"]
-
-
 PROPOSAL_SUFFIXES = (".parquet", ".json", ".mat", ".pkl", ".npz")
 
 

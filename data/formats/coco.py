@@ -22,19 +22,6 @@ from ..proposals import Proposals
 from ..system.atomic_files import atomic_write
 from .records import as_table, read_json, record_field, record_list, record_problem, shorten_record
 
-__all__ = [
-    "OBJECT",
-    "coco_pictures",
-    "proposals_as_detections",
-    "read_coco",
-    "read_coco_ids",
-    "read_coco_proposals",
-    "read_coco_results",
-    "read_detection_entries",
-    "read_detections",
-    "write_detections",
-]
-
 
 def read_coco(
     annotation_file: str | Path,

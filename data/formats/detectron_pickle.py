@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from ..errors import ProposalFileError
 from ..proposals import Proposals, take_fields
 
-__all__ = ["pickle_pieces", "read_pickle"]
-
 
 def pickle_pieces(pictures: Callable[[], Iterator[Proposals]], ids: Sequence[int | str]) -> Iterator[bytes]:
     """Pickle ``{"boxes": [...], "scores": [...], "ids": [...]}`` piece by piece.

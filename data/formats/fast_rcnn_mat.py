@@ -14,9 +14,6 @@ from ..errors import ProposalFileError
 from ..proposals import Proposals, take_fields
 from .matlab5 import read_matlab
 
-__all__ = ["MAT_VARIABLE_BYTES", "check_mat_size", "read_mat", "write_mat"]
-
-
 MAT_VARIABLE_BYTES = 2**31  # MATLAB's limit for a variable in a file of version 5
 
 

@@ -25,15 +25,6 @@ from .matlab5 import read_matlab
 from .records import read_rows, read_words
 from .voc import read_annotation
 
-__all__ = [
-    "read_ilsvrc",
-    "read_ilsvrc_blacklist",
-    "read_ilsvrc_list",
-    "read_ilsvrc_results",
-    "read_meta_det",
-    "write_ilsvrc_results",
-]
-
 
 def read_ilsvrc(
     annotations: str | Path,

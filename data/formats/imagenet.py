@@ -8,9 +8,6 @@ from pathlib import Path
 from ..errors import AnnotationError
 from ..images.finding import find_images
 
-__all__ = ["Sample", "read_class_folders"]
-
-
 Sample = tuple[Path, int]
 
 

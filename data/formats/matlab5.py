@@ -15,8 +15,6 @@ import numpy as np
 
 from ..errors import MatlabFileError
 
-__all__ = ["read_matlab"]
-
 MAX_RATIO = 100  # arrays of numbers and texts are not compressed as far as this
 
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}

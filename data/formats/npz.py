@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from ..errors import ProposalFileError
 from ..proposals import Proposals, take_fields
 
-__all__ = ["MAX_RATIO", "read_npz", "write_npz"]
-
-
 MAX_RATIO = 100  # arrays of boxes are not compressed as far as this
 
 

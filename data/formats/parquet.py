@@ -13,8 +13,6 @@ from ..proposals import Proposals, take_fields
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["ROW_GROUP_BYTES", "read_parquet", "write_parquet"]
-
 
 ROW_GROUP_BYTES = 32 * 2**20  # what is gathered in memory before it goes to a Parquet file
 

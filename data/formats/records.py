@@ -14,19 +14,6 @@ from numpy.typing import NDArray
 
 from ..errors import AnnotationError, DetectionError
 
-__all__ = [
-    "as_table",
-    "is_finite_number",
-    "read_json",
-    "read_rows",
-    "read_words",
-    "record_field",
-    "record_list",
-    "record_problem",
-    "shorten_record",
-]
-
-
 _LARGEST = float(np.finfo(np.float32).max)
 
 

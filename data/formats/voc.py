@@ -17,8 +17,6 @@ from ..picture import Picture
 from ..system.atomic_files import atomic_write
 from .records import read_rows, read_words
 
-__all__ = ["read_voc", "read_voc_results", "write_voc_results"]
-
 
 def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES) -> list[Picture]:
     """Read one split of a set in the layout of the PASCAL VOC development kit.

@@ -9,9 +9,6 @@ from pathlib import Path
 
 from ..errors import ImageError
 
-__all__ = ["IMAGE_SUFFIXES", "find_images"]
-
-
 IMAGE_SUFFIXES = frozenset({
     ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
     ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",

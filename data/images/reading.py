@@ -11,8 +11,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError, SettingError
 
-__all__ = ["MAX_PIXELS", "as_rgb", "check_image", "read_image"]
-
 """Suffixes, in lower case, by which pictures are recognised inside a folder."""
 
 MAX_PIXELS = 150_000_000

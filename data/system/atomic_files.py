@@ -10,8 +10,6 @@ from typing import BinaryIO
 
 import platformdirs
 
-__all__ = ["atomic_file", "atomic_write", "cache_folder", "remove_leftovers"]
-
 
 def cache_folder() -> Path:
     """Folder for downloads and compiled code: ``$INCEPTION_RCNN_CACHE``, or the system's cache folder for this package.

@@ -35,8 +35,6 @@ from numba.core.serialize import dumps
 
 from .atomic_files import atomic_write, cache_folder
 
-__all__ = ["compile_all", "compiling", "kernel", "kernel_folder"]
-
 # numba sets what this module holds from the environment.
 config: Any = numba.config
 _SETTINGS = ("BOUNDSCHECK", "OPT", "DEBUGINFO_DEFAULT", "USING_SVML")

@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 
 import cv2
 
-__all__ = ["ProcessDied", "ProcessStartError", "map_processes", "prefetch", "usable_cores"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

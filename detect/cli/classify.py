@@ -23,7 +23,6 @@ from .terminal import console, download_bar, progress_bar
 if TYPE_CHECKING:
     from ...backbone.classifier import Classifier
 
-__all__ = ["classify", "evaluate_imagenet"]
 
 output = Console(highlight=False, markup=False, soft_wrap=True)
 

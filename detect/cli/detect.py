@@ -13,8 +13,6 @@ from ...data.system.processes import usable_cores
 from .options import Images, Method, MultiBoxName
 from .terminal import console, progress_bar
 
-__all__ = ["detect"]
-
 
 def detect(
     images: Images,

@@ -12,8 +12,6 @@ from ...data.errors import CommandError
 from ...eval import EvaluationError, merge_detections
 from .terminal import console
 
-__all__ = ["ensemble"]
-
 
 def ensemble(
     members: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Each model's detections.json.")],

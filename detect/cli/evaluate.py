@@ -40,8 +40,6 @@ from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_pr
 from ..runs.names import package_version
 from .terminal import console
 
-__all__ = ["JsonFile", "check_outputs", "evaluate", "write_json"]
-
 evaluate = typer.Typer(
     help="Measure detections or proposals against annotations.", no_args_is_help=True, rich_markup_mode=None
 )

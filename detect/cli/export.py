@@ -11,8 +11,6 @@ from ...data import atomic_write
 from ...data.errors import CommandError, needs_packages
 from .terminal import console
 
-__all__ = ["export"]
-
 
 def export(
     output: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .onnx.")],

@@ -6,9 +6,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Images", "Method", "MultiBoxName"]
-
-
 Images = Annotated[
     list[str],
     typer.Argument(metavar="IMAGES...", help="Files, folders (searched recursively), globs, @list.txt."),

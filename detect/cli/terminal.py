@@ -20,8 +20,6 @@ from rich.progress import (
 )
 from rich.text import Text
 
-__all__ = ["console", "download_bar", "progress_bar"]
-
 # Names of files are printed as they are: neither styled nor broken at the width of a terminal.
 console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ...proposals.calibration import RankingCalibration
     from ...proposals.multibox.network import GridHead, VectorHead
 
-__all__ = ["train"]
 
 train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -30,8 +30,6 @@ from ..detector import Detector
 from ..drawing import DRAW_SCORE, draw_detections
 from .names import FULL_OR_FORBIDDEN, error_line, package_version, relative_names, stamp
 
-__all__ = ["RunSummary", "detect_batch"]
-
 JOURNAL = "journal.jsonl"
 # So many pictures one after the other that cannot be scored are no fault of theirs: a GPU that is gone, or a bug.
 HOPELESS = 10

@@ -10,8 +10,6 @@ from pathlib import Path
 
 from ...data import ImageError
 
-__all__ = ["FULL_OR_FORBIDDEN", "error_line", "package_version", "relative_names", "stamp"]
-
 # A disk that is full or not ours to write to will not take the next picture either.
 FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
 

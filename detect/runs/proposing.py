@@ -35,8 +35,6 @@ from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
 from .names import error_line, package_version, relative_names, stamp
 
-__all__ = ["ProposeSummary", "propose_pictures"]
-
 
 @dataclass
 class ProposeSummary:

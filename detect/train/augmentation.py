@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from ...data import Picture
 
-__all__ = ["SCALES", "augment"]
-
 # Pictures are shown at one of these shares of the size that the network is used at.
 SCALES = (0.65, 0.8, 0.95, 1.1)
 

@@ -18,8 +18,6 @@ from ...data import Picture, atomic_write
 from ...data.errors import CheckpointError
 from .process_group import ProcessGroup
 
-__all__ = ["begin_at", "fingerprint", "load_checkpoint", "save_checkpoint", "weights_hash"]
-
 
 def save_checkpoint(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, object]

@@ -33,17 +33,6 @@ from .loop import SAVE_SECONDS, add_up, bfloat16_is_faster, enough_steps, learni
 from .process_group import SINGLE_PROCESS, ProcessGroup
 from .validation import crops_to_input, measure_errors, read_crops, reading_threads
 
-__all__ = [
-    "adopt_weights",
-    "augment_crop",
-    "classifier_loss",
-    "draw_patch",
-    "first_weights",
-    "stepped_learning_rate",
-    "train_classifier",
-    "write_weights",
-]
-
 AUXILIARY_WEIGHT = 0.3
 PATCH_AREA = (0.08, 1.0)
 LARGEST_ASPECT = 4 / 3

@@ -24,8 +24,6 @@ from ...data.formats.coco import coco_pictures
 from ...data.formats.records import read_json, read_words
 from ...data.formats.voc import read_annotation
 
-__all__ = ["balanced_halves", "read_labelled_folder", "read_validation", "split_validation", "write_ilsvrc_halves"]
-
 
 def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "trainval") -> list[Picture]:
     """Read every labelled picture for training below a folder, in VOC, COCO or ILSVRC DET layout.

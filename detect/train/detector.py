@@ -45,9 +45,6 @@ from .loop import (
 from .process_group import SINGLE_PROCESS, ProcessGroup
 from .validation import Proposed, measure_map
 
-__all__ = ["SampledRegions", "detection_loss", "repeat_factors", "sample_regions", "train_detector"]
-
-
 # Regions are drawn from so many of a picture's proposals: those that a detector scores, and the next.
 CANDIDATES = 300
 # Channels of inception 5b, and which share of them a region loses in training.

@@ -17,20 +17,6 @@ from torch import Tensor, nn
 from ...data.errors import CheckpointError
 from .process_group import ProcessGroup
 
-__all__ = [
-    "SAVE_SECONDS",
-    "add_up",
-    "bfloat16_is_faster",
-    "cut_steps",
-    "enough_steps",
-    "learning_rate_at",
-    "open_log",
-    "take_step",
-    "to_device",
-    "torch_threads",
-]
-
-
 # What an interruption may cost.
 SAVE_SECONDS = 60.0
 

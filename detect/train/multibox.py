@@ -47,8 +47,6 @@ from .loop import (
 from .process_group import SINGLE_PROCESS, ProcessGroup
 from .validation import _trunk_features, propose_all
 
-__all__ = ["calibrate", "find_priors", "train_multibox"]
-
 LIMITS = (50, 200)
 
 

@@ -18,8 +18,6 @@ from torch import Tensor, distributed
 from ...backbone.regions.placement import choose_device
 from ...data.errors import DeviceError
 
-__all__ = ["SINGLE_PROCESS", "ProcessGroup", "join_process_group"]
-
 
 class ProcessGroup(NamedTuple):
     """A process among those that train together.

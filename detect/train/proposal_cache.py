@@ -15,8 +15,6 @@ from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
 
-__all__ = ["ProposalCache"]
-
 
 class ProposalCache:
     """Proposals of pictures, kept in a folder: ``cache(picture)`` -> boxes (N, 4), objectness (N,) or None.

@@ -29,17 +29,6 @@ from ..postprocessing import suppress
 from .loop import bfloat16_is_faster, to_device, torch_threads
 from .process_group import SINGLE_PROCESS, ProcessGroup
 
-__all__ = [
-    "Proposed",
-    "crops_to_input",
-    "measure_errors",
-    "measure_map",
-    "propose_all",
-    "read_crops",
-    "reading_threads",
-]
-
-
 Proposed: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
 

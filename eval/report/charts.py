@@ -16,21 +16,6 @@ from ..matching import HIT, IGNORED, Matches
 from ..proposals import evaluate_proposals
 from ..voc import class_average_precision, mean_of_numbers
 
-__all__ = [
-    "ClassRow",
-    "error_chart",
-    "escape_text",
-    "format_number",
-    "gain_chart",
-    "precision_recall_chart",
-    "proposal_charts",
-    "rounded",
-    "shorten_name",
-    "size_chart",
-    "wrap_name",
-]
-
-
 _THRESHOLDS = np.arange(50, 100, 5) / 100
 _LIMITS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _CURVE_POINTS = 120

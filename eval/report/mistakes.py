@@ -17,9 +17,6 @@ from ..errors import ERROR_TYPES, FalsePositives
 from ..matching import HIT, Matches
 from .charts import shorten_name
 
-__all__ = ["Card", "missed_objects", "worst_mistakes"]
-
-
 _PICTURE_WIDTH = 420
 _JPEG_QUALITY = 80
 # No more than this many pictures of one class in a gallery, or frequent classes fill it.

@@ -38,8 +38,6 @@ from .charts import (
 )
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
 
-__all__ = ["write_report"]
-
 _METRICS = {
     "voc07": ("PASCAL VOC 2007, 11-point", "0.5"),
     "voc12": ("PASCAL VOC 2010 and later, area", "0.5"),

@@ -22,8 +22,6 @@ from ...data.errors import ModelError
 from ..calibration import RankingCalibration
 from .priors import FINEST_STRIDE
 
-__all__ = ["MODELS", "MultiBoxModel", "find_multibox", "read_multibox", "write_multibox"]
-
 FORMAT = "inception-rcnn multibox 2"
 # Bundled heads, each named like the detector on whose trunk it stands.
 MODELS = Path(__file__).parents[1] / "models"

@@ -16,9 +16,6 @@ from ...data import Picture, box_iou
 from .network import GridHead, VectorHead
 from .priors import place_priors
 
-__all__ = ["ALPHA", "MatchedPriors", "match_objects", "multibox_loss", "picture_loss", "set_targets"]
-
-
 # Weight of the location term (Erhan et al., section 4.1). The paper's locations are shares of the picture; ours are in
 # units of their typical spread (`backbone.preprocessing.encode_boxes`), in which the two terms are of a size too.
 ALPHA = 0.3

@@ -23,8 +23,6 @@ from ...data.errors import ModelError
 from ..calibration import RankingCalibration
 from .file import MultiBoxModel
 
-__all__ = ["GridHead", "VectorHead", "from_model", "head_for", "to_model"]
-
 TRUNK_CHANNELS = 832
 # Share of the priors that hold an object; a head that begins by claiming half of them spends its first steps on
 # unlearning that.

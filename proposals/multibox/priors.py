@@ -8,9 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from ...data import box_iou
 from ...data.errors import UserError
 
-__all__ = ["FINEST_STRIDE", "SHIFT", "cluster_boxes", "cluster_sides", "place_priors"]
-
-
 # Cell i of the trunk looks at the pixels around 16 i + 14.5, that is 6.5 px past the middle of its 16.
 SHIFT = 6.5
 

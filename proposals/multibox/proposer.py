@@ -31,8 +31,6 @@ from ..proposer import check_ranking
 from .file import MODELS, MultiBoxModel, find_multibox, read_multibox
 from .priors import place_priors
 
-__all__ = ["MultiBox", "MultiBoxHead", "rank_boxes", "tile_picture"]
-
 # Boxes that are compared with each other: suppressing all of 30,000 would cost more than the network.
 CANDIDATES = 2000
 
