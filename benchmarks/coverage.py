@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from tables import show
 
-from inception_rcnn.backbone.regions.scorer import PictureFeatures
+from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.data import Picture, atomic_write, read_coco, read_image, read_voc
 from inception_rcnn.eval import evaluate_proposals
 from inception_rcnn.proposals import MultiBox, SelectiveSearch, merge_proposals
@@ -98,11 +98,11 @@ def measure(
                 own[part] = time.process_time() - start
                 return result
 
-            view = PictureFeatures(image)
+            features = PictureFeatures(image)
             searched = timed("search", lambda image=image: plain(image))
             large = timed("search x2", lambda image=image: doubled(image))
-            timed("trunk", lambda view=view: view.features(multibox.trunk, multibox.model.long_side))
-            found = timed("head", lambda view=view: multibox.propose(view))
+            timed("trunk", lambda features=features: features.of(multibox.trunk, multibox.model.long_side))
+            found = timed("head", lambda features=features: multibox.propose(features))
             merged = timed("merge", lambda a=large, b=found: merge_proposals(a, b, multibox.calibration))
             lists = {
                 "selective search": searched[0],

@@ -24,8 +24,9 @@ import torch
 from tables import show
 from workload import count_work, find_pictures, sample_boxes, sample_image
 
-from inception_rcnn.backbone.regions.placement import choose_device
-from inception_rcnn.backbone.regions.scorer import PictureFeatures, RegionScorer
+from inception_rcnn.backbone.regions.features import PictureFeatures
+from inception_rcnn.backbone.regions.placement import choose_device, choose_placement
+from inception_rcnn.backbone.regions.scorer import RegionScorer
 from inception_rcnn.backbone.regions.torch_engine import CROPS, Batches, TorchRegions, torch_network
 from inception_rcnn.backbone.weights.model_file import read_model
 from inception_rcnn.backbone.weights.published import find_model
@@ -96,12 +97,12 @@ def pictures_table(device: str, regions: int, rounds: int) -> list[list[str]]:
     image, boxes = sample_image(), sample_boxes(regions)
     rows = []
     for name in ("voc", "voc-crops"):
-        scorer = RegionScorer(read_model(find_model(name)), device=device, engine="torch")
-        view = PictureFeatures(image)
+        scorer = RegionScorer(read_model(find_model(name)), choose_placement(device, engine="torch"))
+        features = PictureFeatures(image)
         parts = {
-            "look": lambda scorer=scorer: scorer.trunk(image, scorer.long_side),
-            "first pass": lambda scorer=scorer, view=view: scorer.first_pass_logits(view, boxes),
-            "score": lambda scorer=scorer, view=view: scorer.score(view, boxes),
+            "trunk": lambda scorer=scorer: scorer.trunk(image, scorer.long_side),
+            "first pass": lambda scorer=scorer, features=features: scorer.first_pass_logits(features, boxes),
+            "score": lambda scorer=scorer, features=features: scorer.score(features, boxes),
         }
         for part, call in parts.items():
             rows.append([scorer.model.scoring, part, f"{1000 * seconds_of(call, device, rounds):.1f}"])
@@ -113,7 +114,9 @@ def end_to_end(paths: list[Path], device: str, workers: int, regions: int) -> li
     rows = []
     for model in ("voc", "voc-crops"):
         for first_pass in (0, regions // 6):
-            detector = Detector.load(model, device=device, engine="torch", proposals=regions, first_pass=first_pass)
+            detector = Detector.load(
+                model, device=device, engine="torch", proposals=regions, first_pass_regions=first_pass
+            )
             for path in paths[:16]:  # compiles, records, and chooses kernels for pictures of these sizes
                 detector(read_image(path))
             with tempfile.TemporaryDirectory() as folder:

@@ -23,12 +23,12 @@ os.environ["NUMBA_NUM_THREADS"] = "1"
 import cv2
 from tables import show
 
-from inception_rcnn.backbone.regions.scorer import PictureFeatures
+from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.data import Detections, Picture, atomic_write, read_image, read_voc
 from inception_rcnn.data.system.processes import ProcessDied, map_processes, usable_cores
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.cli.terminal import progress_bar
-from inception_rcnn.detect.detector import PROPOSALS
+from inception_rcnn.detect.detector import DetectorSettings
 from inception_rcnn.detect.postprocessing import average_scores, suppress
 from inception_rcnn.eval import evaluate_voc
 from inception_rcnn.proposals import SelectiveSearch
@@ -65,42 +65,46 @@ class Rows:
             cv2.setNumThreads(1)
             self.detector = self.load()
         scorers = dict(zip(self.names, self.detector.scorers, strict=True))
-        classes, (height, width) = self.detector.classes, (picture.height, picture.width)
-        view = PictureFeatures(read_image(picture.path))
+        classes, size = self.detector.classes, (picture.width, picture.height)
+        features = PictureFeatures(read_image(picture.path))
         seconds = {}
         for name, scorer in scorers.items():
             start = time.process_time()
             if scorer.model.scoring == "shared":  # Of models on one trunk the first looks for all.
-                view.features(scorer.trunk, scorer.model.long_side)
+                features.of(scorer.trunk, scorer.model.long_side)
             seconds[name] = time.process_time() - start
         start = time.process_time()
-        merged, objectness = self.detector.propose(view)
+        merged, objectness = self.detector.select_regions(features)
         seconds["proposals"] = time.process_time() - start
         found: dict[str, Detections] = {}
         scores: dict[str, tuple[Any, Any]] = {}
 
-        def keep(name: str, members: Sequence[str], *, use_deltas: bool = True, **changes: Any) -> None:
+        def keep(
+            name: str, members: Sequence[str], *, use_deltas: bool = True, weigh: bool = True, nms: str = "soft"
+        ) -> None:
             regressing = [use_deltas and scorers[member].model.box_regression for member in members]
             averaged = average_scores([scores[member] for member in members], regressing)
-            settings = {"objectness": objectness, "min_score": MIN_SCORE, **changes}
-            found[name] = suppress(merged, *averaged, width, height, classes, **settings)
+            settings = DetectorSettings(min_score=MIN_SCORE, nms=nms)
+            found[name] = suppress(merged, *averaged, size, classes, settings, objectness if weigh else None)
 
         for name, scorer in scorers.items():
             start = time.process_time()
-            scores[name] = scorer.score(view, merged)
+            scores[name] = scorer.score(features, merged)
             seconds[name] += time.process_time() - start
             keep(name, [name])
         first = self.models[0]
         keep("without box regression", [first], use_deltas=False)
-        keep("without objectness", [first], objectness=None)
+        keep("without objectness", [first], weigh=False)
         keep("greedy NMS", [first], nms="greedy")
-        keep("without objectness, greedy NMS", [first], objectness=None, nms="greedy")
+        keep("without objectness, greedy NMS", [first], weigh=False, nms="greedy")
         for count in range(2, len(self.models) + 1):
             keep(" + ".join(self.models[:count]), self.models[:count])
-        boxes = SelectiveSearch("fast", limit=self.proposals)(view.image)[0]
-        probabilities, deltas = scorers[first].score(view, boxes)
+        boxes = SelectiveSearch("fast", limit=self.proposals)(features.image)[0]
+        probabilities, deltas = scorers[first].score(features, boxes)
         regressed = deltas if scorers[first].model.box_regression else None
-        found[SEARCHED] = suppress(boxes, probabilities, regressed, width, height, classes, min_score=MIN_SCORE)
+        found[SEARCHED] = suppress(
+            boxes, probabilities, regressed, size, classes, DetectorSettings(min_score=MIN_SCORE)
+        )
         return found, seconds
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -166,7 +170,9 @@ def main() -> None:
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--models", nargs="+", default=["voc"], help="by name or file; several also as an ensemble")
     parser.add_argument("--without-fine-tuning", help="a model trained with --freeze googlenet")
-    parser.add_argument("--proposals", type=int, default=PROPOSALS, help=f"default: {PROPOSALS}")
+    parser.add_argument(
+        "--proposals", type=int, default=DetectorSettings.proposals, help=f"default: {DetectorSettings.proposals}"
+    )
     parser.add_argument("--multibox", default="voc", help="by name or file; default: voc")
     parser.add_argument("--pictures", type=int, help="so many, evenly spaced; default: all")
     parser.add_argument("--workers", type=int, default=usable_cores(), help="processes; default: one a core")

@@ -25,14 +25,14 @@ from workload import find_pictures
 from inception_rcnn.data import read_image
 from inception_rcnn.data.system.processes import usable_cores
 from inception_rcnn.detect import Detector
-from inception_rcnn.detect.detector import PROPOSALS
+from inception_rcnn.detect.detector import DetectorSettings
 from inception_rcnn.detect.runs.detection import detect_batch
 from inception_rcnn.proposals import MergedProposals, SelectiveSearch
 
 SEARCH, PLAIN = "selective search, superpixels x2", "selective search without the doubling"
-LOOK, BOXES, MERGE = "look: up to inception 4e", "MultiBox on what was seen", "merge, first pass"
+TRUNK, BOXES, MERGE = "trunk: up to inception 4e", "MultiBox on its features", "merge, first pass"
 SCORE = "score and suppress"
-STAGES = ["read", SEARCH, LOOK, BOXES, MERGE, SCORE]
+STAGES = ["read", SEARCH, TRUNK, BOXES, MERGE, SCORE]
 
 
 def timed(seconds: dict[str, list[float]], stage: str, call: Callable[[], Any]) -> Any:
@@ -54,10 +54,18 @@ def stages(detector: Detector, paths: list[Path], rounds: int) -> dict[str, floa
             notes = seconds if turn else {}
             image = timed(notes, "read", lambda path=path: read_image(path))
             searched = timed(notes, SEARCH, lambda image=image: detector.search(image))
-            view = timed(notes, LOOK, lambda image=image: detector.look(image))
-            timed(notes, BOXES, lambda view=view: proposer.multibox.propose(view))
-            boxes, worth = timed(notes, MERGE, lambda view=view, found=searched: detector.propose(view, found))
-            timed(notes, SCORE, lambda view=view, boxes=boxes, worth=worth: detector.score(view, boxes, worth))
+            features = timed(notes, TRUNK, lambda image=image: detector.features(image))
+            timed(notes, BOXES, lambda features=features: proposer.multibox.propose(features))
+            boxes, objectness = timed(
+                notes, MERGE, lambda features=features, found=searched: detector.select_regions(features, found)
+            )
+            timed(
+                notes,
+                SCORE,
+                lambda features=features, boxes=boxes, objectness=objectness: detector.score(
+                    features, boxes, objectness
+                ),
+            )
     median = {stage: statistics.median(values) for stage, values in seconds.items()}
     # What is measured as merging proposes by MultiBox too.
     median[MERGE] -= median[BOXES]
@@ -82,7 +90,7 @@ def main() -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="*", help="default: scikit-image's sample photographs")
-    parser.add_argument("--proposals", type=int, default=PROPOSALS)
+    parser.add_argument("--proposals", type=int, default=DetectorSettings.proposals)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown")
     options = parser.parse_args()
@@ -112,7 +120,7 @@ def main() -> None:
         for turn in range(options.rounds + 1):
             timed(notes if turn else {}, PLAIN, lambda image=image: plain(image))
     searching = statistics.median(notes[PLAIN])
-    without = median["read"] + searching + median[LOOK] + median[SCORE]
+    without = median["read"] + searching + median[TRUNK] + median[SCORE]
     added = median[BOXES] + median[MERGE]
     print(
         f"{PLAIN}: {searching:.3f}; MultiBox and the merge add {100 * added / without:.1f} % to a detection with it\n"

@@ -24,22 +24,22 @@ from tables import show
 from inception_rcnn.data import Detections, Picture, read_image, read_voc
 from inception_rcnn.data.system.processes import usable_cores
 from inception_rcnn.detect import Detector
-from inception_rcnn.detect.detector import FIRST_PASS, PROPOSALS, SEARCHED
+from inception_rcnn.detect.detector import DetectorSettings
 from inception_rcnn.eval import evaluate_voc
 
 MANY = 1200
-SINGLE_PROCESS = {"method": "selective-search"}
+ALONE = {"method": "selective-search"}
 # Model, how many are proposed, and how it is loaded.
 Row = tuple[str, int, dict[str, Any]]
 ROWS: dict[str, Row] = {
-    "merged": ("voc", MANY, {"proposals": MANY, "first_pass": 0}),
-    "merged, int8": ("voc", MANY, {"proposals": MANY, "first_pass": 0, "precision": "int8"}),
+    "merged": ("voc", MANY, {"proposals": MANY, "first_pass_regions": 0}),
+    "merged, int8": ("voc", MANY, {"proposals": MANY, "first_pass_regions": 0, "precision": "int8"}),
     "merged, int8, first pass": ("voc", MANY, {"proposals": MANY, "precision": "int8"}),
-    "selective search": ("voc", SEARCHED, {**SINGLE_PROCESS, "first_pass": 0}),
-    "selective search, int8, first pass": ("voc", SEARCHED, {**SINGLE_PROCESS, "precision": "int8"}),
-    "the default": ("voc", PROPOSALS, {}),
-    "the default, int8": ("voc", PROPOSALS, {"precision": "int8"}),
-    "crops, int8": ("voc-crops", PROPOSALS, {"precision": "int8"}),
+    "selective search": ("voc", DetectorSettings.search_proposals, {**ALONE, "first_pass_regions": 0}),
+    "selective search, int8, first pass": ("voc", DetectorSettings.search_proposals, {**ALONE, "precision": "int8"}),
+    "the default": ("voc", DetectorSettings.proposals, {}),
+    "the default, int8": ("voc", DetectorSettings.proposals, {"precision": "int8"}),
+    "crops, int8": ("voc-crops", DetectorSettings.proposals, {"precision": "int8"}),
 }
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     rows = []
     for name, (_, number, settings) in kept.items():
         result = evaluate_voc(pictures, found[name], found[name][pictures[0].image_id].classes, metric="voc07")
-        scored = min(number, settings.get("first_pass", FIRST_PASS) or number)
+        scored = min(number, settings.get("first_pass_regions", DetectorSettings.first_pass_regions) or number)
         spent = statistics.median(seconds[name])
         rows.append([name, str(number), str(scored), f"{100 * result['mAP']:.2f}", f"{spent:.2f}"])
     columns = ["what", "proposals", "scored", "mAP", "CPU s"]

@@ -26,13 +26,15 @@ from tables import show
 from workload import count_work, sample_boxes, sample_image
 
 from inception_rcnn.backbone.preprocessing import crop_regions, prepare_picture
+from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.backbone.regions.network import RegionNetwork
 from inception_rcnn.backbone.regions.onnx_engine import onnx_session
-from inception_rcnn.backbone.regions.scorer import PictureFeatures, RegionScorer
+from inception_rcnn.backbone.regions.placement import choose_placement
+from inception_rcnn.backbone.regions.scorer import RegionScorer
 from inception_rcnn.backbone.regions.torch_engine import torch_network
 from inception_rcnn.backbone.weights.model_file import RegionModel, read_model
 from inception_rcnn.backbone.weights.published import find_model
-from inception_rcnn.detect.detector import FIRST_PASS
+from inception_rcnn.detect.detector import DetectorSettings
 
 
 def seconds_of(call: Callable[[], Any], rounds: int) -> float:
@@ -112,22 +114,22 @@ def shared_table(
     picture, scaled = torch.from_numpy(array), torch.from_numpy(boxes * np.float32(scale))
     maps = network.trunk(picture)
     work = {
-        "look": count_work(network, lambda: network.trunk(picture))[0],
+        "trunk": count_work(network, lambda: network.trunk(picture))[0],
         f"score {regions}": count_work(network, lambda: network.region_head(maps, scaled))[0],
     }
     rows, seconds = [], {}
     reference: np.ndarray | None = None
     for engine, precision in (("torch", "float32"), ("onnxruntime", "float32"), ("onnxruntime", "int8")):
-        scorer = RegionScorer(model, device="cpu", threads=1, engine=engine, precision=precision)
-        view = PictureFeatures(image)
-        found = scorer.score(view, boxes)[0]
+        scorer = RegionScorer(model, choose_placement("cpu", threads=1, engine=engine, precision=precision))
+        features = PictureFeatures(image)
+        found = scorer.score(features, boxes)[0]
         reference = found if reference is None else reference
-        kept = boxes[np.argsort(-scorer.first_pass_logits(view, boxes))[:FIRST_PASS]]
+        kept = boxes[np.argsort(-scorer.first_pass_logits(features, boxes))[: DetectorSettings.first_pass_regions]]
         calls: dict[str, Callable[[], Any]] = {
-            "look": lambda scorer=scorer: scorer.trunk(image, scorer.long_side),
-            "first pass": lambda scorer=scorer, view=view: scorer.first_pass_logits(view, boxes),
-            f"score {regions}": lambda scorer=scorer, view=view: scorer.score(view, boxes),
-            f"score {len(kept)}": lambda scorer=scorer, view=view, kept=kept: scorer.score(view, kept),
+            "trunk": lambda scorer=scorer: scorer.trunk(image, scorer.long_side),
+            "first pass": lambda scorer=scorer, features=features: scorer.first_pass_logits(features, boxes),
+            f"score {regions}": lambda scorer=scorer, features=features: scorer.score(features, boxes),
+            f"score {len(kept)}": lambda scorer=scorer, features=features, kept=kept: scorer.score(features, kept),
         }
         name = {"torch": "torch", "onnxruntime": "ONNX Runtime"}[engine] + (", int8" if precision == "int8" else "")
         for part, call in calls.items():
@@ -136,7 +138,7 @@ def shared_table(
             difference = f"{np.abs(found - reference).max():.1e}" if part == f"score {regions}" else ""
             rows.append([name, part, f"{spent:.3f}", share, difference])
     whole = sum(seconds["ONNX Runtime", part] for part in work)
-    cheap = sum(seconds["ONNX Runtime, int8", part] for part in ("look", "first pass", f"score {len(kept)}"))
+    cheap = sum(seconds["ONNX Runtime, int8", part] for part in ("trunk", "first pass", f"score {len(kept)}"))
     return rows, whole, cheap
 
 
@@ -171,7 +173,7 @@ def main() -> None:
     print(
         f"{options.regions} regions as crops: {all_crops:.1f} CPU s (of which cutting {options.regions * cut:.2f}), "
         f"{all_crops / picture:.1f} times a picture of shared features ({picture:.2f}); in 8 bits, after a first pass "
-        f"that leaves {FIRST_PASS}: {cheap:.2f}"
+        f"that leaves {DetectorSettings.first_pass_regions}: {cheap:.2f}"
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +11,86 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logit
 
+from ..backbone.regions.features import PictureFeatures
+from ..backbone.regions.placement import choose_placement
 from ..backbone.regions.roi_align import KERNELS as REGION_KERNELS
-from ..backbone.regions.scorer import PictureFeatures, RegionScorer
-from ..backbone.weights.model_file import SCORINGS, read_model
+from ..backbone.regions.scorer import RegionScorer, Trunk
+from ..backbone.weights.model_file import SCORINGS, RegionModel, read_model
 from ..backbone.weights.published import bundled_models, find_model
 from ..data import Detections
 from ..data.errors import ModelError, SettingError
 from ..data.nms import NMS_KERNELS, SOFT_NMS_KERNELS
 from ..data.system.kernels import compiling
-from ..proposals import MergedProposals, SelectiveSearch, knows_objects, load_proposer
-from ..proposals.multibox.proposer import MultiBox
+from ..proposals import Proposer, SelectiveSearch, load_proposer
+from ..proposals.from_file import FileProposals
 from ..proposals.proposer import Ranked
-from .postprocessing import NMS, average_scores, suppress
-
-# Regions scored in a picture: on pictures set aside from training, more of the merged ones found no more objects.
-PROPOSALS = 100
-# Of selective search alone, whose first hundred cover half as many.
-SEARCHED = 1000
-# Of these the ones that look best at a first glance.
-FIRST_PASS = 200
+from .postprocessing import average_scores, suppress
 
 # What reading regions and suppressing run that is compiled.
-_KERNELS = (*REGION_KERNELS, *NMS_KERNELS, *SOFT_NMS_KERNELS)
+_KERNELS = (*REGION_KERNELS, *dict.fromkeys((*NMS_KERNELS, *SOFT_NMS_KERNELS)))
+NMS = ("soft", "greedy")
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """Every setting of a detection and its default.
+
+    Parameters
+    ----------
+    proposals : int
+        Regions of a picture that are considered, best proposals first. On pictures set aside from training, more of the
+        merged ones found no more objects.
+    search_proposals : int
+        The same for selective search alone and for boxes of a file: selective search's first hundred cover half as many
+        objects as the merged ones'.
+    first_pass_regions : int
+        If there are more regions, only so many are scored: those with the highest first pass. 0 scores all.
+    min_score : float
+        Detections with a lower score are dropped.
+    nms : {"soft", "greedy"}
+        Lower the scores of boxes that overlap a better one of their class (Bodla et al.), or drop them as R-CNN does.
+    iou_threshold : float
+        IoU with a better box above which "greedy" drops a box.
+    softness : float
+        Sigma of the Gaussian of "soft": at 0.4, boxes with an IoU of 0.5 lose 46 % of their score.
+    objectness_weight : float
+        Weight of the proposal's objectness in the score, 0 to 1, a weighted geometric mean. Chosen with the softness on
+        pictures set aside from training.
+    max_detections : int
+        Of a picture, the best. ILSVRC and COCO both stop counting at a hundred; more only makes files large.
+
+    Raises
+    ------
+    SettingError
+        If a setting is out of range.
+
+    Examples
+    --------
+    >>> DetectorSettings(nms="greedy").iou_threshold
+    0.3
+    """
+
+    proposals: int = 100
+    search_proposals: int = 1000
+    first_pass_regions: int = 200
+    min_score: float = 0.05
+    nms: str = "soft"
+    iou_threshold: float = 0.3
+    softness: float = 0.4
+    objectness_weight: float = 1 / 3
+    max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        if self.nms not in NMS:
+            raise SettingError(f"nms {self.nms!r} is unknown; use {' or '.join(NMS)}")
+        for name in ("min_score", "iou_threshold", "objectness_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SettingError(f"{name} must be 0 to 1, not {getattr(self, name)}")
+        for name in ("proposals", "search_proposals", "max_detections"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.first_pass_regions < 0:
+            raise SettingError(f"first_pass_regions must be 0, for all, or more, not {self.first_pass_regions}")
 
 
 class Detector:
@@ -41,22 +100,21 @@ class Detector:
     ----------
     scorers : sequence of RegionScorer
         Several form an ensemble: they score the same proposals and their outputs are averaged.
-    proposer : SelectiveSearch or MultiBox or MergedProposals
-        Where to look. A MultiBox that stands on a scorer's trunk costs little: the picture is looked at once.
-    first_pass : int, optional
-        Score only so many of the proposals, those with the highest `RegionScorer.first_pass_logits`, to
-        which a MultiBox's confidences are added. Default all.
-    min_score : float
-        Weaker detections are dropped.
-    nms : {"soft", "greedy"}
-        See `suppress`.
+    proposer : Proposer
+        Proposes regions. A MultiBox that stands on a scorer's trunk costs little: the trunk's features of a picture are
+        computed once.
+    settings : DetectorSettings, optional
+        By default the first pass is used if a model has one.
+
+    Attributes
+    ----------
+    classes : tuple of str
+        Names of the classes, which the labels of detections are indices of.
 
     Raises
     ------
     ModelError
         If the scorers' classes differ, or none has a first pass that is asked for.
-    ValueError
-        If `nms` is unknown, `first_pass` negative or `min_score` not 0 to 1.
 
     Notes
     -----
@@ -76,20 +134,8 @@ class Detector:
     """
 
     def __init__(
-        self,
-        scorers: Sequence[RegionScorer],
-        proposer: SelectiveSearch | MultiBox | MergedProposals,
-        *,
-        first_pass: int | None = None,
-        min_score: float = 0.05,
-        nms: str = "soft",
+        self, scorers: Sequence[RegionScorer], proposer: Proposer, settings: DetectorSettings | None = None
     ) -> None:
-        if nms not in NMS:
-            raise SettingError(f"nms {nms!r} is unknown; use {' or '.join(NMS)}")
-        if not 0 <= min_score <= 1:
-            raise SettingError(f"min_score must be 0 to 1, not {min_score}")
-        if first_pass is not None and first_pass < 0:
-            raise SettingError(f"first_pass must be 0, for all, or more, not {first_pass}")
         if not scorers:
             raise ModelError("a detector needs at least one model")
         if len({scorer.model.classes for scorer in scorers}) > 1:
@@ -97,18 +143,17 @@ class Detector:
         self.scorers = list(scorers)
         self.classes = scorers[0].model.classes
         self.proposer = proposer
-        self.first_pass = first_pass
-        self.ranking = [scorer for scorer in self.scorers if scorer.model.has_first_pass] if first_pass else []
-        if first_pass and not self.ranking:
+        with_first_pass = [scorer for scorer in self.scorers if scorer.model.has_first_pass]
+        self.settings = settings or _default_settings(with_first_pass)
+        if self.settings.first_pass_regions and not with_first_pass:
             raise ModelError("the model has no first pass: it was packed without pictures to fit it on; score all")
-        self.knows_objects = knows_objects(proposer, self.classes)
-        self.min_score = min_score
-        self.nms = nms
+        self.ranking = with_first_pass
+        self.has_objectness = proposer.has_objectness(self.classes)
 
     @classmethod
     def load(
         cls,
-        *models: str | Path,
+        *models: str | Path | Iterable[str | Path],
         scoring: str | None = None,
         scales: Sequence[float] = (1.0,),
         device: str = "auto",
@@ -117,48 +162,45 @@ class Detector:
         precision: str | None = None,
         method: str = "merged",
         multibox: str | Path = "voc",
+        proposals_from: str | Path | None = None,
         proposals: int | None = None,
-        first_pass: int | None = None,
-        min_score: float = 0.05,
-        nms: str = "soft",
+        first_pass_regions: int | None = None,
+        min_score: float = DetectorSettings.min_score,
+        nms: str = DetectorSettings.nms,
         seed: int = 0,
     ) -> Detector:
         """Make a detector from models' names or files.
 
         Parameters
         ----------
-        *models : str or Path
-            ``"voc"``, or files that ``inception-rcnn train detector`` wrote; default ``"voc"``.
+        *models : str, Path or iterable of them
+            ``"voc"``, or files that ``inception-rcnn train detector`` wrote; several form an ensemble. Default
+            ``"voc"``.
         scoring : {"shared", "crops"}, optional
             Read regions out of the whole picture's features, or warp each to a crop that goes through the whole network
             as in R-CNN, at many times the work. Chooses among bundled models of a name; default the model's own.
         scales : sequence of float
-            Regions are scored in pictures of so many times the size that the model says, and the scores averaged. Crops
-            are always of one size.
-        device : {"auto", "cpu", "cuda"}
-        threads : int, optional
-            CPU threads of the network; default all.
-        engine : {"onnxruntime", "torch"}, optional
-            Default ONNX Runtime on a CPU, torch on a GPU.
-        precision : {"float32", "float16", "int8"}, optional
-            Default half precision on a GPU, float32 on a CPU. In 8 bits a CPU scores regions in less than half of the
-            time, and scores change in the third digit.
+            Regions are scored in pictures of so many times the model's size, and the scores averaged. Crops are always
+            of one size.
+        device, threads, engine, precision
+            See `inception_rcnn.backbone.regions.placement.choose_placement`. In 8 bits a CPU scores regions in less
+            than half of the time, and scores change in the third digit.
         method : {"merged", "selective-search", "multibox"}
             Where the proposals come from.
         multibox : str or Path
             A bundled MultiBox, or a file that ``inception-rcnn train multibox`` wrote.
+        proposals_from : str or Path, optional
+            A file of proposals, used instead of a method: see `inception_rcnn.proposals.FileProposals`. The detector is
+            then called with the name of the picture.
         proposals : int, optional
-            How many regions to look at, best proposals first; default 100, of selective search alone 1,000.
-        first_pass : int, optional
-            How many of these to score, see the class; 0 is all. Default 200, or all if the model has no first pass.
+            How many regions to consider, best proposals first; default 100, of selective search alone or of a file
+            1,000.
+        first_pass_regions : int, optional
+            How many of these to score; 0 is all. Default 200, or all if no model has a first pass.
         min_score, nms
-            See the class.
+            See `DetectorSettings`.
         seed : int
             Of selective search.
-
-        Returns
-        -------
-        Detector
 
         Raises
         ------
@@ -166,143 +208,162 @@ class Detector:
             If a model is not found or cannot be read, or is for another scoring.
         DeviceError
             If the device is not there.
-        ValueError
+        ProposalFileError
+            If the file of proposals cannot be read.
+        SettingError
             If the method, the scoring or the suppression is unknown, or a number is out of range.
         """
-        if scoring not in (None, *SCORINGS):
-            raise SettingError(f"scoring {scoring!r} is unknown; use {' or '.join(SCORINGS)}")
         if not scales or not all(0.1 <= scale <= 4 for scale in scales):
             raise SettingError(f"scales must be one or more of 0.1 to 4, not {', '.join(map(str, scales)) or 'none'}")
-        if proposals is not None and proposals < 1:
-            raise SettingError(f"proposals must be 1 or more, not {proposals}")
-        read = []
-        for name in models or ("voc",):
-            bundled = f"{name}-crops" if scoring == "crops" and f"{name}-crops" in bundled_models() else name
-            model = read_model(find_model(bundled))
-            if scoring not in (None, model.scoring):
-                raise ModelError(
-                    f"{name}: is for scoring {model.scoring}, not {scoring}; leave the scoring to the model"
-                )
-            read.append(model)
-        placement: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "precision": precision}
+        settings = DetectorSettings(min_score=min_score, nms=nms)
+        by_search = proposals_from is not None or method == "selective-search"
+        if proposals is not None:
+            settings = replace(settings, proposals=proposals, search_proposals=proposals)
+        if first_pass_regions is not None:
+            settings = replace(settings, first_pass_regions=first_pass_regions)
+        names = [name for one in models for name in ([one] if isinstance(one, (str, Path)) else one)]
+        read = [_read_model(name, scoring) for name in names or ["voc"]]
+        placement = choose_placement(device, threads=threads, engine=engine, precision=precision)
         scorers: list[RegionScorer] = []
+        trunks: list[Trunk] = []
         search_kernels = () if method == "multibox" else SelectiveSearch().kernels
-        # In a thread: on a fresh machine either takes seconds.
+        # In a thread: on a fresh machine compiling and loading take seconds each.
         with compiling(*search_kernels, *_KERNELS):
             for model in read:
-                trunk = next((one.trunk for one in scorers if one.trunk.sha256 == model.trunk_sha256), None)
+                trunk = next((trunk for trunk in trunks if trunk.sha256 == model.trunk_sha256), None)
                 for scale in scales if model.scoring == "shared" else (1.0,):
-                    scorer = RegionScorer(model, trunk=trunk, scale=scale, **placement)
+                    scorer = RegionScorer(model, placement, trunk=trunk, scale=scale)
                     scorers.append(scorer)
                     trunk = scorer.trunk
-            network: dict[str, Any] = {}
-            if method != "selective-search":
-                network = {"multibox": multibox, "loaded_trunks": [scorer.trunk for scorer in scorers], **placement}
-            limit = proposals or (SEARCHED if method == "selective-search" else PROPOSALS)
-            proposer = load_proposer(method, limit=limit, seed=seed, **network)
-        if first_pass is None and any(scorer.model.has_first_pass for scorer in scorers):
-            first_pass = FIRST_PASS
-        return cls(scorers, proposer, first_pass=first_pass or None, min_score=min_score, nms=nms)
+                trunks.append(scorer.trunk)
+            limit = settings.search_proposals if by_search else settings.proposals
+            proposer: Proposer
+            if proposals_from is not None:
+                proposer = FileProposals.load(proposals_from, limit=limit)
+            else:
+                proposer = load_proposer(
+                    method, limit=limit, seed=seed, multibox=multibox, loaded_trunks=trunks, **vars(placement)
+                )
+        if first_pass_regions is None and not any(model.has_first_pass for model in read):
+            settings = replace(settings, first_pass_regions=0)
+        return cls(scorers, proposer, settings)
 
     @property
     def kernels(self) -> tuple[Any, ...]:
-        """What a call runs that is compiled, see `data.kernels.compile_all`."""
-        return (*getattr(self.proposer, "kernels", ()), *_KERNELS)
+        """What a call runs that is compiled, see `data.system.kernels.compile_all`."""
+        return tuple(dict.fromkeys((*getattr(self.proposer, "kernels", ()), *_KERNELS)))
 
-    def search(self, image: NDArray[np.uint8]) -> Ranked | None:
-        """Do what needs no network: selective search, if the proposals come from there; other threads can do it ahead.
+    @property
+    def description(self) -> dict[str, Any]:
+        """All that detections depend on, as JSON holds it: an interrupted run goes on only with the same."""
+        models = [
+            {
+                "sha256": scorer.model.sha256, "long_side": scorer.long_side, "device": scorer.placement.device,
+                "engine": scorer.placement.engine, "precision": scorer.placement.precision,
+                "classes": len(scorer.model.classes),
+            }
+            for scorer in self.scorers
+        ]  # fmt: skip
+        return {"models": models, "detector": asdict(self.settings), "proposer": self.proposer.settings}
 
-        Parameters
-        ----------
-        image : ndarray, shape (H, W, 3), uint8
-            RGB.
+    def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked | None:
+        """Do the part of proposing that needs no network; threads can run it ahead. See `Proposer.search`."""
+        return self.proposer.search(image, name)
 
-        Returns
-        -------
-        tuple of (ndarray, shape (N, 4), float32; ndarray, shape (N,), float32), or None
-            For `propose`.
-        """
-        if isinstance(self.proposer, MergedProposals):
-            return self.proposer.search(image)
-        return self.proposer(image) if isinstance(self.proposer, SelectiveSearch) else None
-
-    def look(self, image: NDArray[np.uint8]) -> PictureFeatures:
-        """Send a picture (H, W, 3) uint8 RGB through the trunk of every model that needs it, once each."""
-        view = PictureFeatures(image)
+    def features(self, image: NDArray[np.uint8]) -> PictureFeatures:
+        """Compute the features of a picture (H, W, 3) uint8 RGB by every trunk that its models need, once each."""
+        features = PictureFeatures(image)
         for scorer in self.scorers:
             if scorer.model.scoring == "shared":
-                view.features(scorer.trunk, scorer.long_side)
-        return view
+                features.of(scorer.trunk, scorer.long_side)
+        return features
 
-    def propose(
-        self, image: NDArray[np.uint8] | PictureFeatures, searched: Ranked | None = None
+    def select_regions(
+        self, features: PictureFeatures, searched: Ranked | None = None, name: str | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Decide which regions are worth scoring.
+        """Propose regions and select those to score.
 
         Parameters
         ----------
-        image : ndarray, shape (H, W, 3), uint8, or PictureFeatures
-            RGB, or what `look` made of it.
+        features : PictureFeatures
+            See `features`.
         searched : tuple, optional
-            What `search` gave for the picture, if it ran already.
+            The result of `search` for the picture, if it ran already.
+        name : str, optional
+            The picture's name, which boxes of a file are found by.
 
         Returns
         -------
         boxes : ndarray, shape (N, 4), float32
-            In pixels of the picture, best first; those that pass the first pass.
+            In pixels of the picture, best first; those that the first pass keeps.
         objectness : ndarray, shape (N,), float32, or None
-            The chance that there is an object, for `score`. Selective search alone does not know, and a MultiBox only
-            of the classes that it learned.
+            The probability that there is an object, for `score`. None if the proposer does not know it.
         """
-        view = image if isinstance(image, PictureFeatures) else PictureFeatures(image)
-        searched = searched or self.search(view.image)
-        if isinstance(self.proposer, MultiBox):
-            boxes, scores = self.proposer.propose(view)
-        else:
-            assert searched is not None
-            boxes, scores = searched
-            if isinstance(self.proposer, MergedProposals):
-                boxes, scores = self.proposer.join(searched, self.proposer.multibox.propose(view))
-        if self.first_pass and len(boxes) > self.first_pass:
-            # Two opinions, both logarithms of odds.
-            promise = np.mean([scorer.first_pass_logits(view, boxes) for scorer in self.ranking], axis=0)
-            if self.knows_objects:
-                promise = promise + logit(scores.clip(0.0001, 0.9999))
-            kept = np.sort(np.argsort(-promise, kind="stable")[: self.first_pass])
+        boxes, scores = self.proposer.propose(features, searched, name)
+        keep = self.settings.first_pass_regions
+        if keep and len(boxes) > keep:
+            logits = np.mean([scorer.first_pass_logits(features, boxes) for scorer in self.ranking], axis=0)
+            if self.has_objectness:
+                # Both are logarithms of odds.
+                logits = logits + logit(scores.clip(0.0001, 0.9999))
+            kept = np.sort(np.argsort(-logits, kind="stable")[:keep])
             boxes, scores = boxes[kept], scores[kept]
-        return boxes, scores if self.knows_objects else None
+        return boxes, scores if self.has_objectness else None
 
     def score(
         self,
-        image: NDArray[np.uint8] | PictureFeatures,
+        features: PictureFeatures,
         proposals: NDArray[np.float32],
         objectness: NDArray[np.float32] | None = None,
     ) -> Detections:
-        """Score regions of a picture and keep the best of overlapping ones.
+        """Score regions of a picture and suppress those that overlap better ones.
 
         Parameters
         ----------
-        image : ndarray, shape (H, W, 3), uint8, or PictureFeatures
-            RGB, or what `look` made of it.
+        features : PictureFeatures
+            See `features`.
         proposals : ndarray, shape (N, 4), float32
             In pixels of the picture.
         objectness : ndarray, shape (N,), float32, optional
-            See `suppress`.
+            See `postprocessing.suppress`.
 
         Returns
         -------
         Detections
         """
-        view = image if isinstance(image, PictureFeatures) else PictureFeatures(image)
-        outputs = [scorer.score(view, proposals) for scorer in self.scorers]
+        outputs = [scorer.score(features, proposals) for scorer in self.scorers]
         probabilities, deltas = average_scores(outputs, [scorer.model.box_regression for scorer in self.scorers])
-        height, width = view.image.shape[:2]
-        return suppress(
-            proposals, probabilities, deltas, width, height, self.classes,
-            objectness=objectness, min_score=self.min_score, nms=self.nms,
-        )  # fmt: skip
+        height, width = features.image.shape[:2]
+        return suppress(proposals, probabilities, deltas, (width, height), self.classes, self.settings, objectness)
 
-    def __call__(self, image: NDArray[np.uint8]) -> Detections:
-        """Find the objects in a picture: image (H, W, 3) uint8 RGB -> Detections, best first."""
-        view = self.look(image)
-        return self.score(view, *self.propose(view))
+    def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> Detections:
+        """Find the objects in a picture.
+
+        Parameters
+        ----------
+        image : ndarray, shape (H, W, 3), uint8
+            RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4) are taken too.
+        name : str, optional
+            The picture's name; only boxes of a file need it.
+
+        Returns
+        -------
+        Detections
+            Best first.
+        """
+        features = self.features(image)
+        return self.score(features, *self.select_regions(features, name=name))
+
+
+def _default_settings(with_first_pass: Sequence[RegionScorer]) -> DetectorSettings:
+    return DetectorSettings() if with_first_pass else DetectorSettings(first_pass_regions=0)
+
+
+def _read_model(name: str | Path, scoring: str | None) -> RegionModel:
+    if scoring not in (None, *SCORINGS):
+        raise SettingError(f"scoring {scoring!r} is unknown; use {' or '.join(SCORINGS)}")
+    bundled = f"{name}-crops" if scoring == "crops" and f"{name}-crops" in bundled_models() else name
+    model = read_model(find_model(bundled))
+    if scoring not in (None, model.scoring):
+        raise ModelError(f"{name}: is for scoring {model.scoring}, not {scoring}; leave the scoring to the model")
+    return model

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .merge import MergedProposals, knows_objects, load_proposer, merge_proposals
+from .from_file import FileProposals
+from .merge import MergedProposals, load_proposer, merge_proposals
 from .proposer import Proposer
 from .search.selective_search import SelectiveSearch, Strategy, compile_kernels, selective_search
 
@@ -10,13 +11,13 @@ if TYPE_CHECKING:
     from .multibox.proposer import MultiBox
 
 __all__ = [
+    "FileProposals",
     "MergedProposals",
     "MultiBox",
     "Proposer",
     "SelectiveSearch",
     "Strategy",
     "compile_kernels",
-    "knows_objects",
     "load_proposer",
     "merge_proposals",
     "selective_search",

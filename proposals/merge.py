@@ -1,9 +1,9 @@
-"""Selective search and MultiBox, joined into one ranking of which any beginning is good.
+"""Selective search and MultiBox, merged into one ranking whose first N boxes are good for any N.
 
 The GoogLeNet team added 200 MultiBox boxes to those of selective search with superpixels twice as large (Szegedy et
 al., "Going Deeper with Convolutions", CVPR 2015, section 8). All were scored, so their order did not matter. Here it
-does: MultiBox's confidences and selective search's ranks are both turned into one quantity, what a box is expected to
-add to the average recall of those before it.
+does: MultiBox's confidences and selective search's ranks are both turned into one quantity, the gain in average recall
+that is expected of a box; see `calibration`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from .proposer import Ranked, check_ranking
 from .search.selective_search import Mode, SelectiveSearch
 
 if TYPE_CHECKING:
+    from ..backbone.regions.features import PictureFeatures
+    from ..backbone.regions.scorer import Trunk
     from .multibox.proposer import MultiBox
 
 
@@ -37,7 +39,7 @@ def merge_proposals(
     calibration: RankingCalibration,
     *,
     limit: int | None = None,
-    iou: float = NEAR_DUPLICATE,
+    iou_threshold: float = NEAR_DUPLICATE,
 ) -> Ranked:
     """Join the boxes of selective search and MultiBox into one ranking.
 
@@ -52,13 +54,13 @@ def merge_proposals(
         Of that MultiBox: ``MultiBox.calibration``.
     limit : int, optional
         Return at most this many boxes, the best.
-    iou : float
+    iou_threshold : float
         A box is dropped that overlaps a better one by more; 1 drops none.
 
     Raises
     ------
     ValueError
-        If `limit` or `iou` is out of range.
+        If `limit` or `iou_threshold` is out of range.
 
     Returns
     -------
@@ -78,10 +80,10 @@ def merge_proposals(
     >>> scores.round(2).tolist()
     [0.8999999761581421, 0.27000001072883606, 0.20000000298023224]
     """
-    check_ranking(limit, iou)
+    check_ranking(limit, iou_threshold)
     boxes = np.concatenate([selective_search[0], multibox[0]]).astype(np.float32)
     scores = np.concatenate(expected_gain(selective_search, multibox, calibration))
-    kept = nms(boxes, scores, iou)[:limit]
+    kept = nms(boxes, scores, iou_threshold)[:limit]
     return boxes[kept], scores[kept].astype(np.float32)
 
 
@@ -94,11 +96,11 @@ class MergedProposals:
 
     Parameters
     ----------
-    search : SelectiveSearch
+    selective_search : SelectiveSearch
     multibox : MultiBox
     limit : int, optional
         Return at most this many boxes, the best.
-    iou : float
+    iou_threshold : float
         A box is dropped that overlaps a better one by more.
 
     Examples
@@ -109,17 +111,17 @@ class MergedProposals:
     ((300, 4), 'float32', True)
     """
 
-    search: SelectiveSearch
+    selective_search: SelectiveSearch
     multibox: MultiBox
     _: KW_ONLY
     limit: int | None = None
-    iou: float = NEAR_DUPLICATE
+    iou_threshold: float = NEAR_DUPLICATE
 
     # The calibration of ranks is fitted to this one.
     SEARCH: ClassVar[SelectiveSearch] = SelectiveSearch("fast", superpixel_scale=2.0)
 
     def __post_init__(self) -> None:
-        check_ranking(self.limit, self.iou)
+        check_ranking(self.limit, self.iou_threshold)
 
     @classmethod
     def load(cls, name_or_file: str | Path = "voc", *, limit: int | None = None, **settings: Any) -> MergedProposals:
@@ -132,7 +134,7 @@ class MergedProposals:
         limit : int, optional
             See the class.
         **settings
-            Of `MultiBox.load`, such as ``trunk``, ``device`` and ``threads``.
+            Of `MultiBox.load`, such as ``detector``, ``device`` and ``threads``.
 
         Raises
         ------
@@ -148,39 +150,34 @@ class MergedProposals:
     @property
     def settings(self) -> dict[str, Any]:
         """What the boxes depend on."""
-        return {
-            "search": self.search.settings, "multibox": self.multibox.settings, "limit": self.limit, "iou": self.iou
-        }  # fmt: skip
+        parts = {"search": self.selective_search.settings, "multibox": self.multibox.settings}
+        return parts | {"limit": self.limit, "iou_threshold": self.iou_threshold}
 
     @property
     def kernels(self) -> tuple[Any, ...]:
-        """What a call runs that is compiled, see `data.kernels.compile_all`."""
-        return (*self.search.kernels, *self.multibox.kernels)
+        """What a call runs that is compiled, see `data.system.kernels.compile_all`."""
+        return (*self.selective_search.kernels, *self.multibox.kernels)
 
     def __call__(self, image: NDArray[np.uint8]) -> Ranked:
         """Boxes (N, 4) and scores (N,) of one picture, best first."""
-        return self.join(self.search(image), self.multibox(image))
+        return self._merge(self.selective_search(image), self.multibox(image))
 
-    def join(self, search_boxes: Ranked, multibox_boxes: Ranked) -> Ranked:
-        """Boxes (N, 4) and scores (N,), best first, of what the two have proposed."""
-        return merge_proposals(search_boxes, multibox_boxes, self.multibox.calibration, limit=self.limit, iou=self.iou)
+    def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
+        """Run selective search; see `Proposer`."""
+        return self.selective_search(image)
 
+    def propose(self, features: PictureFeatures, searched: Ranked | None = None, name: str | None = None) -> Ranked:
+        """Merge the result of `search` with MultiBox's boxes; see `Proposer`."""
+        return self._merge(searched or self.search(features.image), self.multibox.propose(features))
 
-def knows_objects(proposer: SelectiveSearch | MultiBox | MergedProposals, classes: Sequence[str]) -> bool:
-    """Whether a proposer's scores say how surely there is an object, if it is of one of `classes`.
+    def has_objectness(self, classes: Sequence[str]) -> bool:
+        """See `MultiBox.has_objectness`: calibrated on it, the expected gain stands for the probability."""
+        return self.multibox.has_objectness(classes)
 
-    Those of a MultiBox do that learned them all; what it did not learn is background to it. Selective search ranks by
-    size and chance.
-
-    Examples
-    --------
-    >>> knows_objects(SelectiveSearch(), ["cat"])
-    False
-    """
-    if isinstance(proposer, SelectiveSearch):
-        return False
-    multibox = proposer.multibox if isinstance(proposer, MergedProposals) else proposer
-    return set(classes) <= set(multibox.model.classes)
+    def _merge(self, search_boxes: Ranked, multibox_boxes: Ranked) -> Ranked:
+        return merge_proposals(
+            search_boxes, multibox_boxes, self.multibox.calibration, limit=self.limit, iou_threshold=self.iou_threshold
+        )
 
 
 def load_proposer(
@@ -191,7 +188,12 @@ def load_proposer(
     superpixel_scale: float | None = None,
     seed: int = 0,
     multibox: str | Path = "voc",
-    **settings: Any,
+    detector: str | Path = "voc",
+    device: str = "auto",
+    threads: int | None = None,
+    engine: str | None = None,
+    precision: str | None = None,
+    loaded_trunks: Sequence[Trunk] = (),
 ) -> SelectiveSearch | MultiBox | MergedProposals:
     """Make a proposer by the name of its method.
 
@@ -204,15 +206,17 @@ def load_proposer(
         See `SelectiveSearch`; `superpixel_scale` is 2 by default for "merged".
     multibox : str or Path
         A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
-    **settings
-        Of `MultiBox.load`, such as ``trunk``, ``device`` and ``threads``.
+    detector, loaded_trunks
+        See `multibox.proposer.load_head`.
+    device, threads, engine, precision
+        See `backbone.regions.placement.choose_placement`.
 
     Raises
     ------
-    ValueError
+    SettingError
         If the method is unknown or a setting of selective search is out of range.
     ModelError
-        If there is no such MultiBox.
+        If there is no such MultiBox, or it does not belong to the detector.
 
     Examples
     --------
@@ -220,16 +224,20 @@ def load_proposer(
     100
     """
     if method not in METHODS:
-        raise SettingError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+        raise SettingError(f"method {method!r} is unknown; use {', '.join(METHODS)}")
     scale = superpixel_scale if superpixel_scale is not None else 2.0 if method == "merged" else 1.0
     search = SelectiveSearch(
         mode, superpixel_scale=scale, seed=seed, limit=limit if method == "selective-search" else None
     )
     if method == "selective-search":
         return search
-    from .multibox.proposer import MultiBox
+    from ..backbone.regions.placement import choose_placement
+    from .multibox.proposer import MultiBox, load_head
 
+    # The kernels are compiled in a thread: on a fresh machine that and the loading take seconds each.
+    with compiling(*(search.kernels if method == "merged" else ()), *NMS_KERNELS):
+        placement = choose_placement(device, threads=threads, engine=engine, precision=precision)
+        parts = load_head(multibox, placement, detector=detector, loaded_trunks=loaded_trunks)
     if method == "multibox":
-        return MultiBox.load(multibox, limit=limit or 200, **settings)
-    with compiling(*search.kernels, *NMS_KERNELS):  # in a thread: on a fresh machine either takes seconds
-        return MergedProposals(search, MultiBox.load(multibox, **settings), limit=limit)
+        return MultiBox(*parts, limit=limit or 200)
+    return MergedProposals(search, MultiBox(*parts), limit=limit)

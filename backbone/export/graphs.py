@@ -92,9 +92,9 @@ def export_graphs(classes: int, scoring: str = "shared") -> Mapping[str, bytes]:
     -------
     mapping of str to bytes
         ONNX models. ``trunk``: ``picture`` (N, 3, H, W) -> ``features`` (N, 832, h, w). ``first_pass``: ``features``
-        (1, 832, h, w) -> ``parts`` (h, w, 9), see `region_features.read_first_pass`. Of shared scoring ``project``:
+        (1, 832, h, w) -> ``parts`` (h, w, 9), see `roi_align.read_first_pass`. Of shared scoring ``project``:
         ``features`` (1, 832, h, w) -> four maps (h, w, ...), see `RegionNetwork.project`, and ``head``: the same four
-        (N, 7, 7, ...) as `region_features.read_regions` reads them for each region -> ``probabilities`` (N, 1 + C),
+        (N, 7, 7, ...) as `roi_align.read_regions` reads them for each region -> ``probabilities`` (N, 1 + C),
         ``deltas`` (N, C, 4). Of crops ``crops``: ``crops`` (N, 3, 224, 224) -> the same two. The weights are external
         initializers named as in the network's ``state_dict()``.
     """

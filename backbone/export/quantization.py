@@ -75,7 +75,7 @@ def calibration_inputs(
     Returns
     -------
     list of dict of str to ndarray, float32
-        Inputs by name of the graph ``head`` or ``crops``, see `export.export_graphs`.
+        Inputs by name of the graph ``head`` or ``crops``, see `graphs.export_graphs`.
     """
     inputs = []
     for image, boxes in [(image, boxes[:REGIONS]) for image, boxes in samples if len(boxes)][:PICTURES]:

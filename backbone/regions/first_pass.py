@@ -1,7 +1,7 @@
-"""Fitting the first pass: which regions are worth the layers above the trunk, told by a linear score of the features.
+"""Fitting the first pass: a linear score of the trunk's features that says which regions to score with all layers.
 
-What the whole network says of some thousand regions is learned by least squares; there is nothing to train, and nothing
-that could go wrong but the fit. Used by `engine.RegionScorer.first_pass_logits`.
+It is fitted by least squares to the whole network's scores of some thousand regions, and used by
+`scorer.RegionScorer.first_pass_logits`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def fit_first_pass(
     scoring: str = "shared",
     seed: int = 0,
 ) -> None:
-    """Fit a network's first pass to what the network itself says, in place.
+    """Fit a network's first pass to its own scores, in place.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ def roi_align(features: Tensor, boxes: Tensor) -> Tensor:
 
     RoIAlign is linear in the features, so it is written as a product with a matrix of interpolation weights:
     the same few lines run, differentiate and export everywhere, at matrix-multiply speed. On a CPU
-    `region_features.read_regions` does the same in a tenth of the time.
+    `roi_align.read_regions` does the same in a tenth of the time.
 
     Parameters
     ----------
@@ -119,20 +119,22 @@ class RegionNetwork(nn.Module):
         return self.googlenet.trunk(pictures)
 
     def first_pass_logits(self, features: Tensor, boxes: Tensor) -> Tensor:
-        """How promising boxes (N, 4) on one picture's features look at a first glance: (N,), any scale.
+        """Rank boxes (N, 4) on one picture's features by a linear score of these: (N,), only the order matters.
 
-        A linear score of the features of a region, averaged in the 3x3 bins of its scores: as RoIAlign is linear too,
-        each part's weights are applied to the whole picture, and the regions read single numbers (Dai et al.,
-        "R-FCN", NIPS 2016, section 2).
+        The score is linear in a region's features, averaged in 3x3 parts, and RoIAlign is linear too. So the weights of
+        each part are applied to the whole picture, and regions read single numbers (Dai et al., "R-FCN", NIPS 2016,
+        section 2).
         """
         return self.read_first_pass(roi_align(self.first_pass(features), boxes))
 
     def read_first_pass(self, regions: Tensor) -> Tensor:
-        """Do the same by what the first pass makes of the features, aligned: (N, 9, 7, 7) -> (N,)."""
+        """Sum the parts of regions read from the first pass's maps: (N, 9, 7, 7) -> (N,)."""
         return (regions * torch.from_numpy(PARTS).to(regions)).sum((1, 2, 3))
 
     def project_channels(self, features: Tensor) -> Tensor:
-        """Run what of inception 5a may come before RoIAlign: (N, 832, h, w) -> (N, 1280, h, w), the features first.
+        """Run the layers of inception 5a that may come before RoIAlign: (N, 832, h, w) -> (N, 1280, h, w).
+
+        The first 832 channels are the features.
 
         The 1x1 convolutions that three of its branches begin with are linear and look at one place each, as RoIAlign
         is linear with weights that sum to one: the order does not matter to the result. Before it they run once for
@@ -141,7 +143,7 @@ class RegionNetwork(nn.Module):
         return torch.cat([features, *self.googlenet.inception_5a.begin(features)], dim=1)
 
     def score_regions(self, regions: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits and box deltas of what `project` gave, aligned: (N, 1280, 7, 7) -> (N, 1 + C), (N, C, 4).
+        """Logits and box deltas of what `project_channels` gave, aligned: (N, 1280, 7, 7) -> (N, 1 + C), (N, C, 4).
 
         In training `kept` (N, 1024), 0 or the inverse of the share that is kept, drops channels of what the scores see.
         """
@@ -151,7 +153,7 @@ class RegionNetwork(nn.Module):
     def score_parts(
         self, features: Tensor, begun: Sequence[Tensor], kept: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Do the same by the parts that `project` puts together: (N, 832, 7, 7), and three of fewer channels."""
+        """Do the same by the parts that `project_channels` joins: (N, 832, 7, 7), and three of fewer channels."""
         maps = self.googlenet.inception_5b(self.googlenet.inception_5a.finish(features, begun))
         pooled = F.avg_pool2d(maps, 3, 2)
         if kept is not None:

@@ -76,7 +76,7 @@ def onnx_trunk(
 
 
 class OnnxRegions:
-    """A model's layers above the trunk, and its crops, see `engine.Regions`.
+    """A model's layers above the trunk, and its crops, see `scorer.RegionEngine`.
 
     Parameters
     ----------
@@ -102,13 +102,13 @@ class OnnxRegions:
         self._project = sessions.get("project")
 
     def first_pass_logits(self, maps: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `engine.Regions`."""
+        """See `scorer.RegionEngine`."""
         return read_first_pass(self._first_pass.run(None, {"features": maps})[0], boxes)
 
     def score_regions(
         self, maps: NDArray[np.float32], boxes: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """See `engine.Regions`."""
+        """See `scorer.RegionEngine`."""
         assert self._project is not None
         names = [entry.name for entry in self._heavy.get_inputs()]
         projections = dict(zip(names, self._project.run(None, {"features": maps}), strict=True))
@@ -126,7 +126,7 @@ class OnnxRegions:
     def score_crops(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """See `engine.Regions`."""
+        """See `scorer.RegionEngine`."""
         parts = [
             self._heavy.run(None, {"crops": crop_regions(image, boxes[start : start + CROPS])})
             for start in range(0, len(boxes), CROPS)

@@ -1,20 +1,111 @@
-"""Where a network runs and in what it computes."""
+"""Where a network runs and in what it computes: device, engine, precision and threads, chosen once and passed on."""
 
 from __future__ import annotations
 
-from ...data.errors import DeviceError
+import ctypes
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from ...data.errors import DeviceError, MissingPackageError, needs_packages
+
+DEVICES = ("auto", "cpu", "cuda")
+ENGINES = ("onnxruntime", "torch")
 # Of the engine's arithmetic; the weights are float16 in all of them.
 PRECISIONS = ("float32", "float16", "int8")
+ONNX_ON_GPU = "engine onnxruntime is for a CPU; leave the engine out, or use --device cpu"
 
 
-def choose_device(device: str = "auto") -> str:
-    """Decide where to run.
+@dataclass(frozen=True)
+class Placement:
+    """Device, engine, precision and threads of a network; see `choose_placement`.
+
+    Parameters
+    ----------
+    device : {"cpu", "cuda"}
+    engine : {"onnxruntime", "torch"}
+        ONNX Runtime is for a CPU only.
+    precision : {"float32", "float16", "int8"}
+        8 bits are for ONNX Runtime, half precision for torch.
+    threads : int, optional
+        CPU threads; default all cores that this process may use.
+
+    Raises
+    ------
+    DeviceError
+        If these do not go together.
+
+    Examples
+    --------
+    >>> Placement(threads=1)
+    Placement(device='cpu', engine='onnxruntime', precision='float32', threads=1)
+    """
+
+    device: str = "cpu"
+    engine: str = "onnxruntime"
+    precision: str = "float32"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in (("device", DEVICES[1:]), ("engine", ENGINES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise DeviceError(f"{name} {getattr(self, name)!r} is unknown; use {', '.join(choices)}")
+        if self.engine == "onnxruntime" and self.device == "cuda":
+            raise DeviceError(ONNX_ON_GPU)
+        if self.precision == "int8" and self.engine != "onnxruntime":
+            raise DeviceError("precision int8 is for a CPU and ONNX Runtime; leave it out, or use --device cpu")
+        if self.precision == "float16" and self.engine != "torch":
+            raise DeviceError("precision float16 is for a GPU; leave it out")
+        if self.threads is not None and self.threads < 1:
+            raise DeviceError(f"threads must be 1 or more, not {self.threads}")
+
+    @property
+    def of_trunk(self) -> Placement:
+        """The same, but never in 8 bits: several models share a trunk, and it runs only once a picture."""
+        return replace(self, precision="float32") if self.precision == "int8" else self
+
+
+def choose_placement(
+    device: str = "auto", *, threads: int | None = None, engine: str | None = None, precision: str | None = None
+) -> Placement:
+    """Choose where a network runs.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
-        "auto" takes the GPU if torch is installed and sees one.
+        See `choose_device`.
+    threads : int, optional
+        CPU threads; default all cores that this process may use.
+    engine : {"onnxruntime", "torch"}, optional
+        Default ONNX Runtime on a CPU, torch on a GPU.
+    precision : {"float32", "float16", "int8"}, optional
+        Default half precision on a GPU, float32 on a CPU.
+
+    Raises
+    ------
+    DeviceError
+        If the device is not there, or cannot do what is asked of it.
+
+    Examples
+    --------
+    >>> choose_placement("cpu", precision="int8").engine
+    'onnxruntime'
+    """
+    if (device, engine) == ("cuda", "onnxruntime"):
+        raise DeviceError(ONNX_ON_GPU)
+    device = choose_device("cpu" if (device, engine) == ("auto", "onnxruntime") else device)
+    engine = engine or ("onnxruntime" if device == "cpu" else "torch")
+    return Placement(device, engine, precision or ("float16" if device == "cuda" else "float32"), threads)
+
+
+def choose_device(device: str = "auto") -> str:
+    """Choose the device.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda"}
+        "auto" takes the GPU if torch is installed and sees one. Where no driver of a GPU is loaded, torch is not
+        imported to find that out.
 
     Returns
     -------
@@ -31,51 +122,36 @@ def choose_device(device: str = "auto") -> str:
     >>> choose_device("cpu")
     'cpu'
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise DeviceError(f"device {device!r} is unknown; use auto, cpu or cuda")
-    if device == "cpu":
+    if device not in DEVICES:
+        raise DeviceError(f"device {device!r} is unknown; use {', '.join(DEVICES)}")
+    if device == "cpu" or (device == "auto" and not has_gpu_driver()):
         return "cpu"
     try:
-        import torch
+        with needs_packages("a GPU", "train"):
+            import torch
 
         if torch.cuda.is_available():
             return "cuda"
         missing = "torch sees no GPU; check the driver"
-    except ImportError:
-        missing = "torch is not installed; in a clone of the project: pip install '.[train]'"
+    except MissingPackageError as error:
+        missing = str(error)
     if device == "cuda":
         raise DeviceError(f"device cuda is not available: {missing}, or use --device cpu")
     return "cpu"
 
 
-def choose_precision(precision: str | None, device: str, engine: str) -> str:
-    """Decide in what to compute.
-
-    Parameters
-    ----------
-    precision : {"float32", "float16", "int8"}, optional
-        Default half precision on a GPU, float32 on a CPU.
-    device : {"cpu", "cuda"}
-    engine : {"onnxruntime", "torch"}
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    DeviceError
-        If the engine does not do that on the device.
+def has_gpu_driver() -> bool:
+    """Tell whether a driver of NVIDIA's or AMD's GPUs is loaded, in a millisecond and without torch.
 
     Examples
     --------
-    >>> choose_precision(None, "cpu", "onnxruntime")
-    'float32'
+    >>> has_gpu_driver() in (True, False)
+    True
     """
-    if precision not in (None, *PRECISIONS):
-        raise DeviceError(f"precision {precision!r} is unknown; use {', '.join(PRECISIONS)}")
-    if precision == "int8" and engine != "onnxruntime":
-        raise DeviceError("precision int8 is for a CPU and ONNX Runtime; leave it out, or use --device cpu")
-    if precision == "float16" and engine != "torch":
-        raise DeviceError("precision float16 is for a GPU; leave it out")
-    return precision or ("float16" if device == "cuda" else "float32")
+    if "torch" in sys.modules or Path("/dev/kfd").exists():  # AMD's; torch, where it is there already, knows best.
+        return True
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True

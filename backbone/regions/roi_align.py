@@ -1,7 +1,7 @@
 """RoIAlign on a CPU, without torch: a region's features out of those of the whole picture.
 
-A bin's average touches a dozen of the picture's thousand cells. In a matrix product, as which `regions.roi_align` is
-written for training and GPUs, nearly all of the work is by zero: it takes half as long as the layers that come after.
+A bin's average touches a dozen of the picture's thousand cells. `network.roi_align`, for training and GPUs, is a matrix
+product, in which nearly all factors are zero: on a CPU it takes half as long as the layers that come after.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def read_regions(
 
 
 def read_first_pass(parts: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Read the score of the first pass out of its maps for each box, see `regions.RegionNetwork.first_pass_logits`.
+    """Read the first pass's score of each box out of its maps, see `network.RegionNetwork.first_pass_logits`.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def read_first_pass(parts: NDArray[np.float32], boxes: NDArray[np.float32]) -> N
     Returns
     -------
     ndarray, shape (N,), float32
-        Higher is more promising, any scale.
+        Only their order matters.
 
     Examples
     --------

@@ -24,6 +24,7 @@ from ...data.errors import ModelError
 from ..preprocessing import CONTEXT, CROP_SIDE, MEAN_BGR
 from ..weights.model_file import RegionModel, in_trunk
 from .network import RegionNetwork, roi_align
+from .placement import Placement
 
 # Regions and crops a batch, at first: halved where the memory does not hold them.
 REGIONS = {"cpu": 64, "cuda": 512}
@@ -31,6 +32,7 @@ CROPS = {"cpu": 16, "cuda": 256}
 # Recorded batches have at least so many rows; a GPU is hardly faster with fewer.
 LEAST = 32
 _one_thread = threading.RLock()
+_is_forked = False
 
 
 @cache
@@ -46,7 +48,8 @@ def survive_forks() -> None:
     """
 
     def in_child() -> None:
-        global _one_thread
+        global _one_thread, _is_forked
+        _is_forked = True
         _one_thread = threading.RLock()  # Another thread, which the child does not have, may hold the parent's.
         torch.set_num_threads(1)
 
@@ -55,11 +58,12 @@ def survive_forks() -> None:
 
 
 @contextlib.contextmanager
-def full_precision() -> Iterator[None]:
+def full_precision(threads: int | None = None) -> Iterator[None]:
     """Have a GPU compute in float32 what is float32: by default its convolutions keep only ten bits.
 
-    The setting is the whole process's, so other threads wait here; of two with recorded batches it also keeps one from
-    writing into the other's rows. A setting that was inherited from a wider one is the narrower one's own afterwards.
+    On a CPU `threads` is the number of threads inside an operation, if it is given. All these settings are the whole
+    process's, so other threads wait here. That also keeps one thread from writing into the rows of another's recorded
+    batches. A precision that was inherited from a wider setting is the narrower one's own afterwards.
 
     Examples
     --------
@@ -70,12 +74,15 @@ def full_precision() -> Iterator[None]:
     survive_forks()
     places: tuple[Any, Any] = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
     with _one_thread:
-        before = [place.fp32_precision for place in places]
+        before, threads_before = [place.fp32_precision for place in places], torch.get_num_threads()
         try:
+            if threads and not _is_forked:
+                torch.set_num_threads(threads)
             for place in places:
                 place.fp32_precision = "ieee"
             yield
         finally:
+            torch.set_num_threads(threads_before)
             for place, precision in zip(places, before, strict=True):
                 place.fp32_precision = precision
 
@@ -99,7 +106,7 @@ def torch_network(
     Parameters
     ----------
     weights : mapping of str to ndarray
-        float16, named as in `regions.RegionNetwork`.
+        float16, named as in `network.RegionNetwork`.
     classes : int
     device : {"cpu", "cuda"}
     trunk_alone : bool
@@ -133,18 +140,18 @@ def torch_network(
 
 
 def torch_trunk(
-    weights: Mapping[str, NDArray[np.float16]], device: str, precision: str = "float32"
+    weights: Mapping[str, NDArray[np.float16]], placement: Placement
 ) -> Callable[[NDArray[np.uint8]], Tensor]:
     """Make what runs a trunk: resized picture (H, W, 3) uint8 RGB -> features (1, 832, h, w), on the device."""
-    network = torch_network(weights, 1, device, trunk_alone=True, precision=precision)
+    network = torch_network(weights, 1, placement.device, trunk_alone=True, precision=placement.precision)
     like = next(network.parameters())
 
-    def look(picture: NDArray[np.uint8]) -> Tensor:
-        with torch.inference_mode(), full_precision():
+    def forward(picture: NDArray[np.uint8]) -> Tensor:
+        with torch.inference_mode(), full_precision(placement.threads):
             array = _normalise(_upload(picture, like.device))[None]
             return network.trunk(array.to(like.dtype).contiguous(memory_format=torch.channels_last))
 
-    return look
+    return forward
 
 
 def _upload(picture: NDArray[np.uint8], device: torch.device) -> Tensor:
@@ -280,13 +287,12 @@ class Batches:
 
 
 class TorchRegions:
-    """A model's layers above the trunk, and its crops, see `engine.Regions`.
+    """A model's layers above the trunk, and its crops, see `scorer.RegionEngine`.
 
     Parameters
     ----------
     model : RegionModel
-    device : {"cpu", "cuda"}
-    precision : {"float32", "float16"}
+    placement : Placement
 
     Raises
     ------
@@ -294,8 +300,9 @@ class TorchRegions:
         If the weights do not fit the network.
     """
 
-    def __init__(self, model: RegionModel, device: str, precision: str = "float32") -> None:
-        self.network = network = torch_network(model.weights, len(model.classes), device, precision=precision)
+    def __init__(self, model: RegionModel, placement: Placement) -> None:
+        device, self.threads = placement.device, placement.threads
+        self.network = network = torch_network(model.weights, len(model.classes), device, precision=placement.precision)
         self.like = next(network.parameters())
 
         def score(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -307,22 +314,22 @@ class TorchRegions:
             return logits.float().softmax(1), deltas.float()
 
         record = device == "cuda"
-        self._glances = Batches(lambda rows: (network.read_first_pass(rows).float(),), REGIONS[device])
+        self._first_pass = Batches(lambda rows: (network.read_first_pass(rows).float(),), REGIONS[device])
         self._regions = Batches(score, REGIONS[device], record=record)
         self._crops = Batches(score_crops, CROPS[device], record=record)
 
     def first_pass_logits(self, maps: Tensor, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `engine.Regions`."""
-        with torch.inference_mode(), full_precision():
+        """See `scorer.RegionEngine`."""
+        with torch.inference_mode(), full_precision(self.threads):
             parts, places = self.network.first_pass(maps), self._boxes(boxes)
-            (found,) = self._glances(len(boxes), lambda start, stop: roi_align(parts, places[start:stop]))
+            (found,) = self._first_pass(len(boxes), lambda start, stop: roi_align(parts, places[start:stop]))
             return found.cpu().numpy()
 
     def score_regions(
         self, maps: Tensor, boxes: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """See `engine.Regions`."""
-        with torch.inference_mode(), full_precision():
+        """See `scorer.RegionEngine`."""
+        with torch.inference_mode(), full_precision(self.threads):
             features, places = self.network.project_channels(maps), self._boxes(boxes)
             probabilities, deltas = self._regions(
                 len(boxes), lambda start, stop: roi_align(features, places[start:stop])
@@ -332,8 +339,8 @@ class TorchRegions:
     def score_crops(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """See `engine.Regions`."""
-        with torch.inference_mode(), full_precision():
+        """See `scorer.RegionEngine`."""
+        with torch.inference_mode(), full_precision(self.threads):
             picture, places = _upload(image, self.like.device), self._boxes(boxes)
             probabilities, deltas = self._crops(len(boxes), lambda start, stop: self._warp(picture, places[start:stop]))
             return probabilities.cpu().numpy(), deltas.cpu().numpy()

@@ -1,6 +1,6 @@
 """One file is one model: weights, the graphs that run them, and what a user must know, as safetensors.
 
-No pickle, no code. The weights are float16; the ONNX graphs, see `export.export_graphs`, hold no weights of
+No pickle, no code. The weights are float16; the ONNX graphs, see `export.graphs`, hold no weights of
 their own and take them by name, so that torch and ONNX Runtime run the very same numbers.
 """
 
@@ -45,9 +45,9 @@ class RegionModel:
     box_regression : bool
         Whether the box deltas were trained.
     weights : dict of str to ndarray
-        float16, named as in `regions.RegionNetwork`.
+        float16, named as in `regions.network.RegionNetwork`.
     graphs : dict of str to bytes
-        ONNX graphs whose initializers are named as the weights, see `export.export_graphs`.
+        ONNX graphs whose initializers are named as the weights, see `export.graphs.export_graphs`.
     sha256 : str
         Hash of the file.
     trained : dict
@@ -68,7 +68,7 @@ class RegionModel:
 
     @property
     def has_first_pass(self) -> bool:
-        """Whether it can tell at a first glance which regions are worth scoring, see `first_pass.fit_first_pass`."""
+        """Whether it has a first pass, see `regions.first_pass.fit_first_pass`."""
         return bool(np.any(self.weights["first_pass.weight"]))
 
     @property

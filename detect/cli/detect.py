@@ -97,17 +97,17 @@ def detect(
     names, scales = model or ["voc"], tuple(scale or (1.0,))
     detector = Detector.load(
         *names, scoring=scoring, scales=scales, device=device, method=method, multibox=multibox,
-        precision=precision, proposals=proposals, first_pass=first_pass, min_score=min_score, nms=nms,
+        precision=precision, proposals=proposals, first_pass_regions=first_pass, min_score=min_score, nms=nms,
     )  # fmt: skip
     if workers is None:
-        workers = 1 if detector.scorers[0].device == "cpu" else usable_cores()
+        workers = 1 if detector.scorers[0].placement.device == "cpu" else usable_cores()
     try:
         (output / "pictures").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
     settings: dict[str, Any] = {
-        "images": images, "model": names, "scoring": scoring, "scales": scales, "proposals": detector.proposer.limit,
-        "first_pass": detector.first_pass, "method": method, "multibox": multibox, "device": device,
+        "images": images, "model": names, "scoring": scoring, "scales": scales, "proposals": proposals,
+        "first_pass": first_pass, "method": method, "multibox": multibox, "device": device,
         "precision": precision, "min_score": min_score, "draw_score": draw_score, "nms": nms, "workers": workers,
     }  # fmt: skip
     try:

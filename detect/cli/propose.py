@@ -55,15 +55,15 @@ def propose(
         raise CommandError(f"--model {model}: the bundled MultiBox has its detector; name --multibox FILE too")
     workers = min(workers or usable_cores(), len(paths))
     settings: dict[str, Any] = {"mode": mode, "superpixel_scale": superpixel_scale, "limit": limit, "seed": seed}
-    if method != "selective-search":
-        settings |= {"multibox": multibox, "detector": model or "voc", "device": device}
     with needs_packages(f"--method {method}", "detect", "give --method selective-search"):
         if method != "selective-search":
             from ...backbone.regions.placement import choose_device
 
             # Processes would share a GPU badly; there one does the work.
-            workers = 1 if choose_device(device) == "cuda" else workers
-            settings["threads"] = 1 if workers > 1 else None
+            device = choose_device(device)
+            workers = 1 if device == "cuda" else workers
+            settings |= {"multibox": multibox, "detector": model or "voc", "device": device}
+            settings |= {"threads": 1 if workers > 1 else None}
         proposer = load_proposer(method, **settings)
     image_ids = None
     if annotations is not None:

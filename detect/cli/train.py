@@ -16,7 +16,7 @@ import typer
 from ...data import ImageError, Picture, read_image
 from ...data.errors import CommandError, UserError, needs_packages
 from ...data.system.processes import prefetch, usable_cores
-from ...proposals import knows_objects, load_proposer
+from ...proposals import load_proposer
 from .terminal import console, download_bar, progress_bar
 
 if TYPE_CHECKING:
@@ -329,7 +329,7 @@ def train_detector_command(
         proposer = load_proposer(method, **network_settings)
         group = join_process_group(device)
         training, validation = _read_pictures(data, names, split)
-        proposals = ProposalCache(cache / "proposals", proposer, objectness=knows_objects(proposer, names))
+        proposals = ProposalCache(cache / "proposals", proposer, objectness=proposer.has_objectness(names))
         checkpoint, log = _begin(cache, f"{output.stem}.detector", resume)
 
         def report(row: dict[str, float]) -> None:

@@ -86,24 +86,24 @@ class _Searched(NamedTuple):
     ready: float  # when, by the clock
 
 
-def _search(detector: Detector, path: Path) -> _Searched:
+def _search(detector: Detector, path: Path, name: str) -> _Searched:
     start = time.perf_counter()
     # Before reading: a picture that is replaced meanwhile must not pass for the one that was read.
     found = stamp(path) if path.is_file() else []
     image = read_image(path)
     read = time.perf_counter()
-    searched = detector.search(image)
+    searched = detector.search(image, name)
     ready = time.perf_counter()
     return _Searched(found, image, searched, read - start, ready - read, ready)
 
 
-def _score(detector: Detector, searched: _Searched, summary: RunSummary) -> Detections:
+def _score(detector: Detector, searched: _Searched, name: str, summary: RunSummary) -> Detections:
     start = time.perf_counter()
-    view = detector.look(searched.image)
+    features = detector.features(searched.image)
     looked = time.perf_counter()
-    proposals, objectness = detector.propose(view, searched.searched)
+    proposals, objectness = detector.select_regions(features, searched.searched, name)
     proposed = time.perf_counter()
-    found = detector.score(view, proposals, objectness)
+    found = detector.score(features, proposals, objectness)
     summary.add_seconds("look", looked - start)
     summary.add_seconds("merge proposals", proposed - looked)
     summary.add_seconds("score", time.perf_counter() - proposed)
@@ -123,12 +123,8 @@ def _read_journal(path: Path) -> tuple[str, dict[str, dict]]:
 
 
 def _settings_hash(detector: Detector, draw_score: float, folder: str) -> str:
-    state = [
-        [(scorer.model.sha256, scorer.long_side, scorer.precision) for scorer in detector.scorers],
-        detector.scorers[0].device, detector.first_pass, detector.min_score, detector.nms,
-        repr(detector.proposer.settings), draw_score, package_version(), folder,
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    state = [detector.description, draw_score, package_version(), folder]
+    return hashlib.sha256(json.dumps(state, default=repr).encode()).hexdigest()
 
 
 def detect_batch(
@@ -219,14 +215,14 @@ def detect_batch(
         ThreadPoolExecutor(1, thread_name_prefix="draw") as drawer,
     ):
         drawing: deque[tuple[Path, Future[float]]] = deque()
-        ahead = prefetch(pool, lambda item: _search(detector, item[1]), todo, limit=2 * max(1, workers))
+        ahead = prefetch(pool, lambda item: _search(detector, item[1], item[0]), todo, limit=2 * max(1, workers))
         for (name, path), future in ahead:
             start = time.perf_counter()
             searched = None
             try:
                 searched = future.result()
                 summary.add_seconds("wait for pictures", time.perf_counter() - start)
-                found = _score(detector, searched, summary)
+                found = _score(detector, searched, name, summary)
             except Exception as error:  # One file must not end a run over thousands; the line says what happened.
                 errors.append(error_line(path, error))
                 summary.passing += not isinstance(error, ImageError | OSError)
@@ -287,20 +283,11 @@ def _write_results(
         "version": package_version(),
         "settings": settings or {},
         "folder": folder,
-        "models": [
-            {
-                "sha256": scorer.model.sha256,
-                "long_side": scorer.long_side,
-                "device": scorer.device,
-                "precision": scorer.precision,
-                "classes": len(classes),
-            }
-            for scorer in detector.scorers
-        ],
+        **detector.description,
         **asdict(summary),
         "seconds": {stage: round(seconds, 3) for stage, seconds in summary.seconds.items()},
     }
-    atomic_write(output / "run.json", json.dumps(record, indent=2) + "\n")
+    atomic_write(output / "run.json", json.dumps(record, indent=2, default=repr) + "\n")
 
 
 def _draw(

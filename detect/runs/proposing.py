@@ -33,6 +33,7 @@ from ...data.system.atomic_files import remove_leftovers
 from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
+from ...proposals.proposer import propose_boxes
 from .names import error_line, package_version, relative_names, stamp
 
 
@@ -190,7 +191,7 @@ def _propose(proposer: Proposer, path: Path) -> _Found | _Failed:
         # Before reading: a picture that is replaced meanwhile must not pass for the one that was read.
         before = stamp(path) if path.is_file() else []
         image = read_image(path)
-        return _Found(before, image.shape[1], image.shape[0], *proposer(image))
+        return _Found(before, image.shape[1], image.shape[0], *propose_boxes(proposer, image, path.name))
     except Exception as error:  # One file must not end a run over thousands; the line says what happened.
         cause = error.__cause__ or error
         # Pillow raises an OSError without a number for bad content.

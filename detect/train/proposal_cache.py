@@ -14,6 +14,7 @@ from ...data import ImageError, Picture, atomic_write, read_image
 from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
+from ...proposals.proposer import propose_boxes
 
 
 class ProposalCache:
@@ -47,7 +48,7 @@ class ProposalCache:
         """
         file = self._file(picture)
         if not file.exists():
-            boxes, scores = self.proposer(read_image(picture.path))
+            boxes, scores = propose_boxes(self.proposer, read_image(picture.path), picture.path.name)
             atomic_write(file, np.concatenate([boxes, scores[:, None]], axis=1).astype("<f4").tobytes())
         rows = np.frombuffer(file.read_bytes(), dtype="<f4").reshape(-1, 5)
         return rows[:, :4], rows[:, 4] if self.objectness else None

@@ -24,7 +24,7 @@ from ...eval import evaluate_voc
 from ...proposals.multibox.network import GridHead, VectorHead
 from ...proposals.multibox.priors import place_priors
 from ...proposals.multibox.proposer import rank_boxes
-from ..detector import PROPOSALS
+from ..detector import DetectorSettings
 from ..postprocessing import suppress
 from .loop import bfloat16_is_faster, to_device, torch_threads
 from .process_group import SINGLE_PROCESS, ProcessGroup
@@ -40,7 +40,7 @@ def measure_map(
     scoring: str = "shared",
     box_regression: bool = True,
     long_side: int = 640,
-    limit: int = PROPOSALS,
+    limit: int = DetectorSettings.proposals,
     device: str = "cpu",
 ) -> float:
     """Measure the 11-point mAP of a network in training on pictures that it does not learn from.
@@ -91,7 +91,13 @@ def measure_map(
         probabilities = torch.cat([logits.float().softmax(1) for logits, _ in outputs]).cpu().numpy()
         deltas = torch.cat([deltas.float() for _, deltas in outputs]).cpu().numpy() if box_regression else None
         return suppress(
-            boxes, probabilities, deltas, picture.width, picture.height, classes, objectness=objectness, min_score=0.01
+            boxes,
+            probabilities,
+            deltas,
+            (picture.width, picture.height),
+            classes,
+            DetectorSettings(min_score=0.01),
+            objectness,
         )
 
     network.eval()
@@ -152,7 +158,7 @@ def propose_all(
             residuals, logits = (made[0].float().cpu().numpy() for made in head(features))
         size = picture.width * scale, picture.height * scale
         priors = place_priors(head.priors, (features.shape[2], features.shape[3]), size)
-        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=limit, iou=iou)
+        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=limit, iou_threshold=iou)
         return boxes / np.float32(scale), scores
 
     workers = usable_cores() if device == "cpu" else 1

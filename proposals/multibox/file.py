@@ -1,6 +1,6 @@
 """The file that a MultiBox is kept in: its head, the graph that runs it, and a trunk if it has one of its own.
 
-No pickle, no code, as `backbone.model_file`.
+No pickle, no code, as `backbone.weights.model_file`.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class MultiBoxModel:
     Attributes
     ----------
     priors : ndarray, float32
-        (L, A, 2) of a `multibox_network.GridHead`, (K, 4) of a `VectorHead`; see `place_priors`.
+        (L, A, 2) of a `network.GridHead`, (K, 4) of a `VectorHead`; see `place_priors`.
     channels : int
         Width of the head.
     long_side : int
         Pictures are resized to this many pixels on their longer side.
     weights : dict of str to ndarray
         float16, named as in the head; also those of a trunk, if it has one of its own, named as in
-        `backbone.regions.RegionNetwork`.
+        `backbone.regions.network.RegionNetwork`.
     graph : bytes
         ONNX, ``features`` (1, 832, h, w) -> ``residuals`` (P, 4), ``logits`` (P,); initializers named as the weights.
     trunk_graph : bytes

@@ -220,7 +220,7 @@ def to_model(
     classes: Sequence[str] = (),
     trained: Mapping[str, object] | None = None,
 ) -> MultiBoxModel:
-    """Pack a trained head for `multibox_file.write_multibox`.
+    """Pack a trained head for `file.write_multibox`.
 
     Parameters
     ----------

@@ -2,8 +2,8 @@
 
 Erhan, Szegedy, Toshev & Anguelov, "Scalable Object Detection using Deep Neural Networks", CVPR 2014, in the improved
 form of Szegedy, Reed, Erhan & Anguelov, "Scalable, High-Quality Object Detection", arXiv 1412.1441. The network is a
-small head (`multibox_network`) on the features that a detector's trunk computes anyway. What is here needs no torch:
-where the priors are, and from the network's numbers to ranked boxes.
+small head (`network`) on the features that a detector's trunk computes anyway. This file turns its outputs into ranked
+boxes, and needs no torch.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ...backbone.preprocessing import decode_boxes
-from ...backbone.regions.placement import choose_device
-from ...backbone.regions.scorer import Features, PictureFeatures, Trunk
+from ...backbone.regions.features import PictureFeatures, TrunkFeatures
+from ...backbone.regions.placement import Placement, choose_placement
+from ...backbone.regions.scorer import Trunk
 from ...backbone.weights.model_file import read_model
 from ...backbone.weights.published import find_model
 from ...data import clip_boxes
 from ...data.errors import ModelError, SettingError
 from ...data.nms import NMS_KERNELS, nms
 from ..calibration import RankingCalibration
-from ..proposer import check_ranking
+from ..proposer import Ranked, check_ranking
 from .file import MODELS, MultiBoxModel, find_multibox, read_multibox
 from .priors import place_priors
 
@@ -42,7 +43,7 @@ def rank_boxes(
     size: tuple[float, float],
     *,
     limit: int | None = 200,
-    iou: float = 0.5,
+    iou_threshold: float = 0.5,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Turn the network's numbers into ranked boxes.
 
@@ -58,7 +59,7 @@ def rank_boxes(
         Width and height of the picture; boxes are clipped to it.
     limit : int, optional
         Return at most this many boxes, the best.
-    iou : float
+    iou_threshold : float
         A box is dropped that overlaps a better one by more.
 
     Returns
@@ -79,7 +80,7 @@ def rank_boxes(
     boxes = clip_boxes(decode_boxes(priors[best], residuals[best][:, None])[:, 0], *size)
     large = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
     boxes, scores = boxes[large], expit(logits[best][large])
-    kept = nms(boxes, scores, iou)[:limit]
+    kept = nms(boxes, scores, iou_threshold)[:limit]
     return boxes[kept], scores[kept]
 
 
@@ -124,8 +125,8 @@ class MultiBoxHead:
     Parameters
     ----------
     model : MultiBoxModel
-    device, engine, threads, precision
-        As `backbone.engine.Trunk` has them.
+    placement : Placement
+        That of the trunk.
 
     Raises
     ------
@@ -133,18 +134,16 @@ class MultiBoxHead:
         If the model's graph and weights do not fit together.
     """
 
-    def __init__(
-        self, model: MultiBoxModel, device: str, engine: str, threads: int | None = None, precision: str = "float32"
-    ) -> None:
-        self._settings = model, device, engine, threads, precision
+    def __init__(self, model: MultiBoxModel, placement: Placement) -> None:
+        self._again = model, placement
         self._run: Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]
-        if engine == "onnxruntime":
+        if placement.engine == "onnxruntime":
             from ...backbone.regions.onnx_engine import onnx_session
 
-            session = onnx_session(model.graph, model.head_weights, threads)
+            session = onnx_session(model.graph, model.head_weights, placement.threads)
             self._run = lambda maps: session.run(None, {"features": maps})
         else:
-            self._run = _torch_head(model, device, precision)
+            self._run = _torch_head(model, placement)
 
     def __call__(self, maps: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See the class."""
@@ -152,11 +151,11 @@ class MultiBoxHead:
         return residuals, logits
 
     def __reduce__(self) -> tuple[type[MultiBoxHead], tuple[object, ...]]:
-        return MultiBoxHead, self._settings
+        return MultiBoxHead, self._again
 
 
 def _torch_head(
-    model: MultiBoxModel, device: str, precision: str
+    model: MultiBoxModel, placement: Placement
 ) -> Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]:
     import torch
 
@@ -164,10 +163,11 @@ def _torch_head(
     from .network import from_model
 
     head = from_model(model).eval()
-    head.to(torch.device(device), getattr(torch, precision)).to(memory_format=torch.channels_last)
+    dtype = getattr(torch, placement.precision)
+    head.to(torch.device(placement.device), dtype).to(memory_format=torch.channels_last)
 
     def run(maps: torch.Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        with torch.inference_mode(), full_precision():
+        with torch.inference_mode(), full_precision(placement.threads):
             residuals, logits = head(maps)
         return residuals[0].float().cpu().numpy(), logits[0].float().cpu().numpy()
 
@@ -182,12 +182,12 @@ class MultiBox:
     ----------
     model : MultiBoxModel
     trunk : Trunk
-        See `backbone.engine`.
+        See `backbone.regions.scorer`.
     head : callable
         Features' maps -> residuals, logits; a `MultiBoxHead`.
     limit : int, optional
         Return at most this many boxes, the best.
-    iou : float
+    iou_threshold : float
         A box is dropped that overlaps a better one by more. 0.5 covers the most objects at IoU 0.5; with 0.7 some more
         are covered closely and fewer at all.
     tiles : int
@@ -207,11 +207,11 @@ class MultiBox:
     head: Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]] = field(repr=False)
     _: KW_ONLY
     limit: int | None = 200
-    iou: float = 0.5
+    iou_threshold: float = 0.5
     tiles: int = 0
 
     def __post_init__(self) -> None:
-        check_ranking(self.limit, self.iou)
+        check_ranking(self.limit, self.iou_threshold)
         if not 0 <= self.tiles <= 16:
             raise SettingError(f"tiles must be 0 to 16, not {self.tiles}")
 
@@ -221,13 +221,12 @@ class MultiBox:
         name_or_file: str | Path = "voc",
         *,
         detector: str | Path = "voc",
-        loaded_trunks: Sequence[Trunk] = (),
         device: str = "auto",
         threads: int | None = None,
         engine: str | None = None,
         precision: str | None = None,
         limit: int | None = 200,
-        iou: float = 0.5,
+        iou_threshold: float = 0.5,
         tiles: int = 0,
     ) -> MultiBox:
         """Load a trained head and its trunk.
@@ -239,16 +238,9 @@ class MultiBox:
         detector : str or Path
             The detector on whose trunk the head of a file was trained, by name or file. A bundled head stands on the
             bundled detector of its name, and some have a trunk of their own.
-        loaded_trunks : sequence of Trunk
-            Trunks that are there already; one of the right weights is taken.
-        device : {"auto", "cpu", "cuda"}
-        threads : int, optional
-            CPU threads; default all cores that this process may use.
-        engine : {"onnxruntime", "torch"}, optional
-            Default ONNX Runtime on a CPU, torch on a GPU.
-        precision : {"float32", "float16", "int8"}, optional
-            See `backbone.engine.Trunk`.
-        limit, iou, tiles
+        device, threads, engine, precision
+            See `backbone.regions.placement.choose_placement`.
+        limit, iou_threshold, tiles
             See the class.
 
         Raises
@@ -258,28 +250,9 @@ class MultiBox:
         DeviceError
             If the device is not there.
         """
-        path = find_multibox(name_or_file)
-        if path.parent == MODELS:
-            detector = name_or_file
-        model = read_multibox(path)
-        settings: dict[str, Any] = {"device": device, "threads": threads, "engine": engine, "precision": precision}
-        fitting = (
-            one for one in loaded_trunks if (one.sha256, one.device) == (model.trunk_sha256, choose_device(device))
-        )
-        own_trunk = next((one for one in fitting if engine in (None, one.engine)), None)
-        if own_trunk is None and model.trunk_graph:
-            own_trunk = Trunk(model.trunk_weights, model.trunk_graph, **settings)
-        elif own_trunk is None:
-            below = read_model(find_model(detector))
-            if below.trunk_sha256 != model.trunk_sha256:
-                raise ModelError(
-                    f"{name_or_file}: this MultiBox was trained on another trunk (sha256 {model.trunk_sha256[:12]}...) "
-                    f"than that of {detector} ({below.trunk_sha256[:12]}...); name the detector that it was trained "
-                    "on, or train a MultiBox on this one"
-                )
-            own_trunk = Trunk(below.trunk_weights, below.graphs["trunk"], **settings)
-        head = MultiBoxHead(model, own_trunk.device, own_trunk.engine, own_trunk.threads, own_trunk.precision)
-        return cls(model, own_trunk, head, limit=limit, iou=iou, tiles=tiles)
+        placement = choose_placement(device, threads=threads, engine=engine, precision=precision)
+        model, trunk, head = load_head(name_or_file, placement, detector=detector)
+        return cls(model, trunk, head, limit=limit, iou_threshold=iou_threshold, tiles=tiles)
 
     @property
     def calibration(self) -> RankingCalibration:
@@ -289,14 +262,15 @@ class MultiBox:
     @property
     def settings(self) -> dict[str, object]:
         """What the boxes depend on."""
-        return {"multibox": self.model.sha256, "limit": self.limit, "iou": self.iou, "tiles": self.tiles}
+        settings = {"limit": self.limit, "iou_threshold": self.iou_threshold, "tiles": self.tiles}
+        return {"multibox": self.model.sha256, **settings}
 
     @property
     def kernels(self) -> tuple[Any, ...]:
-        """What a call runs that is compiled, see `data.kernels.compile_all`."""
+        """What a call runs that is compiled, see `data.system.kernels.compile_all`."""
         return NMS_KERNELS
 
-    def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def __call__(self, image: NDArray[np.uint8]) -> Ranked:
         """Propose boxes that may hold an object.
 
         Parameters
@@ -313,33 +287,42 @@ class MultiBox:
 
         Raises
         ------
-        ValueError
+        SettingError
             If the picture is not uint8, is empty or has not 1, 3 or 4 channels.
         """
         return self.propose(PictureFeatures(image))
 
-    def propose(self, view: PictureFeatures) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Do the same for a picture that may have been looked at before."""
-        image = view.image
+    def search(self, image: NDArray[np.uint8], name: str | None = None) -> None:
+        """Do nothing: all boxes come from the network; see `Proposer`."""
+
+    def propose(self, features: PictureFeatures, searched: Ranked | None = None, name: str | None = None) -> Ranked:
+        """Propose boxes of a picture whose features may be computed already; see `Proposer`."""
+        image = features.image
         height, width = image.shape[:2]
-        boxes, scores = self._rank(view.features(self.trunk, self.model.long_side), width, height)
+        boxes, scores = self._rank(features.of(self.trunk, self.model.long_side), width, height)
         if self.tiles:
-            views = [(boxes, scores)]
+            parts = [(boxes, scores)]
             for x1, y1, x2, y2 in tile_picture(width, height, self.tiles):
-                square = image[y1:y2, x1:x2]
-                boxes, scores = self._rank(self.trunk(square, self.model.long_side), x2 - x1, y2 - y1)
+                tile = image[y1:y2, x1:x2]
+                boxes, scores = self._rank(self.trunk(tile, self.model.long_side), x2 - x1, y2 - y1)
                 boxes += np.array([x1, y1, x1, y1], np.float32)
-                # What ends where the square ends, and not the picture, is a part of an object.
+                # A box that ends where the tile ends, and not the picture, is a part of an object.
                 inner = np.array([x1 > 0, y1 > 0, x2 < width, y2 < height])
                 whole = ~((np.abs(boxes - [x1, y1, x2, y2]) < 0.02 * (x2 - x1)) & inner).any(1)
-                views.append((boxes[whole], scores[whole]))
-            boxes, scores = (np.concatenate(parts) for parts in zip(*views, strict=True))
-            kept = nms(boxes, scores, self.iou)[: self.limit]
+                parts.append((boxes[whole], scores[whole]))
+            boxes, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            kept = nms(boxes, scores, self.iou_threshold)[: self.limit]
             boxes, scores = boxes[kept], scores[kept]
         return boxes, scores
 
-    def _rank(self, features: Features, width: int, height: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Boxes (N, 4) in pixels of the view of that size, and scores (N,)."""
+    def has_objectness(self, classes: Sequence[str]) -> bool:
+        """Tell whether it learned all of `classes`: objects of others are background to it."""
+        return set(classes) <= set(self.model.classes)
+
+    def _rank(
+        self, features: TrunkFeatures, width: int, height: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Boxes (N, 4) in pixels of the picture or tile of that size, and scores (N,)."""
         residuals, logits = self.head(features.maps)
         size = width * features.scale, height * features.scale
         priors = place_priors(self.model.priors, features.maps.shape[2:], size)
@@ -347,5 +330,43 @@ class MultiBox:
             raise ModelError(
                 f"the MultiBox has {len(priors)} priors here and {len(logits)} outputs; its file is damaged"
             )
-        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=self.limit, iou=self.iou)
+        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=self.limit, iou_threshold=self.iou_threshold)
         return clip_boxes(boxes / np.float32(features.scale), width, height), scores
+
+
+def load_head(
+    name_or_file: str | Path, placement: Placement, *, detector: str | Path = "voc", loaded_trunks: Sequence[Trunk] = ()
+) -> tuple[MultiBoxModel, Trunk, MultiBoxHead]:
+    """Load what a `MultiBox` consists of: the model of a head, its trunk, and the head that runs on it.
+
+    Parameters
+    ----------
+    name_or_file, detector
+        See `MultiBox.load`.
+    placement : Placement
+    loaded_trunks : sequence of Trunk
+        Trunks that are loaded already: one with the right weights and placement is used.
+
+    Raises
+    ------
+    ModelError
+        If there is no such head or detector, or they do not belong together.
+    """
+    path = find_multibox(name_or_file)
+    if path.parent == MODELS:
+        detector = name_or_file
+    model = read_multibox(path)
+    wanted = model.trunk_sha256, placement.of_trunk
+    own_trunk = next((trunk for trunk in loaded_trunks if (trunk.sha256, trunk.placement) == wanted), None)
+    if own_trunk is None and model.trunk_graph:
+        own_trunk = Trunk(model.trunk_weights, model.trunk_graph, placement)
+    elif own_trunk is None:
+        below = read_model(find_model(detector))
+        if below.trunk_sha256 != model.trunk_sha256:
+            raise ModelError(
+                f"{name_or_file}: this MultiBox was trained on another trunk (sha256 {model.trunk_sha256[:12]}...) "
+                f"than that of {detector} ({below.trunk_sha256[:12]}...); name the detector that it was trained "
+                "on, or train a MultiBox on this one"
+            )
+        own_trunk = Trunk(below.trunk_weights, below.graphs["trunk"], placement)
+    return model, own_trunk, MultiBoxHead(model, own_trunk.placement)

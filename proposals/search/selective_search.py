@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -22,9 +22,13 @@ from numpy.typing import NDArray
 from ...data.errors import SettingError
 from ...data.images.reading import as_rgb, check_image
 from ...data.system.kernels import compile_all
+from ..proposer import Ranked
 from . import grouping, segmentation
 from .grouping import describe_regions, group_regions, texture_codes
 from .segmentation import PixelGraph, pixel_graph, segment
+
+if TYPE_CHECKING:
+    from ...backbone.regions.features import PictureFeatures
 
 Mode = Literal["single", "fast", "quality"]
 
@@ -112,12 +116,24 @@ class SelectiveSearch:
 
     @property
     def kernels(self) -> tuple[Any, ...]:
-        """What a call runs that is compiled, see `data.kernels.compile_all`."""
+        """What a call runs that is compiled, see `data.system.kernels.compile_all`."""
         return KERNELS
 
-    def __call__(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def __call__(self, image: NDArray[np.uint8]) -> Ranked:
         """Boxes (N, 4) and scores (N,) of one picture, best first."""
         return selective_search(image, **vars(self))
+
+    def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
+        """Do all of the work; see `Proposer`."""
+        return self(image)
+
+    def propose(self, features: PictureFeatures, searched: Ranked | None = None, name: str | None = None) -> Ranked:
+        """Return the result of `search`; see `Proposer`."""
+        return searched or self(features.image)
+
+    def has_objectness(self, classes: Sequence[str]) -> bool:
+        """No: boxes are ranked by size and chance."""
+        return False
 
 
 def selective_search(
@@ -130,7 +146,7 @@ def selective_search(
     min_side: float = 20,
     strategies: Sequence[Strategy] | None = None,
     threads: int = 1,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> Ranked:
     """Propose boxes that may hold an object, best first.
 
     Parameters

@@ -7,18 +7,21 @@ import functools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 pytest.importorskip("safetensors")
 
-from inception_rcnn.backbone.regions.scorer import PictureFeatures
+from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.backbone.weights.model_file import RegionModel
 from inception_rcnn.backbone.weights.published import bundled_models
-from inception_rcnn.data.errors import ModelError
+from inception_rcnn.data import Proposals, write_proposals
+from inception_rcnn.data.errors import ModelError, ProposalFileError, SettingError
 from inception_rcnn.detect import Detector
-from inception_rcnn.detect.postprocessing import MOST_PER_PICTURE, suppress
+from inception_rcnn.detect.detector import DetectorSettings
+from inception_rcnn.detect.postprocessing import suppress
 from inception_rcnn.proposals import SelectiveSearch, merge_proposals
 
 CLASSES = ("cat", "dog")
@@ -37,7 +40,7 @@ def probabilities(*rows: list[float]) -> np.ndarray:
 
 def test_a_weaker_overlapping_box_of_the_class_goes() -> None:
     scores = probabilities([0.6, 0.1], [0.7, 0.2], [0.5, 0.01])
-    found = suppress(boxes(A, A_MOVED, B), scores, None, 100, 100, CLASSES, nms="greedy")
+    found = suppress(boxes(A, A_MOVED, B), scores, None, (100, 100), CLASSES, DetectorSettings(nms="greedy"))
     assert found.classes == CLASSES
     assert found.labels.tolist() == [0, 0, 1]
     np.testing.assert_allclose(found.scores, [0.7, 0.5, 0.2])
@@ -45,13 +48,15 @@ def test_a_weaker_overlapping_box_of_the_class_goes() -> None:
 
 
 def test_classes_do_not_suppress_each_other() -> None:
-    found = suppress(boxes(A, A_MOVED), probabilities([0.9, 0.0], [0.0, 0.8]), None, 100, 100, CLASSES)
+    found = suppress(
+        boxes(A, A_MOVED), probabilities([0.9, 0.0], [0.0, 0.8]), None, (100, 100), CLASSES, DetectorSettings()
+    )
     assert found.labels.tolist() == [0, 1]
 
 
 def test_a_weaker_overlapping_box_sinks() -> None:
     scores = probabilities([0.6, 0.1], [0.7, 0.2], [0.5, 0.01])
-    found = suppress(boxes(A, A_MOVED, B), scores, None, 100, 100, CLASSES)
+    found = suppress(boxes(A, A_MOVED, B), scores, None, (100, 100), CLASSES, DetectorSettings())
     assert found.labels.tolist() == [0, 0, 1, 0]
     lowered = 0.6 * np.exp(-((36 / 44) ** 2) / 0.4)
     np.testing.assert_allclose(found.scores, [0.7, 0.5, 0.2, lowered], rtol=1e-5)
@@ -60,25 +65,30 @@ def test_a_weaker_overlapping_box_sinks() -> None:
 
 def test_a_region_that_is_hardly_an_object_sinks() -> None:
     scores, objectness = probabilities([0.9, 0], [0.8, 0]), np.array([0.001, 0.5], np.float32)
-    found = suppress(boxes(A, B), scores, None, 100, 100, CLASSES, objectness=objectness)
+    found = suppress(boxes(A, B), scores, None, (100, 100), CLASSES, DetectorSettings(), objectness)
     np.testing.assert_array_equal(found.boxes, boxes(B, A))
     np.testing.assert_allclose(found.scores, [(0.8**2 * 0.5) ** (1 / 3), (0.9**2 * 0.001) ** (1 / 3)], rtol=1e-5)
     certain = np.ones(2, np.float32)
-    found = suppress(boxes(A, B), scores, None, 100, 100, CLASSES, objectness=certain)
+    found = suppress(boxes(A, B), scores, None, (100, 100), CLASSES, DetectorSettings(), certain)
     np.testing.assert_allclose(found.scores, [0.9 ** (2 / 3), 0.8 ** (2 / 3)], rtol=1e-5)
 
 
 def test_background_and_weak_scores_are_no_detections() -> None:
-    found = suppress(boxes(A, B), probabilities([0.04, 0.0], [0.049, 0.051]), None, 100, 100, CLASSES)
+    found = suppress(
+        boxes(A, B), probabilities([0.04, 0.0], [0.049, 0.051]), None, (100, 100), CLASSES, DetectorSettings()
+    )
     assert found.labels.tolist() == [1]
-    assert len(suppress(boxes(A), probabilities([0.4, 0.4]), None, 100, 100, CLASSES, min_score=0.5)) == 0
+    assert (
+        len(suppress(boxes(A), probabilities([0.4, 0.4]), None, (100, 100), CLASSES, DetectorSettings(min_score=0.5)))
+        == 0
+    )
 
 
 def test_deltas_move_the_box_of_each_class_and_stay_inside() -> None:
     deltas = np.zeros((1, 2, 4), np.float32)
     deltas[0, 0] = [1, 0, 0, 0]  # a tenth of the width
     deltas[0, 1] = [50, 50, 0, 0]
-    found = suppress(boxes(A), probabilities([0.5, 0.4]), deltas, 60, 50, CLASSES)
+    found = suppress(boxes(A), probabilities([0.5, 0.4]), deltas, (60, 50), CLASSES, DetectorSettings())
     np.testing.assert_allclose(found.boxes[0], [4, 0, 44, 40], rtol=1e-6)
     assert (found.boxes[:, [0, 2]] <= 60).all()
     assert (found.boxes[:, [1, 3]] <= 50).all()
@@ -90,29 +100,41 @@ def test_a_hundred_at_most_and_best_first() -> None:
     corner = rng.uniform(0, 1000, (400, 2)).astype(np.float32)
     scores = rng.uniform(0.1, 0.4, (400, 2)).astype(np.float32)
     found = suppress(
-        np.concatenate([corner, corner + 5], axis=1), probabilities(*scores.tolist()), None, 2000, 2000, CLASSES
+        np.concatenate([corner, corner + 5], axis=1),
+        probabilities(*scores.tolist()),
+        None,
+        (2000, 2000),
+        CLASSES,
+        DetectorSettings(),
     )
-    assert len(found) == MOST_PER_PICTURE
+    assert len(found) == 100
     assert (np.diff(found.scores) <= 0).all()
     assert found.scores[0] == scores.max()
 
 
 def test_no_proposals() -> None:
     for deltas in (None, np.zeros((0, 2, 4), np.float32)):
-        found = suppress(np.zeros((0, 4), np.float32), np.zeros((0, 3), np.float32), deltas, 9, 9, CLASSES)
+        found = suppress(
+            np.zeros((0, 4), np.float32), np.zeros((0, 3), np.float32), deltas, (9, 9), CLASSES, DetectorSettings()
+        )
         assert len(found) == 0
         assert found.boxes.shape == (0, 4)
 
 
-def test_an_unknown_suppression_is_refused() -> None:
-    with pytest.raises(ValueError, match="use soft or greedy"):
-        suppress(boxes(A), probabilities([0.1, 0.9, 0.0]), None, 100, 100, CLASSES, nms="hard")
+def test_settings_check_themselves() -> None:
+    for wrong, message in (
+        ({"nms": "hard"}, "nms 'hard' is unknown; use soft or greedy"),
+        ({"min_score": float("nan")}, "min_score must be 0 to 1, not nan"),
+        ({"iou_threshold": 1.5}, "iou_threshold must be 0 to 1, not 1.5"),
+        ({"proposals": 0}, "proposals must be 1 or more, not 0"),
+        ({"first_pass_regions": -1}, "0, for all, or more, not -1"),
+    ):
+        with pytest.raises(SettingError, match=message):
+            DetectorSettings(**wrong)
 
 
 class Scorer:
     """Says the same of every picture."""
-
-    device = "cpu"
 
     def __init__(
         self, scores: np.ndarray, deltas: np.ndarray, regressing: bool = True, classes: tuple[str, ...] = CLASSES
@@ -121,7 +143,7 @@ class Scorer:
         self.model = RegionModel(classes, 64, regressing, weights, {}, "", {})
         self.outputs = scores, deltas
 
-    def score(self, view: PictureFeatures, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def score(self, features: PictureFeatures, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self.outputs
 
 
@@ -132,7 +154,7 @@ def test_an_ensemble_averages_probabilities_and_deltas() -> None:
     image = np.zeros((60, 80, 3), np.uint8)
     one = Scorer(probabilities([0.8, 0.0]), np.full((1, 2, 4), 0.0, np.float32))
     two = Scorer(probabilities([0.2, 0.6]), np.tile(np.float32([2, 0, 0, 0]), (1, 2, 1)))
-    found = Detector([one, two], SEARCH).score(image, boxes(A))
+    found = Detector([one, two], SEARCH).score(PictureFeatures(image), boxes(A))
     assert found.labels.tolist() == [0, 1]
     np.testing.assert_allclose(found.scores, [0.5, 0.3], rtol=1e-6)
     np.testing.assert_allclose(found.boxes, [A_MOVED, A_MOVED], rtol=1e-6)
@@ -142,22 +164,24 @@ def test_models_without_box_regression_do_not_dilute_the_others() -> None:
     image = np.zeros((60, 80, 3), np.uint8)
     moving = Scorer(probabilities([0.8, 0.0]), np.tile(np.float32([1, 0, 0, 0]), (1, 2, 1)))
     still = Scorer(probabilities([0.8, 0.0]), np.full((1, 2, 4), 9.0, np.float32), regressing=False)
-    np.testing.assert_allclose(Detector([moving, still], SEARCH).score(image, boxes(A)).boxes, [A_MOVED], rtol=1e-6)
-    np.testing.assert_allclose(Detector([still], SEARCH).score(image, boxes(A)).boxes, [A])
+    np.testing.assert_allclose(
+        Detector([moving, still], SEARCH).score(PictureFeatures(image), boxes(A)).boxes, [A_MOVED], rtol=1e-6
+    )
+    np.testing.assert_allclose(Detector([still], SEARCH).score(PictureFeatures(image), boxes(A)).boxes, [A])
 
 
-class Glancing(Scorer):
-    """Also tells at a first glance which regions are promising: those on the right."""
+class WithFirstPass(Scorer):
+    """Also has a first pass, which prefers regions on the right."""
 
     def __init__(self, *outputs: np.ndarray) -> None:
         super().__init__(*outputs)
         self.model.weights["first_pass.weight"] = np.ones(1, np.float16)
 
-    def first_pass_logits(self, view: PictureFeatures, proposals: np.ndarray) -> np.ndarray:
+    def first_pass_logits(self, features: PictureFeatures, proposals: np.ndarray) -> np.ndarray:
         return proposals[:, 0]
 
 
-def test_a_first_pass_keeps_what_looks_promising_in_the_order_of_the_proposals() -> None:
+def test_a_first_pass_keeps_the_order_of_the_proposals() -> None:
     image = np.zeros((60, 80, 3), np.uint8)
     outputs = probabilities([0.8, 0.0]), np.zeros((1, 2, 4), np.float32)
     searched = boxes([5, 0, 30, 30], [30, 0, 60, 30], [0, 0, 20, 20], [20, 0, 50, 30]), np.arange(4.0, 0, -1)
@@ -166,23 +190,62 @@ def test_a_first_pass_keeps_what_looks_promising_in_the_order_of_the_proposals()
         (3, [5, 30, 20]),
         (4, [5, 30, 0, 20]),
         (9, [5, 30, 0, 20]),
-        (None, [5, 30, 0, 20]),
+        (0, [5, 30, 0, 20]),
     ):
-        detector = Detector([Scorer(*outputs), Glancing(*outputs)], SEARCH, first_pass=number)
-        found, objectness = detector.propose(image, searched)
+        detector = Detector(
+            [Scorer(*outputs), WithFirstPass(*outputs)], SEARCH, DetectorSettings(first_pass_regions=number)
+        )
+        found, objectness = detector.select_regions(PictureFeatures(image), searched)
         assert found[:, 0].tolist() == kept
         assert objectness is None
-    # A MultiBox that knows the classes has a say.
-    detector = Detector([Glancing(*outputs)], SEARCH, first_pass=1)
-    detector.knows_objects = True
+    # The confidences of a MultiBox that learned the classes count too.
+    detector = Detector([WithFirstPass(*outputs)], SEARCH, DetectorSettings(first_pass_regions=1))
+    detector.has_objectness = True
     sure = np.array([0.1, 0.1, 0.9999999, 0.1])
-    assert detector.propose(image, (searched[0] / 10, sure))[0].tolist() == [[0, 0, 2, 2]]
+    kept, _ = detector.select_regions(PictureFeatures(image), (searched[0] / 10, sure))
+    assert kept.tolist() == [[0, 0, 2, 2]]
     with pytest.raises(ModelError, match="has no first pass"):
-        Detector([Scorer(*outputs)], SEARCH, first_pass=2)
-    with pytest.raises(ValueError, match="0, for all, or more"):
-        Detector([Glancing(*outputs)], SEARCH, first_pass=-1)
-    with pytest.raises(ValueError, match="min_score must be 0 to 1, not nan"):
-        Detector([Glancing(*outputs)], SEARCH, min_score=float("nan"))
+        Detector([Scorer(*outputs)], SEARCH, DetectorSettings(first_pass_regions=2))
+
+
+class Halves:
+    """A proposer of a user's own: the halves of a picture."""
+
+    settings: ClassVar = {"boxes": "halves"}
+
+    def search(self, image: np.ndarray, name: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        height, width = image.shape[:2]
+        rows = boxes([0, 0, width // 2, height], [width // 2, 0, width, height])
+        return rows, np.array([2, 1], np.float32)
+
+    def propose(self, features: PictureFeatures, searched: tuple | None = None, name: str | None = None) -> tuple:
+        return searched or self.search(features.image)
+
+    def has_objectness(self, classes: tuple[str, ...]) -> bool:
+        return False
+
+
+def test_a_proposer_of_ones_own(detector: Detector, picture: Callable[..., np.ndarray], tmp_path: Path) -> None:
+    own = Detector(detector.scorers, Halves())
+    image = picture(1, 120, 90)
+    regions, objectness = own.select_regions(own.features(image))
+    assert regions.tolist() == [[0, 0, 60, 90], [60, 0, 120, 90]]
+    assert objectness is None
+    assert len(own(image)) > 0
+    assert own.description["proposer"] == {"boxes": "halves"}
+
+
+def test_regions_of_a_file(model_file: Path, picture: Callable[..., np.ndarray], tmp_path: Path) -> None:
+    image, search = picture(1), SelectiveSearch("single", limit=40)
+    write_proposals(tmp_path / "boxes.npz", [Proposals("a.jpg", image.shape[1], image.shape[0], *search(image))])
+    settings = {"device": "cpu", "threads": 1}
+    made = Detector.load(model_file, proposals_from=tmp_path / "boxes.npz", **settings)
+    found, expected = made(image, "a.jpg"), Detector(made.scorers, search, made.settings)(image)
+    assert len(found) > 0
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    with pytest.raises(ProposalFileError, match=r"no boxes for 'b.jpg'"):
+        made(image, "b.jpg")
 
 
 def test_ensembles_must_agree_on_classes() -> None:
@@ -196,7 +259,7 @@ def test_ensembles_must_agree_on_classes() -> None:
 def test_two_files_of_one_model_are_that_model(
     model_file: Path, detector: Detector, picture: Callable[..., np.ndarray]
 ) -> None:
-    pair = Detector.load(model_file, str(model_file), device="cpu", threads=1, method="selective-search")
+    pair = Detector.load([model_file, str(model_file)], device="cpu", threads=1, method="selective-search")
     pair.proposer = detector.proposer
     assert pair.scorers[0].trunk is pair.scorers[1].trunk
     image = picture(1)
@@ -213,7 +276,7 @@ def test_detections_repeat_and_lie_in_the_picture(detector: Detector, picture: C
     np.testing.assert_array_equal(found.boxes, again.boxes)
     np.testing.assert_array_equal(found.scores, again.scores)
     assert found.boxes.dtype == found.scores.dtype == np.float32
-    assert (found.scores >= detector.min_score).all()
+    assert (found.scores >= detector.settings.min_score).all()
     assert (found.boxes.min(0) >= 0).all()
     assert (found.boxes.max(0) <= [75, 140, 75, 140]).all()
 
@@ -229,8 +292,8 @@ def test_settings_reach_the_search(model_file: Path) -> None:
     settings = {"device": "cpu", "threads": 1, "proposals": 7, "min_score": 0.3, "seed": 5}
     made = Detector.load(model_file, method="selective-search", **settings)
     assert made.proposer == SelectiveSearch("fast", limit=7, seed=5)
-    assert made.min_score == 0.3
-    with pytest.raises(ValueError, match="unknown method 'x'; choose one of merged, selective-search, multibox"):
+    assert made.settings.min_score == 0.3
+    with pytest.raises(ValueError, match="method 'x' is unknown; use merged, selective-search, multibox"):
         Detector.load(model_file, method="x")
 
 
@@ -260,35 +323,35 @@ def test_methods_of_proposing(
     merged, searched, boxed = (
         Detector.load(model_file, method=method, **settings) for method in ("merged", "selective-search", "multibox")
     )
-    proposals, objectness = searched.propose(image)
+    proposals, objectness = searched.select_regions(searched.features(image))
     assert len(proposals) <= 30
     assert objectness is None
     np.testing.assert_array_equal(proposals, searched.search(image)[0])
     assert boxed.search(image) is None
-    proposals, objectness = boxed.propose(image)
+    proposals, objectness = boxed.select_regions(boxed.features(image))
     assert (proposals.shape, objectness.shape) == ((30, 4), (30,))
-    first = merged.search(image), boxed.proposer.propose(boxed.look(image))
+    first = merged.search(image), boxed.proposer.propose(boxed.features(image))
     expected = merge_proposals(*first, boxed.proposer.calibration, limit=30)
-    for part, other in zip(merged.propose(image), expected, strict=True):
+    for part, other in zip(merged.select_regions(merged.features(image)), expected, strict=True):
         assert len(part) == 30
         np.testing.assert_array_equal(part, other)
     # What a MultiBox did not learn is background to it, however surely it is an object.
     model = dataclasses.replace(boxed.proposer.model, classes=("cat", "horse"))
     stranger = Detector(boxed.scorers, dataclasses.replace(boxed.proposer, model=model))
-    proposals, objectness = stranger.propose(image)
-    np.testing.assert_array_equal(proposals, boxed.propose(image)[0])
+    proposals, objectness = stranger.select_regions(stranger.features(image))
+    np.testing.assert_array_equal(proposals, boxed.select_regions(boxed.features(image))[0])
     assert objectness is None
     # The picture goes through the trunk once, and what was searched ahead is used.
     looks: list[int] = []
     trunk = merged.scorers[0].trunk
     assert merged.proposer.multibox.trunk is trunk
-    run = trunk._look
-    monkeypatch.setattr(trunk, "_look", lambda array: looks.append(1) or run(array))
+    run = trunk._forward
+    monkeypatch.setattr(trunk, "_forward", lambda array: looks.append(1) or run(array))
     expected = merged(image)
     assert len(looks) == 1
     monkeypatch.setattr(SelectiveSearch, "__call__", lambda *_: pytest.fail("was searched twice"))
-    view = merged.look(image)
-    found = merged.score(view, *merged.propose(view, first[0]))
+    features = merged.features(image)
+    found = merged.score(features, *merged.select_regions(features, first[0]))
     np.testing.assert_array_equal(found.boxes, expected.boxes)
 
 
@@ -301,7 +364,7 @@ def test_a_multibox_on_another_trunk_looks_for_itself(
         Detector.load("voc", multibox=multibox_file, device="cpu")
     bundled = Detector.load(model_file, device="cpu", threads=1, proposals=40)
     assert bundled.proposer.multibox.trunk is not bundled.scorers[0].trunk
-    assert bundled.propose(picture(1))[0].shape == (40, 4)
+    assert bundled.select_regions(bundled.features(picture(1)))[0].shape == (40, 4)
 
 
 def test_a_detector_can_be_sent_to_another_process(
@@ -325,12 +388,12 @@ def test_several_sizes_are_averaged(model_file: Path, picture: Callable[..., np.
     assert [scorer.long_side for scorer in both.scorers] == [128, 64]
     assert both.scorers[0].trunk is both.scorers[1].trunk
     image = picture(0, 200, 150)
-    proposals, _ = both.propose(image)
-    view = PictureFeatures(image)
-    outputs = [load(scales=(scale,)).scorers[0].score(view, proposals) for scale in (1, 0.5)]
+    proposals, _ = both.select_regions(both.features(image))
+    features = PictureFeatures(image)
+    outputs = [load(scales=(scale,)).scorers[0].score(features, proposals) for scale in (1, 0.5)]
     assert np.abs(outputs[0][0] - outputs[1][0]).max() > 1e-3
     mean = [np.mean(parts, axis=0) for parts in zip(*outputs, strict=True)]
-    expected = suppress(proposals, mean[0], mean[1], 200, 150, both.classes, min_score=0.01)
+    expected = suppress(proposals, mean[0], mean[1], (200, 150), both.classes, DetectorSettings(min_score=0.01))
     found = both(image)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)

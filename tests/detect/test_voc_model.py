@@ -50,10 +50,10 @@ def test_astronaut(voc: Detector) -> None:
 
 def test_same_picture_same_detections(voc: Detector) -> None:
     image = skimage_data.chelsea()
-    proposed, again = voc.propose(image), voc.propose(image)
+    proposed, again = (voc.select_regions(voc.features(image)) for _ in range(2))
     for part, other in zip(proposed, again, strict=True):
         np.testing.assert_array_equal(part, other)
-    one, two = voc.score(image, *proposed), voc.score(image, *again)
+    one, two = (voc.score(voc.features(image), *regions) for regions in (proposed, again))
     np.testing.assert_array_equal(one.boxes, two.boxes)
     np.testing.assert_array_equal(one.scores, two.scores)
     np.testing.assert_array_equal(one.labels, two.labels)
@@ -63,7 +63,12 @@ def test_eight_bits_and_a_first_pass_find_the_same() -> None:
     image = skimage_data.chelsea()
     found = {
         (precision, first_pass): Detector.load(
-            "voc", device="cpu", threads=1, method="selective-search", precision=precision, first_pass=first_pass
+            "voc",
+            device="cpu",
+            threads=1,
+            method="selective-search",
+            precision=precision,
+            first_pass_regions=first_pass,
         )(image)
         for precision in ("float32", "int8")
         for first_pass in (0, 50)

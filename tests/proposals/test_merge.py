@@ -48,7 +48,7 @@ def naive(
 def test_merged_is_what_the_definition_says(seed: int, search_boxes: int, multibox_boxes: int, iou: float) -> None:
     rng = np.random.default_rng(seed)
     one, two = ranked(rng, search_boxes), ranked(rng, multibox_boxes)
-    boxes, scores = merge_proposals(one, two, WORTH, iou=iou)
+    boxes, scores = merge_proposals(one, two, WORTH, iou_threshold=iou)
     expected = naive(one, two, WORTH, iou)
     assert boxes.dtype == scores.dtype == np.float32
     assert boxes.shape == (len(expected), 4)
@@ -60,13 +60,13 @@ def test_merged_is_what_the_definition_says(seed: int, search_boxes: int, multib
 def test_what_both_methods_ranked_first_stays_before_what_they_ranked_behind(seed: int) -> None:
     rng = np.random.default_rng(seed)
     one, two = ranked(rng, 20), ranked(rng, 15)
-    boxes, scores = merge_proposals(one, two, WORTH, iou=1.0)
+    boxes, scores = merge_proposals(one, two, WORTH, iou_threshold=1.0)
     assert len(boxes) == 35
     assert (np.diff(scores) <= 0).all()
     for own in (one[0], two[0]):
         places = [int(np.flatnonzero((boxes == box).all(1))[0]) for box in own]
         assert places == sorted(places)
-    np.testing.assert_array_equal(merge_proposals(one, two, WORTH, limit=9, iou=1.0)[0], boxes[:9])
+    np.testing.assert_array_equal(merge_proposals(one, two, WORTH, limit=9, iou_threshold=1.0)[0], boxes[:9])
 
 
 def test_near_duplicates_go_and_the_better_stays() -> None:
@@ -103,7 +103,10 @@ def average_recall(objects: list[np.ndarray], proposals: list[np.ndarray], limit
 def test_fitted_on_some_pictures_it_is_better_than_one_behind_the_other_on_others() -> None:
     calibration = fit_calibration(*scenes(0, 200))
     objects, search_boxes, multibox_boxes = scenes(1, 200)
-    merged = [merge_proposals(a, b, calibration, iou=1.0)[0] for a, b in zip(search_boxes, multibox_boxes, strict=True)]
+    merged = [
+        merge_proposals(a, b, calibration, iou_threshold=1.0)[0]
+        for a, b in zip(search_boxes, multibox_boxes, strict=True)
+    ]
     chained = [[np.concatenate([a[0], b[0]]) for a, b in zip(*pair, strict=True)] for pair in
                ((search_boxes, multibox_boxes), (multibox_boxes, search_boxes))]  # fmt: skip
     limits = (5, 10, 20, 40)
@@ -167,7 +170,7 @@ def test_numbers_that_are_no_worth(numbers: object) -> None:
 def test_proposers_by_name() -> None:
     assert load_proposer("selective-search", limit=5, seed=3) == SelectiveSearch("fast", limit=5, seed=3)
     assert load_proposer("selective-search", superpixel_scale=3.0).superpixel_scale == 3
-    with pytest.raises(ValueError, match="unknown method 'edge-boxes'; choose one of merged, "):
+    with pytest.raises(ValueError, match="method 'edge-boxes' is unknown; use merged, "):
         load_proposer("edge-boxes")
     with pytest.raises(ValueError, match="unknown mode 'slow'"):
         load_proposer("merged", mode="slow")
@@ -178,7 +181,7 @@ def test_the_bundled_pair() -> None:
     data = pytest.importorskip("skimage.data")
     merged = load_proposer("merged", limit=400, threads=1)
     assert isinstance(merged, MergedProposals)
-    assert merged.search == MergedProposals.SEARCH
+    assert merged.selective_search == MergedProposals.SEARCH
     image = data.chelsea()
     boxes, scores = merged(image)
     assert boxes.shape == (400, 4)
@@ -190,8 +193,8 @@ def test_the_bundled_pair() -> None:
     different = [
         merged,
         replace(merged, limit=30),
-        replace(merged, iou=0.5),
-        replace(merged, search=replace(merged.search, limit=30)),
+        replace(merged, iou_threshold=0.5),
+        replace(merged, selective_search=replace(merged.selective_search, limit=30)),
         replace(merged, multibox=replace(merged.multibox, limit=30)),
     ]
     assert len({repr(one.settings) for one in different}) == len(different)

@@ -13,10 +13,12 @@ from random_model import CLASSES, random_network
 
 from inception_rcnn.backbone.export.graphs import to_model
 from inception_rcnn.backbone.preprocessing import prepare_picture
+from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.backbone.regions.first_pass import fit_first_pass
 from inception_rcnn.backbone.regions.network import RegionNetwork, roi_align
+from inception_rcnn.backbone.regions.placement import choose_placement
 from inception_rcnn.backbone.regions.roi_align import PARTS, read_first_pass, read_regions
-from inception_rcnn.backbone.regions.scorer import PictureFeatures, RegionScorer
+from inception_rcnn.backbone.regions.scorer import RegionScorer
 from inception_rcnn.backbone.weights.model_file import RegionModel
 from inception_rcnn.data.errors import ModelError
 
@@ -81,7 +83,7 @@ def test_both_engines_rank_alike(model: RegionModel) -> None:
     assert model.has_first_pass
     image, boxes = sample(200, 90)
     ranks = [
-        RegionScorer(model, device="cpu", engine=engine).first_pass_logits(PictureFeatures(image), boxes)
+        RegionScorer(model, choose_placement("cpu", engine=engine)).first_pass_logits(PictureFeatures(image), boxes)
         for engine in ("onnxruntime", "torch")
     ]
     assert ranks[0].std() > 0.01
@@ -91,8 +93,8 @@ def test_both_engines_rank_alike(model: RegionModel) -> None:
 @pytest.mark.slow
 def test_eight_bits_say_about_the_same(model: RegionModel) -> None:
     image, boxes = sample(300, 150)
-    exact = RegionScorer(model, device="cpu", threads=1)(image, boxes)
-    bits = RegionScorer(model, device="cpu", threads=1, precision="int8")(image, boxes)
+    exact = RegionScorer(model, choose_placement("cpu", threads=1))(image, boxes)
+    bits = RegionScorer(model, choose_placement("cpu", threads=1, precision="int8"))(image, boxes)
     for ours, theirs in zip(bits, exact, strict=True):
         assert (ours.dtype, ours.shape) == (np.float32, theirs.shape)
         assert 0 < np.abs(ours - theirs).mean() < 0.1 * theirs.std()
@@ -101,7 +103,7 @@ def test_eight_bits_say_about_the_same(model: RegionModel) -> None:
 
 def difference_in_eight_bits(model: RegionModel) -> float:
     exact, bits = (
-        RegionScorer(model, device="cpu", threads=1, precision=precision)(*sample(300, 20))[0]
+        RegionScorer(model, choose_placement("cpu", threads=1, precision=precision))(*sample(300, 20))[0]
         for precision in ("float32", "int8")
     )
     return float(np.abs(bits - exact).mean())
@@ -136,4 +138,4 @@ def test_samples_without_a_box_are_none() -> None:
 def test_models_without_samples_say_so(region_model: RegionModel) -> None:
     assert not region_model.has_first_pass
     with pytest.raises(ModelError, match="cannot run in 8 bits"):
-        RegionScorer(region_model, device="cpu", precision="int8")
+        RegionScorer(region_model, choose_placement("cpu", precision="int8"))

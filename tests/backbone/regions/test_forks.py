@@ -44,11 +44,12 @@ def threads() -> Iterator[None]:
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
 def test_a_scorer_that_was_used_before(engine: str, region_model: Any) -> None:
+    from inception_rcnn.backbone.regions.placement import choose_placement
     from inception_rcnn.backbone.regions.scorer import RegionScorer
 
     image = np.random.default_rng(0).integers(0, 256, (120, 160, 3)).astype(np.uint8)
     boxes = np.array([[0, 0, 60, 90], [20, 10, 150, 110]], np.float32)
-    scorer = RegionScorer(region_model, device="cpu", engine=engine, threads=2)
+    scorer = RegionScorer(region_model, choose_placement("cpu", engine=engine, threads=2))
     probabilities, deltas = scorer(image, boxes)
     again = in_child(lambda: scorer(image, boxes))
     # Sums may be in another order, with another number of threads.

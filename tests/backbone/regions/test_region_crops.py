@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from inception_rcnn.backbone.preprocessing import CROP_SIDE, MEAN_BGR, crop_regions
+from inception_rcnn.backbone.regions.placement import choose_placement
 
 if TYPE_CHECKING:
     from inception_rcnn.backbone.weights.model_file import RegionModel
@@ -84,14 +85,15 @@ def test_both_engines_score_crops_alike_and_as_the_network_does(model: RegionMod
     from random_model import random_network
 
     from inception_rcnn.backbone.regions.onnx_engine import CROPS
+    from inception_rcnn.backbone.regions.placement import choose_placement
     from inception_rcnn.backbone.regions.scorer import RegionScorer
 
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
     corners = rng.uniform(0, 1, (CROPS + 3, 2, 2)) * [120, 90]
     boxes = np.concatenate([corners.min(1), corners.max(1) + 4], axis=1).astype(np.float32)
-    found = RegionScorer(model, device="cpu", threads=1)(image, boxes)
-    others = RegionScorer(model, device="cpu", engine="torch")(image, boxes)
+    found = RegionScorer(model, choose_placement("cpu", threads=1))(image, boxes)
+    others = RegionScorer(model, choose_placement("cpu", engine="torch"))(image, boxes)
     network = random_network()
     with torch.inference_mode():
         logits, deltas = network.score_crops(network.trunk(torch.from_numpy(crop_regions(image, boxes))))
@@ -109,7 +111,7 @@ def test_both_engines_score_crops_alike_and_as_the_network_does(model: RegionMod
 def test_no_boxes(model: RegionModel) -> None:
     from inception_rcnn.backbone.regions.scorer import RegionScorer
 
-    probabilities, deltas = RegionScorer(model, device="cpu", threads=1)(
+    probabilities, deltas = RegionScorer(model, choose_placement("cpu", threads=1))(
         np.zeros((20, 30, 3), np.uint8), np.zeros((0, 4), np.float32)
     )
     assert (probabilities.shape, deltas.shape) == ((0, 4), (0, 3, 4))

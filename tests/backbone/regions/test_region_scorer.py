@@ -13,7 +13,7 @@ pytest.importorskip("safetensors")
 
 from inception_rcnn.backbone.preprocessing import prepare_picture
 from inception_rcnn.backbone.regions.onnx_engine import CHUNK
-from inception_rcnn.backbone.regions.placement import choose_device
+from inception_rcnn.backbone.regions.placement import choose_device, choose_placement
 from inception_rcnn.backbone.regions.scorer import RegionScorer
 from inception_rcnn.backbone.weights.model_file import RegionModel
 from inception_rcnn.data.errors import DeviceError, ModelError
@@ -21,7 +21,7 @@ from inception_rcnn.data.errors import DeviceError, ModelError
 
 @pytest.fixture(scope="module")
 def scorer(region_model: RegionModel) -> RegionScorer:
-    return RegionScorer(region_model, device="cpu", threads=1)
+    return RegionScorer(region_model, choose_placement("cpu", threads=1))
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -64,7 +64,7 @@ def test_torchs_engine_gives_what_onnx_runtime_gives(
 ) -> None:
     pytest.importorskip("torch")
     image, boxes = picture(90, 120), random_boxes(count, 90, 120)
-    found = RegionScorer(region_model, device="cpu", engine="torch")(image, boxes)
+    found = RegionScorer(region_model, choose_placement("cpu", engine="torch"))(image, boxes)
     for ours, theirs in zip(found, scorer(image, boxes), strict=True):
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
@@ -75,7 +75,7 @@ def test_a_gpu_gives_what_the_cpu_gives(scorer: RegionScorer, region_model: Regi
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     image, boxes = picture(90, 120), random_boxes(CHUNK + 6, 90, 120)
-    probabilities, deltas = RegionScorer(region_model, device="cuda")(image, boxes)
+    probabilities, deltas = RegionScorer(region_model, choose_placement("cuda"))(image, boxes)
     expected, expected_deltas = scorer(image, boxes)
     np.testing.assert_allclose(probabilities, expected, atol=0.02)
     np.testing.assert_allclose(deltas, expected_deltas, atol=0.05 * np.abs(expected_deltas).max())
@@ -84,7 +84,7 @@ def test_a_gpu_gives_what_the_cpu_gives(scorer: RegionScorer, region_model: Regi
 def test_weights_that_do_not_fit_torchs_network(region_model: RegionModel) -> None:
     pytest.importorskip("torch")
     with pytest.raises(ModelError, match="weights do not fit the network"):
-        RegionScorer(dataclasses.replace(region_model, weights={}), device="cpu", engine="torch")
+        RegionScorer(dataclasses.replace(region_model, weights={}), choose_placement("cpu", engine="torch"))
 
 
 def test_outputs_are_worth_comparing(scorer: RegionScorer) -> None:
@@ -117,7 +117,7 @@ def test_boxes_of_other_types_and_layouts(scorer: RegionScorer) -> None:
 
 def test_scoring_repeats(scorer: RegionScorer, region_model: RegionModel) -> None:
     image, boxes = picture(60, 80), random_boxes(6, 60, 80)
-    other = RegionScorer(region_model, device="cpu", threads=2)
+    other = RegionScorer(region_model, choose_placement("cpu", threads=2))
     np.testing.assert_array_equal(scorer(image, boxes)[0], scorer(image, boxes)[0])
     np.testing.assert_allclose(other(image, boxes)[0], scorer(image, boxes)[0], rtol=1e-4, atol=1e-6)
 
@@ -143,20 +143,20 @@ def test_model_file_holds_no_paths_of_the_machine_that_exported(region_model: Re
 def test_models_that_cannot_run_are_refused(region_model: RegionModel, change: dict) -> None:
     replaced = change if "weights" in change else {"graphs": region_model.graphs | change}
     with pytest.raises(ModelError, match="graph cannot be run") as caught:
-        RegionScorer(dataclasses.replace(region_model, **replaced), device="cpu", threads=1)
+        RegionScorer(dataclasses.replace(region_model, **replaced), choose_placement("cpu", threads=1))
     assert "\n" not in str(caught.value)
 
 
 def test_a_weight_of_another_shape_is_refused(region_model: RegionModel) -> None:
     weights = {**region_model.weights, "score.weight": np.zeros((7, 9216), np.float16)}
     with pytest.raises(ModelError, match="graph cannot be run"):
-        RegionScorer(dataclasses.replace(region_model, weights=weights), device="cpu", threads=1)
+        RegionScorer(dataclasses.replace(region_model, weights=weights), choose_placement("cpu", threads=1))
 
 
 def test_devices() -> None:
     assert choose_device("cpu") == "cpu"
     assert choose_device() in ("cpu", "cuda")
-    with pytest.raises(DeviceError, match="'tpu' is unknown; use auto, cpu or cuda"):
+    with pytest.raises(DeviceError, match="'tpu' is unknown; use auto, cpu, cuda"):
         choose_device("tpu")
 
 

@@ -11,7 +11,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from inception_rcnn.backbone.preprocessing import crop_regions
-from inception_rcnn.backbone.regions.scorer import PictureFeatures, RegionScorer
+from inception_rcnn.backbone.regions.features import PictureFeatures
+from inception_rcnn.backbone.regions.placement import Placement, choose_placement
+from inception_rcnn.backbone.regions.scorer import RegionScorer
 from inception_rcnn.backbone.regions.torch_engine import Batches, full_precision, torch_network, warp_regions
 from inception_rcnn.backbone.weights.model_file import RegionModel
 from inception_rcnn.data.errors import DeviceError
@@ -142,7 +144,7 @@ def test_full_precision_leaves_settings_as_they_were() -> None:
 @pytest.mark.filterwarnings("error")
 def test_pictures_that_are_read_only_or_mirrored(region_model: RegionModel) -> None:
     image, boxes = noise(90, 120), boxes_in(9, 90, 120)
-    scorer = RegionScorer(region_model, device="cpu", engine="torch")
+    scorer = RegionScorer(region_model, choose_placement("cpu", engine="torch"))
     mirrored, only_read = image[:, ::-1], image.copy()
     only_read.flags.writeable = False
     for picture in (mirrored, only_read):
@@ -152,9 +154,9 @@ def test_pictures_that_are_read_only_or_mirrored(region_model: RegionModel) -> N
 
 def test_half_precision_overflows_nowhere(region_model: RegionModel) -> None:
     image, boxes = noise(90, 120), boxes_in(9, 90, 120)
-    exact = RegionScorer(region_model, device="cpu", engine="torch")
-    half = RegionScorer(region_model, device="cpu", engine="torch", precision="float16")
-    assert half.trunk.precision == "float16"
+    exact = RegionScorer(region_model, choose_placement("cpu", engine="torch"))
+    half = RegionScorer(region_model, choose_placement("cpu", engine="torch", precision="float16"))
+    assert half.trunk.placement.precision == "float16"
     for ours, theirs in zip(half(image, boxes), exact(image, boxes), strict=True):
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, theirs, atol=0.02 * np.abs(theirs).max())
@@ -176,26 +178,26 @@ def test_precisions_that_an_engine_has_not(region_model: RegionModel) -> None:
         ("torch", "int4", "unknown; use float32, float16, int8"),
     ):
         with pytest.raises(DeviceError, match=told):
-            RegionScorer(region_model, device="cpu", engine=engine, precision=precision)
+            RegionScorer(region_model, choose_placement("cpu", engine=engine, precision=precision))
     with pytest.raises(DeviceError, match="onnxruntime is for a CPU"):
-        RegionScorer(region_model, device="cuda", engine="onnxruntime")
-    trunk = RegionScorer(region_model, device="cpu", engine="torch").trunk
-    with pytest.raises(DeviceError, match="computes in float32, not float16"):
-        RegionScorer(region_model, trunk=trunk, precision="float16")
+        RegionScorer(region_model, choose_placement("cuda", engine="onnxruntime"))
+    trunk = RegionScorer(region_model, choose_placement("cpu", engine="torch")).trunk
+    with pytest.raises(DeviceError, match="the trunk that is given runs with"):
+        RegionScorer(region_model, choose_placement("cpu", engine="torch", precision="float16"), trunk=trunk)
 
 
 def test_onnx_runtime_is_for_a_cpu_where_there_is_a_gpu_too(
     region_model: RegionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    scorer = RegionScorer(region_model, engine="onnxruntime")
-    assert (scorer.device, scorer.precision, scorer.trunk.engine) == ("cpu", "float32", "onnxruntime")
+    scorer = RegionScorer(region_model, choose_placement(engine="onnxruntime"))
+    assert scorer.placement == Placement("cpu", "onnxruntime", "float32")
 
 
 def test_ranking_takes_what_scoring_takes(region_model: RegionModel) -> None:
     view = PictureFeatures(noise(90, 120))
     for engine in ("torch", "onnxruntime"):
-        scorer = RegionScorer(region_model, device="cpu", engine=engine)
+        scorer = RegionScorer(region_model, choose_placement("cpu", engine=engine))
         assert scorer.first_pass_logits(view, [[0, 0, 20, 30], [5, 5, 90, 80]]).shape == (2,)  # type: ignore[arg-type]
         assert scorer.first_pass_logits(view, np.zeros((0, 4), np.float32)).shape == (0,)
         for wrong in (np.zeros(4), np.zeros((2, 5)), np.array([[0, 0, np.nan, 9]]), np.array([[0, 0, np.inf, 9]])):
@@ -203,9 +205,9 @@ def test_ranking_takes_what_scoring_takes(region_model: RegionModel) -> None:
                 with pytest.raises(ValueError, match=r"must be \(N, 4\) finite numbers"):
                     call(view, wrong)
     with pytest.raises(ValueError, match="threads must be 1 or more"):
-        RegionScorer(region_model, device="cpu", threads=0)
+        RegionScorer(region_model, choose_placement("cpu", threads=0))
     with pytest.raises(ValueError, match="scale must be more than 0"):
-        RegionScorer(region_model, device="cpu", scale=0)
+        RegionScorer(region_model, choose_placement("cpu"), scale=0)
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -230,7 +232,7 @@ def test_a_recorded_batch_gives_what_it_gives_unrecorded(region_model: RegionMod
 @needs_gpu
 def test_a_gpu_gives_in_float32_what_the_cpu_gives(region_model: RegionModel) -> None:
     image, boxes = noise(200, 300), boxes_in(70, 200, 300)
-    gpu, cpu = (RegionScorer(region_model, device=device, precision="float32") for device in ("cuda", "cpu"))
+    gpu, cpu = (RegionScorer(region_model, choose_placement(device, precision="float32")) for device in ("cuda", "cpu"))
     for ours, theirs in zip(gpu(image, boxes), cpu(image, boxes), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
     np.testing.assert_allclose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -18,7 +19,7 @@ pytest.importorskip("safetensors")
 
 from PIL import Image
 
-from inception_rcnn.backbone.regions.scorer import PictureFeatures
+from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.data import find_images, read_detections
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.runs.detection import JOURNAL, detect_batch, relative_names
@@ -82,7 +83,7 @@ def test_results_folder(photos: Path, tmp_path: Path, detector: Detector) -> Non
         assert x >= 0 <= y
         assert x + w <= width + 1e-3
         assert y + h <= height + 1e-3
-        assert annotation["score"] >= detector.min_score
+        assert annotation["score"] >= detector.settings.min_score
 
     found = read_detections(output, key="file_name")
     expected = detector(np.asarray(Image.open(photos / "b.png")))
@@ -105,7 +106,14 @@ def test_run_json_tells_what_was_done(photos: Path, tmp_path: Path, detector: De
     assert run["settings"] == {"workers": 1}
     model = detector.scorers[0].model
     assert run["models"] == [
-        {"sha256": model.sha256, "long_side": 128, "device": "cpu", "precision": "float32", "classes": 3}
+        {
+            "sha256": model.sha256,
+            "long_side": 128,
+            "device": "cpu",
+            "engine": "onnxruntime",
+            "precision": "float32",
+            "classes": 3,
+        }
     ]
     assert isinstance(run["version"], str)
     assert (run["pictures"], run["resumed"], run["failed"]) == (5, 0, 0)
@@ -246,7 +254,7 @@ def test_other_settings_begin_anew(photos: Path, tmp_path: Path, detector: Detec
     paths = find_images(photos)
     with pytest.raises(KeyboardInterrupt):
         detect_batch(paths, tmp_path / "out", detector, progress=stop_after(2))
-    detector.min_score = 0.2
+    detector.settings = dataclasses.replace(detector.settings, min_score=0.2)
     summary = detect_batch(paths, tmp_path / "out", detector)
     assert summary.resumed == 0
     found = read_detections(tmp_path / "out", key="file_name")

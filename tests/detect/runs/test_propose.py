@@ -282,8 +282,14 @@ def deadly(image):
 class Deadly:
     settings = {}  # noqa: RUF012
 
-    def __call__(self, image):
+    def search(self, image, name=None):
         return deadly(image)
+
+    def propose(self, features, searched, name=None):
+        return searched
+
+    def has_objectness(self, classes):
+        return False
 
 
 def test_a_picture_that_kills_its_process_is_reported(photos, tmp_path):
@@ -362,7 +368,7 @@ def test_image_ids_come_from_the_annotations(photos, tmp_path, capsys):
         (["--output", "missing/x.npz"], "folder that exists"),
         (["--output", "x.npz", "--mode", "slow"], "unknown mode"),
         (["--output", "x.npz", "--superpixel-scale", "0"], "superpixel_scale"),
-        (["--output", "x.npz", "--method", "edges"], "choose one of merged, selective-search, multibox"),
+        (["--output", "x.npz", "--method", "edges"], "use merged, selective-search, multibox"),
         (["--output", "x.npz", "--multibox", "absent"], "absent: cannot be read"),
         (["--output", "x.npz", "--model", "absent"], "name --multibox FILE too"),
     ],

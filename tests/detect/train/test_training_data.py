@@ -393,7 +393,7 @@ def cache(tmp_path: Path) -> ProposalCache:
     return ProposalCache(tmp_path / "cache" / "proposals", SelectiveSearch("single"))
 
 
-def must_not_search(image: np.ndarray) -> None:
+def must_not_search(*_: object) -> None:
     raise AssertionError("searched again")
 
 
@@ -409,7 +409,7 @@ def test_proposals_are_computed_once(
     assert first.dtype == np.float32
     assert objectness is None
     assert len(list(cache.folder.iterdir())) == 1
-    monkeypatch.setattr(cache, "proposer", must_not_search)
+    monkeypatch.setattr(SelectiveSearch, "search", must_not_search)
     np.testing.assert_array_equal(cache(one)[0], expected)
     cache.fill([one], workers=1)  # nothing is missing
     os.utime(path, ns=(1, 1))
@@ -418,6 +418,7 @@ def test_proposals_are_computed_once(
     Image.fromarray(picture(1)).save(path)
     with pytest.raises(AssertionError, match="searched again"):
         cache(one)
+    monkeypatch.undo()
     other = ProposalCache(cache.folder, SelectiveSearch("single", superpixel_scale=2.0))
     assert len(other(one)[0]) > 0
     assert len(list(cache.folder.iterdir())) == 2
@@ -431,8 +432,14 @@ def test_proposals_of_a_network_come_with_their_objectness(tmp_path: Path, pictu
     class Proposer:
         settings: ClassVar = {"of": "a network"}
 
-        def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def search(self, image: np.ndarray, name: str | None = None) -> None:
+            return None
+
+        def propose(self, features: object, searched: None = None, name: str | None = None) -> tuple:
             return ranked
+
+        def has_objectness(self, classes: object) -> bool:
+            return True
 
     cache = ProposalCache(tmp_path / "proposals", Proposer(), objectness=True)
     for _ in range(2):
@@ -452,7 +459,7 @@ def test_fill_computes_in_processes(
     first, _ = cache(pictures[0])
     cache.fill(pictures, workers=1, report=done.append)
     assert done == [1, 2, 3]
-    monkeypatch.setattr(cache, "proposer", must_not_search)
+    monkeypatch.setattr(SelectiveSearch, "search", must_not_search)
     np.testing.assert_array_equal(cache(pictures[0])[0], first)
     assert all(len(cache(one)[0]) > 0 for one in pictures)
 

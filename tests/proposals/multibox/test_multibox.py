@@ -20,8 +20,10 @@ torch = pytest.importorskip("torch")
 from random_model import random_network
 
 from inception_rcnn.backbone.preprocessing import decode_boxes, encode_boxes, prepare_picture
+from inception_rcnn.backbone.regions.features import PictureFeatures, TrunkFeatures
 from inception_rcnn.backbone.regions.network import FIRST_CENTRE, STRIDE, RegionNetwork
-from inception_rcnn.backbone.regions.scorer import Features, PictureFeatures, RegionScorer
+from inception_rcnn.backbone.regions.placement import Placement, choose_placement
+from inception_rcnn.backbone.regions.scorer import RegionScorer
 from inception_rcnn.backbone.weights.model_file import read_model
 from inception_rcnn.data import box_iou
 from inception_rcnn.data.errors import ModelError
@@ -36,7 +38,7 @@ from inception_rcnn.proposals.multibox.priors import (
     cluster_sides,
     place_priors,
 )
-from inception_rcnn.proposals.multibox.proposer import MultiBox, MultiBoxHead, rank_boxes, tile_picture
+from inception_rcnn.proposals.multibox.proposer import MultiBox, MultiBoxHead, load_head, rank_boxes, tile_picture
 
 NONE = np.zeros((0, 4), np.float32)
 SIDES = np.array([[[8, 8], [12, 20]], [[40, 40], [60, 30]], [[90, 90], [50, 120]]], np.float32)
@@ -261,7 +263,7 @@ def test_gradients_of_the_heads() -> None:
 
 def test_coding_round_trip() -> None:
     priors, boxes = random_boxes(50, 0), random_boxes(50, 1)
-    found, _ = rank_boxes(priors, encode_boxes(priors, boxes), np.linspace(5, -5, 50), (1000, 1000), iou=1.0)
+    found, _ = rank_boxes(priors, encode_boxes(priors, boxes), np.linspace(5, -5, 50), (1000, 1000), iou_threshold=1.0)
     np.testing.assert_allclose(found, boxes, rtol=1e-3, atol=0.02)
 
 
@@ -274,7 +276,7 @@ def test_boxes_are_ranked_clipped_and_suppressed() -> None:
     assert found.tolist() == [[12, 10, 52, 50], [0, 0, 30, 30], [90, 10, 100, 60]]
     np.testing.assert_allclose(scores, 1 / (1 + np.exp([-3.0, -2, 4])), rtol=1e-5)
     assert found.dtype == scores.dtype == np.float32
-    found, _ = rank_boxes(boxes, np.zeros((5, 4), np.float32), logits, (100, 80), iou=0.95, limit=3)
+    found, _ = rank_boxes(boxes, np.zeros((5, 4), np.float32), logits, (100, 80), iou_threshold=0.95, limit=3)
     assert found.tolist() == [[12, 10, 52, 50], [0, 0, 30, 30], [10, 10, 50, 50]]
 
 
@@ -398,7 +400,7 @@ def test_onnx_runtime_and_torch_run_the_same_head(priors: np.ndarray, cells: tup
     with torch.no_grad():
         expected = [value[0].numpy() for value in head(maps)]
     for engine, given in (("onnxruntime", maps.numpy()), ("torch", maps)):
-        run = MultiBoxHead(model, "cpu", engine, 1)
+        run = MultiBoxHead(model, Placement(engine=engine, threads=1))
         for again in (run, pickle.loads(pickle.dumps(run))):
             for one, other in zip(again(given), expected, strict=True):
                 assert one.dtype == np.float32
@@ -416,7 +418,7 @@ def test_averages_are_adaptive_poolings(size: tuple[int, int]) -> None:
 def test_a_picture_in_ranked_boxes_out(tmp_path: Path, model_file: Path, tiles: int) -> None:
     path = tmp_path / "head.safetensors"
     write_multibox(path, to_model(head_for(SIDES, channels=8), random_network(), long_side=128))
-    multibox = MultiBox.load(path, detector=model_file, device="cpu", limit=60, iou=0.5, tiles=tiles)
+    multibox = MultiBox.load(path, detector=model_file, device="cpu", limit=60, iou_threshold=0.5, tiles=tiles)
     image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
     boxes, scores = multibox(image)
     assert boxes.shape == (60, 4)
@@ -443,8 +445,8 @@ class Glass:
 
     key = ("glass",)
 
-    def __call__(self, image: np.ndarray, long_side: int) -> Features:
-        return Features(*prepare_picture(image, long_side))
+    def __call__(self, image: np.ndarray, long_side: int) -> TrunkFeatures:
+        return TrunkFeatures(*prepare_picture(image, long_side))
 
 
 def test_squares_show_small_objects_larger_and_parts_of_objects_are_no_objects() -> None:
@@ -473,7 +475,11 @@ def test_pictures_and_settings_are_checked(tmp_path: Path, model_file: Path) -> 
     for wrong in (image / 255, image.astype(np.uint16), image[:0], image[..., :2]):
         with pytest.raises(ValueError, match="the picture"):
             multibox(wrong)
-    for setting, message in (({"limit": 0}, "limit"), ({"iou": -1}, "iou"), ({"tiles": -3}, "tiles")):
+    for setting, message in (
+        ({"limit": 0}, "limit"),
+        ({"iou_threshold": -1}, "iou_threshold"),
+        ({"tiles": -3}, "tiles"),
+    ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(multibox, **setting)
     with pytest.raises(ValueError, match="engine 'foo' is unknown"):
@@ -486,12 +492,12 @@ def test_pictures_and_settings_are_checked(tmp_path: Path, model_file: Path) -> 
 def test_features_of_one_engine_are_not_given_to_another(tmp_path: Path, model_file: Path) -> None:
     path = tmp_path / "head.safetensors"
     write_multibox(path, to_model(head_for(SIDES, channels=4), random_network(), long_side=128))
-    other = RegionScorer(read_model(model_file), device="cpu", engine="torch")
-    one = MultiBox.load(path, detector=model_file, device="cpu", threads=1, loaded_trunks=[other.trunk])
-    assert one.trunk is other.trunk
-    own = MultiBox.load(
-        path, detector=model_file, device="cpu", threads=1, loaded_trunks=[other.trunk], engine="onnxruntime"
+    other = RegionScorer(read_model(model_file), choose_placement("cpu", engine="torch"))
+    one, own = (
+        MultiBox(*load_head(path, placement, detector=model_file, loaded_trunks=[other.trunk]))
+        for placement in (other.placement, Placement(threads=1))
     )
+    assert one.trunk is other.trunk
     assert own.trunk is not other.trunk
-    view = PictureFeatures(np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8))
-    np.testing.assert_allclose(one.propose(view)[1], own.propose(view)[1], rtol=1e-3)
+    features = PictureFeatures(np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8))
+    np.testing.assert_allclose(one.propose(features)[1], own.propose(features)[1], rtol=1e-3)

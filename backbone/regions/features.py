@@ -1,0 +1,55 @@
+"""What trunks compute of a picture, each once, however many models ask for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.images.reading import as_rgb, check_image
+
+if TYPE_CHECKING:
+    from .scorer import Trunk
+
+
+class TrunkFeatures(NamedTuple):
+    """Features of one picture.
+
+    Attributes
+    ----------
+    maps : ndarray or Tensor, shape (1, 832, h, w)
+        Output of inception 4e, where the engine has it.
+    scale : float
+        Pixels that the trunk got per pixel of the picture.
+    """
+
+    maps: Any
+    scale: float
+
+
+class PictureFeatures:
+    """A picture and its features, each computed when they are first asked for.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W, 3), uint8
+        RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4; alpha ignored) are taken too.
+
+    Raises
+    ------
+    SettingError
+        If the picture is not uint8, is empty or has not 1, 3 or 4 channels.
+    """
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        check_image(image)
+        self.image = as_rgb(image)
+        self._features: dict[tuple[object, ...], TrunkFeatures] = {}
+
+    def of(self, trunk: Trunk, long_side: int) -> TrunkFeatures:
+        """Return a trunk's features of the picture, resized to `long_side` pixels; equal trunks compute them once."""
+        key = *trunk.key, long_side
+        if key not in self._features:
+            self._features[key] = trunk(self.image, long_side)
+        return self._features[key]

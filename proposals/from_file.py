@@ -1,0 +1,141 @@
+"""A proposer of boxes that somebody computed before: the original selective search's, EdgeBoxes, an RPN's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data import Proposals, clip_boxes, read_proposals
+from ..data.errors import ProposalFileError
+from .proposer import Ranked, check_ranking
+
+if TYPE_CHECKING:
+    from ..backbone.regions.features import PictureFeatures
+
+
+@dataclass(frozen=True)
+class FileProposals:
+    """Boxes of a file, found by the picture's name; see `Proposer`.
+
+    A picture's name is matched in full or, where that is enough, without folders, in both cases without the suffix: the
+    names in ``.mat`` and ``.pkl`` files are ids such as ``000005``.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for errors.
+    sha256 : str
+        Hash of the file.
+    limit : int, optional
+        Return at most this many boxes of a picture, the best.
+    pictures : dict of str to list of Proposals
+        By name without folders and suffix.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from inception_rcnn.data import write_proposals
+    >>> boxes, scores = np.array([[0, 0, 20, 10], [3, 3, 9, 9]], np.float32), np.array([2, 1], np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_proposals(f"{folder}/boxes.mat", [Proposals("train/000005.jpg", 20, 10, boxes, scores)])
+    ...     proposer = FileProposals.load(f"{folder}/boxes.mat", limit=1)
+    >>> proposer(np.zeros((10, 20, 3), np.uint8), "train/000005.jpg")[0].tolist()
+    [[0.0, 0.0, 20.0, 10.0]]
+    """
+
+    path: Path
+    sha256: str
+    limit: int | None = None
+    pictures: dict[str, list[Proposals]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_ranking(self.limit, 0)
+
+    @classmethod
+    def load(cls, path: str | Path, *, limit: int | None = None) -> FileProposals:
+        """Read a file of proposals.
+
+        Parameters
+        ----------
+        path : str or Path
+            In any of the formats that `inception_rcnn.data.read_proposals` reads: ``.mat`` of Fast R-CNN, ``.pkl`` of
+            Detectron, ``.parquet``, ``.json`` or ``.npz``.
+        limit : int, optional
+            Keep at most this many boxes of a picture, the best; the memory needed is 20 bytes a box.
+
+        Raises
+        ------
+        ProposalFileError
+            If the file is missing or malformed.
+        """
+        path = Path(path)
+        pictures: dict[str, list[Proposals]] = {}
+        for one in read_proposals(path):
+            kept = one._replace(boxes=one.boxes[:limit].copy(), scores=one.scores[:limit].copy())
+            pictures.setdefault(_stem(one.file), []).append(kept)
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return cls(path, digest.hexdigest(), limit, pictures)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the boxes depend on."""
+        return {"proposals": self.sha256, "limit": self.limit}
+
+    def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
+        """Boxes (N, 4) and scores (N,) of the picture of that name, best first.
+
+        Raises
+        ------
+        ProposalFileError
+            If the file has no boxes for that name, or they are for a picture of another size.
+        """
+        if name is None:
+            raise ProposalFileError(f"{self.path}: its boxes are found by the picture's name; give the name")
+        found = self._find(name)
+        height, width = image.shape[:2]
+        if found.width and (found.width, found.height) != (width, height):
+            raise ProposalFileError(
+                f"{self.path}: has boxes for {found.file!r} at {found.width} x {found.height} pixels, and the picture "
+                f"{name!r} has {width} x {height}; compute them anew"
+            )
+        boxes = clip_boxes(found.boxes, width, height)
+        inside = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
+        return boxes[inside][: self.limit], found.scores[inside][: self.limit]
+
+    def _find(self, name: str) -> Proposals:
+        candidates = self.pictures.get(_stem(name), [])
+        full = [one for one in candidates if _without_suffix(one.file) == _without_suffix(name)]
+        if len(full or candidates) != 1:
+            problem = f"several names that may be {name!r}" if candidates else f"no boxes for {name!r}"
+            there = f", such as {candidates[0].file!r} and {candidates[1].file!r}" if candidates else ""
+            raise ProposalFileError(f"{self.path}: has {problem}{there}; name pictures as the file does")
+        return (full or candidates)[0]
+
+    def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
+        """Look the boxes up; see `Proposer`."""
+        return self(image, name)
+
+    def propose(self, features: PictureFeatures, searched: Ranked | None = None, name: str | None = None) -> Ranked:
+        """Return the result of `search`; see `Proposer`."""
+        return searched or self(features.image, name)
+
+    def has_objectness(self, classes: Sequence[str]) -> bool:
+        """No: a file does not say what its scores mean."""
+        return False
+
+
+def _without_suffix(name: str) -> str:
+    return name.replace("\\", "/").rpartition(".")[0] or name
+
+
+def _stem(name: str) -> str:
+    return _without_suffix(name).rpartition("/")[2]

@@ -1,0 +1,71 @@
+"""Boxes that somebody computed before: found by the picture's name, clipped, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_rcnn.data import Proposals, write_proposals
+from inception_rcnn.data.errors import ProposalFileError, SettingError
+from inception_rcnn.proposals import FileProposals
+from inception_rcnn.proposals.proposer import propose_boxes
+
+BOXES = np.array([[0, 0, 20, 10], [3, 3, 9, 9], [5, 2, 18, 8]], np.float32)
+SCORES = np.array([0.9, 0.5, 0.1], np.float32)
+IMAGE = np.zeros((10, 20, 3), np.uint8)
+
+
+def entry(name: str, boxes: np.ndarray = BOXES, size: tuple[int, int] = (20, 10)) -> Proposals:
+    return Proposals(name, *size, boxes, SCORES[: len(boxes)])
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "json", "mat", "pkl", "npz"])
+def test_every_format(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"boxes.{suffix}"
+    write_proposals(path, [entry("train/000005.jpg"), entry("train/000007.jpg", BOXES[1:2])])
+    proposer = FileProposals.load(path)
+    for name in ("000005.jpg", "train/000005.jpg", "elsewhere/000005.png"):
+        boxes, scores = propose_boxes(proposer, IMAGE, name)
+        np.testing.assert_array_equal(boxes, BOXES)
+        assert (np.diff(scores) < 0).all()
+    assert len(proposer(IMAGE, "000007.jpg")[0]) == 1
+    assert not proposer.has_objectness(("cat",))
+    assert FileProposals.load(path).settings == proposer.settings
+    assert FileProposals.load(path, limit=2).settings != proposer.settings
+    np.testing.assert_array_equal(FileProposals.load(path, limit=2)(IMAGE, "000005.jpg")[0], BOXES[:2])
+
+
+def test_folders_tell_pictures_of_one_name_apart(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.npz"
+    write_proposals(path, [entry("a/1.jpg"), entry("b/1.jpg", BOXES[:1])])
+    proposer = FileProposals.load(path)
+    assert [len(proposer(IMAGE, name)[0]) for name in ("a/1.jpg", "b/1.png", "b\\1.png")] == [3, 1, 1]
+    with pytest.raises(ProposalFileError, match=r"several names that may be '1.jpg', such as 'a/1.jpg' and 'b/1.jpg'"):
+        proposer(IMAGE, "1.jpg")
+
+
+def test_boxes_are_clipped_to_the_picture(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.npz"
+    outside = np.array([[-5, -5, 30, 30], [25, 2, 30, 8], [2, 2, 8, 8]], np.float32)
+    write_proposals(path, [entry("1.jpg", outside, (0, 0))])
+    boxes, scores = FileProposals.load(path)(IMAGE, "1.jpg")
+    assert boxes.tolist() == [[0, 0, 20, 10], [2, 2, 8, 8]]
+    np.testing.assert_array_equal(scores, SCORES[[0, 2]])
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.npz"
+    write_proposals(path, [entry("1.jpg")])
+    proposer = FileProposals.load(path)
+    with pytest.raises(ProposalFileError, match=r"boxes.npz: has no boxes for '2.jpg'"):
+        proposer(IMAGE, "2.jpg")
+    with pytest.raises(ProposalFileError, match=r"at 20 x 10 pixels, and the picture '1.jpg' has 10 x 20"):
+        proposer(IMAGE.transpose(1, 0, 2), "1.jpg")
+    with pytest.raises(ProposalFileError, match="give the name"):
+        proposer(IMAGE)
+    with pytest.raises(SettingError, match="limit"):
+        FileProposals.load(path, limit=0)
+    with pytest.raises(ProposalFileError, match="no such file"):
+        FileProposals.load(tmp_path / "absent.npz")
