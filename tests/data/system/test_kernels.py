@@ -11,7 +11,7 @@ import pytest
 
 import inception_rcnn.data.system.kernels as kernels
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NMS = "from inception_rcnn.eval import nms; print(nms([[0, 0, 9, 9], [0, 0, 9, 8], [20, 0, 30, 10]], [.8, .9, .7], .5))"
 
 
