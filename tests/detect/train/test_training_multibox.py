@@ -212,7 +212,7 @@ from pathlib import Path
 from random_model import random_network
 from test_training_multibox import SIDES, draw
 from inception_rcnn.detect.train.process_group import join_process_group
-from inception_rcnn.detect.train.detector import CheckpointError
+from inception_rcnn.data.errors import CheckpointError
 from inception_rcnn.detect.train.multibox import train_multibox
 from inception_rcnn.proposals.multibox.network import GridHead
 folder, group = Path(sys.argv[1]), join_process_group("cpu")
