@@ -19,7 +19,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 NUMERIC = [
-    "data/test_suppression.py", "data/test_box_convention.py", "data/test_kernels.py", "eval/test_ensemble.py",
+    "data/test_nms.py", "data/test_boxes.py", "data/system/test_kernels.py", "eval/test_ensemble.py",
     "eval/test_voc_protocol.py", "eval/test_ilsvrc_protocol.py", "proposals", "backbone", "detect/test_detector.py",
     "detect/test_voc_model.py", "detect/train/test_augmentation.py",
     "detect/train/test_training.py", "detect/train/test_training_multibox.py",

@@ -15,10 +15,8 @@ def run_script(folder: Path, text: str, launch: list[str]) -> None:
     script = folder / "together.py"
     script.write_text(text)
     tests = Path(__file__).parent
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tests / "detect"), str(tests)]),
-        "OMP_NUM_THREADS": "1",
-    }
+    paths = str(tests / "detect" / "train"), str(tests), os.environ.get("PYTHONPATH")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*launch, str(script), str(folder)], env=environment, capture_output=True, text=True, check=False
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from builders import noise_image
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -88,7 +89,7 @@ def test_picture_keeps_its_place_and_shape() -> None:
 
 
 def test_same_picture_same_size_is_left_alone() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    image = noise_image(0, 48, 64)
     array, _ = prepare_picture(image, 64)
     np.testing.assert_array_equal(array[0].transpose(1, 2, 0)[..., ::-1] + MEAN_BGR[::-1], image)
 

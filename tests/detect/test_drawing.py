@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from builders import make_detections, noise_image
 
 from inception_rcnn.data import Detections
 from inception_rcnn.detect.drawing import class_colour, draw_detections
@@ -13,12 +14,7 @@ CLASSES = ("cat", "dog")
 
 def detections(*rows: tuple[float, float, float, float], scores: list[float] | None = None) -> Detections:
     count = len(rows)
-    return Detections(
-        np.array(rows, np.float32).reshape(-1, 4),
-        np.array(scores if scores is not None else [0.9] * count, np.float32),
-        np.arange(count, dtype=np.int64) % 2,
-        CLASSES,
-    )
+    return make_detections(rows, [0.9] * count if scores is None else scores, np.arange(count) % 2, CLASSES)
 
 
 def drawn(image: np.ndarray, found: Detections, min_score: float = 0.5) -> np.ndarray:
@@ -33,7 +29,7 @@ def ink(image: np.ndarray) -> int:
 
 
 def test_nothing_below_the_score_and_the_original_untouched() -> None:
-    image = np.random.default_rng(0).integers(0, 255, (100, 150, 3), dtype=np.uint8)
+    image = noise_image(0, 150, 100)
     before = image.copy()
     found = detections((10, 10, 60, 60), (20, 20, 90, 90), scores=[0.49, 0.2])
     np.testing.assert_array_equal(drawn(image, found), image)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from builders import CLASSES, make_detections
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,15 +136,6 @@ def test_what_does_not_fit_is_refused(lists, options, problem):
         weighted_box_fusion(*lists, **options)
 
 
-CLASSES = ("cat", "dog", "horse")
-
-
-def found(boxes, scores, labels, classes=CLASSES):
-    return Detections(
-        np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int64), classes
-    )
-
-
 A, B = (0, 0, 10, 10), (50, 50, 60, 60)
 
 
@@ -154,23 +146,24 @@ def as_rows(detections):
 
 def test_members_are_matched_by_picture_and_by_class():
     turned = CLASSES[::-1]
-    one = {"a": found([A], [0.8], [0]), "b": found([B], [0.6], [1])}
-    other = {"c": found([A], [0.4], [0], turned), "a": found([A, B], [0.6, 0.2], [2, 0], turned)}
+    one = {"a": make_detections([A], [0.8], [0]), "b": make_detections([B], [0.6], [1])}
+    other = {"c": make_detections([A], [0.4], [0], turned), "a": make_detections([A, B], [0.6, 0.2], [2, 0], turned)}
     merged = merge_detections([one, other])
     assert list(merged) == ["a", "b", "c"]
-    assert as_rows(merged["a"]) == [("cat", 0.7, A), ("horse", 0.1, B)]
+    assert as_rows(merged["a"]) == [("cat", 0.7, A), ("car", 0.1, B)]
     assert as_rows(merged["b"]) == [("dog", 0.3, B)]
-    assert as_rows(merged["c"]) == [("horse", 0.2, A)]
+    assert as_rows(merged["c"]) == [("car", 0.2, A)]
     assert all(one.classes == CLASSES for one in merged.values())
 
 
 def test_suppressing_all_members_together():
     near = (0, 0, 10, 9)
-    members = [{"a": found([A], [0.8], [0])}, {"a": found([near, near, B], [0.9, 0.7, 0.5], [0, 1, 2])}]
+    others = make_detections([near, near, B], [0.9, 0.7, 0.5], [0, 1, 2])
+    members = [{"a": make_detections([A], [0.8], [0])}, {"a": others}]
     assert as_rows(merge_detections(members, "nms", iou=0.5)["a"]) == [
         ("cat", 0.9, near),
         ("dog", 0.7, near),
-        ("horse", 0.5, B),
+        ("car", 0.5, B),
     ]
     assert as_rows(merge_detections(members, "nms", iou=0.5, weights=[4, 2])["a"])[0] == ("cat", 0.8, A)
     assert len(merge_detections(members, "nms", iou=0.9)["a"]) == 4
@@ -183,7 +176,7 @@ def test_suppressing_all_members_together():
 def test_one_member_is_suppressed_class_by_class(method, iou):
     rng = np.random.default_rng(0)
     boxes, scores, labels = (one[0] for one in random_members(rng, 1))
-    merged = merge_detections([{"a": found(boxes, scores, labels)}], method, iou=iou)["a"]
+    merged = merge_detections([{"a": make_detections(boxes, scores, labels)}], method, iou=iou)["a"]
     for label in range(3):
         own = labels == label
         if method == "nms":
@@ -199,8 +192,8 @@ def test_one_member_is_suppressed_class_by_class(method, iou):
 
 
 def test_members_with_other_classes_are_refused():
-    one, other = {"a": found([A], [1], [0])}, {"a": found([A], [1], [0], ("cat", "dog", "mule"))}
-    with pytest.raises(EvaluationError, match="member 2 have other classes than the first: horse, mule; all must"):
+    one, other = {"a": make_detections([A], [1], [0])}, {"a": make_detections([A], [1], [0], ("cat", "dog", "mule"))}
+    with pytest.raises(EvaluationError, match="member 2 have other classes than the first: car, mule; all must"):
         merge_detections([one, other])
     with pytest.raises(EvaluationError, match="nothing to merge"):
         merge_detections([])
@@ -213,7 +206,7 @@ def test_members_with_other_classes_are_refused():
 @pytest.mark.parametrize("method", ["wbf", "nms", "soft-nms"])
 def test_scores_that_only_double_precision_tells_apart(method):
     rng = np.random.default_rng(0)
-    whole = [{"a": found(*(one[0] for one in random_members(rng, 1)))} for _ in range(2)]
+    whole = [{"a": make_detections(*(one[0] for one in random_members(rng, 1)))} for _ in range(2)]
     one = whole[0]["a"]
     close = [
         {"a": Detections(d.boxes, 1 - (1 - d.scores.astype(np.float64)) * 1e-9, d.labels, d.classes)}
@@ -229,19 +222,19 @@ def test_scores_that_only_double_precision_tells_apart(method):
 
 
 def test_what_cannot_be_merged_is_named():
-    one = {"a": found([A], [0.5], [0])}
+    one = {"a": make_detections([A], [0.5], [0])}
     with pytest.raises(EvaluationError, match=r"member 2, picture 'a': a score is -0.5; only scores of 0 or more"):
-        merge_detections([one, {"a": found([A, A], [0.5, -0.5], [0, 0])}])
+        merge_detections([one, {"a": make_detections([A, A], [0.5, -0.5], [0, 0])}])
     with pytest.raises(EvaluationError, match=r"picture is in two of the members: they have 'a' and 'b.jpg'"):
-        merge_detections([one, {"b.jpg": found([A], [0.5], [0])}])
+        merge_detections([one, {"b.jpg": make_detections([A], [0.5], [0])}])
     for iou in (np.nan, -0.1):
         with pytest.raises(ValueError, match="iou must be"):
             merge_detections([one], "nms", iou=iou)
 
 
 def test_a_member_that_found_nothing():
-    one = {"a": found([A], [0.8], [0])}
+    one = {"a": make_detections([A], [0.8], [0])}
     assert as_rows(merge_detections([one, {}])["a"]) == [("cat", 0.4, A)]
     assert as_rows(merge_detections([{}, one], "nms")["a"]) == [("cat", 0.8, A)]
     assert merge_detections([{}, {}]) == {}
-    assert len(merge_detections([{"a": found([], [], [])}])["a"]) == 0
+    assert len(merge_detections([{"a": make_detections([], [], [])}])["a"]) == 0

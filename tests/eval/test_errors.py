@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from builders import CLASSES, make_detections, make_picture
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inception_rcnn.data import VOC_CLASSES, Detections, Picture
+from inception_rcnn.data import VOC_CLASSES
 from inception_rcnn.eval import average_precision, errors, match_ilsvrc, match_voc
 from inception_rcnn.eval.errors import (
     ERROR_TYPES,
@@ -15,32 +16,17 @@ from inception_rcnn.eval.errors import (
 )
 from inception_rcnn.eval.matching import FALSE, HIT, IGNORED, Matches
 
-CLASSES = ("cat", "dog", "car")
 PETS = [("cat", "dog")]
 CAT, DOG, CAR = [0, 0, 100, 100], [200, 0, 300, 100], [400, 0, 500, 100]
 
 
-def picture(boxes=(CAT, DOG, CAR), labels=(0, 1, 2), image_id="a", difficult=None):
-    flags = np.zeros(len(boxes), bool)
-    return Picture(
-        image_id, f"{image_id}.jpg", 600, 100, np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64),
-        flags if difficult is None else np.array(difficult, bool), flags,
-    )  # fmt: skip
-
-
-def detected(boxes, scores=None, labels=None, classes=CLASSES):
-    count = len(boxes)
-    return Detections(
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.linspace(1, 0.5, count, dtype=np.float32) if scores is None else np.array(scores, np.float32),
-        np.zeros(count, np.int64) if labels is None else np.array(labels, np.int64),
-        classes,
-    )
+def picture(boxes=(CAT, DOG, CAR), labels=(0, 1, 2), image_id="a", **flags):
+    return make_picture(boxes, labels, image_id, **flags)
 
 
 def kinds_of_cats(boxes, pictures=None, similar=PETS):
     pictures = pictures or [picture()]
-    found = {"a": detected(boxes)}
+    found = {"a": make_detections(boxes)}
     result = false_positives(pictures, found, match_voc(pictures, found, CLASSES), similar)["cat"]
     return [None if kind < 0 else ERROR_TYPES[kind] for kind in result.kind], result
 
@@ -87,7 +73,7 @@ def test_difficult_objects_are_objects():
 def test_groups_of_similar_classes():
     def kind(of, on, classes=VOC_CLASSES, similar=None):
         pictures = [picture([CAT], [classes.index(on)])]
-        found = {"a": detected([CAT], labels=[classes.index(of)], classes=classes)}
+        found = {"a": make_detections([CAT], labels=[classes.index(of)], classes=classes)}
         result = false_positives(pictures, found, match_voc(pictures, found, classes), similar)
         return ERROR_TYPES[result[of].kind[0]]
 
@@ -102,8 +88,8 @@ def test_groups_of_similar_classes():
 def test_classes_that_are_not_evaluated_and_pictures_without_detections():
     pictures = [picture(), picture(image_id="b"), picture([], [], "c")]
     found = {
-        "b": detected([CAT, DOG, CAR], labels=[3, 1, 0], classes=("dog", "car", "zebra", "cat")),
-        "c": detected([CAT]),
+        "b": make_detections([CAT, DOG, CAR], labels=[3, 1, 0], classes=("dog", "car", "zebra", "cat")),
+        "c": make_detections([CAT]),
     }
     result = false_positives(pictures, found, match_voc(pictures, found, CLASSES), PETS)
     assert {name: one.kind.tolist() for name, one in result.items()} == {"cat": [-1, 3], "dog": [2], "car": [1 + 1]}
@@ -139,12 +125,12 @@ def scenes(draw):
         count, claims = int(rng.integers(0, 7)), int(rng.integers(0, 15))
         start = rng.integers(0, 60, (count, 2))
         boxes = np.concatenate([start, start + rng.integers(5, 60, (count, 2))], axis=1)
-        pictures.append(picture(boxes, rng.integers(0, 3, count), f"p{i}", rng.random(count) < 0.2))
+        pictures.append(picture(boxes, rng.integers(0, 3, count), f"p{i}", difficult=rng.random(count) < 0.2))
         if count:
             moved = boxes[rng.integers(0, count, claims)] + rng.integers(-12, 13, (claims, 4))
             moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
             labels = rng.integers(0, 3, claims)
-            found[f"p{i}"] = detected(moved, rng.integers(0, 5, claims) / 4, labels)
+            found[f"p{i}"] = make_detections(moved, rng.integers(0, 5, claims) / 4, labels)
     return pictures, found
 
 
@@ -217,7 +203,7 @@ def test_sizes():
     # Ten cats, each larger than the one before; found are the smallest and one of middle size. One dog, found.
     cats = [[20 * i, 0, 20 * i + 2 + i, 10] for i in range(10)]
     pictures = [picture([*cats, [300, 0, 400, 90]], [0] * 10 + [1])]
-    found = {"a": detected([cats[0], [500, 50, 510, 60], cats[4], [300, 0, 400, 90]], labels=[0, 0, 0, 1])}
+    found = {"a": make_detections([cats[0], [500, 50, 510, 60], cats[4], [300, 0, 400, 90]], labels=[0, 0, 0, 1])}
     result = size_sensitivity(pictures, match_voc(pictures, found, CLASSES))
     row = result["per_class"]["cat"]
     assert list(row) == [*SIZES, "all"]

@@ -1,9 +1,9 @@
 import json
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import inclusive_boxes, make_detections, make_picture
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,29 +21,12 @@ from inception_rcnn.eval import EvaluationError, evaluate_ilsvrc, evaluate_voc
 CLASSES = ("ant", "bee")
 
 
-def inclusive(corners):
-    """The kit's corners, from 1 and both included, as our boxes."""
-    boxes = np.array(corners, np.float32).reshape(-1, 4)
-    return boxes - np.array([1, 1, 0, 0], np.float32)
-
-
-def picture(corners, image_id="a", labels=None, difficult=None):
-    count = len(corners)
-    return Picture(
-        image_id=image_id,
-        path=Path(f"{image_id}.JPEG"),
-        width=100,
-        height=100,
-        boxes=inclusive(corners),
-        labels=np.array(labels if labels is not None else [0] * count, np.int64),
-        difficult=np.array(difficult if difficult is not None else [False] * count, bool),
-        crowd=np.zeros(count, bool),
-    )
+def picture(corners, image_id="a", labels=None, **flags):
+    return make_picture(inclusive_boxes(corners), labels, image_id, **flags)
 
 
 def detected(corners, scores, labels=None, classes=CLASSES):
-    labels = np.array(labels if labels is not None else [0] * len(scores), np.int64)
-    return Detections(inclusive(corners), np.array(scores, np.float32), labels, classes)
+    return make_detections(inclusive_boxes(corners), scores, labels, classes)
 
 
 def ant(pictures, found, **options):
@@ -239,16 +222,16 @@ def random_scene(rng):
     return scene
 
 
+def pictures_of(scene):
+    columns = [[[item[n] for item in one["objects"]] for n in range(3)] for one in scene]
+    return [picture(boxes, str(i), labels, difficult=flags) for i, (boxes, labels, flags) in enumerate(columns)]
+
+
 def test_a_naive_evaluator_gives_the_same():
     rng = np.random.default_rng(0)
     for _ in range(2000):
         scene = random_scene(rng)
-        pictures = [
-            picture(
-                [o[0] for o in one["objects"]], str(i), [o[1] for o in one["objects"]], [o[2] for o in one["objects"]]
-            )
-            for i, one in enumerate(scene)
-        ]
+        pictures = pictures_of(scene)
         found = {
             str(i): detected(*([d[n] for d in one["detections"]] for n in range(3))) for i, one in enumerate(scene)
         }
@@ -277,10 +260,7 @@ def scenes(draw):
     """Pictures and detections, no two of which have the same score."""
     scene = random_scene(np.random.default_rng(draw(st.integers(0, 2**32 - 1))))
     scores = iter(draw(st.permutations(range(100))))
-    pictures = [
-        picture([o[0] for o in one["objects"]], str(i), [o[1] for o in one["objects"]], [o[2] for o in one["objects"]])
-        for i, one in enumerate(scene)
-    ]
+    pictures = pictures_of(scene)
     found = {
         str(i): detected(
             [d[0] for d in one["detections"]],
@@ -325,7 +305,7 @@ def test_a_false_detection_below_all_others_raises_nothing(scene, evaluate, labe
     before = evaluate(pictures, found)
     last = found["0"]
     extra = Detections(
-        np.concatenate([inclusive([FAR]), last.boxes]),
+        np.concatenate([inclusive_boxes([FAR]), last.boxes]),
         np.concatenate([np.float32([-1]), last.scores]),
         np.concatenate([[label], last.labels]),
         CLASSES,

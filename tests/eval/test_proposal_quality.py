@@ -1,34 +1,16 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
+from builders import make_picture
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inception_rcnn.data import Picture
 from inception_rcnn.eval import EvaluationError, evaluate_proposals
-
-
-def picture(boxes, image_id="a", labels=None, ignored=()):
-    count = len(boxes)
-    flags = np.isin(np.arange(count), ignored)
-    return Picture(
-        image_id=image_id,
-        path=Path(f"{image_id}.jpg"),
-        width=100,
-        height=100,
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        labels=np.array(labels if labels is not None else [0] * count, np.int64),
-        difficult=flags,
-        crowd=np.zeros(count, bool),
-    )
-
 
 A, B = (0, 0, 10, 10), (50, 50, 60, 60)
 
 
 def test_recall_and_overlap():
-    pictures = [picture([A, B], labels=[0, 1]), picture([A], "b")]
+    pictures = [make_picture([A, B], labels=[0, 1]), make_picture([A], image_id="b")]
     result = evaluate_proposals(pictures, {"a": [(0, 0, 10, 6), B], "b": [(0, 0, 10, 4)]}, limits=(1, 5))
     third = pytest.approx(1 / 3)
     assert result["recall"] == {
@@ -46,41 +28,41 @@ def test_recall_and_overlap():
 
 def test_overlaps_equal_to_a_threshold_count():
     for height, threshold in ((5, "0.5"), (6, "0.6"), (7, "0.7"), (8, "0.8"), (9, "0.9")):
-        assert evaluate_proposals([picture([A])], {"a": [(0, 0, 10, height)]})["recall"][threshold] == 1
+        assert evaluate_proposals([make_picture([A])], {"a": [(0, 0, 10, height)]})["recall"][threshold] == 1
 
 
 def test_difficult_objects_are_left_out():
-    assert evaluate_proposals([picture([A, B], ignored=[1])], {"a": [A]})["recall"]["0.5"] == 1
+    assert evaluate_proposals([make_picture([A, B], difficult=[1])], {"a": [A]})["recall"]["0.5"] == 1
 
 
 def test_pictures_without_proposals_count_as_missed():
-    result = evaluate_proposals([picture([A]), picture([A], "b")], {"a": [A]})
+    result = evaluate_proposals([make_picture([A]), make_picture([A], image_id="b")], {"a": [A]})
     assert (result["recall"]["0.5"], result["mabo"], result["boxes_per_image"]) == (0.5, 0.5, 0.5)
 
 
 def test_nothing_to_cover_gives_nan():
-    result = evaluate_proposals([picture([])], {"a": [A]})
+    result = evaluate_proposals([make_picture([])], {"a": [A]})
     assert np.isnan([result["recall"]["0.5"], result["mabo"], result["recall_at"]["100"]]).all()
 
 
 def test_proposals_for_an_unknown_picture_are_refused():
     with pytest.raises(EvaluationError, match="'b' has proposals but no annotations"):
-        evaluate_proposals([picture([A])], {"b": [A]})
+        evaluate_proposals([make_picture([A])], {"b": [A]})
     with pytest.raises(EvaluationError, match="twice"):
-        evaluate_proposals([picture([A]), picture([A])], {})
+        evaluate_proposals([make_picture([A]), make_picture([A])], {})
     with pytest.raises(EvaluationError, match="'a' is among the proposals twice"):
-        evaluate_proposals([picture([A])], iter([("a", [A]), ("a", [B])]))
+        evaluate_proposals([make_picture([A])], iter([("a", [A]), ("a", [B])]))
 
 
 @pytest.mark.parametrize("boxes", [np.zeros((2, 5)), np.zeros(4), [[0, 0, np.nan, 1]]])
 def test_boxes_of_another_shape_are_refused(boxes):
     with pytest.raises(ValueError, match="must be finite and of shape"):
-        evaluate_proposals([picture([A])], {"a": boxes})
+        evaluate_proposals([make_picture([A])], {"a": boxes})
 
 
 def test_recall_in_steps_of_a_twentieth():
     for height in range(1, 21):
-        result = evaluate_proposals([picture([(0, 0, 10, 20)])], {"a": [(0, 0, 10, height)]}, limits=(1,))
+        result = evaluate_proposals([make_picture([(0, 0, 10, 20)])], {"a": [(0, 0, 10, height)]}, limits=(1,))
         # An overlap of height / 20, which counts at every threshold up to that very number.
         expected = {f"{t / 20:.2f}": float(height >= t) for t in range(10, 20)}
         assert result["recall_curve"] == expected
@@ -89,7 +71,7 @@ def test_recall_in_steps_of_a_twentieth():
 
 
 def test_average_best_overlap_of_each_class():
-    pictures = [picture([A, B], labels=[0, 1]), picture([A], "b")]
+    pictures = [make_picture([A, B], labels=[0, 1]), make_picture([A], image_id="b")]
     found = {"a": [(0, 0, 10, 6), B], "b": [(0, 0, 10, 4)]}
     result = evaluate_proposals(pictures, found, classes=("cat", "dog", "horse"))
     assert result["abo"] == pytest.approx({"cat": 0.5, "dog": 1, "horse": np.nan}, nan_ok=True)
@@ -100,7 +82,7 @@ def test_average_best_overlap_of_each_class():
 
 
 def test_a_file_of_proposals_can_be_streamed():
-    pictures = [picture([A, B]), picture([A], "b"), picture([B], "c")]
+    pictures = [make_picture([A, B]), make_picture([A], image_id="b"), make_picture([B], image_id="c")]
     found = {"b": [A], "a": [A, (50, 50, 60, 57)], "c": []}
     streamed = evaluate_proposals(pictures, ((image_id, boxes) for image_id, boxes in found.items()))
     assert streamed == evaluate_proposals(pictures, found)
@@ -128,7 +110,7 @@ def test_fast_equals_naive(seed):
         corners = np.sort(rng.integers(0, 20, (2, 30, 2)), axis=0)
         boxes = np.concatenate([*corners], axis=1).astype(np.float32)
         count = int(rng.integers(0, 6))
-        pictures.append(picture(boxes[:count], image_id, labels=rng.integers(0, 3, count)))
+        pictures.append(make_picture(boxes[:count], rng.integers(0, 3, count), image_id))
         found[image_id] = boxes[6 : 6 + rng.integers(0, 25)]
     # Neither sorted nor distinct.
     limits = (10, 3, 100, 3)
@@ -155,9 +137,9 @@ def test_more_proposals_never_cover_less(seed):
     rng = np.random.default_rng(seed)
     corners = rng.uniform(0, 90, (2, 30, 2))
     boxes = np.concatenate([corners.min(axis=0), corners.max(axis=0)], axis=1)
-    result = evaluate_proposals([picture(boxes[:5], labels=rng.integers(0, 3, 5))], {"a": boxes[5:]}, (1, 5, 25))
+    result = evaluate_proposals([make_picture(boxes[:5], labels=rng.integers(0, 3, 5))], {"a": boxes[5:]}, (1, 5, 25))
     for at in (result["recall_at"], result["mabo_at"]):
         assert list(at.values()) == sorted(at.values())
     assert list(result["recall"].values()) == sorted(result["recall"].values(), reverse=True)
     assert result["mabo_at"]["25"] == result["mabo"]
-    assert evaluate_proposals([picture(boxes[:5])], {"a": boxes[:5]})["mabo"] == 1
+    assert evaluate_proposals([make_picture(boxes[:5])], {"a": boxes[:5]})["mabo"] == 1

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders import random_boxes
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
@@ -20,8 +21,7 @@ WORTH = RankingCalibration((-0.5, 0.8), (-1.0, -0.7))
 
 def ranked(rng: np.random.Generator, count: int, extent: float = 200) -> tuple[np.ndarray, np.ndarray]:
     """Random boxes and falling scores in (0, 1)."""
-    corners = rng.uniform(0, extent, (count, 2, 2))
-    boxes = np.concatenate([corners.min(1), corners.max(1) + 2], axis=1).astype(np.float32)
+    boxes = random_boxes(count, extent, extent, rng)
     return boxes, np.sort(rng.uniform(0, 1, count).astype(np.float32))[::-1]
 
 

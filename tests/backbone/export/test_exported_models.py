@@ -12,6 +12,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
+from builders import random_boxes
 from random_model import CLASSES, random_network, real_export_common
 
 from inception_rcnn.backbone.export.graphs import export_graphs, export_whole, to_model
@@ -35,8 +36,7 @@ def test_shared_scoring(region_model: RegionModel) -> None:
     assert about == {"classes": list(CLASSES), "long_side": 128, "scoring": "shared", "box_regression": True}
     network = torch_network(region_model.weights, len(CLASSES), "cpu")
     for height, width, count in ((96, 128, 1), (64, 200, 7), (150, 90, 130)):
-        corners = np.random.default_rng(count).uniform(0, [width, height], (count, 2, 2))
-        boxes = np.concatenate([corners.min(1), corners.max(1) + 4], axis=1).astype(np.float32)
+        boxes = random_boxes(count, width, height, seed=count)
         picture = noise(1, 3, height, width)
         with torch.inference_mode():
             logits, deltas = network(torch.from_numpy(picture), torch.from_numpy(boxes))

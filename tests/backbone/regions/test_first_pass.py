@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+from builders import random_boxes
 from random_model import CLASSES, random_network
 
 from inception_rcnn.backbone.export.graphs import to_model
@@ -30,8 +31,7 @@ def sample(seed: int, count: int = 60) -> tuple[np.ndarray, np.ndarray]:
     for _ in range(8):
         y, x = rng.integers(0, 80, 2)
         image[y : y + rng.integers(8, 50), x : x + rng.integers(8, 50)] = rng.integers(0, 256, 3)
-    corners = rng.uniform(0, [128, 96], (count, 2, 2))
-    return image, np.concatenate([corners.min(1), corners.max(1) + 2], axis=1).astype(np.float32)
+    return image, random_boxes(count, 128, 96, rng)
 
 
 SAMPLES = [sample(seed) for seed in range(12)]

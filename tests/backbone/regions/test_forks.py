@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import noise_image
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="children are made by fork on Linux"),
@@ -47,7 +48,7 @@ def test_a_scorer_that_was_used_before(engine: str, region_model: Any) -> None:
     from inception_rcnn.backbone.regions.placement import choose_placement
     from inception_rcnn.backbone.regions.scorer import RegionScorer
 
-    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3)).astype(np.uint8)
+    image = noise_image(0, 160, 120)
     boxes = np.array([[0, 0, 60, 90], [20, 10, 150, 110]], np.float32)
     scorer = RegionScorer(region_model, choose_placement("cpu", engine=engine, threads=2))
     probabilities, deltas = scorer(image, boxes)
@@ -63,7 +64,7 @@ def test_a_classifier_that_was_used_before() -> None:
     from inception_rcnn.backbone.googlenet import GoogLeNet
 
     classifier = Classifier([GoogLeNet(classes=3)], ("cat", "dog", "person"), device="cpu")
-    image = np.random.default_rng(0).integers(0, 256, (224, 224, 3)).astype(np.uint8)
+    image = noise_image(0, 224, 224)
     probabilities = classifier(image)
     np.testing.assert_allclose(in_child(lambda: classifier(image)), probabilities, rtol=1e-4, atol=1e-6)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from builders import noise_image, random_boxes
 
 from inception_rcnn.backbone.preprocessing import CROP_SIDE, MEAN_BGR, crop_regions
 from inception_rcnn.backbone.regions.placement import choose_placement
@@ -88,10 +89,7 @@ def test_both_engines_score_crops_alike_and_as_the_network_does(model: RegionMod
     from inception_rcnn.backbone.regions.placement import choose_placement
     from inception_rcnn.backbone.regions.scorer import RegionScorer
 
-    rng = np.random.default_rng(3)
-    image = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    corners = rng.uniform(0, 1, (CROPS + 3, 2, 2)) * [120, 90]
-    boxes = np.concatenate([corners.min(1), corners.max(1) + 4], axis=1).astype(np.float32)
+    image, boxes = noise_image(3, 120, 90), random_boxes(CROPS + 3, 120, 90, seed=3)
     found = RegionScorer(model, choose_placement("cpu", threads=1))(image, boxes)
     others = RegionScorer(model, choose_placement("cpu", engine="torch"))(image, boxes)
     network = random_network()

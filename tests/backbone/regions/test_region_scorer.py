@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
 
+from builders import noise_image, random_boxes
+
 from inception_rcnn.backbone.preprocessing import prepare_picture
 from inception_rcnn.backbone.regions.onnx_engine import CHUNK
 from inception_rcnn.backbone.regions.placement import choose_device, choose_placement
@@ -22,16 +24,6 @@ from inception_rcnn.data.errors import DeviceError, ModelError
 @pytest.fixture(scope="module")
 def scorer(region_model: RegionModel) -> RegionScorer:
     return RegionScorer(region_model, choose_placement("cpu", threads=1))
-
-
-def picture(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng([height, width]).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def random_boxes(count: int, height: int, width: int) -> np.ndarray:
-    rng = np.random.default_rng(count)
-    corners = rng.uniform(0, 1, (count, 2, 2)) * [width, height]
-    return np.concatenate([corners.min(1), corners.max(1) + 1], axis=1).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +38,7 @@ def test_onnx_runtime_gives_what_torch_gives(
 
     network = RegionNetwork(len(region_model.classes)).eval()
     network.load_state_dict({name: torch.from_numpy(w.astype(np.float32)) for name, w in region_model.weights.items()})
-    image, boxes = picture(height, width), random_boxes(count, height, width)
+    image, boxes = noise_image(0, width, height), random_boxes(count, width, height)
     array, scale = prepare_picture(image, region_model.long_side)
     with torch.inference_mode():
         logits, deltas = network(torch.from_numpy(array), torch.from_numpy(boxes * np.float32(scale)))
@@ -63,7 +55,7 @@ def test_torchs_engine_gives_what_onnx_runtime_gives(
     scorer: RegionScorer, region_model: RegionModel, count: int
 ) -> None:
     pytest.importorskip("torch")
-    image, boxes = picture(90, 120), random_boxes(count, 90, 120)
+    image, boxes = noise_image(0, 120, 90), random_boxes(count, 120, 90)
     found = RegionScorer(region_model, choose_placement("cpu", engine="torch"))(image, boxes)
     for ours, theirs in zip(found, scorer(image, boxes), strict=True):
         assert ours.dtype == np.float32
@@ -74,7 +66,7 @@ def test_a_gpu_gives_what_the_cpu_gives(scorer: RegionScorer, region_model: Regi
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    image, boxes = picture(90, 120), random_boxes(CHUNK + 6, 90, 120)
+    image, boxes = noise_image(0, 120, 90), random_boxes(CHUNK + 6, 120, 90)
     probabilities, deltas = RegionScorer(region_model, choose_placement("cuda"))(image, boxes)
     expected, expected_deltas = scorer(image, boxes)
     np.testing.assert_allclose(probabilities, expected, atol=0.02)
@@ -88,20 +80,20 @@ def test_weights_that_do_not_fit_torchs_network(region_model: RegionModel) -> No
 
 
 def test_outputs_are_worth_comparing(scorer: RegionScorer) -> None:
-    probabilities, deltas = scorer(picture(90, 120), random_boxes(40, 90, 120))
+    probabilities, deltas = scorer(noise_image(0, 120, 90), random_boxes(40, 120, 90))
     assert probabilities.std(axis=0).min() > 1e-3
     assert deltas.std(axis=0).min() > 1e-3
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
 
 
 def test_no_boxes(scorer: RegionScorer) -> None:
-    probabilities, deltas = scorer(picture(50, 60), np.zeros((0, 4), np.float32))
+    probabilities, deltas = scorer(noise_image(0, 60, 50), np.zeros((0, 4), np.float32))
     assert (probabilities.shape, deltas.shape) == ((0, 4), (0, 3, 4))
     assert probabilities.dtype == deltas.dtype == np.float32
 
 
 def test_a_box_alone_scores_as_among_others(scorer: RegionScorer) -> None:
-    image, boxes = picture(120, 90), random_boxes(CHUNK + 3, 120, 90)
+    image, boxes = noise_image(0, 90, 120), random_boxes(CHUNK + 3, 90, 120)
     together = scorer(image, boxes)
     alone = scorer(image, boxes[CHUNK + 1 :][:1])
     for whole, single in zip(together, alone, strict=True):
@@ -109,14 +101,14 @@ def test_a_box_alone_scores_as_among_others(scorer: RegionScorer) -> None:
 
 
 def test_boxes_of_other_types_and_layouts(scorer: RegionScorer) -> None:
-    image, boxes = picture(60, 80), random_boxes(6, 60, 80)
+    image, boxes = noise_image(0, 80, 60), random_boxes(6, 80, 60)
     expected, _ = scorer(image, boxes)
     np.testing.assert_array_equal(scorer(image, np.asfortranarray(boxes))[0], expected)
     np.testing.assert_array_equal(scorer(image, boxes.astype(np.float64))[0], expected)
 
 
 def test_scoring_repeats(scorer: RegionScorer, region_model: RegionModel) -> None:
-    image, boxes = picture(60, 80), random_boxes(6, 60, 80)
+    image, boxes = noise_image(0, 80, 60), random_boxes(6, 80, 60)
     other = RegionScorer(region_model, choose_placement("cpu", threads=2))
     np.testing.assert_array_equal(scorer(image, boxes)[0], scorer(image, boxes)[0])
     np.testing.assert_allclose(other(image, boxes)[0], scorer(image, boxes)[0], rtol=1e-4, atol=1e-6)

@@ -10,6 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
+from builders import noise_image, random_boxes
+
 from inception_rcnn.backbone.preprocessing import crop_regions
 from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.backbone.regions.placement import Placement, choose_placement
@@ -19,18 +21,11 @@ from inception_rcnn.backbone.weights.model_file import RegionModel
 from inception_rcnn.data.errors import DeviceError
 
 
-def noise(height: int, width: int) -> np.ndarray:
-    return np.random.default_rng([height, width]).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def boxes_in(count: int, height: int, width: int) -> np.ndarray:
-    corners = np.random.default_rng(count).uniform(-0.1, 1.1, (count, 2, 2)) * [width, height]
-    return np.concatenate([corners.min(1), corners.max(1) + 1], axis=1).astype(np.float32)
-
-
 @pytest.mark.parametrize(("height", "width"), [(300, 420), (17, 500), (1, 1), (224, 224)])
 def test_regions_are_warped_as_opencv_warps_them(height: int, width: int) -> None:
-    image, boxes = noise(height, width), boxes_in(20, height, width)
+    image = noise_image(0, width, height)
+    # Some of them reach out of the picture.
+    boxes = random_boxes(20, 1.2 * width, 1.2 * height) - np.float32(0.1) * np.float32([width, height] * 2)
     boxes[0] = [0, 0, width, height]
     expected = crop_regions(image, boxes)
     found = warp_regions(torch.from_numpy(image), torch.from_numpy(boxes)).numpy()
@@ -143,7 +138,7 @@ def test_full_precision_leaves_settings_as_they_were() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_pictures_that_are_read_only_or_mirrored(region_model: RegionModel) -> None:
-    image, boxes = noise(90, 120), boxes_in(9, 90, 120)
+    image, boxes = noise_image(0, 120, 90), random_boxes(9, 120, 90)
     scorer = RegionScorer(region_model, choose_placement("cpu", engine="torch"))
     mirrored, only_read = image[:, ::-1], image.copy()
     only_read.flags.writeable = False
@@ -153,7 +148,7 @@ def test_pictures_that_are_read_only_or_mirrored(region_model: RegionModel) -> N
 
 
 def test_half_precision_overflows_nowhere(region_model: RegionModel) -> None:
-    image, boxes = noise(90, 120), boxes_in(9, 90, 120)
+    image, boxes = noise_image(0, 120, 90), random_boxes(9, 120, 90)
     exact = RegionScorer(region_model, choose_placement("cpu", engine="torch"))
     half = RegionScorer(region_model, choose_placement("cpu", engine="torch", precision="float16"))
     assert half.trunk.placement.precision == "float16"
@@ -195,7 +190,7 @@ def test_onnx_runtime_is_for_a_cpu_where_there_is_a_gpu_too(
 
 
 def test_ranking_takes_what_scoring_takes(region_model: RegionModel) -> None:
-    view = PictureFeatures(noise(90, 120))
+    view = PictureFeatures(noise_image(0, 120, 90))
     for engine in ("torch", "onnxruntime"):
         scorer = RegionScorer(region_model, choose_placement("cpu", engine=engine))
         assert scorer.first_pass_logits(view, [[0, 0, 20, 30], [5, 5, 90, 80]]).shape == (2,)  # type: ignore[arg-type]
@@ -231,7 +226,7 @@ def test_a_recorded_batch_gives_what_it_gives_unrecorded(region_model: RegionMod
 
 @needs_gpu
 def test_a_gpu_gives_in_float32_what_the_cpu_gives(region_model: RegionModel) -> None:
-    image, boxes = noise(200, 300), boxes_in(70, 200, 300)
+    image, boxes = noise_image(0, 300, 200), random_boxes(70, 330, 220) - np.float32(15)
     gpu, cpu = (RegionScorer(region_model, choose_placement(device, precision="float32")) for device in ("cuda", "cpu"))
     for ours, theirs in zip(gpu(image, boxes), cpu(image, boxes), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-3)

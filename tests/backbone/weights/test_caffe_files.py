@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
 from pathlib import Path
 
@@ -136,8 +135,13 @@ def test_files_cut_anywhere_are_refused_or_shorter(tmp_path: Path, layers: dict[
 def test_random_bytes_never_crash_the_reader(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "net.caffemodel"
     path.write_bytes(block(100, data))
-    with contextlib.suppress(ModelError):
-        read_caffemodel(path)
+    message = f"{path}: "
+    try:
+        assert all(array.dtype == np.float32 for array in read_caffemodel(path).values())
+    except ModelError as error:
+        message = str(error)
+    assert message.startswith(f"{path}: ")
+    assert len(message.splitlines()) == 1
 
 
 def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:

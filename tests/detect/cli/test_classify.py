@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from PIL import Image
+from builders import noise_image, write_image
 
 from inception_rcnn.backbone.classifier import Classifier
 from inception_rcnn.backbone.googlenet import GoogLeNet
@@ -41,10 +41,7 @@ def run(*arguments: object) -> int:
 
 
 def draw(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng(len(path.name)).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
-    return path
+    return write_image(path, noise_image(len(path.name), 60, 40))
 
 
 def test_classify(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

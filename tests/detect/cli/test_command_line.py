@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import voc_xml, write_image, write_voc
 from PIL import Image
 
 from inception_rcnn.data import VOC_CLASSES, read_detections
@@ -47,15 +48,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 @pytest.fixture
 def voc(tmp_path: Path) -> Path:
     """A development kit with one picture of one cat."""
-    root = tmp_path / "VOC2007"
-    (root / "ImageSets" / "Main").mkdir(parents=True)
-    (root / "Annotations").mkdir()
-    (root / "ImageSets" / "Main" / "test.txt").write_text("000001\n")
-    (root / "Annotations" / "000001.xml").write_text(
-        "<annotation><size><width>60</width><height>40</height></size><object><name>cat</name><bndbox>"
-        "<xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>10</ymax></bndbox></object></annotation>"
-    )
-    return root
+    return write_voc(tmp_path / "VOC2007", {"000001": voc_xml(("cat", 1, 1, 20, 10))})
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -311,21 +304,12 @@ def test_train_detector_interrupted_and_resumed(
 @pytest.fixture
 def labelled(picture: Callable[..., np.ndarray], tmp_path: Path) -> Path:
     """A VOC folder of six pictures with two objects each, no two alike."""
-    root = tmp_path / "labelled"
-    for name in ("ImageSets/Main", "Annotations", "JPEGImages"):
-        (root / name).mkdir(parents=True)
-    names = [f"{number:06}" for number in range(6)]
-    (root / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names))
-    for i, name in enumerate(names):
-        Image.fromarray(picture(i, 96, 64)).save(root / "JPEGImages" / f"{name}.jpg")
-        objects = "".join(
-            f"<object><name>{kind}</name><bndbox><xmin>{1 + i}</xmin><ymin>{top}</ymin><xmax>{40 + 3 * i}</xmax>"
-            f"<ymax>{top + 20 + i}</ymax></bndbox></object>"
-            for kind, top in (("cat", 2), ("dog", 30))
-        )
-        size = "<size><width>96</width><height>64</height></size>"
-        (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
-    return root
+    annotations = {}
+    for i in range(6):
+        write_image(tmp_path / "labelled" / "JPEGImages" / f"{i:06}.jpg", picture(i, 96, 64))
+        objects = ((kind, 1 + i, top, 40 + 3 * i, top + 20 + i) for kind, top in (("cat", 2), ("dog", 30)))
+        annotations[f"{i:06}"] = voc_xml(*objects, size=(96, 64))
+    return write_voc(tmp_path / "labelled", annotations, "trainval")
 
 
 @pytest.mark.slow

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import coco_document, make_detections, voc_xml, write_voc
 
 from inception_rcnn.data import (
     ILSVRC_DET_CLASSES,
     VOC_CLASSES,
-    Detections,
     Proposals,
     read_detections,
     write_detections,
@@ -18,8 +18,6 @@ from inception_rcnn.data import (
 )
 from inception_rcnn.detect.cli.app import main
 
-XML = """<annotation><size><width>100</width><height>80</height></size><object><name>{name}</name>
-<difficult>0</difficult><bndbox><xmin>11</xmin><ymin>11</ymin><xmax>60</xmax><ymax>60</ymax></bndbox></object></annotation>"""
 BOX = np.array([[10, 10, 60, 60], [0, 0, 9, 9]], np.float32)
 SCORES = np.array([0.9, 0.8], np.float32)
 
@@ -41,18 +39,18 @@ def refused(capsys, *arguments):
     return error
 
 
+def xml(name):
+    return voc_xml((name, 11, 11, 60, 60), size=(100, 80))
+
+
 def found(name, classes):
-    return Detections(BOX, SCORES, np.full(2, classes.index(name)), tuple(classes))
+    return make_detections(BOX, SCORES, [classes.index(name)] * 2, classes)
 
 
 @pytest.fixture
 def devkit(tmp_path):
     """One picture with a cat, a detection that fits, one that does not."""
-    root = tmp_path / "VOC2007"
-    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        (root / folder).mkdir(parents=True)
-    (root / "ImageSets/Main/test.txt").write_text("000001\n")
-    (root / "Annotations/000001.xml").write_text(XML.format(name="cat"))
+    root = write_voc(tmp_path / "VOC2007", {"000001": xml("cat")})
     detections = {"000001": found("cat", VOC_CLASSES)}
     write_detections(tmp_path / "detections.json", [("000001.jpg", 100, 80, detections["000001"])], VOC_CLASSES)
     write_voc_results(tmp_path / "results", detections)
@@ -66,7 +64,7 @@ def imagenet(tmp_path):
     (root / "Annotations/DET/val").mkdir(parents=True)
     names = ["ILSVRC2012_val_00000007", "ILSVRC2012_val_00000008"]
     for name in names:
-        (root / "Annotations/DET/val" / f"{name}.xml").write_text(XML.format(name="n02219486"))
+        (root / "Annotations/DET/val" / f"{name}.xml").write_text(xml("n02219486"))
     (root / "val.txt").write_text(f"{names[0]} 7\n{names[1]} 8\n")
     detections = {names[0]: found("ant", tuple(ILSVRC_DET_CLASSES.values()))}
     write_ilsvrc_results(root / "results.txt", detections, {names[0]: 7, names[1]: 8})
@@ -102,7 +100,7 @@ def test_what_is_seldom_meant_is_told(devkit, tmp_path, capsys):
     some = found("cat", ("cat", "unicorn"))
     write_detections(tmp_path / "o.json", [("000001.jpg", 9, 9, some)], ("cat", "unicorn"))
     (devkit / "ImageSets/Main/two.txt").write_text("000001\n000002\n")
-    (devkit / "Annotations/000002.xml").write_text(XML.format(name="dog"))
+    (devkit / "Annotations/000002.xml").write_text(xml("dog"))
     assert run("evaluate", "voc", "--devkit", devkit, "--split", "two", "--detections", tmp_path / "o.json") == 0
     error = capsys.readouterr().err
     assert "1 of 2 pictures are not in" in error
@@ -115,7 +113,7 @@ def test_what_is_seldom_meant_is_told(devkit, tmp_path, capsys):
 
 
 def test_cocos_names_of_vocs_classes(devkit, tmp_path):
-    (devkit / "Annotations/000001.xml").write_text(XML.format(name="sofa"))
+    (devkit / "Annotations/000001.xml").write_text(xml("sofa"))
     write_detections(tmp_path / "o.json", [("x/000001.jpg", 9, 9, found("couch", ("couch", "tv")))], ("couch", "tv"))
     options = ["--detections", tmp_path / "o.json", "--json", tmp_path / "n.json"]
     assert run("evaluate", "voc", "--devkit", devkit, *options) == 0
@@ -123,7 +121,7 @@ def test_cocos_names_of_vocs_classes(devkit, tmp_path):
 
 
 def test_annotations_without_a_known_class(devkit, imagenet, tmp_path, capsys):
-    (devkit / "Annotations/000001.xml").write_text(XML.format(name="Cat"))
+    (devkit / "Annotations/000001.xml").write_text(xml("Cat"))
     detections = ["--detections", tmp_path / "detections.json"]
     assert "do the annotations call them otherwise" in refused(
         capsys, "evaluate", "voc", "--devkit", devkit, *detections
@@ -147,9 +145,7 @@ def test_pictures_in_folders(imagenet, tmp_path):
 
 
 def test_result_lists_with_the_ids_of_annotations(devkit, tmp_path):
-    truth = {"images": [{"id": 7, "file_name": "000001.jpg"}], "categories": [{"id": 3, "name": "cat"}]}
-    truth |= {"annotations": [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50]}]}
-    truth["images"][0] |= {"width": 100, "height": 80}
+    truth = coco_document({7: "000001.jpg"}, {3: "cat"}, [(7, 3, [10, 10, 50, 50])], size=(100, 80))
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     results = [{"image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "score": 0.9}]
     (tmp_path / "results.json").write_text(json.dumps(results))
@@ -178,11 +174,8 @@ def test_ilsvrc(imagenet, tmp_path, capsys):
 
 def test_ilsvrc_with_a_coco_document(imagenet, tmp_path):
     names = list(ILSVRC_DET_CLASSES.values())
-    document = {
-        "images": [{"id": 7, "file_name": "ILSVRC2012_val_00000007.JPEG", "width": 100, "height": 80}],
-        "categories": [{"id": 3, "name": "ant"}],
-        "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 50], "iscrowd": 0}],
-    }
+    truth = {7: "ILSVRC2012_val_00000007.JPEG"}, {3: "ant"}, [(7, 3, [10, 10, 50, 50])]
+    document = coco_document(*truth, size=(100, 80))
     (tmp_path / "truth.json").write_text(json.dumps(document))
     assert names.index("ant") == 2
     options = ["--detections", imagenet / "results.txt", "--json", tmp_path / "n.json"]
@@ -222,13 +215,7 @@ def test_the_ilsvrc_rules_on_real_detections(shared, tmp_path):
 
 
 def test_coco(tmp_path, capsys):
-    truth = {
-        "images": [{"id": 7, "file_name": "a.jpg", "width": 100, "height": 80}],
-        "categories": [{"id": 17, "name": "cat"}],
-        "annotations": [
-            {"id": 1, "image_id": 7, "category_id": 17, "bbox": [10, 10, 50, 50], "area": 2500, "iscrowd": 0}
-        ],
-    }
+    truth = coco_document({7: "a.jpg"}, {17: "cat"}, [(7, 17, [10, 10, 50, 50])], size=(100, 80), area=2500)
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     results = [{"image_id": 7, "category_id": 17, "bbox": [10, 10, 50, 50], "score": 0.9}]
     (tmp_path / "results.json").write_text(json.dumps(results))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import make_picture, random_boxes
 
 from inception_rcnn.data import Picture
 from inception_rcnn.detect.train.augmentation import augment
@@ -21,10 +21,8 @@ def scene(seed: int) -> tuple[np.ndarray, Picture, np.ndarray]:
     image = np.zeros((160, 200, 3), np.uint8)
     for channel, (x1, y1, x2, y2) in enumerate(OBJECTS):
         image[y1:y2, x1:x2, channel] = 120
-    difficult, crowd = np.array([True, False, False, False]), np.array([False, False, False, True])
-    picture = Picture("a", Path("a.png"), 200, 160, boxes, np.array([0, 1, 2, 1]), difficult, crowd, labelled=(0, 1, 2))
-    corners = np.sort(np.random.default_rng(seed).uniform(0, [200, 160], (60, 2, 2)), axis=1)
-    return image, picture, corners.reshape(-1, 4).astype(np.float32)
+    picture = make_picture(boxes, [0, 1, 2, 1], difficult=[0], crowd=[3], labelled=(0, 1, 2))
+    return image, picture, random_boxes(60, seed=seed)
 
 
 @pytest.mark.parametrize("long_sides", [None, (128, 320)])

@@ -14,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
+from builders import make_picture, random_boxes
 from PIL import Image
 from random_model import random_network
 from torchrun import compare_runs
@@ -28,40 +29,6 @@ from inception_rcnn.proposals.multibox.network import GridHead
 OBJECTS = [[20, 20, 90, 80], [100, 30, 160, 150], [10, 100, 60, 140]]
 
 
-def make_picture(
-    boxes: list[list[float]],
-    labels: list[int],
-    *,
-    path: Path = Path("absent.jpg"),
-    difficult: list[int] = [],  # noqa: B006
-    crowd: list[int] = [],  # noqa: B006
-    labelled: tuple[int, ...] | None = None,
-    exhaustive: bool = True,
-    size: tuple[int, int] = (200, 160),
-) -> Picture:
-    """A picture whose objects with the given positions are difficult or crowds."""
-    flags = np.zeros((2, len(boxes)), bool)
-    flags[0, difficult] = True
-    flags[1, crowd] = True
-    return Picture(
-        "a",
-        path,
-        *size,
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(labels, np.int64),
-        flags[0],
-        flags[1],
-        labelled,
-        exhaustive,
-    )
-
-
-def random_proposals(count: int = 300, width: int = 200, height: int = 160, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    corners = rng.uniform(0, 1, (count, 2, 2)) * [width, height]
-    return np.concatenate([corners.min(1), corners.max(1)], axis=1).astype(np.float32)
-
-
 def share_covered(boxes: np.ndarray, by: np.ndarray) -> np.ndarray:
     low, high = np.maximum(boxes[:, :2], by[:2]), np.minimum(boxes[:, 2:], by[2:])
     return np.clip(high - low, 0, None).prod(1) / (boxes[:, 2:] - boxes[:, :2]).prod(1)
@@ -70,7 +37,7 @@ def share_covered(boxes: np.ndarray, by: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(5))
 def test_foreground_overlaps_an_object_and_background_none(seed: int) -> None:
     picture = make_picture(OBJECTS, [4, 0, 2])
-    regions = sample_regions(picture, random_proposals(), np.random.default_rng(seed), number=40, foreground=0.3)
+    regions = sample_regions(picture, random_boxes(300), np.random.default_rng(seed), number=40, foreground=0.3)
     assert regions.boxes.shape == (40, 4)
     assert regions.boxes.dtype == regions.targets.dtype == np.float32
     assert regions.labels.dtype == np.int64
@@ -89,7 +56,7 @@ def test_foreground_overlaps_an_object_and_background_none(seed: int) -> None:
 
 def test_most_background_is_hard() -> None:
     regions = sample_regions(
-        make_picture(OBJECTS, [4, 0, 2]), random_proposals(3000), np.random.default_rng(0), number=100, foreground=0.3
+        make_picture(OBJECTS, [4, 0, 2]), random_boxes(3000), np.random.default_rng(0), number=100, foreground=0.3
     )
     background = regions.boxes[regions.labels == 0]
     hard = box_iou(background, np.float32(OBJECTS)).max(1) >= 0.1
@@ -112,7 +79,7 @@ def test_small_objects_are_drawn_as_often_as_large_ones() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_learned_from_difficult_objects_and_crowds(kind: str, seed: int) -> None:
     picture = make_picture(OBJECTS, [4, 0, 2], **{kind: [1]})
-    regions = sample_regions(picture, random_proposals(), np.random.default_rng(seed), number=60)
+    regions = sample_regions(picture, random_boxes(300), np.random.default_rng(seed), number=60)
     assert 1 not in regions.labels
     background = regions.boxes[regions.labels == 0]
     assert len(background) > 20
@@ -123,22 +90,22 @@ def test_nothing_is_learned_from_difficult_objects_and_crowds(kind: str, seed: i
 @pytest.mark.parametrize("seed", range(3))
 def test_no_easy_background_where_not_everything_is_labelled(seed: int) -> None:
     picture = make_picture(OBJECTS, [4, 0, 2], labelled=(0, 2, 4), exhaustive=False)
-    regions = sample_regions(picture, random_proposals(), np.random.default_rng(seed), number=64)
+    regions = sample_regions(picture, random_boxes(300), np.random.default_rng(seed), number=64)
     overlap = box_iou(regions.boxes, picture.boxes).max(1)
     assert (regions.labels == 0).any()
     assert (overlap >= 0.1).all()
     # Where every object of some classes is, the rest is known to be none of those.
     picture = dataclasses.replace(picture, exhaustive=True)
-    regions = sample_regions(picture, random_proposals(), np.random.default_rng(seed), number=64)
+    regions = sample_regions(picture, random_boxes(300), np.random.default_rng(seed), number=64)
     assert (box_iou(regions.boxes, picture.boxes).max(1) < 0.1).any()
 
 
 def test_pictures_without_objects() -> None:
     rng = np.random.default_rng(0)
-    regions = sample_regions(make_picture([], []), random_proposals(), rng, number=20)
+    regions = sample_regions(make_picture([], []), random_boxes(300), rng, number=20)
     assert regions.labels.tolist() == [0] * 20
     for picture, proposals in (
-        (make_picture([], [], labelled=(3,), exhaustive=False), random_proposals()),
+        (make_picture([], [], labelled=(3,), exhaustive=False), random_boxes(300)),
         (make_picture([], []), np.zeros((0, 4), np.float32)),
         (make_picture(OBJECTS[:1], [0], difficult=[0]), np.float32(OBJECTS[:1])),
     ):
@@ -148,7 +115,7 @@ def test_pictures_without_objects() -> None:
 
 def test_sampling_follows_its_generator() -> None:
     def sample(seed: int) -> np.ndarray:
-        return sample_regions(make_picture(OBJECTS, [4, 0, 2]), random_proposals(), np.random.default_rng(seed)).boxes
+        return sample_regions(make_picture(OBJECTS, [4, 0, 2]), random_boxes(300), np.random.default_rng(seed)).boxes
 
     np.testing.assert_array_equal(sample(1), sample(1))
     assert (sample(1) != sample(2)).any()
@@ -244,7 +211,7 @@ def train(
     finished = train_detector(
         network,
         pictures,
-        lambda picture: (random_proposals(40), None),
+        lambda picture: (random_boxes(40), None),
         validation,
         **(settings | changes),  # type: ignore[arg-type]
     )
@@ -391,7 +358,7 @@ def test_map_of_a_network_that_knows_the_answer(two_pictures: list[Picture], sco
 
     # Objects behind many boxes that are surely none, all said to be of class 1.
     def behind(picture: Picture) -> tuple[np.ndarray, np.ndarray]:
-        boxes = np.concatenate([random_proposals(20), picture.boxes[picture.labels == 1]])
+        boxes = np.concatenate([random_boxes(20), picture.boxes[picture.labels == 1]])
         return boxes, np.repeat(np.array([1e-6, 1], np.float32), [20, len(boxes) - 20])
 
     assert everything(two_pictures, behind) == pytest.approx(1 / 3)
@@ -407,7 +374,8 @@ from pathlib import Path
 import numpy as np, torch
 from PIL import Image
 from random_model import random_network
-from test_training import OBJECTS, make_picture, random_proposals
+from builders import make_picture, random_boxes
+from test_training import OBJECTS
 from inception_rcnn.detect.train.process_group import join_process_group
 from inception_rcnn.detect.train.detector import train_detector
 
@@ -425,7 +393,7 @@ for i in range(4):
 network = random_network(1)
 rows = []
 assert train_detector(
-    network, pictures, lambda picture: (random_proposals(40), None), epochs=1.0, batch=2, regions_per_picture=8,
+    network, pictures, lambda picture: (random_boxes(40), None), epochs=1.0, batch=2, regions_per_picture=8,
     learning_rate=0.001, scales=(1.0,), long_side=64, group=group, checkpoint=folder / "checkpoint", report=rows.append,
 )
 assert bool(rows) == (group.rank == 0)

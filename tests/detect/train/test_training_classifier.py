@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +14,8 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from PIL import Image
+from builders import noise_image, write_image
+from torchrun import TORCHRUN, run_script
 from typer.testing import CliRunner
 
 from inception_rcnn.backbone.googlenet import GoogLeNet, state_from_caffe, state_to_caffe
@@ -43,9 +41,7 @@ from inception_rcnn.detect.train.validation import crops_to_input, measure_error
 def draw(path: Path, colour: tuple[int, int, int], width: int = 80, height: int = 60) -> Path:
     """Write a picture that is mostly of one colour."""
     noise = np.random.default_rng(len(str(path.name))).normal(0, 20, (height, width, 3))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.clip(noise + colour, 0, 255).astype(np.uint8)).save(path)
-    return path
+    return write_image(path, np.clip(noise + colour, 0, 255).astype(np.uint8))
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +109,7 @@ def test_patches_are_of_all_sizes() -> None:
 
 
 def test_a_crop_is_the_same_for_the_same_seed_and_no_other() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+    image = noise_image(0, 70, 50)
     before = image.copy()
     one, same, other = (augment_crop(image, np.random.default_rng(seed), 32) for seed in (1, 1, 2))
     assert one.shape == (32, 32, 3)
@@ -358,14 +354,7 @@ torch.save(train_together(folder / "data", group), folder / f"{group.rank}.pt")
 def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path) -> None:
     (folder / "train" / "red" / "1.JPEG").write_bytes(b"")
     alone, rows, told = train_together(folder, SINGLE_PROCESS)
-    script = tmp_path / "together.py"
-    script.write_text(TOGETHER)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, tmp_path],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_script(tmp_path, TOGETHER, TORCHRUN)
     (first, rows_of_first, told_first), (second, none, told_second) = (torch.load(tmp_path / f"{i}.pt") for i in "01")
     for name, value in alone.items():
         torch.testing.assert_close(first[name], value, rtol=1e-5, atol=1e-7)

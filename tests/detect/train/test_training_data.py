@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from builders import coco_document, make_picture, voc_xml, write_coco, write_voc
 from PIL import Image
 
 from inception_rcnn.data import COCO_CLASSES, ILSVRC_DET_CLASSES, VOC_CLASSES, AnnotationError, Picture
@@ -26,11 +26,9 @@ from inception_rcnn.detect.train.data import (
 from inception_rcnn.detect.train.proposal_cache import ProposalCache
 from inception_rcnn.proposals import SelectiveSearch
 
-NOTHING = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(0, bool)
-
 
 def named(name: str, labelled: tuple[int, ...] | None = None, path: Path = Path("absent.jpg")) -> Picture:
-    return Picture(name, path, 60, 40, *NOTHING, labelled)
+    return make_picture([], image_id=name, path=path, size=(60, 40), labelled=labelled)
 
 
 def test_split_is_by_name_alone() -> None:
@@ -52,22 +50,8 @@ def test_pictures_that_are_not_labelled_exhaustively_only_train() -> None:
 
 def test_both_layouts(tmp_path: Path) -> None:
     voc, coco = tmp_path / "voc", tmp_path / "coco"
-    for folder in (voc / "ImageSets" / "Main", voc / "Annotations", coco / "images"):
-        folder.mkdir(parents=True)
-    (voc / "ImageSets" / "Main" / "trainval.txt").write_text("000005\n")
-    (voc / "Annotations" / "000005.xml").write_text(
-        "<annotation><size><width>60</width><height>40</height></size><object><name>cat</name><bndbox>"
-        "<xmin>1</xmin><ymin>1</ymin><xmax>20</xmax><ymax>10</ymax></bndbox></object></annotation>"
-    )
-    (coco / "annotations.json").write_text(
-        json.dumps(
-            {
-                "images": [{"id": 1, "file_name": "a.jpg", "width": 60, "height": 40}],
-                "categories": [{"id": 9, "name": "couch"}],
-                "annotations": [{"id": 1, "image_id": 1, "category_id": 9, "bbox": [2, 3, 4, 5], "iscrowd": 0}],
-            }
-        )
-    )
+    write_voc(voc, {"000005": voc_xml(("cat", 1, 1, 20, 10))}, "trainval")
+    write_coco(coco, coco_document({1: "a.jpg"}, {9: "couch"}, [(1, 9, [2, 3, 4, 5])]))
     (one,) = read_labelled_folder(voc, VOC_CLASSES)
     assert (one.image_id, one.boxes.tolist(), one.labels.tolist()) == ("000005", [[0, 0, 20, 10]], [7])
     (two,) = read_labelled_folder(coco, VOC_CLASSES)
@@ -75,37 +59,20 @@ def test_both_layouts(tmp_path: Path) -> None:
     assert VOC_CLASSES[two.labels[0]] == "sofa"
 
 
-def write_voc(root: Path, *names: str) -> Path:
+def voc_folder(root: Path, *names: str) -> Path:
     """A VOC folder of one picture, with an object of each name."""
-    for folder in (root / "ImageSets" / "Main", root / "Annotations"):
-        folder.mkdir(parents=True)
-    (root / "ImageSets" / "Main" / "trainval.txt").write_text("000005\n")
-    (root / "Annotations" / "000005.xml").write_text(xml(*names))
-    return root
+    return write_voc(root, {"000005": xml(*names)}, "trainval")
 
 
-def write_coco(root: Path, *names: str, categories: tuple[str, ...] = ()) -> Path:
+def coco_folder(root: Path, *names: str, categories: tuple[str, ...] = ()) -> Path:
     """A COCO folder of one picture, with an object of each name, and more categories."""
-    (root / "images").mkdir(parents=True)
-    document = {
-        "images": [{"id": 1, "file_name": "a.jpg", "width": 60, "height": 40}],
-        "categories": [{"id": number, "name": name} for number, name in enumerate((*names, *categories))],
-        "annotations": [
-            {"id": number, "image_id": 1, "category_id": number, "bbox": [2, 3, 4, 5], "iscrowd": 0}
-            for number in range(len(names))
-        ],
-    }
-    (root / "annotations.json").write_text(json.dumps(document))
-    return root
+    objects = [(1, number, [2, 3, 4, 5]) for number in range(len(names))]
+    return write_coco(root, coco_document({1: "a.jpg"}, dict(enumerate((*names, *categories))), objects))
 
 
 def xml(*names: str, box: tuple[int, int, int, int] = (1, 1, 20, 10)) -> str:
     """An annotation with an object of each name."""
-    sides = "".join(
-        f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-    )
-    objects = "".join(f"<object><name>{name}</name><bndbox>{sides}</bndbox></object>" for name in names)
-    return f"<annotation><size><width>60</width><height>40</height></size>{objects}</annotation>"
+    return voc_xml(*((name, *box) for name in names))
 
 
 def test_class_lists(tmp_path: Path) -> None:
@@ -141,7 +108,7 @@ def test_bad_class_lists_are_named(tmp_path: Path, text: bytes, problem: str) ->
 @pytest.mark.parametrize("classes", [VOC_CLASSES, COCO_CLASSES, ("n02691156", "aeroplane"), ("car", "airplane")])
 @pytest.mark.parametrize("name", ["aeroplane", "airplane"])
 def test_either_spelling_is_read(tmp_path: Path, classes: tuple[str, ...], name: str) -> None:
-    for folder in (write_voc(tmp_path / "voc", name, "bread"), write_coco(tmp_path / "coco", name, "bread")):
+    for folder in (voc_folder(tmp_path / "voc", name, "bread"), coco_folder(tmp_path / "coco", name, "bread")):
         (picture,) = read_labelled_folder(folder, classes)
         assert [classes[label] for label in picture.labels] in (["aeroplane"], ["airplane"])
     # Two classes of somebody's own are two.
@@ -151,8 +118,8 @@ def test_either_spelling_is_read(tmp_path: Path, classes: tuple[str, ...], name:
 
 
 def test_classes_that_a_data_set_does_not_have_are_not_background(tmp_path: Path) -> None:
-    voc = write_voc(tmp_path / "voc", "cat", "wombat")
-    coco = write_coco(tmp_path / "coco", "cat", "truck", categories=("kiwi",))
+    voc = voc_folder(tmp_path / "voc", "cat", "wombat")
+    coco = coco_folder(tmp_path / "coco", "cat", "truck", categories=("kiwi",))
 
     def labelled(folder: Path, *classes: str) -> list[str] | None:
         (picture,) = read_labelled_folder(folder, classes)
@@ -272,7 +239,7 @@ def test_what_the_commands_read(
 ) -> None:
     from inception_rcnn.detect.cli.train import _read_pictures
 
-    voc = write_voc(tmp_path / "voc", "cat", "zebra", "ant")
+    voc = voc_folder(tmp_path / "voc", "cat", "zebra", "ant")
     (voc / "JPEGImages").mkdir()
     for path in [voc / "JPEGImages" / "000005.jpg", *kit.rglob("*.JPEG")]:
         Image.new("RGB", (60, 40)).save(path)

@@ -16,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from PIL import Image
+from builders import make_picture, write_image
 from random_model import random_network
 from safetensors.numpy import save
 from torchrun import TORCHRUN, compare_runs, run_script
@@ -43,9 +43,8 @@ def draw(path: Path, seed: int, width: int = 120, height: int = 90) -> Picture:
         x, y = left + rng.integers(0, width // 2 - w + 1), rng.integers(0, height - h + 1)
         image[y : y + h, x : x + w] = rng.integers(0, 256, 3)
         boxes.append([x, y, x + w, y + h])
-    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(path)
-    no = np.zeros(2, bool)
-    return Picture(path.stem, path, width, height, np.array(boxes, np.float32), np.zeros(2, np.int64), no, no)
+    write_image(path, np.clip(image, 0, 255).astype(np.uint8))
+    return make_picture(boxes, image_id=path.stem, path=path, size=(width, height))
 
 
 @pytest.fixture
@@ -213,7 +212,7 @@ from pathlib import Path
 from random_model import random_network
 from test_training_multibox import SIDES, draw
 from inception_rcnn.detect.train.process_group import join_process_group
-from inception_rcnn.detect.train.detector import CheckpointError
+from inception_rcnn.data.errors import CheckpointError
 from inception_rcnn.detect.train.multibox import train_multibox
 from inception_rcnn.proposals.multibox.network import GridHead
 folder, group = Path(sys.argv[1]), join_process_group("cpu")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import make_detections, make_picture
 from PIL import Image
 
 from inception_rcnn.data import Detections, Picture
@@ -41,10 +42,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Picture], dict
         boxes = np.concatenate([start, start + rng.uniform(0.1, 0.5, (8, 2)) * (width, height)], axis=1)
         labels = rng.integers(0, 4, 8)
         flags = rng.random(8) < 0.1
-        pictures.append(Picture(name, path, width, height, boxes.astype(np.float32), labels, flags, flags & False))
+        pictures.append(make_picture(boxes, labels, name, path=path, size=(width, height), difficult=flags))
         moved = np.tile(boxes, (3, 1)) + rng.normal(0, 12, (24, 4))
         wrong = np.where(rng.random(24) < 0.7, np.tile(labels, 3), rng.integers(0, 5, 24))
-        found[name] = Detections(moved.astype(np.float32), rng.random(24, np.float32), wrong, CLASSES)
+        found[name] = make_detections(moved, rng.random(24, np.float32), wrong, CLASSES)
     return pictures, found
 
 
@@ -236,9 +237,8 @@ def test_the_mean_is_of_the_lines(page):
 def test_found_before_by_the_threshold_of_the_object(tmp_path, metric, end, before):
     # IoU 0.25, 0.23, 0.44, 0.51. The threshold of 10 x 10 pixels is 0.25 for ILSVRC.
     boxes = np.float32([[0, 0, 10, 10], [0, 0, end, end]])
-    no = np.array([False])
-    picture = Picture("a", tmp_path / "a.jpg", 99, 99, boxes[:1], np.array([0]), no, no)
-    found = {"a": Detections(boxes, np.float32([0.9, 0.8]), np.array([0, 0]), ("ant",))}
+    picture = make_picture(boxes[:1], path=tmp_path / "a.jpg")
+    found = {"a": make_detections(boxes, classes=("ant",))}
     text = write_report(tmp_path, [picture], found, ("ant",), metric=metric).read_text(encoding="utf-8")
     assert ("that has been found before" in text) == before
     assert ("with an object of the class" in text) != before
@@ -310,7 +310,7 @@ def test_wrong_arguments_are_refused(scene, tmp_path):
 
 def test_an_unknown_picture_without_detections_does_no_harm(scene, tmp_path):
     pictures, found = scene
-    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), CLASSES)
+    nothing = make_detections([], classes=CLASSES)
     assert write_report(tmp_path, pictures, {**found, "nowhere": nothing}, CLASSES).is_file()
 
 

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("safetensors")
 torch = pytest.importorskip("torch")
 
+from builders import noise_image, random_boxes
 from random_model import random_network
 
 from inception_rcnn.backbone.preprocessing import decode_boxes, encode_boxes, prepare_picture
@@ -30,7 +31,7 @@ from inception_rcnn.data.errors import ModelError
 from inception_rcnn.proposals.calibration import RankingCalibration
 from inception_rcnn.proposals.multibox.file import read_multibox, write_multibox
 from inception_rcnn.proposals.multibox.loss import ALPHA, match_objects, multibox_loss, set_targets
-from inception_rcnn.proposals.multibox.network import GridHead, VectorHead, _averages, head_for, to_model
+from inception_rcnn.proposals.multibox.network import GridHead, VectorHead, head_for, to_model
 from inception_rcnn.proposals.multibox.priors import (
     FINEST_STRIDE,
     SHIFT,
@@ -43,11 +44,6 @@ from inception_rcnn.proposals.multibox.proposer import MultiBox, MultiBoxHead, l
 NONE = np.zeros((0, 4), np.float32)
 SIDES = np.array([[[8, 8], [12, 20]], [[40, 40], [60, 30]], [[90, 90], [50, 120]]], np.float32)
 BOXES = np.array([[0, 0, 0.5, 0.5], [0.5, 0, 1, 1], [0.1, 0.2, 0.9, 0.8]], np.float32)
-
-
-def random_boxes(count: int, seed: int, extent: float = 100) -> np.ndarray:
-    corners = np.random.default_rng(seed).uniform(0, extent, (count, 2, 2))
-    return np.concatenate([corners.min(1), corners.max(1) + 2], axis=1).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +67,7 @@ def test_clusters_are_the_groups_that_are_there() -> None:
 
 
 def test_clusters_are_the_means_of_the_boxes_nearest_to_them() -> None:
-    boxes = random_boxes(200, 0)
+    boxes = random_boxes(200, 100, 100, seed=0)
     found = cluster_boxes(boxes, 6)
     nearest = box_iou(boxes, found).argmax(1)
     np.testing.assert_allclose(found, [boxes[nearest == i].mean(0) for i in range(6)], rtol=1e-5)
@@ -81,14 +77,14 @@ def test_clusters_are_the_means_of_the_boxes_nearest_to_them() -> None:
 
 
 def test_as_many_clusters_as_boxes_and_more() -> None:
-    boxes = np.repeat(random_boxes(3, 1), 4, axis=0)
+    boxes = np.repeat(random_boxes(3, 100, 100, seed=1), 4, axis=0)
     np.testing.assert_allclose(np.sort(cluster_boxes(boxes, 3)[:, 0]), np.unique(boxes[:, 0]))
     with pytest.raises(ValueError, match="4 clusters of 3 different boxes"):
         cluster_boxes(boxes, 4)
 
 
 def test_every_grid_has_the_priors_of_its_size() -> None:
-    sizes = cluster_sides(random_boxes(4000, 0, 700), levels=5, each=4)
+    sizes = cluster_sides(random_boxes(4000, 700, 700, seed=0), levels=5, each=4)
     assert sizes.shape == (5, 4, 2)
     length = np.sqrt(sizes.prod(2))
     for level in range(5):
@@ -262,7 +258,7 @@ def test_gradients_of_the_heads() -> None:
 
 
 def test_coding_round_trip() -> None:
-    priors, boxes = random_boxes(50, 0), random_boxes(50, 1)
+    priors, boxes = random_boxes(50, 100, 100, seed=0), random_boxes(50, 100, 100, seed=1)
     found, _ = rank_boxes(priors, encode_boxes(priors, boxes), np.linspace(5, -5, 50), (1000, 1000), iou_threshold=1.0)
     np.testing.assert_allclose(found, boxes, rtol=1e-3, atol=0.02)
 
@@ -281,7 +277,7 @@ def test_boxes_are_ranked_clipped_and_suppressed() -> None:
 
 
 def test_wild_residuals_stay_finite() -> None:
-    priors = random_boxes(20, 0)
+    priors = random_boxes(20, 100, 100, seed=0)
     boxes, scores = rank_boxes(priors, np.full((20, 4), 1e4, np.float32), np.full(20, -1e4, np.float32), (100, 100))
     assert np.isfinite(boxes).all()
     assert np.isfinite(scores).all()
@@ -377,7 +373,7 @@ def test_a_head_on_another_trunk_is_refused(tmp_path: Path, model_file: Path) ->
 def test_a_head_with_a_trunk_of_its_own_needs_no_detector(tmp_path: Path) -> None:
     own, path = random_network(7), tmp_path / "own.safetensors"
     write_multibox(path, to_model(head_for(SIDES, channels=4), own, own_trunk=True, long_side=128))
-    image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
+    image = noise_image(0, 100, 60)
     made = MultiBox.load(path, detector="absent", device="cpu", threads=1)
     array, scale = prepare_picture(image, 128)
     with torch.no_grad():
@@ -408,10 +404,16 @@ def test_onnx_runtime_and_torch_run_the_same_head(priors: np.ndarray, cells: tup
 
 
 @pytest.mark.parametrize("size", [(7, 7), (1, 1), (30, 40), (9, 3), (14, 21)])
-def test_averages_are_adaptive_poolings(size: tuple[int, int]) -> None:
-    x = torch.rand(2, 3, *size)
-    averages = _averages(size[0], x) @ x @ _averages(size[1], x).T
-    torch.testing.assert_close(averages, torch.nn.functional.adaptive_avg_pool2d(x, 7))
+def test_the_original_head_pools_adaptively(size: tuple[int, int]) -> None:
+    head = VectorHead(BOXES, channels=4, hidden=8)
+    with torch.no_grad():
+        head.output.weight.normal_(generator=torch.Generator().manual_seed(0))
+    features = torch.rand(2, 832, *size, generator=torch.Generator().manual_seed(1))
+    pooled = torch.nn.functional.adaptive_avg_pool2d(head.reduce(features).relu(), 7)
+    numbers = head.output(head.hidden(pooled.flatten(1)).relu()).reshape(2, len(BOXES), 5)
+    assert numbers.std() > 0.1
+    residuals, logits = head(features)
+    torch.testing.assert_close(torch.cat([residuals, logits[..., None]], dim=2), numbers, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("tiles", [0, 1])
@@ -419,7 +421,7 @@ def test_a_picture_in_ranked_boxes_out(tmp_path: Path, model_file: Path, tiles: 
     path = tmp_path / "head.safetensors"
     write_multibox(path, to_model(head_for(SIDES, channels=8), random_network(), long_side=128))
     multibox = MultiBox.load(path, detector=model_file, device="cpu", limit=60, iou_threshold=0.5, tiles=tiles)
-    image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
+    image = noise_image(0, 100, 60)
     boxes, scores = multibox(image)
     assert boxes.shape == (60, 4)
     assert boxes.dtype == scores.dtype == np.float32
@@ -467,7 +469,7 @@ def test_pictures_and_settings_are_checked(tmp_path: Path, model_file: Path) -> 
     path = tmp_path / "head.safetensors"
     write_multibox(path, to_model(head_for(SIDES, channels=4), random_network(), long_side=128))
     multibox = MultiBox.load(path, detector=model_file, device="cpu", threads=1)
-    image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
+    image = noise_image(0, 100, 60)
     grey = np.ascontiguousarray(image[..., 0])
     np.testing.assert_array_equal(multibox(grey)[0], multibox(np.repeat(grey[..., None], 3, 2))[0])
     rgba = np.concatenate([image, image[..., :1]], axis=2)
@@ -499,5 +501,5 @@ def test_features_of_one_engine_are_not_given_to_another(tmp_path: Path, model_f
     )
     assert one.trunk is other.trunk
     assert own.trunk is not other.trunk
-    features = PictureFeatures(np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8))
-    np.testing.assert_allclose(one.propose(features)[1], own.propose(features)[1], rtol=1e-3)
+    view = PictureFeatures(noise_image(0, 100, 60))
+    np.testing.assert_allclose(one.propose(view)[1], own.propose(view)[1], rtol=1e-3)

@@ -5,6 +5,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from builders import noise_image
 from skimage import data
 
 from inception_rcnn.proposals import SelectiveSearch, Strategy, selective_search
@@ -94,7 +95,7 @@ def test_rounding_the_weights_costs_little(cat):
 
 
 def test_every_edge_is_listed_once_in_order():
-    image = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    image = noise_image(0, 9, 7)
     graph = pixel_graph(image, sigma=0)
     assert len(graph.edges) == len(np.unique(graph.edges)) == 7 * 8 + 6 * 9 + 2 * 6 * 8
     pixel, direction = np.divmod(graph.edges.astype(int), 4)

@@ -7,14 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from builders import noise_image
 
 from inception_rcnn.backbone.classifier import Classifier, centre_crop, cut_crops
 from inception_rcnn.data import IMAGENET_CLASSES, read_image
 from inception_rcnn.data.errors import ModelError
-
-
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def test_the_middle_of_a_picture() -> None:
@@ -27,7 +24,7 @@ def test_the_middle_of_a_picture() -> None:
 
 
 def test_ten_crops_by_hand() -> None:
-    image = noise(300, 256)
+    image = noise_image(0, 256, 300)
     crops = cut_crops(image, 10)
     assert (crops.shape, crops.dtype) == ((10, 224, 224, 3), np.uint8)
     for crop, (y, x) in zip(crops, [(22, 0), (22, 32), (54, 0), (54, 32), (38, 16)], strict=False):
@@ -39,7 +36,7 @@ def test_ten_crops_by_hand() -> None:
 @pytest.mark.parametrize("portrait", [False, True])
 def test_144_crops_by_hand(scale: int, portrait: bool) -> None:
     side = (256, 288, 320, 352)[scale]
-    image = noise(side, 500)  # of this size the crops need no resizing
+    image = noise_image(0, 500, side)  # of this size the crops need no resizing
     image = np.ascontiguousarray(image.transpose(1, 0, 2)) if portrait else image
     crops = cut_crops(image, 144)
     assert crops.shape == (144, 224, 224, 3)
@@ -65,7 +62,7 @@ def test_crops_of_small_and_long_pictures(size: tuple[int, int]) -> None:
 
 def test_other_numbers_of_crops() -> None:
     with pytest.raises(ValueError, match="crops must be one of 1, 10, 144, not 5"):
-        cut_crops(noise(9, 9), 5)
+        cut_crops(noise_image(0, 9, 9), 5)
 
 
 def test_names_of_the_classes() -> None:
@@ -85,7 +82,7 @@ def test_probabilities_are_averaged(tmp_path: Path) -> None:
         for layer in network.modules():
             if isinstance(layer, torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    image = noise(70, 90)
+    image = noise_image(0, 90, 70)
     classifier = Classifier(networks, "abcde", crops=10, device="cpu")
     with torch.no_grad():
         inputs = torch.from_numpy(cut_crops(image, 10)[..., ::-1] - MEAN_BGR).permute(0, 3, 1, 2)
@@ -111,7 +108,7 @@ def test_the_batch_norm_form_gets_torchvisions_input() -> None:
     theirs = models.googlenet(weights=None, aux_logits=False, transform_input=True, init_weights=True).eval()
     ours = GoogLeNet(batch_norm=True)
     ours.load_state_dict(state_from_torchvision(theirs.state_dict()))
-    image = noise(256, 256)
+    image = noise_image(0, 256, 256)
     pixels = torch.from_numpy(centre_crop(image)).permute(2, 0, 1)[None] / 255
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():

@@ -2,12 +2,12 @@ import json
 
 import numpy as np
 import pytest
+from builders import coco_document, make_detections
 from pycocotools.coco import COCO
 
 from inception_rcnn.data import (
     AnnotationError,
     DetectionError,
-    Detections,
     read_coco,
     read_coco_results,
     read_detections,
@@ -16,14 +16,9 @@ from inception_rcnn.data import (
 
 
 def annotations():
-    return {
-        "images": [
-            {"id": 42, "file_name": "sub/b.jpg", "width": 20, "height": 10},
-            {"id": 7, "file_name": "a.jpg", "width": 20, "height": 10},
-        ],
-        "categories": [{"id": 18, "name": "dog"}, {"id": 17, "name": "cat"}],
-        "annotations": [{"id": 1, "image_id": 7, "category_id": 17, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0}],
-    }
+    return coco_document(
+        {42: "sub/b.jpg", 7: "a.jpg"}, {18: "dog", 17: "cat"}, [(7, 17, [1, 2, 3, 4])], size=(20, 10), area=12
+    )
 
 
 def results():
@@ -172,8 +167,6 @@ def test_annotations_of_two_pictures_are_not_mixed_up(tmp_path, change):
 
 
 def test_numbers_that_no_reader_takes_are_not_written(tmp_path):
-    found = Detections(
-        np.array([[0, 0, np.inf, 1]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), ("cat",)
-    )
+    found = make_detections([[0, 0, np.inf, 1]], classes=("cat",))
     with pytest.raises(DetectionError, match=r"000001: .*not a finite number"):
         write_voc_results(tmp_path, {"000001": found})

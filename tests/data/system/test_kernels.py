@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import make_picture
 
 import inception_rcnn.data.system.kernels as kernels
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NMS = "from inception_rcnn.eval import nms; print(nms([[0, 0, 9, 9], [0, 0, 9, 8], [20, 0, 30, 10]], [.8, .9, .7], .5))"
 
 
@@ -159,7 +160,6 @@ np.savez(sys.argv[1], *SelectiveSearch("single", min_side=0)(image), *nms_per_cl
 
 def test_kernels_have_the_one_version_that_they_declare() -> None:
     """Read-only arrays, views and other numbers are brought to it instead of compiling for seconds again."""
-    from inception_rcnn.data import Picture
     from inception_rcnn.data.nms import nms_per_class, soft_nms, soft_nms_per_class
     from inception_rcnn.eval import evaluate_proposals, weighted_box_fusion
     from inception_rcnn.proposals import SelectiveSearch
@@ -173,9 +173,7 @@ def test_kernels_have_the_one_version_that_they_declare() -> None:
         soft_nms_per_class(boxes.astype(dtype), scores)
         soft_nms(boxes, scores[:, 0].astype(dtype))
         weighted_box_fusion([boxes.astype(dtype)], [scores[:, 0]], [[0, 1, 0]])
-    none = np.zeros(3, bool)
-    picture = Picture("a", Path("a.jpg"), 20, 20, boxes.astype(np.float32), np.zeros(3, np.int64), none, none)
-    evaluate_proposals([picture], {"a": boxes})
+    evaluate_proposals([make_picture(boxes)], {"a": boxes})
     image = np.zeros((30, 40, 3), np.uint8)
     image[10:20, 10:20] = 200
     image.flags.writeable = False

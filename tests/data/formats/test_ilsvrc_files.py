@@ -1,8 +1,10 @@
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
+from builders import make_detections, random_detections, voc_xml
 
 from inception_rcnn.data import (
     ILSVRC_DET_CLASSES,
@@ -19,16 +21,7 @@ from inception_rcnn.data import (
 
 NAMES = tuple(ILSVRC_DET_CLASSES.values())
 VAL = "ILSVRC2012_val_0000000"
-
-
-def xml(*objects):
-    items = "".join(
-        # The order of the challenge's own files.
-        f"<object><name>{name}</name><bndbox><xmin>{x1}</xmin><xmax>{x2}</xmax><ymin>{y1}</ymin><ymax>{y2}</ymax>"
-        "</bndbox></object>"
-        for name, x1, y1, x2, y2 in objects
-    )
-    return f"<annotation><size><width>50</width><height>40</height></size>{items}</annotation>"
+detections = functools.partial(random_detections, classes=NAMES)
 
 
 @pytest.fixture
@@ -37,10 +30,10 @@ def det(tmp_path):
     root = tmp_path / "ILSVRC"
     folder = root / "Annotations/DET"
     for name, text in {
-        f"val/{VAL}1": xml(("n02219486", 0, 0, 49, 39), ("n99999999", 1, 1, 2, 2), ("n02391049", 5, 6, 5, 7)),
-        f"val/{VAL}2": xml(),
-        "train/ILSVRC2014_train_0006/ILSVRC2014_train_00060036": xml(("n00007846", 1, 498, 0, 498)),
-        "train/ILSVRC2013_train/n02672831/n02672831_11478": xml(("n02672831", 1, 1, 9, 9)),
+        f"val/{VAL}1": voc_xml(("n02219486", 0, 0, 49, 39), ("n99999999", 1, 1, 2, 2), ("n02391049", 5, 6, 5, 7)),
+        f"val/{VAL}2": voc_xml(),
+        "train/ILSVRC2014_train_0006/ILSVRC2014_train_00060036": voc_xml(("n00007846", 1, 498, 0, 498)),
+        "train/ILSVRC2013_train/n02672831/n02672831_11478": voc_xml(("n02672831", 1, 1, 9, 9)),
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.xml").write_text(text)
@@ -65,7 +58,7 @@ def test_the_classes_are_those_of_other_programs(shared):
 def test_annotations_in_the_order_of_the_list(det, tmp_path):
     (tmp_path / "val.txt").write_text(f"{VAL}2 2\n\n{VAL}1 1\n")
     second, first = read_ilsvrc(det / "Annotations/DET/val", tmp_path / "val.txt")
-    assert (first.image_id, first.width, first.height) == (f"{VAL}1", 50, 40)
+    assert (first.image_id, first.width, first.height) == (f"{VAL}1", 60, 40)
     assert first.path == det / f"Data/DET/val/{VAL}1.JPEG"
     # As VOC's, whatever the file counts from; every width is xmax - xmin + 1.
     assert first.boxes.tolist() == [[-1, -1, 49, 39], [4, 5, 5, 7]]
@@ -108,8 +101,8 @@ def test_bad_annotations_are_named(det, tmp_path):
     folder = det / "Annotations/DET/val"
     file = folder / f"{VAL}2.xml"
     for text, problem in [
-        (xml(("n02219486", 9, 1, 7, 2)), "of a n02219486 ends before it begins: 9 1 7 2"),
-        (xml(("n02219486", 1, 1, "1e39", 2)), "<xmax> is '1e39', not a number that a picture can have"),
+        (voc_xml(("n02219486", 9, 1, 7, 2)), "of a n02219486 ends before it begins: 9 1 7 2"),
+        (voc_xml(("n02219486", 1, 1, "1e39", 2)), "<xmax> is '1e39', not a number that a picture can have"),
         ("", "not well-formed"),
     ]:
         file.write_text(text)
@@ -158,13 +151,6 @@ def test_bad_lists_are_named(tmp_path, text, problem):
     assert str(caught.value).startswith(str(path))
 
 
-def detections(count, seed=0, classes=NAMES):
-    rng = np.random.default_rng(seed)
-    corners = np.sort(rng.uniform(0, 500, (count, 2, 2)), axis=1).reshape(count, 4)
-    labels = rng.integers(0, len(classes), count)
-    return Detections(corners.astype(np.float32), rng.random(count, np.float32), labels, classes)
-
-
 def test_results_give_back_what_was_written(tmp_path):
     numbers = {"a": 7, "b": 3, "c": 20121}
     written = {"c": detections(50), "a": detections(9, 1), "b": detections(0)}
@@ -188,9 +174,7 @@ def test_double_scores_are_written_whole(tmp_path):
 
 def test_results_are_as_the_kit_takes_them(tmp_path):
     # Classes are matched by name.
-    found = Detections(
-        np.array([[0, 1, 20.5, 10]], np.float32), np.array([0.25], np.float32), np.array([1]), ("x", "ant")
-    )
+    found = make_detections([[0, 1, 20.5, 10]], [0.25], [1], ("x", "ant"))
     write_ilsvrc_results(tmp_path / "r.txt", {"a": found}, {"a": 18})
     assert (tmp_path / "r.txt").read_text() == "18 3 0.25 1.000000 2.000000 20.500000 10.000000\n"
 

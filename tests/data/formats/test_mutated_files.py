@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import scipy.io
+from builders import coco_document, make_detections
 
 from inception_rcnn.data import (
     PROPOSAL_SUFFIXES,
     AnnotationError,
     DetectionError,
-    Detections,
     ProposalFileError,
     Proposals,
     read_coco,
@@ -56,14 +56,13 @@ XML = """<annotation>
 </annotation>
 """
 
-COCO = {
-    "images": [{"id": i, "file_name": f"{name}.jpg", "width": 50, "height": 40} for i, name in enumerate(IDS, 1)],
-    "categories": [{"id": i, "name": name} for i, name in enumerate(NAMES, 1)],
-    "annotations": [
-        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 10], "iscrowd": 0},
-        {"id": 2, "image_id": 2, "category_id": 2, "bbox": [4.5, 5, 26, 30], "iscrowd": 1},
-    ],
-}
+COCO = coco_document(
+    {1: f"{IDS[0]}.jpg", 2: f"{IDS[1]}.jpg"},
+    {1: NAMES[0], 2: NAMES[1]},
+    [(1, 1, [0, 0, 20, 10]), (2, 2, [4.5, 5, 26, 30])],
+    size=(50, 40),
+)
+COCO["annotations"][1]["iscrowd"] = 1
 
 RESULTS = [
     {"image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 10], "score": 0.9},
@@ -72,8 +71,7 @@ RESULTS = [
 
 
 def found():
-    boxes = np.array([[0, 0, 20, 10], [4, 5, 30, 35]], np.float32)
-    return Detections(boxes, np.array([0.9, 0.25], np.float32), np.array([0, 1]), NAMES)
+    return make_detections([[0, 0, 20, 10], [4, 5, 30, 35]], [0.9, 0.25], [0, 1], NAMES)
 
 
 @pytest.fixture(scope="module")

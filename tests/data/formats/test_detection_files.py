@@ -4,6 +4,7 @@ import stat
 
 import numpy as np
 import pytest
+from builders import make_detections, random_detections
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,13 +20,6 @@ from inception_rcnn.data import (
 )
 
 
-def detections(count, seed=0, classes=VOC_CLASSES):
-    rng = np.random.default_rng(seed)
-    corners = np.sort(rng.uniform(0, 500, (count, 2, 2)), axis=1).reshape(count, 4)
-    labels = rng.integers(0, len(classes), count)
-    return Detections(corners.astype(np.float32), rng.random(count, np.float32), labels, classes)
-
-
 def assert_same(read, written):
     assert read.classes == written.classes
     for name, dtype in (("boxes", np.float32), ("scores", np.float64), ("labels", np.int64)):
@@ -37,7 +31,7 @@ def assert_same(read, written):
 @given(st.lists(st.integers(0, 30), max_size=4), st.integers(0, 99))
 def test_the_document_gives_back_what_was_written(tmp_path_factory, counts, seed):
     path = tmp_path_factory.mktemp("out") / "detections.json"
-    written = {f"{i:06d}": detections(n, seed + i) for i, n in enumerate(counts)}
+    written = {f"{i:06d}": random_detections(n, seed + i) for i, n in enumerate(counts)}
     write_detections(path, ((f"{k}.jpg", 500, 400, d) for k, d in written.items()), VOC_CLASSES)
     found = read_detections(path)
     assert list(found) == list(written)
@@ -46,9 +40,7 @@ def test_the_document_gives_back_what_was_written(tmp_path_factory, counts, seed
 
 
 def test_the_document_is_what_coco_tools_expect(tmp_path):
-    found = Detections(
-        np.array([[1, 2, 4, 8]], np.float32), np.array([0.25], np.float32), np.array([1]), ("cat", "dog")
-    )
+    found = make_detections([[1, 2, 4, 8]], [0.25], [1], ("cat", "dog"))
     write_detections(tmp_path / "d.json", [("é/x.jpg", 20, 10, found)], ("dog", "cat"))
     assert json.loads((tmp_path / "d.json").read_text()) == {
         "images": [{"id": 1, "file_name": "é/x.jpg", "width": 20, "height": 10}],
@@ -70,7 +62,9 @@ def test_the_document_is_what_coco_tools_expect(tmp_path):
 
 
 def test_equal_stems_are_not_mixed_up(tmp_path):
-    write_detections(tmp_path / "detections.json", [(f"{d}/x.jpg", 9, 9, detections(2)) for d in "ab"], VOC_CLASSES)
+    write_detections(
+        tmp_path / "detections.json", [(f"{d}/x.jpg", 9, 9, random_detections(2)) for d in "ab"], VOC_CLASSES
+    )
     with pytest.raises(DetectionError, match=r"two of its images are called 'x' without folder and suffix; give each"):
         read_detections(tmp_path)
     assert len(read_detections(tmp_path, key="file_name")) == 2
@@ -79,13 +73,13 @@ def test_equal_stems_are_not_mixed_up(tmp_path):
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
     path = tmp_path / "d.json"
     path.write_text("old")
-    bad = detections(3)
+    bad = random_detections(3)
     bad.scores[1] = np.nan
     with pytest.raises(DetectionError, match=r"b\.jpg.*finite"):
-        write_detections(path, [("a.jpg", 9, 9, detections(3)), ("b.jpg", 9, 9, bad)], VOC_CLASSES)
+        write_detections(path, [("a.jpg", 9, 9, random_detections(3)), ("b.jpg", 9, 9, bad)], VOC_CLASSES)
     with pytest.raises(DetectionError, match="not among the classes"):
-        write_detections(path, [("a.jpg", 9, 9, detections(3))], ("zebra",))
-    bad = detections(3)
+        write_detections(path, [("a.jpg", 9, 9, random_detections(3))], ("zebra",))
+    bad = random_detections(3)
     bad.boxes[1] = [5, 5, 4, 6]
     with pytest.raises(DetectionError, match=r"b\.jpg: a detection's box ends before it begins"):
         write_detections(path, [("b.jpg", 9, 9, bad)], VOC_CLASSES)
@@ -127,7 +121,7 @@ def test_bad_documents_are_named(tmp_path, text, problem):
 
 
 def test_voc_files_give_back_what_was_written(tmp_path):
-    written = {"000001": detections(40), "000002": detections(3, seed=1)}
+    written = {"000001": random_detections(40), "000002": random_detections(3, seed=1)}
     write_voc_results(tmp_path / "results", written)
     found = read_voc_results(tmp_path / "results")
     assert list(found) == list(written)
@@ -158,7 +152,7 @@ def test_voc_files_for_some_classes_only(tmp_path):
 
 def test_double_scores_are_written_whole(tmp_path):
     scores = 1 - np.random.default_rng(0).random(40) * 1e-9
-    one = detections(40)
+    one = random_detections(40)
     one = Detections(one.boxes, scores, np.zeros(40, np.int64), one.classes)
     write_detections(tmp_path / "d.json", [("a.jpg", 500, 400, one)], VOC_CLASSES)
     write_voc_results(tmp_path, {"a": one})
@@ -168,7 +162,7 @@ def test_double_scores_are_written_whole(tmp_path):
 
 def test_detections_of_different_classes_do_not_share_files(tmp_path):
     with pytest.raises(DetectionError, match="2 different lists"):
-        write_voc_results(tmp_path, {"a": detections(1), "b": detections(1, classes=("cat",))})
+        write_voc_results(tmp_path, {"a": random_detections(1), "b": random_detections(1, classes=("cat",))})
 
 
 def test_arrays_must_fit():

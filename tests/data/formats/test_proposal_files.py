@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.io
+from builders import make_detections, random_boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
@@ -25,7 +26,6 @@ from pycocotools.coco import COCO
 from inception_rcnn.data import (
     PROPOSAL_SUFFIXES,
     DetectionError,
-    Detections,
     ProposalFileError,
     Proposals,
     read_proposals,
@@ -37,9 +37,9 @@ from inception_rcnn.data.formats import fast_rcnn_mat, parquet
 
 def proposals(file, count, seed=0, width=500, height=400):
     rng = np.random.default_rng(seed)
-    corners = np.sort(rng.uniform(0, (width, height), (count, 2, 2)), axis=1).reshape(count, 4)
+    boxes = random_boxes(count, width, height, rng, smallest=0)
     scores = np.sort(rng.random(count, np.float32))[::-1]
-    return Proposals(file, width, height, corners.astype(np.float32), scores)
+    return Proposals(file, width, height, boxes, scores)
 
 
 @pytest.fixture
@@ -708,7 +708,7 @@ def test_documents_that_hold_no_boxes_are_named(tmp_path, suffix, document, prob
 
 
 def test_detections_with_ids_of_their_own(tmp_path):
-    found = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64), ("cat",))
+    found = make_detections(np.zeros((1, 4)), classes=("cat",))
     rows = [("a.jpg", 9, 9, found), ("b.jpg", 9, 9, found)]
     write_detections(tmp_path / "d.json", rows, ("cat",), {"b.jpg": 7, "a.jpg": 8})
     document = json.loads((tmp_path / "d.json").read_text())

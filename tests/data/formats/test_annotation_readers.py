@@ -2,53 +2,28 @@ import json
 
 import numpy as np
 import pytest
+from builders import voc_xml, write_voc
 
 from inception_rcnn.data import VOC_CLASSES, AnnotationError, read_coco, read_voc
 
-OBJECT = (
-    "<object><name>{name}</name>{flag}<bndbox><xmax>{x2}</xmax><xmin>{x1}</xmin><ymin>{y1}</ymin><ymax>{y2}</ymax>"
-    "</bndbox></object>"
-)
 
-
-def xml(*objects, size="<size><width>50</width><height>40</height><depth>3</depth></size>"):
-    return f"<annotation>{size}{''.join(objects)}</annotation>"
-
-
-def item(name, x1, y1, x2, y2, flag="<difficult>0</difficult>"):
-    return OBJECT.format(name=name, x1=x1, y1=y1, x2=x2, y2=y2, flag=flag)
-
-
-@pytest.fixture
-def voc(tmp_path):
-    def write(annotations, split=None):
-        (tmp_path / "ImageSets/Main").mkdir(parents=True)
-        (tmp_path / "Annotations").mkdir()
-        for image_id, text in annotations.items():
-            (tmp_path / f"Annotations/{image_id}.xml").write_text(text)
-        lines = split or "\n".join(annotations)
-        (tmp_path / "ImageSets/Main/test.txt").write_text(lines)
-        return tmp_path
-
-    return write
-
-
-def test_voc_boxes_flags_and_order(voc):
+def test_voc_boxes_flags_and_order(tmp_path):
     part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
-    root = voc(
+    root = write_voc(
+        tmp_path,
         {
-            "b": xml(
-                item("cat", 1, 1, 50, 40),
-                item("unicorn", 1, 1, 2, 2),
-                item("dog", 3.5, 4, 3.5, 9, "<difficult>1</difficult>"),
-                item("person", 2, 2, 3, 3, part),
+            "b": voc_xml(
+                ("cat", 1, 1, 50, 40, "<difficult>0</difficult>"),
+                ("unicorn", 1, 1, 2, 2),
+                ("dog", 3.5, 4, 3.5, 9, "<difficult>1</difficult>"),
+                ("person", 2, 2, 3, 3, part),
             ),
-            "a": xml(),
+            "a": voc_xml(),
         },
-        split="b  1\na -1\n\nb\n",
+        names="b  1\na -1\n\nb\n",
     )
     first, second = read_voc(root, "test")
-    assert (first.image_id, first.width, first.height) == ("b", 50, 40)
+    assert (first.image_id, first.width, first.height) == ("b", 60, 40)
     assert first.path == root / "JPEGImages" / "b.jpg"
     assert first.boxes.tolist() == [[0, 0, 50, 40], [2.5, 3, 3.5, 9], [1, 1, 3, 3]]
     assert [VOC_CLASSES[label] for label in first.labels] == ["cat", "dog", "person"]
@@ -65,18 +40,18 @@ def test_voc_boxes_flags_and_order(voc):
     [
         ("<annotation><size>", "not well-formed XML"),
         ('<!DOCTYPE a [<!ENTITY b "bbbb">]><annotation>&b;</annotation>', "document type"),
-        (xml(size=""), "<size><width> is missing"),
-        (xml(size="<size><width>0</width><height>9</height></size>"), "0 x 9"),
-        (xml(item("cat", "one", 1, 2, 2)), "<bndbox><xmin> is 'one', not a number"),
-        (xml(item("cat", 1, "nan", 2, 2)), "<bndbox><ymin> is 'nan'"),
-        (xml(item("cat", 9, 1, 8, 2)), "ends before it begins"),
-        (xml(item("cat", 1, 1, 2, 2, "<difficult>no</difficult>")), "<difficult> is 'no'"),
-        (xml("<object/>"), "no <name>"),
+        (voc_xml(size=None), "<size><width> is missing"),
+        (voc_xml(size=(0, 9)), "0 x 9"),
+        (voc_xml(("cat", "one", 1, 2, 2)), "<bndbox><xmin> is 'one', not a number"),
+        (voc_xml(("cat", 1, "nan", 2, 2)), "<bndbox><ymin> is 'nan'"),
+        (voc_xml(("cat", 9, 1, 8, 2)), "ends before it begins"),
+        (voc_xml(("cat", 1, 1, 2, 2, "<difficult>no</difficult>")), "<difficult> is 'no'"),
+        (voc_xml("<object/>"), "no <name>"),
         ('<?xml version="1.0" encoding="klingon"?><annotation/>', "not well-formed XML"),
     ],
 )
-def test_bad_voc_annotations_are_named(voc, text, problem):
-    root = voc({"000001": text})
+def test_bad_voc_annotations_are_named(tmp_path, text, problem):
+    root = write_voc(tmp_path, {"000001": text})
     with pytest.raises(AnnotationError) as caught:
         read_voc(root, "test")
     assert problem in str(caught.value)
@@ -84,16 +59,16 @@ def test_bad_voc_annotations_are_named(voc, text, problem):
     assert "\n" not in str(caught.value)
 
 
-def test_an_entity_bomb_in_another_encoding_is_refused(voc):
-    root = voc({"000001": ""})
+def test_an_entity_bomb_in_another_encoding_is_refused(tmp_path):
+    root = write_voc(tmp_path, {"000001": ""})
     text = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotation>&b;</annotation>'
     (root / "Annotations/000001.xml").write_bytes(text.encode("utf-16"))
     with pytest.raises(AnnotationError, match="document type"):
         read_voc(root, "test")
 
 
-def test_missing_voc_files_are_named(voc):
-    root = voc({"a": xml()}, split="a\nmissing")
+def test_missing_voc_files_are_named(tmp_path):
+    root = write_voc(tmp_path, {"a": voc_xml()}, names="a\nmissing")
     with pytest.raises(AnnotationError, match=r"missing\.xml"):
         read_voc(root, "test")
     with pytest.raises(AnnotationError, match=r"val\.txt.*splits there: test"):
