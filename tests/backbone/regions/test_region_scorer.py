@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 import sys
 
 import numpy as np
@@ -171,7 +172,16 @@ def test_cuda_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     "module", ["regions.scorer", "weights.model_file", "preprocessing", "weights.published", "weights.caffe"]
 )
 def test_scoring_on_a_cpu_imports_no_torch(module: str) -> None:
-    import subprocess
-
     code = f"import sys, inception_rcnn.backbone.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_where_there_is_no_gpu_driver_auto_imports_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from inception_rcnn.backbone.regions import placement\n"
+        "placement.has_gpu_driver = lambda: False\n"
+        "assert placement.choose_placement() == placement.Placement()\n"
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
