@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine_load import count_work, find_pictures, sample_boxes, sample_image
 from tables import show
-from workload import count_work, find_pictures, sample_boxes, sample_image
 
 from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.backbone.regions.placement import choose_device, choose_placement

@@ -19,8 +19,8 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import cv2
+from machine_load import find_pictures
 from tables import show
-from workload import find_pictures
 
 from inception_rcnn.data import read_image
 from inception_rcnn.data.system.processes import usable_cores

@@ -2,7 +2,7 @@
 
 Every row finds the objects of every picture, proposals included, on one thread; VOC's rules (11-point mAP, IoU 0.5).
 
-    python benchmarks/thrift.py VOCdevkit/VOC2007 --split test [--skip "crops, int8" ...] [--markdown]
+    python benchmarks/savings.py VOCdevkit/VOC2007 --split test [--skip "crops, int8" ...] [--markdown]
 """
 
 import argparse

@@ -21,9 +21,9 @@ import cv2
 import numpy as np
 import onnx
 import torch
+from machine_load import count_work, sample_boxes, sample_image
 from onnx import TensorProto, helper
 from tables import show
-from workload import count_work, sample_boxes, sample_image
 
 from inception_rcnn.backbone.preprocessing import crop_regions, prepare_picture
 from inception_rcnn.backbone.regions.features import PictureFeatures
