@@ -78,6 +78,17 @@ def clip_boxes(boxes: ArrayLike, width: float, height: float) -> NDArray[np.floa
     return np.clip(_as_boxes(boxes), np.float32(0), limits)
 
 
+def kernel_array(values: ArrayLike) -> NDArray[np.float32]:
+    """Return numbers as compiled kernels take them: float32, contiguous, and writable, though no kernel writes.
+
+    Examples
+    --------
+    >>> kernel_array([[0, 0, 2, 2]]).dtype.name
+    'float32'
+    """
+    return np.require(values, np.float32, ["C", "W"])  # A read-only array is another type to a kernel.
+
+
 def _as_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
     array = np.asarray(boxes, np.float32)
     if array.size == 0 and array.ndim < 2:

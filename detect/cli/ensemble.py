@@ -39,7 +39,7 @@ def ensemble(
     sizes = {name: (width, height) for entries in documents for name, width, height, _ in entries}
     detections = [{name: found for name, _, _, found in entries} for entries in documents]
     try:
-        merged = merge_detections(detections, method, iou=iou, weights=weight)  # type: ignore[arg-type]
+        merged = merge_detections(detections, method, iou_threshold=iou, weights=weight)  # type: ignore[arg-type]
     except EvaluationError as error:
         raise CommandError(f"{', '.join(map(str, members))}: {error}") from None
     partly = sum(not all(name in one for one in detections) for name in merged)
