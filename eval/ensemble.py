@@ -162,7 +162,7 @@ def merge_detections(
     weight = _weights(weights, len(members))
     classes = _common_classes(members)
     _check_shared(members)
-    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), classes)
+    nothing = Detections.empty(classes)
     result = {}
     for image_id in dict.fromkeys(image_id for member in members for image_id in member):
         found = [member.get(image_id, nothing) for member in members]
@@ -178,9 +178,8 @@ def merge_detections(
             [renumber_labels(one, classes) for one in found],
         )
         if method == "wbf":
-            merged = weighted_box_fusion(
-                *lists, iou_threshold=0.55 if iou_threshold is None else iou_threshold, weights=weight
-            )
+            threshold = 0.55 if iou_threshold is None else iou_threshold
+            merged = weighted_box_fusion(*lists, iou_threshold=threshold, weights=weight)
         else:
             merged = _suppress(*lists, weight / weight.max(), iou_threshold, soft=method == "soft-nms")
         result[image_id] = Detections(*merged, classes)

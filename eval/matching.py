@@ -193,6 +193,33 @@ def match_ilsvrc(
     return result
 
 
+def check_pictures(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
+    """Refuse classes or pictures that are there twice, and labels that are not among the classes."""
+    if len(set(classes)) < len(classes):
+        raise EvaluationError("a class is named twice among those to evaluate")
+    seen = set()
+    for picture in pictures:
+        if picture.image_id in seen:
+            raise EvaluationError(f"picture {picture.image_id!r} is among the annotations twice; give it once")
+        seen.add(picture.image_id)
+        if len(picture.labels) and not 0 <= picture.labels.min() <= picture.labels.max() < len(classes):
+            raise EvaluationError(
+                f"picture {picture.image_id!r} has an object of a class that is not evaluated; "
+                "give the classes that the annotations were read with"
+            )
+
+
+def check_detections(detections: Mapping[str, Detections]) -> None:
+    """Refuse numbers that are not finite, and labels that are not among a picture's classes."""
+    for image_id, one in detections.items():
+        if not (np.isfinite(one.boxes).all() and np.isfinite(one.scores).all()):
+            raise EvaluationError(f"picture {image_id!r} has a detection whose box or score is not a finite number")
+        if len(one) and not 0 <= one.labels.min() <= one.labels.max() < len(one.classes):
+            raise EvaluationError(
+                f"picture {image_id!r} has a detection whose label is not one of its {len(one.classes)} classes"
+            )
+
+
 class _Boxes(NamedTuple):
     """Boxes of one class in many pictures: their picture, their position in it, where each picture's begin."""
 
@@ -207,13 +234,10 @@ def _by_class(
     pictures: Sequence[Picture], detections: Mapping[str, Detections], classes: Sequence[str]
 ) -> list[tuple[str, _Boxes, _Boxes]]:
     """Every class with its objects, picture by picture, and its detections, best first."""
-    if len(set(classes)) < len(classes):
-        raise EvaluationError("a class is named twice among those to evaluate")
-    position = {picture.image_id: i for i, picture in enumerate(pictures)}
-    if len(position) < len(pictures):
-        twice = next(p.image_id for i, p in enumerate(pictures) if position[p.image_id] != i)
-        raise EvaluationError(f"picture {twice!r} is among the annotations twice; give every picture once")
-    unknown = [image_id for image_id, found in detections.items() if len(found) and image_id not in position]
+    check_pictures(pictures, classes)
+    check_detections(detections)
+    known = {picture.image_id for picture in pictures}
+    unknown = [image_id for image_id, found in detections.items() if len(found) and image_id not in known]
     if unknown:
         hint = "evaluate on the pictures that were detected on"
         if Path(unknown[0]).suffix.lower() in IMAGE_SUFFIXES:
@@ -221,20 +245,7 @@ def _by_class(
         raise EvaluationError(
             f"picture {unknown[0]!r} has detections but no annotations ({len(unknown)} such in all); {hint}"
         )
-    for picture in pictures:
-        if len(picture.labels) and not 0 <= picture.labels.min() <= picture.labels.max() < len(classes):
-            raise EvaluationError(
-                f"picture {picture.image_id!r} has an object of a class that is not evaluated; "
-                "give the classes that the annotations were read with"
-            )
-    for image_id, one in detections.items():
-        if not (np.isfinite(one.boxes).all() and np.isfinite(one.scores).all()):
-            raise EvaluationError(f"picture {image_id!r} has a detection whose box or score is not a finite number")
-        if len(one) and not 0 <= one.labels.min() <= one.labels.max() < len(one.classes):
-            raise EvaluationError(
-                f"picture {image_id!r} has a detection whose label is not one of its {len(one.classes)} classes"
-            )
-    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), tuple(classes))
+    nothing = Detections.empty(classes)
     found = [detections.get(picture.image_id, nothing) for picture in pictures]
     objects = _split([p.boxes for p in pictures], [p.labels for p in pictures], None, len(classes))
     claims = _split(

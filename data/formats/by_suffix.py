@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DetectionError, MatlabFileError, ProposalFileError
-from ..proposals import Proposals, check_entry, check_image_ids, checked_entries, short_names, survey_entries
+from ..picture_names import short_names
+from ..proposals import Proposals, check_entry, check_image_ids, checked_entries, survey_entries
 from ..system.atomic_files import atomic_file, atomic_write
 from .coco import OBJECT, proposals_as_detections, read_coco_proposals, write_detections
 from .detectron_pickle import pickle_pieces, read_pickle

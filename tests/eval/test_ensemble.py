@@ -126,8 +126,8 @@ def test_weak_boxes_are_left_out_first_and_zeros_are_no_trouble():
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [1, 1]}, "weights must be 1 finite numbers"),
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [0]}, "above 0"),
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [np.inf]}, r"finite numbers above 0, .* they are \[inf\]"),
-        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou": np.nan}, "iou_threshold must be from 0 to 1, not nan"),
-        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou": 1.5}, "iou_threshold must be from 0 to 1"),
+        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou_threshold": np.nan}, "iou_threshold must be from 0 to 1, not nan"),
+        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou_threshold": 1.5}, "iou_threshold must be from 0 to 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(lists, options, problem):

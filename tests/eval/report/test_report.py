@@ -310,7 +310,7 @@ def test_wrong_arguments_are_refused(scene, tmp_path):
 
 def test_an_unknown_picture_without_detections_does_no_harm(scene, tmp_path):
     pictures, found = scene
-    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), CLASSES)
+    nothing = Detections.empty(CLASSES)
     assert write_report(tmp_path, pictures, {**found, "nowhere": nothing}, CLASSES).is_file()
 
 
