@@ -56,11 +56,7 @@ def nms(boxes: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np
 
 
 def nms_per_class(
-    boxes: ArrayLike,
-    scores: ArrayLike,
-    iou_threshold: float = 0.3,
-    min_score: float = 0.0,
-    limit: int | None = None,
+    boxes: ArrayLike, scores: ArrayLike, iou_threshold: float = 0.3, min_score: float = 0.0, limit: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Suppress within every class separately and return the survivors of all classes together.
 
@@ -205,12 +201,7 @@ def soft_nms(
 
 
 def soft_nms_per_class(
-    boxes: ArrayLike,
-    scores: ArrayLike,
-    *,
-    sigma: float = 0.5,
-    min_score: float = 0.001,
-    limit: int | None = None,
+    boxes: ArrayLike, scores: ArrayLike, *, sigma: float = 0.5, min_score: float = 0.001, limit: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Run Gaussian `soft_nms` within every class separately and return what is left of all classes together.
 

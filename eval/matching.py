@@ -1,4 +1,4 @@
-"""Which detections are hits, by the rules of VOC and of ILSVRC: the part that average precision rests on.
+"""Detections to hits and false detections, by the rules of VOC and of ILSVRC; average precision follows from them.
 
 Both kits count pixels from 1 and include both corners, so the width of a box is ``xmax - xmin + 1``. Our boxes
 are continuous, ``x1 = xmin - 1`` and ``x2 = xmax``, and their width ``x2 - x1`` is that same number, as is the
@@ -24,7 +24,7 @@ HIT, FALSE, IGNORED = 1, 0, -1
 
 
 class Matches(NamedTuple):
-    """The detections of one class in all pictures, best first, and what became of them.
+    """The detections of one class in all pictures, best first, with the outcome of each.
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ def match_voc(
     classes: Sequence[str] = VOC_CLASSES,
     iou_threshold: float = 0.5,
 ) -> dict[str, Matches]:
-    """Tell hits from false detections by the rules of PASCAL VOC.
+    """Match detections with objects, class by class, by the rules of PASCAL VOC.
 
     The detections of a class are taken from the best score down, over all pictures. Each is compared with the
     object of its class that it overlaps most, and with no other. If that overlap is below `iou_threshold`,
@@ -130,7 +130,7 @@ def match_ilsvrc(
     classes: Sequence[str] | Mapping[str, str] = ILSVRC_DET_CLASSES,
     blacklist: Collection[tuple[str, str]] = (),
 ) -> dict[str, Matches]:
-    """Tell hits from false detections by the rules of the ILSVRC detection challenge.
+    """Match detections with objects, class by class, by the rules of the ILSVRC detection challenge.
 
     The detections of a class are taken from the best score down. Each takes, of the objects of its class that
     are still free and that it overlaps by at least the object's own threshold, the one that it overlaps most;
@@ -181,12 +181,10 @@ def match_ilsvrc(
         avoided.setdefault(name, set()).add(image_id)
     result = {}
     for name, objects, claims in _by_class(pictures, detections, classes):
-        width, height = (objects.boxes[:, 2:] - objects.boxes[:, :2]).T
-        threshold = np.minimum(0.5, width * height / ((width + 10) * (height + 10)))
         skipped = np.array([p.image_id in avoided.get(name, ()) for p in pictures], bool)
         outcome, row, overlap, taken = _unmatched(claims, objects)
         boxes = claims.boxes, claims.picture, objects.boxes, objects.start
-        _match_ilsvrc(*boxes, threshold, outcome, row, overlap, taken)
+        _match_ilsvrc(*boxes, ilsvrc_thresholds(objects.boxes), outcome, row, overlap, taken)
         outcome[skipped[claims.picture]] = IGNORED
         positives = int((~skipped)[objects.picture].sum())
         result[name] = _matches(claims, objects, outcome, row, overlap, positives)
@@ -218,6 +216,12 @@ def check_detections(detections: Mapping[str, Detections]) -> None:
             raise EvaluationError(
                 f"picture {image_id!r} has a detection whose label is not one of its {len(one.classes)} classes"
             )
+
+
+def ilsvrc_thresholds(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the IoU (N,) from which a detection of each object is good enough; see `match_ilsvrc`."""
+    width, height = (boxes[:, 2:] - boxes[:, :2]).T
+    return np.minimum(0.5, width * height / ((width + 10) * (height + 10)))
 
 
 class _Boxes(NamedTuple):

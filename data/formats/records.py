@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from ..errors import AnnotationError, DetectionError, UserError
 
+Error = type[UserError]
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def read_words(
-    path: Path, form: str = "image_id", error: type[UserError] = AnnotationError
-) -> Iterator[tuple[int, list[str]]]:
+def read_words(path: Path, form: str = "image_id", error: Error = AnnotationError) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the words of every line that is not empty; `form` says what is expected in a line."""
     try:
         # A byte order mark, as some editors write it, is no part of the first word.
@@ -39,7 +38,7 @@ def read_words(
 
 
 def read_rows(
-    path: Path, form: str, names: dict[str, int], error: type[UserError] = DetectionError
+    path: Path, form: str, names: dict[str, int], error: Error = DetectionError
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
     """Read lines of a word and numbers, the last four of them a box.
 
@@ -127,7 +126,7 @@ def shorten_record(record: Any) -> str:
     return short.repr(record)[:200]
 
 
-def read_json(path: Path, error: type[UserError] = AnnotationError) -> Any:
+def read_json(path: Path, error: Error = AnnotationError) -> Any:
     """Read a JSON document."""
     try:
         return json.loads(path.read_bytes())
@@ -137,9 +136,7 @@ def read_json(path: Path, error: type[UserError] = AnnotationError) -> Any:
         raise error(f"{path}: is not well-formed JSON ({problem})") from problem
 
 
-def record_list(
-    document: Any, key: str, source: str | Path, error: type[UserError] = AnnotationError
-) -> list[dict[str, Any]]:
+def record_list(document: Any, key: str, source: str | Path, error: Error = AnnotationError) -> list[dict[str, Any]]:
     """Return the list of records that a document has under a key; `source` is the document's file, for the errors."""
     records = document.get(key) if isinstance(document, dict) else None
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
@@ -148,7 +145,7 @@ def record_list(
 
 
 def record_field(
-    record: Mapping[str, Any], key: str, kind: str, source: str | Path, error: type[UserError] = AnnotationError
+    record: Mapping[str, Any], key: str, kind: str, source: str | Path, error: Error = AnnotationError
 ) -> Any:
     """Return a field of a record, which must be a number or a text."""
     value = record.get(key)
@@ -158,7 +155,7 @@ def record_field(
 
 
 def records_by_id(
-    document: Any, kind: str, source: str | Path, error: type[UserError] = AnnotationError
+    document: Any, kind: str, source: str | Path, error: Error = AnnotationError
 ) -> dict[Any, dict[str, Any]]:
     """Return the images or categories of a document by their ids, no two of which may be the same."""
     found: dict[Any, dict[str, Any]] = {}
@@ -171,10 +168,7 @@ def records_by_id(
 
 
 def names_by_id(
-    document: Any,
-    kind: Literal["images", "categories"],
-    source: str | Path,
-    error: type[UserError] = AnnotationError,
+    document: Any, kind: Literal["images", "categories"], source: str | Path, error: Error = AnnotationError
 ) -> dict[Any, str]:
     """Return the names of the images or categories of a document by their ids."""
     key = "file_name" if kind == "images" else "name"
@@ -183,7 +177,7 @@ def names_by_id(
 
 
 def check_distinct(
-    names: Mapping[Any, str], kind: str, source: str | Path, error: type[UserError] = AnnotationError, form: str = ""
+    names: Mapping[Any, str], kind: str, source: str | Path, error: Error = AnnotationError, form: str = ""
 ) -> None:
     """Refuse names of which two are the same; `form` says in what form they are compared."""
     (most, times), *_ = [*Counter(names.values()).most_common(1), ("", 0)]
@@ -191,9 +185,7 @@ def check_distinct(
         raise error(f"{source}: two of its {kind} are called {most[:80]!r}{form}; give each its own name")
 
 
-def sorted_ids(
-    ids: Mapping[Any, Any], kind: str, source: str | Path, error: type[UserError] = AnnotationError
-) -> list[Any]:
+def sorted_ids(ids: Mapping[Any, Any], kind: str, source: str | Path, error: Error = AnnotationError) -> list[Any]:
     """Sort the ids of images or categories, which must be all numbers or all texts."""
     if len({isinstance(one, str) for one in ids}) > 1:
         raise error(f"{source}: the ids of its {kind} are numbers as well as texts; use one of the two")
