@@ -179,7 +179,7 @@ def _read_ranked(path: Path, reader: Callable[[Path], Iterable[Proposals]]) -> I
         raise
     except (DetectionError, MatlabFileError) as error:
         raise ProposalFileError(str(error)) from error
-    # Five parsers, and bytes that nobody vouches for: there is no list of what they may raise.
+    # Five parsers: a damaged file can raise nearly anything.
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ProposalFileError(f"{path}: is not a {path.suffix} file of proposals, or damaged ({reason})") from error

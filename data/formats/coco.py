@@ -42,8 +42,8 @@ def read_coco(
 ) -> list[Picture]:
     """Read a COCO annotation file.
 
-    Two fields that COCO does not have are understood on each image: ``labelled_classes``, the names of the
-    classes that are boxed in it, and ``exhaustive``, false if even of those some objects may be unboxed.
+    An image may have two fields that COCO does not have: ``labelled_classes``, the names of the classes that are
+    boxed in it, and ``exhaustive``, false if even of those some objects may be unboxed.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def coco_pictures(
     classes: Sequence[str],
     rename: Mapping[str, str] | None,
 ) -> list[Picture]:
-    """Pictures of a COCO file that was read; see `read_coco`."""
+    """Return the pictures of a COCO document that was read from `annotation_file`; see `read_coco`."""
     images, annotations, categories = (
         record_list(document, key, annotation_file) for key in ("images", "annotations", "categories")
     )
@@ -316,7 +316,7 @@ def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem"
     path : str or Path
         The file, or the folder in which it is called ``detections.json``.
     key : {"stem", "file_name"}
-        What pictures are called in the result: "stem" is the file's name without folder and suffix, which is
+        By what names the result has the pictures: "stem" is the file's name without folder and suffix, which is
         the image id of VOC; "file_name" is the document's own name, for sets with equal names in several folders.
         The image ids of `read_coco` and `read_ilsvrc` have folders but no suffix, and are "stem" only where the
         pictures are in none.

@@ -1,4 +1,4 @@
-"""Pictures in one folder for each class, as ImageNet has them."""
+"""Pictures in a folder for each class, as ImageNet has them."""
 
 from __future__ import annotations
 
