@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from inception_rcnn.data import Detections, read_coco_ids, read_detections, write_detections
