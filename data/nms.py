@@ -50,7 +50,7 @@ def nms(boxes: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np
     [1, 2]
     """
     box_array, score_array = _box_list(boxes), _finite(scores, "scores")
-    _check_pairs(box_array.shape, score_array.shape)
+    _check_pairs(box_array, score_array)
     ranked, counts = _ranked(score_array[:, None], np.arange(len(score_array)), -np.inf)
     return _rows(_compare(ranked, counts, box_array[:, None], iou_threshold, len(score_array)))
 
@@ -106,7 +106,7 @@ def nms_per_class(
     ([0.0, 1.0], [0, 1])
     """
     box_array, score_array = _finite(boxes, "boxes"), _finite(scores, "scores")
-    _check_classes(box_array.shape, score_array.shape)
+    _check_classes(box_array, score_array)
     shared = box_array.ndim == 2
     rows = np.flatnonzero((score_array >= np.float32(min_score)).any(axis=1))
     ranked, counts = _ranked(score_array, rows, min_score)
@@ -186,7 +186,7 @@ def soft_nms(
     if not 0 <= iou_threshold <= 1:
         raise SettingError(f"iou_threshold must be from 0 to 1, not {iou_threshold}")
     box_array, score_array = _box_list(boxes), as_scores(scores)
-    _check_pairs(box_array.shape, score_array.shape)
+    _check_pairs(box_array, score_array)
     if not np.isfinite(score_array).all():
         raise SettingError("scores must be finite numbers")
     kept, _, lowered = _soft(
@@ -242,7 +242,7 @@ def soft_nms_per_class(
     """
     _check_sigma(sigma)
     box_array, score_array = _finite(boxes, "boxes"), _finite(scores, "scores")
-    _check_classes(box_array.shape, score_array.shape)
+    _check_classes(box_array, score_array)
     each = box_array[:, None] if box_array.ndim == 2 else box_array
     row, label, lowered = _soft(each, score_array, min_score, gaussian=True, sigma=sigma, iou_threshold=0)
     best = np.lexsort((row, label, -lowered))[:limit]
@@ -293,15 +293,15 @@ def _check_sigma(sigma: float) -> None:
         raise SettingError(f"sigma must be a number above 0, not {sigma}")
 
 
-def _check_pairs(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
-    if len(scores) != 1 or boxes != (scores[0], 4):
-        raise SettingError(f"boxes {tuple(boxes)} and scores {tuple(scores)} do not fit: (N, 4) and (N,) are expected")
+def _check_pairs(boxes: NDArray[Any], scores: NDArray[Any]) -> None:
+    if scores.ndim != 1 or boxes.shape != (len(scores), 4):
+        raise SettingError(f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) and (N,) are expected")
 
 
-def _check_classes(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
-    if len(scores) != 2 or boxes not in ((scores[0], 4), (*scores, 4)):
+def _check_classes(boxes: NDArray[Any], scores: NDArray[Any]) -> None:
+    if scores.ndim != 2 or boxes.shape not in ((len(scores), 4), (*scores.shape, 4)):
         raise SettingError(
-            f"boxes {tuple(boxes)} and scores {tuple(scores)} do not fit: (N, 4) or (N, C, 4), and (N, C), are expected"
+            f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) or (N, C, 4), and (N, C), are expected"
         )
 
 

@@ -92,7 +92,8 @@ def voc(
         result = evaluate_voc(pictures, found, metric=rules)
     _check_result(result, f"{devkit}, {split}", pictures)
     _print_missing(pictures, found if not texts else None, VOC_CLASSES, known, detections)
-    _print_per_class(result, f"{metric}, {len(pictures)} pictures", json_file)
+    _print_per_class(result, f"{metric}, {len(pictures)} pictures")
+    write_json(json_file, result)
     _write_report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, VOC_CLASSES, rules)
 
 
@@ -138,7 +139,8 @@ def ilsvrc(
         result = evaluate_ilsvrc(pictures, found, names, avoided)
     _check_result(result, f"{annotations}", pictures)
     _print_missing(pictures, None if text else found, names, set(names) if text else _class_names(found), detections)
-    _print_per_class(result, f"ILSVRC, {len(pictures)} pictures", json_file)
+    _print_per_class(result, f"ILSVRC, {len(pictures)} pictures")
+    write_json(json_file, result)
     _write_report(report, annotations.resolve().stem, detections, pictures, found, names, "ilsvrc", avoided)
 
 
@@ -163,13 +165,13 @@ def coco(
         console.print(
             f"{rest} categories are not among the classes of {detections} and count 0; --known leaves them out"
         )
-    summary = Table("", "", title="COCO", show_header=False)
-    summary.columns[1].justify = "right"
+    summary = _make_table("", "", title="COCO", show_header=False)
     for name, value in result.items():
         if name not in ("per_class", "mAP"):
             summary.add_row(name.replace("_", " "), _format_metric(value))
     output.print(summary)
-    _print_per_class(result, "IoU 0.5 to 0.95", json_file)
+    _print_per_class(result, "IoU 0.5 to 0.95")
+    write_json(json_file, result)
 
 
 @evaluate.command()
@@ -195,18 +197,16 @@ def proposals(
     missing = sum(picture.image_id not in seen for picture in pictures)
     if missing:
         console.print(f"{missing} of {len(pictures)} pictures are not in {proposals}: their objects count as missed")
-    table = Table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
+    table = _make_table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
     for limit in result["recall_at"]:
         row = (result[key][limit] for key in ("recall_at", "ar_at", "mabo_at"))
         table.add_row(f"first {limit}", *map(_format_metric, row))
     curve = result["recall_curve"]
     everything = (result["recall"]["0.5"], sum(curve.values()) / len(curve), result["mabo"])
     table.add_row(f"all ({result['boxes_per_image']:.0f} a picture)", *map(_format_metric, everything))
-    steps = Table("IoU", "recall of all boxes")
+    steps = _make_table("IoU", "recall of all boxes")
     for step, value in curve.items():
         steps.add_row(step, _format_metric(value))
-    for column in (*table.columns[1:], steps.columns[1]):
-        column.justify = "right"
     output.print(table)
     output.print(steps)
     write_json(json_file, result)
@@ -294,15 +294,21 @@ def _format_metric(value: float) -> str:
     return "–" if value != value else f"{value:.4f}"
 
 
-def _print_per_class(result: Mapping[str, Any], title: str, json_file: Path | None) -> None:
-    table = Table("class", "AP", title=title)
-    table.columns[1].justify = "right"
+def _make_table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
+    """Make a table of numbers: all columns but the first are aligned to the right."""
+    table = Table(*columns, title=title, show_header=show_header)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _print_per_class(result: Mapping[str, Any], title: str) -> None:
+    table = _make_table("class", "AP", title=title)
     for name, precision in result["per_class"].items():
         table.add_row(name, "–" if precision != precision else f"{precision:.3f}")
     table.add_section()
     table.add_row("mean", _format_metric(result["mAP"]))
     output.print(table)
-    write_json(json_file, result)
 
 
 def write_json(path: Path | None, result: Any) -> None:

@@ -25,9 +25,7 @@ def test_a_name_means_the_picture_of_that_name_or_those_with_it_in_a_folder(name
 @pytest.mark.parametrize("name", ["x/a.b.jpg", r"x\a.b.jpg", "a.b.jpg"])
 def test_a_stem_has_neither_folder_nor_suffix(name, tmp_path):
     assert stem(name) == "a.b"
-    write_detections(
-        tmp_path / "d.json", [(name, 9, 9, Detections.empty(["cat"]))], ["cat"], {name: np.int64(3).item()}
-    )
+    write_detections(tmp_path / "d.json", [(name, 9, 9, Detections.empty(["cat"]))], ["cat"], {name: 3})
     assert list(read_detections(tmp_path / "d.json")) == ["a.b"]
     assert read_coco_ids(tmp_path / "d.json") == {"a.b.jpg": 3}
 
