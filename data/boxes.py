@@ -1,4 +1,4 @@
-"""The box convention, and the two operations that everybody needs.
+"""The box convention, and the operations that everybody needs.
 
 A box is ``x1 y1 x2 y2`` in pixels, continuous and 0-based: the pixel in column ``c`` covers ``[c, c + 1)``,
 so a box that covers a whole picture is ``(0, 0, width, height)`` and a box's area is ``(x2 - x1) * (y2 -
@@ -76,6 +76,29 @@ def clip_boxes(boxes: ArrayLike, width: float, height: float) -> NDArray[np.floa
     """
     limits = np.array([width, height, width, height], np.float32)
     return np.clip(_as_boxes(boxes), np.float32(0), limits)
+
+
+def corners_to_sides(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return boxes ``x1 y1 x2 y2`` as ``x y width height``, as COCO has them, in double precision.
+
+    Examples
+    --------
+    >>> corners_to_sides(np.float32([[1, 2, 4, 8]])).tolist()
+    [[1.0, 2.0, 3.0, 6.0]]
+    """
+    corners = boxes.astype(np.float64)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def kernel_array(values: ArrayLike) -> NDArray[np.float32]:
+    """Return numbers as compiled kernels take them: float32, contiguous, and writable, though no kernel writes.
+
+    Examples
+    --------
+    >>> kernel_array([[0, 0, 2, 2]]).dtype.name
+    'float32'
+    """
+    return np.require(values, np.float32, ["C", "W"])  # A read-only array is another type to a kernel.
 
 
 def _as_boxes(boxes: ArrayLike) -> NDArray[np.float32]:

@@ -1,11 +1,11 @@
-"""What a detector returns for a picture, and the files that detections are kept in.
+"""The detections of a picture, and the checks and conversions that their files share.
 
-One JSON document in COCO's form (``images``, ``categories``, ``annotations`` with a ``score``), the list of results
-that COCO's tools take, and the text files that the PASCAL VOC development kit takes, one per class, with pixels
-counted from 1 and both corners included. Inside the program boxes are continuous and 0-based; the other conventions
-begin and end here. ILSVRC's file is in `ilsvrc`.
+The files themselves are in `formats`: `coco`, `voc` and `ilsvrc`.
 """
 
+from __future__ import annotations
+
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .boxes import corners_to_sides
 from .errors import DetectionError, SettingError
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
     """The objects found in one picture.
+
+    An index chooses some of them, as it does in NumPy: a mask, a slice, an array of positions, or a single position,
+    which gives one detection.
 
     Attributes
     ----------
@@ -40,9 +44,13 @@ class Detections:
     Examples
     --------
     >>> from inception_rcnn.data import VOC_CLASSES
-    >>> found = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.array([7]), VOC_CLASSES)
-    >>> len(found), found.classes[found.labels[0]]
-    (1, 'cat')
+    >>> found = Detections(np.zeros((3, 4), np.float32), np.float32([0.9, 0.8, 0.3]), np.array([7, 7, 11]), VOC_CLASSES)
+    >>> found
+    Detections(3: 2 cat, 1 dog; best: cat 0.900, cat 0.800, dog 0.300)
+    >>> found[found.scores > 0.5].names
+    ['cat', 'cat']
+    >>> len(Detections.empty(VOC_CLASSES))
+    0
     """
 
     boxes: NDArray[np.float32]
@@ -58,25 +66,45 @@ class Detections:
                 "do not fit: (N, 4), (N,) and (N,) are expected"
             )
 
+    @classmethod
+    def empty(cls, classes: Sequence[str]) -> Detections:
+        """Return the detections of a picture in which nothing was found."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), tuple(classes))
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each detection's class."""
+        return [self.classes[label] for label in self.labels]
+
     def __len__(self) -> int:
         """Return the number of detections."""
         return len(self.scores)
 
+    def __getitem__(self, index: Any) -> Detections:
+        """Choose some detections: by a mask, a slice or positions."""
+        index = np.atleast_1d(index) if np.ndim(index) == 0 and not isinstance(index, slice) else index
+        return Detections(self.boxes[index], self.scores[index], self.labels[index], self.classes)
+
+    def __repr__(self) -> str:
+        """Count the classes, the most frequent five, and name the best three detections."""
+        counts = ", ".join(f"{count} {name}" for name, count in Counter(self.names).most_common(5))
+        best = self[np.argsort(-self.scores, kind="stable")[:3]]
+        top = ", ".join(f"{name} {score:.3f}" for name, score in zip(best.names, best.scores, strict=True))
+        return f"Detections({len(self)}" + (f": {counts}; best: {top})" if len(self) else ")")
+
 
 def detection_rows(found: Detections, classes: tuple[str, ...], name: str) -> Iterator[tuple[int, str, list[float]]]:
-    """Yield category id, score as text and ``x y w h`` of every detection."""
+    """Yield category id (from 1), score as text and ``x y w h`` of every detection of the picture `name`."""
     check_finite(found, name)
     try:
-        categories = [classes.index(found.classes[label]) + 1 for label in found.labels]
+        categories = [classes.index(name) + 1 for name in found.names]
     except (ValueError, IndexError) as error:
         raise DetectionError(f"{name}: a detection's class is not among the classes to write: {error}") from error
-    corners = found.boxes.astype(np.float64)
-    sides = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    return zip(categories, score_texts(found), sides.tolist(), strict=True)
+    return zip(categories, score_texts(found), corners_to_sides(found.boxes).tolist(), strict=True)
 
 
 def check_finite(found: Detections, name: str) -> None:
-    """Refuse scores and coordinates that are not finite."""
+    """Refuse scores and coordinates that are not finite, and boxes that end before they begin."""
     if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
         raise DetectionError(f"{name}: a detection has a coordinate or a score that is not a finite number")
     if (found.boxes[:, 2:] < found.boxes[:, :2]).any():
@@ -98,7 +126,7 @@ def group_by_picture(
     labels: NDArray[np.int64],
     classes: tuple[str, ...],
 ) -> dict[str, Detections]:
-    """Sort detections by picture, which keeps their order in each; `owner` is the position of the picture's name."""
+    """Sort detections by picture, each in their order; `owner` is the position of the picture's name in `names`."""
     order = np.argsort(owner, kind="stable")
     ends = np.cumsum(np.bincount(owner, minlength=len(names))).tolist()
     box, score, label = boxes[order].astype(np.float32), scores[order], labels[order]

@@ -1,4 +1,4 @@
-"""What a user can get wrong: one base, and its kinds.
+"""The errors of users: one base class, and its kinds.
 
 The text of every error is one line: which file or setting, what is wrong, what to do. The command line prints that
 line and ends with status 2. What is no `UserError` and no `OSError` is a bug, and shows its traceback.

@@ -1,11 +1,7 @@
-"""Greedy non-maximum suppression: of boxes that overlap, the best one stays. Soft-NMS: it only outshines the others.
+"""Greedy non-maximum suppression: of boxes that overlap, the best one stays. Soft-NMS: the others lose score instead.
 
 The overlap is computed in double precision by a division, which rounds correctly: boxes whose overlap is 3/10
 have exactly the overlap 0.3, and stay at a threshold of 0.3.
-
-Tensors on a GPU are suppressed there, by torchvision's kernel, which is imported only then. It does not promise which
-of two equal scores it visits first, and takes an overlap that is above the threshold by no more than a rounding to
-float32 for equal to it; all else is the same.
 """
 
 from typing import Any, Literal
@@ -13,23 +9,24 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .boxes import kernel_array
 from .errors import SettingError
 from .system.kernels import kernel
 
 
-def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> NDArray[np.int64]:
-    """Return the boxes that are not suppressed by a better one.
+def nms(boxes: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np.int64]:
+    """Return the indices of the boxes that no better box suppresses.
 
-    Boxes are visited from the best score down; one is dropped if its IoU with a box already kept is above the
+    Boxes are visited from the best score down. A box is dropped if its IoU with a box already kept is above the
     threshold, and kept if it is equal or below.
 
     Parameters
     ----------
     boxes : array_like of float32, shape (N, 4)
-        ``x1 y1 x2 y2`` in pixels. A torch tensor will do, also on a GPU.
+        ``x1 y1 x2 y2`` in pixels.
     scores : array_like of float32, shape (N,)
         Higher is better; equal scores are visited in the order of the array.
-    threshold : float
+    iou_threshold : float
         IoU above which a box is suppressed.
 
     Returns
@@ -49,36 +46,27 @@ def nms(boxes: ArrayLike, scores: ArrayLike, threshold: float) -> NDArray[np.int
 
     Examples
     --------
-    >>> nms([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10]], [0.8, 0.9, 0.7], threshold=0.5).tolist()
+    >>> nms([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10]], [0.8, 0.9, 0.7], iou_threshold=0.5).tolist()
     [1, 2]
     """
-    if _on_gpu(boxes) or _on_gpu(scores):
-        box_tensor, score_tensor = _gpu_tensors(boxes, scores)
-        _check_pairs(box_tensor.shape, score_tensor.shape)
-        row, _ = _survivors_in_torch(box_tensor, score_tensor[:, None], threshold, -np.inf, None)
-        return row.cpu().numpy()
     box_array, score_array = _box_list(boxes), _finite(scores, "scores")
-    _check_pairs(box_array.shape, score_array.shape)
+    _check_pairs(box_array, score_array)
     ranked, counts = _ranked(score_array[:, None], np.arange(len(score_array)), -np.inf)
-    return _rows(_compare(ranked, counts, box_array[:, None], threshold, len(score_array)))
+    return _rows(_compare(ranked, counts, box_array[:, None], iou_threshold, len(score_array)))
 
 
 def nms_per_class(
-    boxes: ArrayLike,
-    scores: ArrayLike,
-    threshold: float = 0.3,
-    min_score: float = 0.0,
-    limit: int | None = None,
+    boxes: ArrayLike, scores: ArrayLike, iou_threshold: float = 0.3, min_score: float = 0.0, limit: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Suppress within every class separately and return the survivors of all classes together.
 
     Parameters
     ----------
     boxes : array_like of float32, shape (N, 4) or (N, C, 4)
-        ``x1 y1 x2 y2`` in pixels: one box for all classes, or one for each. A torch tensor will do, also on a GPU.
+        ``x1 y1 x2 y2`` in pixels: one box for all classes, or one for each.
     scores : array_like of float32, shape (N, C)
         Higher is better; no column for background.
-    threshold : float
+    iou_threshold : float
         IoU above which a box is suppressed.
     min_score : float
         Scores below it are dropped first. The default suits probabilities; scores that can be negative need
@@ -117,15 +105,8 @@ def nms_per_class(
     >>> boxes[:, 0].tolist(), labels.tolist()
     ([0.0, 1.0], [0, 1])
     """
-    if _on_gpu(boxes) or _on_gpu(scores):
-        box_tensor, score_tensor = _gpu_tensors(boxes, scores)
-        _check_classes(box_tensor.shape, score_tensor.shape)
-        row, label = _survivors_in_torch(box_tensor, score_tensor, threshold, min_score, limit)
-        chosen = box_tensor[row] if box_tensor.ndim == 2 else box_tensor[row, label]
-        return chosen.cpu().numpy(), score_tensor[row, label].cpu().numpy(), label.cpu().numpy()
-
     box_array, score_array = _finite(boxes, "boxes"), _finite(scores, "scores")
-    _check_classes(box_array.shape, score_array.shape)
+    _check_classes(box_array, score_array)
     shared = box_array.ndim == 2
     rows = np.flatnonzero((score_array >= np.float32(min_score)).any(axis=1))
     ranked, counts = _ranked(score_array, rows, min_score)
@@ -133,9 +114,9 @@ def nms_per_class(
     most = len(rows) if limit is None else limit
     # With few candidates to a class it is less work to compare those.
     if shared and (counts**2).sum() > len(rows) ** 2:
-        kept = _look_up(ranked, counts, candidates, threshold, most)
+        kept = _look_up(ranked, counts, candidates, iou_threshold, most)
     else:
-        kept = _compare(ranked, counts, candidates[:, None] if shared else candidates, threshold, most)
+        kept = _compare(ranked, counts, candidates[:, None] if shared else candidates, iou_threshold, most)
     label, row = np.divmod(_rows(np.sort(kept)[:limit]), max(len(rows), 1))
     row = rows[row]
     return box_array[row] if shared else box_array[row, label], score_array[row, label], label
@@ -147,7 +128,7 @@ def soft_nms(
     method: Literal["gaussian", "linear"] = "gaussian",
     *,
     sigma: float = 0.5,
-    threshold: float = 0.3,
+    iou_threshold: float = 0.3,
     min_score: float = 0.001,
 ) -> tuple[NDArray[np.int64], NDArray[np.floating[Any]]]:
     """Lower the scores of boxes that overlap a better one, and drop those whose score falls below a minimum.
@@ -163,10 +144,10 @@ def soft_nms(
         Higher is better, 0 or above; of equal scores the first in the array is taken first.
     method : {"gaussian", "linear"}
         "gaussian": a score is multiplied by ``exp(-IoU ** 2 / sigma)``. "linear": by ``1 - IoU`` if the IoU is above
-        `threshold`.
+        `iou_threshold`.
     sigma : float
         Width of the Gaussian, above 0; the smaller, the stricter.
-    threshold : float
+    iou_threshold : float
         IoU, from 0 to 1, up to which "linear" lowers nothing.
     min_score : float
         Boxes are dropped once their score is below it, lowered or not.
@@ -181,8 +162,8 @@ def soft_nms(
     Raises
     ------
     ValueError
-        If the shapes do not fit, a box or score is not finite, `method` is neither, or `sigma` or `threshold` is out
-        of range.
+        If the shapes do not fit, a box or score is not finite, `method` is neither, or `sigma` or `iou_threshold` is
+        out of range.
 
     Notes
     -----
@@ -202,10 +183,10 @@ def soft_nms(
     if method not in ("gaussian", "linear"):
         raise SettingError(f"method must be 'gaussian' or 'linear', not {method!r}")
     _check_sigma(sigma)
-    if not 0 <= threshold <= 1:
-        raise SettingError(f"threshold must be from 0 to 1, not {threshold}")
+    if not 0 <= iou_threshold <= 1:
+        raise SettingError(f"iou_threshold must be from 0 to 1, not {iou_threshold}")
     box_array, score_array = _box_list(boxes), as_scores(scores)
-    _check_pairs(box_array.shape, score_array.shape)
+    _check_pairs(box_array, score_array)
     if not np.isfinite(score_array).all():
         raise SettingError("scores must be finite numbers")
     kept, _, lowered = _soft(
@@ -214,26 +195,20 @@ def soft_nms(
         min_score,
         gaussian=method == "gaussian",
         sigma=sigma,
-        threshold=threshold,
+        iou_threshold=iou_threshold,
     )
     return kept, lowered.astype(score_array.dtype)
 
 
 def soft_nms_per_class(
-    boxes: ArrayLike,
-    scores: ArrayLike,
-    *,
-    sigma: float = 0.5,
-    min_score: float = 0.001,
-    limit: int | None = None,
+    boxes: ArrayLike, scores: ArrayLike, *, sigma: float = 0.5, min_score: float = 0.001, limit: int | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Run Gaussian `soft_nms` within every class separately and return what is left of all classes together.
 
     Parameters
     ----------
     boxes : array_like of float32, shape (N, 4) or (N, C, 4)
-        ``x1 y1 x2 y2`` in pixels: one box for all classes, or one for each. A torch tensor will do, also on a GPU, but
-        is brought to the CPU.
+        ``x1 y1 x2 y2`` in pixels: one box for all classes, or one for each.
     scores : array_like of float32, shape (N, C)
         Higher is better, 0 or above; no column for background.
     sigma, min_score
@@ -266,12 +241,10 @@ def soft_nms_per_class(
     ([0, 1, 0, 1], [0.8999999761581421, 0.699999988079071, 0.2199999988079071, 0.029999999329447746])
     """
     _check_sigma(sigma)
-    if _on_gpu(boxes) or _on_gpu(scores):
-        boxes, scores = (tensor.cpu().numpy() for tensor in _gpu_tensors(boxes, scores))
     box_array, score_array = _finite(boxes, "boxes"), _finite(scores, "scores")
-    _check_classes(box_array.shape, score_array.shape)
+    _check_classes(box_array, score_array)
     each = box_array[:, None] if box_array.ndim == 2 else box_array
-    row, label, lowered = _soft(each, score_array, min_score, gaussian=True, sigma=sigma, threshold=0)
+    row, label, lowered = _soft(each, score_array, min_score, gaussian=True, sigma=sigma, iou_threshold=0)
     best = np.lexsort((row, label, -lowered))[:limit]
     row, label = row[best], label[best]
     return each[row, np.minimum(label, each.shape[1] - 1)], lowered[best].astype(np.float32), label
@@ -284,14 +257,14 @@ def _soft(
     *,
     gaussian: bool,
     sigma: float,
-    threshold: float,
+    iou_threshold: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Rows, labels and lowered scores of what is left of boxes (N, 1 or C, 4), class by class, best first."""
     count, most = len(scores), scores.size
     found = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(count, np.int64)
     lowered = np.empty(most)
     # The minimum in the scores' precision, so that a score of 0.7 reaches a minimum of 0.7.
-    limits = float(sigma), float(threshold), float(scores.dtype.type(min_score))
+    limits = float(sigma), float(iou_threshold), float(scores.dtype.type(min_score))
     left = _soften(boxes, scores.astype(np.float64), gaussian, *limits, tuple(np.empty((5, count))), found, lowered)
     return found[0][:left], found[1][:left], lowered[:left]
 
@@ -304,7 +277,7 @@ def as_scores(scores: ArrayLike) -> NDArray[np.floating[Any]]:
 
 
 def _finite(values: ArrayLike, name: str) -> NDArray[np.float32]:
-    array = np.require(values, np.float32, ["C", "W"])  # Writable, though nobody writes: kernels have one type.
+    array = kernel_array(values)
     if not np.isfinite(array).all():
         raise SettingError(f"{name} must be finite numbers")
     return array
@@ -320,15 +293,15 @@ def _check_sigma(sigma: float) -> None:
         raise SettingError(f"sigma must be a number above 0, not {sigma}")
 
 
-def _check_pairs(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
-    if len(scores) != 1 or boxes != (scores[0], 4):
-        raise SettingError(f"boxes {tuple(boxes)} and scores {tuple(scores)} do not fit: (N, 4) and (N,) are expected")
+def _check_pairs(boxes: NDArray[Any], scores: NDArray[Any]) -> None:
+    if scores.ndim != 1 or boxes.shape != (len(scores), 4):
+        raise SettingError(f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) and (N,) are expected")
 
 
-def _check_classes(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
-    if len(scores) != 2 or boxes not in ((scores[0], 4), (*scores, 4)):
+def _check_classes(boxes: NDArray[Any], scores: NDArray[Any]) -> None:
+    if scores.ndim != 2 or boxes.shape not in ((len(scores), 4), (*scores.shape, 4)):
         raise SettingError(
-            f"boxes {tuple(boxes)} and scores {tuple(scores)} do not fit: (N, 4) or (N, C, 4), and (N, C), are expected"
+            f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) or (N, C, 4), and (N, C), are expected"
         )
 
 
@@ -397,8 +370,8 @@ def _fill_keys(scores, bits, rows, min_score, keys, counts):  # type: ignore[no-
         counts[label] = k
 
 
-# A function of its own: so the compiler can vectorise it. By NumPy's rules for division 0 / 0 is nan, no overlap.
-# Unsigned, because an index that could be negative would count from the end.
+# A function of its own, without branches: so the compiler can vectorise it. By NumPy's rules for division 0 / 0 is nan,
+# no overlap. Unsigned, because an index that could be negative would count from the end.
 @kernel()
 def _strike(corners, k, begin, end, threshold, free):  # type: ignore[no-untyped-def]
     """Clear `free` from begin to end where a box, of corners (4, N), overlaps the k-th by more than the threshold."""
@@ -532,45 +505,3 @@ def _soften(boxes, scores, gaussian, sigma, threshold, min_score, own, found, lo
 # What `nms` and `soft_nms_per_class` run that is compiled; `nms_per_class` has more for boxes that all classes share.
 NMS_KERNELS = (_fill_keys, _greedy)
 SOFT_NMS_KERNELS = (_soften,)
-
-
-# On a GPU
-
-
-def _on_gpu(values: Any) -> bool:
-    return bool(getattr(values, "is_cuda", False))
-
-
-def _gpu_tensors(boxes: Any, scores: Any) -> tuple[Any, Any]:
-    """Boxes and scores as float32 tensors on the GPU that one of them is on."""
-    import torch
-
-    device = (boxes if _on_gpu(boxes) else scores).device
-    tensors = [torch.as_tensor(values, dtype=torch.float32, device=device) for values in (boxes, scores)]
-    for tensor, name in zip(tensors, ("boxes", "scores"), strict=True):
-        if not torch.isfinite(tensor).all():
-            raise SettingError(f"{name} must be finite numbers")
-    return tensors[0].detach(), tensors[1].detach()
-
-
-def _survivors_in_torch(
-    boxes: Any, scores: Any, threshold: float, min_score: float, limit: int | None
-) -> tuple[Any, Any]:
-    """Rows and labels of the survivors, in the order of `nms_per_class`: boxes (N, 4) or (N, C, 4), scores (N, C)."""
-    import torch
-    from torchvision.ops import batched_nms
-
-    label, row = torch.ge(scores.T, float(np.float32(min_score))).nonzero(as_tuple=True)
-    if not len(row):
-        return row, label
-    score = scores[row, label]
-    # Few classes are suppressed in one go, moved apart by the largest coordinate: in double, which does not round
-    # them, and from 0 up, so that they are really apart.
-    corners = (boxes[row] if boxes.ndim == 2 else boxes[row, label]).double()
-    # The kernel on GPUs compares with a float32: rounded up, an overlap that is equal stays equal or below.
-    limit32 = np.float32(threshold)
-    if limit32 < threshold:
-        limit32 = np.nextafter(limit32, np.float32(np.inf))
-    kept = batched_nms(corners - corners.min(), score.double(), label, float(limit32)).sort().values
-    kept = kept[score[kept].argsort(descending=True, stable=True)][:limit]
-    return row[kept], label[kept]

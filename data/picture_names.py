@@ -1,10 +1,100 @@
-"""Which name means which picture."""
+"""Which name means which picture, for all readers and evaluators.
+
+Folders are parted by forward slashes; backslashes, as Windows writes them, mean the same. A picture's id is the name
+of its file in its set, without the suffix: with folders in COCO's and ILSVRC's sets, without any in VOC's.
+"""
 
 from __future__ import annotations
 
 import os
+import posixpath
+from collections.abc import Iterable, Sequence
+
+
+def forward_slashes(file_name: str) -> str:
+    r"""Return a name with forward slashes between its folders.
+
+    Examples
+    --------
+    >>> forward_slashes(r"val\cats\1.jpg")
+    'val/cats/1.jpg'
+    """
+    return file_name.replace("\\", "/")
 
 
 def without_suffix(file_name: str) -> str:
-    """Return the name of a file without its suffix, which is the id of a picture of COCO's."""
+    """Return the name of a file without its suffix, which is the id of a picture of COCO's.
+
+    Examples
+    --------
+    >>> without_suffix("val2017/1.jpg")
+    'val2017/1'
+    """
     return os.path.splitext(file_name)[0]
+
+
+def without_folders(file_name: str) -> str:
+    """Return the name of a file without its folders.
+
+    Examples
+    --------
+    >>> without_folders("val2017/1.jpg")
+    '1.jpg'
+    """
+    return posixpath.basename(forward_slashes(file_name))
+
+
+def stem(file_name: str) -> str:
+    """Return the name of a file without folders and suffix, which is the id of a picture of VOC's.
+
+    Examples
+    --------
+    >>> stem("JPEGImages/000005.jpg")
+    '000005'
+    """
+    return without_suffix(without_folders(file_name))
+
+
+def short_names(files: Sequence[str]) -> list[str]:
+    """Return ids of pictures: their stems, or with folders, or with suffixes too, where two would be the same.
+
+    Examples
+    --------
+    >>> short_names(["a/1.jpg", "a/2.jpg"]), short_names(["a/1.jpg", "b/1.jpg"])
+    (['1', '2'], ['a/1', 'b/1'])
+    """
+    for names in (list(map(stem, files)), list(map(without_suffix, files))):
+        if len(set(names)) == len(names):
+            return names
+    return list(files)
+
+
+def match_picture_names(names: Iterable[str], known: Iterable[str]) -> dict[str, list[str]]:
+    """Find the known pictures that each name may mean.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names, with suffixes if the known ones have them.
+    known : iterable of str
+        The pictures that there are.
+
+    Returns
+    -------
+    dict of str to list of str
+        By name: the known picture of the same name. If there is none, all that have the same name without folders.
+
+    Examples
+    --------
+    >>> match_picture_names(["a/1", "photos/2", "1", "3"], ["a/1", "b/1", "2"])
+    {'a/1': ['a/1'], 'photos/2': ['2'], '1': ['a/1', 'b/1'], '3': []}
+    """
+    full: dict[str, str] = {}
+    short: dict[str, list[str]] = {}
+    for picture in known:
+        full[forward_slashes(picture)] = picture
+        short.setdefault(without_folders(picture), []).append(picture)
+    return {
+        name: [full[slashed]] if (slashed := forward_slashes(name)) in full else short.get(without_folders(name), [])
+        for name in names
+    }

@@ -1,26 +1,17 @@
-"""Ranked boxes of many pictures, in the files that other programs read.
+"""The ranked boxes of a picture, and the checks that their files share.
 
-The suffix says which: ``.parquet`` (a row a picture), ``.npz`` (NumPy), ``.mat`` (Fast R-CNN), ``.pkl``
-(Detectron and Detectron2) and ``.json`` (COCO). Inside the program boxes are continuous and 0-based; the
-conventions of these formats begin and end here.
+The files themselves are in `formats`; `formats.by_suffix` chooses among them.
 """
 
-import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ProposalFileError
-
-if TYPE_CHECKING:
-    pass
-
-# pyarrow and scipy.io are imported where they are used: together they would double the time that importing
-# this package takes.
 
 
 class Proposals(NamedTuple):
@@ -96,17 +87,8 @@ def survey_entries(path: Path, entries: Sequence[Proposals]) -> tuple[list[str],
     return files, table
 
 
-def short_names(files: Sequence[str]) -> list[str]:
-    """Return the ids of pictures: file names without folder and suffix, or with them where two would be the same."""
-    whole = [posixpath.splitext(file)[0] for file in files]
-    for names in ([posixpath.basename(name) for name in whole], whole):
-        if len(set(names)) == len(names):
-            return names
-    return list(files)
-
-
 def check_image_ids(path: str | Path, files: Iterable[str], image_ids: Mapping[str, int | str]) -> dict[str, int | str]:
-    """Take the ids that `write_proposals` will need: it does this itself, but after the work that its entries are.
+    """Return the ids that `write_proposals` needs, before the work of computing its entries.
 
     Parameters
     ----------
@@ -158,18 +140,3 @@ def take_fields(path: Path, holder: Mapping[str, Any], *names: str) -> list[Any]
             there = " ".join(", ".join(map(str, holder)).split())[:200] or "nothing"
             raise ProposalFileError(f"{path}: has no {name!r}, which is expected beside {names}; there is: {there}")
     return [holder[name] for name in names]
-
-
-# Parquet
-
-
-# NumPy
-
-
-# MATLAB
-
-
-# Detectron's pickles
-
-
-# COCO

@@ -64,7 +64,7 @@ def draw_detections(image: NDArray[np.uint8], detections: Detections, min_score:
     Examples
     --------
     >>> from inception_rcnn.data import Detections
-    >>> none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ("cat",))
+    >>> none = Detections.empty(("cat",))
     >>> draw_detections(np.zeros((20, 30, 3), np.uint8), none).size
     (30, 20)
     """

@@ -1,6 +1,8 @@
 """Detections to numbers: suppression and ensembling, average precision, the quality of proposals, error analysis."""
 
 from ..data.errors import EvaluationError
+
+# Suppression is an operation on boxes that proposals need too: it lives in data/nms.py, and is offered here.
 from ..data.nms import nms, nms_per_class, soft_nms, soft_nms_per_class
 from .classification import evaluate_classification
 from .coco import evaluate_coco

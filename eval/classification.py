@@ -19,7 +19,8 @@ def evaluate_classification(
     Parameters
     ----------
     probabilities : array_like, shape (N, C)
-        Of each picture; anything of which more is likelier. Of equal ones the first class counts as likelier.
+        Of each picture and class; other scores will do if a higher one means a likelier class. Of equal ones the
+        first class counts as likelier.
     labels : array_like of int, shape (N,)
         Each picture's class.
     classes : sequence of str

@@ -1,22 +1,34 @@
-"""COCO's average precision and recall, counted by pycocotools; here files that do not know of each other are joined.
+"""COCO's average precision and recall, counted by pycocotools.
 
-A list of results has the annotation file's own ids. A document of detections has ids of its own; there pictures are
-matched by file name and classes by name.
+Here annotations and detections that do not know of each other are joined. A list of results has the annotation file's
+own ids. Documents, and what is in memory, are matched by the names of pictures and classes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..data import COCO_TO_VOC
+from ..data import COCO_TO_VOC, Detections, Picture
+from ..data.boxes import corners_to_sides
 from ..data.errors import EvaluationError, SettingError
-from ..data.formats.records import is_finite_number, record_problem, shorten_record
+from ..data.formats.coco import detections_file
+from ..data.formats.records import (
+    check_distinct,
+    is_finite_number,
+    names_by_id,
+    read_json,
+    record_list,
+    record_problem,
+    records_by_id,
+    shorten_record,
+    sorted_ids,
+)
+from ..data.picture_names import forward_slashes, match_picture_names, without_suffix
+from .matching import check_detections, check_pictures
 
 # As pycocotools prints them.
 _SUMMARY = (
@@ -26,8 +38,8 @@ _SUMMARY = (
 
 
 def evaluate_coco(
-    annotation_file: str | Path,
-    detections: str | Path,
+    annotations: str | Path | Sequence[Picture],
+    detections: str | Path | Mapping[str, Detections],
     *,
     classes: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = COCO_TO_VOC,
@@ -37,19 +49,21 @@ def evaluate_coco(
 
     Parameters
     ----------
-    annotation_file : str or Path
+    annotations : str, Path or sequence of Picture
         COCO document with ``images``, ``categories`` and ``annotations``. All its pictures are evaluated. An area that
-        is missing is the box's, a missing ``iscrowd`` is 0.
-    detections : str or Path
-        Either a COCO result file, a list of ``{"image_id": ..., "category_id": ..., "bbox": [x, y, width, height],
-        "score": ...}`` with the ids of `annotation_file`, or a document that `write_detections` wrote, or the folder
+        is missing is the box's, a missing ``iscrowd`` is 0. Or the annotated pictures themselves, whose areas are their
+        boxes', and whose difficult objects are ordinary ones.
+    detections : str, Path or mapping of str to Detections
+        A COCO result file: a list of ``{"image_id": ..., "category_id": ..., "bbox": [x, y, width, height],
+        "score": ...}`` with the ids of the annotation file. Or a document that `write_detections` wrote, or the folder
         in which it is called ``detections.json``: its pictures are matched by ``file_name`` (without folders, if need
-        be) and its classes by name.
+        be) and its classes by name. Or detections by ``image_id``, which is the name of a file without its suffix.
     classes : sequence of str, or None
-        Categories to evaluate, by their names in either file; None for all of `annotation_file`. A detector that does
-        not know some has an average precision of 0 in those.
+        Of an annotation file: the categories to evaluate, by their names in either file; None for all. Of pictures: the
+        names of their labels, all of which are evaluated. A detector that does not know some has an average precision
+        of 0 in those.
     rename : mapping of str to str, or None
-        What categories of `annotation_file` may also be called; by default VOC's names of COCO's categories.
+        What categories of the annotations may also be called; by default VOC's names of COCO's categories.
     engine : {"pycocotools", "faster-coco-eval"}
         The program that counts. "faster-coco-eval", which has to be installed besides, gives the same numbers sooner.
 
@@ -60,16 +74,16 @@ def evaluate_coco(
         ``"AP50"`` and ``"AP75"`` at one IoU; ``"AP_small"``, ``"AP_medium"`` and ``"AP_large"`` of objects with an
         area below 32 ** 2 px, up to 96 ** 2 px and above; ``"AR_1"``, ``"AR_10"`` and ``"AR_100"``: average recall with
         so many detections a picture; ``"AR_small"``, ``"AR_medium"`` and ``"AR_large"``: with 100, of such objects;
-        ``"mAP"``: the same as AP, by the name that other protocols have for it; ``"per_class"``: category, as
-        `annotation_file` calls it, to AP. Where there are no objects, a number is nan (pycocotools says -1).
+        ``"mAP"``: the same as AP, by the name that other protocols have for it; ``"per_class"``: category, as the
+        annotations call it, to AP. Where there are no objects, a number is nan (pycocotools says -1).
 
     Raises
     ------
     EvaluationError
-        If a file is missing or malformed, there are detections in a picture or of a category that `annotation_file`
-        does not have, or two pictures or categories have the same id or are, by their names, the same one.
+        If a file is missing or malformed, there are detections in a picture or of a category that the annotations
+        do not have, or two pictures or categories have the same id or are, by their names, the same one.
     ValueError
-        If `engine` is unknown.
+        If `engine` is unknown, or there are pictures but no `classes`.
     ImportError
         If `engine` is not installed.
 
@@ -79,72 +93,108 @@ def evaluate_coco(
 
     Examples
     --------
-    >>> import tempfile
-    >>> truth = {
-    ...     "images": [{"id": 7, "file_name": "a.jpg"}],
-    ...     "categories": [{"id": 5, "name": "airplane"}],
-    ...     "annotations": [{"id": 1, "image_id": 7, "category_id": 5, "bbox": [2, 3, 40, 50]}],
-    ... }
-    >>> found = [{"image_id": 7, "category_id": 5, "bbox": [2, 3, 40, 50], "score": 0.9}]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name, content in (("truth", truth), ("found", found)):
-    ...         _ = Path(folder, name).write_text(json.dumps(content))
-    ...     result = evaluate_coco(f"{folder}/truth", f"{folder}/found")
+    >>> import numpy as np
+    >>> box, label, no = np.float32([[2, 3, 42, 53]]), np.array([0]), np.array([False])
+    >>> pictures = [Picture("a", Path("a.jpg"), 60, 60, box, label, no, no)]
+    >>> found = Detections(box, np.float32([0.9]), label, ("airplane",))
+    >>> result = evaluate_coco(pictures, {"a": found}, classes=["airplane"])
     >>> round(result["AP"], 3), result["AP_small"], {name: round(ap, 3) for name, ap in result["per_class"].items()}
     (1.0, nan, {'airplane': 1.0})
     """
     coco, evaluator = _programs(engine)
-    truth_path, path = Path(annotation_file), Path(detections)
-    path = path / "detections.json" if path.is_dir() else path
-    truth, found = _read(truth_path), _read(path)
-
-    images, categories = (
-        _by_id(record_list(truth, kind, truth_path), kind, truth_path) for kind in ("images", "categories")
-    )
-    names = {one: str(record_field(record, "name", truth_path)) for one, record in categories.items()}
-    category_ids = _by_name(names, rename or {}, truth_path)
-    chosen = sorted(names)
+    from_file = isinstance(annotations, (str, Path)), isinstance(detections, (str, Path))
+    truth_source, truth = _annotation_document(annotations, classes)
+    source, found = _detection_document(detections)
+    images = records_by_id(truth, "images", truth_source, EvaluationError)
+    names = names_by_id(truth, "categories", truth_source, EvaluationError)
+    image_ids = sorted_ids(images, "images", truth_source, EvaluationError)
+    category_ids = _by_name(names, rename or {}, truth_source)
+    chosen = sorted_ids(names, "categories", truth_source, EvaluationError)
     if classes is not None:
         unknown = [name for name in classes if name not in category_ids]
         if unknown:
-            raise EvaluationError(f"{truth_path}: has no category {unknown[0]!r}; it has {', '.join(names.values())}")
+            raise EvaluationError(f"{truth_source}: has no category {unknown[0]!r}; it has {', '.join(names.values())}")
         chosen = sorted({category_ids[name] for name in classes})
 
     own = _Ids({one: one for one in images}, {}), _Ids({one: one for one in names}, {})
-    objects = [_checked(one, *own, truth_path, truth_path) for one in record_list(truth, "annotations", truth_path)]
-    if isinstance(found, list):
-        theirs, records = own, found
+    objects = record_list(truth, "annotations", truth_source, EvaluationError)
+    if isinstance(found, list) and from_file[0]:  # Pictures in memory have no ids that a list could mean.
+        theirs, claims = own, found
     else:
-        records = record_list(found, "annotations", path)
+        claims = record_list(found, "annotations", source, EvaluationError)
+        # In memory pictures are called by their ids, which have no suffix.
+        known = _picture_names(truth, truth_source, strip=from_file == (True, False))
+        called = _picture_names(found, source, strip=from_file == (False, True))
+        meant = match_picture_names(called.values(), known.values())
+        by_file = {name: one for one, name in known.items()}
+        pictures = {one: by_file[meant[name][0]] for one, name in called.items() if len(meant[name]) == 1}
+        categories = names_by_id(found, "categories", source, EvaluationError)
+        same = {one: category_ids[name] for one, name in categories.items() if name in category_ids}
         theirs = (
-            _joined(
-                record_list(found, "images", path),
-                "images",
-                "file_name",
-                _by_file(images, truth_path),
-                path,
-                truth_path,
-            ),
-            _joined(record_list(found, "categories", path), "categories", "name", category_ids, path, truth_path),
+            _distinct_ids(pictures, called, "images", source, truth_source),
+            _distinct_ids(same, categories, "categories", source, truth_source),
         )
-    claims = [_checked(one, *theirs, path, truth_path, scored=True) for one in records]
+    checked = (
+        [_checked(one, *own, truth_source, truth_source) for one in objects],
+        [_checked(one, *theirs, source, truth_source, scored=True) for one in claims],
+    )
 
-    # Both programs talk about what they do.
+    # Both programs print what they do.
     with contextlib.redirect_stdout(io.StringIO()):
-        sides = [_indexed(coco(), list(images), list(names), annotations) for annotations in (objects, claims)]
-        evaluation = evaluator(*sides, "bbox")
+        evaluation = evaluator(*(_indexed(coco(), image_ids, list(names), records) for records in checked), "bbox")
         evaluation.params.catIds = chosen
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     # IoU x recall x category x area x detections; the first area is all, the last number of detections is 100.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    result: dict[str, Any] = {
-        name: _parse_coordinate(value) for name, value in zip(_SUMMARY, evaluation.stats[: len(_SUMMARY)], strict=True)
-    }
+    stats = evaluation.stats[: len(_SUMMARY)]
+    result: dict[str, Any] = {name: _nan_if_negative(value) for name, value in zip(_SUMMARY, stats, strict=True)}
     result["mAP"] = result["AP"]
-    result["per_class"] = {names[one]: _parse_coordinate(precision[:, :, i].mean()) for i, one in enumerate(chosen)}
+    result["per_class"] = {names[one]: _nan_if_negative(precision[:, :, i].mean()) for i, one in enumerate(chosen)}
     return result
+
+
+def _annotation_document(given: str | Path | Sequence[Picture], classes: Sequence[str] | None) -> tuple[str, Any]:
+    """Return the source of annotations, for errors, and their COCO document."""
+    if isinstance(given, (str, Path)):
+        return str(given), read_json(Path(given), EvaluationError)
+    if classes is None:
+        raise SettingError("classes must be the names of the pictures' labels; give those that they were read with")
+    check_pictures(given, classes)
+    annotations = [
+        {"image_id": i, "category_id": label, "bbox": box, "iscrowd": int(crowd)}
+        for i, picture in enumerate(given, start=1)
+        for label, box, crowd in zip(
+            picture.labels.tolist(), corners_to_sides(picture.boxes).tolist(), picture.crowd.tolist(), strict=True
+        )
+    ]
+    return "the annotations", {
+        "images": [{"id": i, "file_name": picture.image_id} for i, picture in enumerate(given, start=1)],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(classes)],
+        "annotations": annotations,
+    }
+
+
+def _detection_document(given: str | Path | Mapping[str, Detections]) -> tuple[str, Any]:
+    """Return the source of detections, for errors, and their COCO document or list of results."""
+    if isinstance(given, (str, Path)):
+        path = detections_file(given)
+        return str(path), read_json(path, EvaluationError)
+    check_detections(given)
+    classes = dict.fromkeys(name for names in {found.classes for found in given.values()} for name in names)
+    annotations = [
+        {"image_id": image_id, "category_id": name, "bbox": box, "score": score}
+        for image_id, found in given.items()
+        for name, box, score in zip(
+            found.names, corners_to_sides(found.boxes).tolist(), found.scores.tolist(), strict=True
+        )
+    ]
+    return "the detections", {
+        "images": [{"id": image_id, "file_name": image_id} for image_id in given],
+        "categories": [{"id": name, "name": name} for name in classes],
+        "annotations": annotations,
+    }
 
 
 def _programs(engine: str) -> tuple[Any, Any]:
@@ -161,7 +211,7 @@ def _programs(engine: str) -> tuple[Any, Any]:
     raise SettingError(f"engine must be 'pycocotools' or 'faster-coco-eval', not {engine!r}")
 
 
-def _parse_coordinate(value: float) -> float:
+def _nan_if_negative(value: float) -> float:
     # What there are no objects for is -1, everywhere in its row.
     return float("nan") if value < 0 else float(value)
 
@@ -184,66 +234,37 @@ class _Ids(NamedTuple):
     called: Mapping[Any, str]
 
 
-def _by_name(names: Mapping[Any, str], rename: Mapping[str, str], source: Path) -> dict[str, Any]:
+def _by_name(names: Mapping[Any, str], rename: Mapping[str, str], source: str) -> dict[str, Any]:
     """Id of each category by its name, and by its other name where no category is called that."""
-    _check_names(names, "categories", source)
+    check_distinct(names, "categories", source, EvaluationError)
     ids = {rename.get(name, name): one for one, name in names.items()}
     return ids | {name: one for one, name in names.items()}
 
 
-def _check_names(names: Mapping[Any, str], kind: str, source: Path) -> None:
-    (most, times), *_ = [*Counter(names.values()).most_common(1), ("", 0)]
-    if times > 1:
-        raise EvaluationError(f"{source}: two of its {kind} are called {most[:80]!r}; give each its own name")
-
-
-def _by_id(records: Sequence[dict[str, Any]], kind: str, source: Path) -> dict[Any, dict[str, Any]]:
-    """Pictures or categories by their ids, which can be sorted."""
-    found: dict[Any, dict[str, Any]] = {}
-    for record in records:
-        one = record_field(record, "id", source)
-        if one in found:
-            raise EvaluationError(f"{source}: two of its {kind} have the id {shorten_record(one)}; give each its own")
-        found[one] = record
-    if len({isinstance(one, str) for one in found}) > 1:
-        raise EvaluationError(f"{source}: the ids of its {kind} are numbers as well as texts; use one of the two")
-    return found
-
-
-def _by_file(images: Mapping[Any, Mapping[str, Any]], source: Path) -> dict[str, Any]:
-    """Id of each picture by its file's name, and by that without folders where only one is called so."""
-    files = {one: str(record_field(record, "file_name", source)).replace("\\", "/") for one, record in images.items()}
-    _check_names(files, "images", source)
-    short = {one: file.rsplit("/", 1)[-1] for one, file in files.items()}
-    times = Counter(short.values())
-    ids = {file: one for one, file in short.items() if times[file] == 1}
-    return ids | {file: one for one, file in files.items()}
-
-
-def _joined(
-    records: Sequence[dict[str, Any]], kind: str, key: str, ids: Mapping[str, Any], source: Path, truth: Path
-) -> _Ids:
-    """Match a document's pictures or categories by name, no two with the same one."""
-    called = {
-        one: str(record_field(record, key, source)).replace("\\", "/")
-        for one, record in _by_id(records, kind, source).items()
+def _picture_names(document: Any, source: str, strip: bool) -> dict[Any, str]:
+    """Names of a document's pictures by their ids, without suffixes if these are to be stripped."""
+    names = {
+        one: forward_slashes(without_suffix(name) if strip else name)
+        for one, name in names_by_id(document, "images", source, EvaluationError).items()
     }
-    known: dict[Any, Any] = {}
-    taken: dict[Any, str] = {}
-    for one, name in called.items():
-        other = ids.get(name, ids.get(name.rsplit("/", 1)[-1]))
-        if other is None:
-            continue
-        if other in taken:
+    check_distinct(names, "images", source, EvaluationError)
+    return names
+
+
+def _distinct_ids(known: Mapping[Any, Any], called: Mapping[Any, str], kind: str, source: str, truth: str) -> _Ids:
+    """Return the ids of a document's pictures or categories, of which no two may be the same in the annotations."""
+    first: dict[Any, Any] = {}
+    for one, other in known.items():
+        if first.setdefault(other, one) != one:
             raise EvaluationError(
-                f"{source}: its {kind} {taken[other]!r} and {name!r} are the same one of {truth}; leave one out"
+                f"{source}: its {kind} {called[first[other]]!r} and {called[one]!r} are the same one of {truth}; "
+                "leave one out"
             )
-        known[one], taken[other] = other, name
     return _Ids(known, called)
 
 
 def _checked(
-    record: Mapping[str, Any], pictures: _Ids, categories: _Ids, source: Path, truth: Path, scored: bool = False
+    record: Mapping[str, Any], pictures: _Ids, categories: _Ids, source: str, truth: str, scored: bool = False
 ) -> dict[str, Any]:
     """Return what counts of an annotation or detection, with the annotation file's ids."""
     problem = ""
@@ -251,7 +272,7 @@ def _checked(
         one = record.get(key) if isinstance(record, dict) else None
         # What a document does not define itself is another problem.
         if isinstance(one, (int, float, str)) and one not in ids.known and (one in ids.called or not ids.called):
-            problem = problem or f"{truth} has no {kind} {shorten_record(ids.called.get(one, one))}"
+            problem = problem or f"no {kind} {shorten_record(ids.called.get(one, one))} in {truth}"
     problem = problem or record_problem(record, pictures.known, categories.known, scored)
     area, crowd = None, 0
     if not problem and not scored:
@@ -272,28 +293,3 @@ def _checked(
         "score": float(record["score"]) if scored else 0.0,
         "iscrowd": int(crowd),
     }
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise EvaluationError(f"{path}: cannot be read ({error.strerror}); check its name") from error
-    except (ValueError, RecursionError) as error:
-        raise EvaluationError(f"{path}: is not well-formed JSON ({error})") from error
-
-
-def record_list(document: Any, key: str, source: Path) -> list[dict[str, Any]]:
-    """Return the list of records that a document has under a key."""
-    records = document.get(key) if isinstance(document, dict) else None
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise EvaluationError(f"{source}: has no list of objects {key!r}; a COCO document is expected")
-    return records
-
-
-def record_field(record: Mapping[str, Any], key: str, source: Path) -> int | str:
-    """Return a field of a record, which must be a number or a text."""
-    value = record.get(key)
-    if not isinstance(value, (int, str)):
-        raise EvaluationError(f"{source}: an image or category has no {key!r}: {shorten_record(record)}")
-    return value

@@ -12,6 +12,7 @@ from ..data import Detections
 from ..data.errors import EvaluationError, SettingError
 from ..data.nms import as_scores, nms, soft_nms
 from ..data.system.kernels import kernel
+from .matching import renumber_labels
 
 
 def weighted_box_fusion(
@@ -19,16 +20,17 @@ def weighted_box_fusion(
     scores_list: Sequence[ArrayLike],
     labels_list: Sequence[ArrayLike],
     *,
-    iou: float = 0.55,
+    iou_threshold: float = 0.55,
     weights: ArrayLike | None = None,
     min_score: float = 0.0,
 ) -> tuple[NDArray[np.float32], NDArray[np.floating[Any]], NDArray[np.int64]]:
     """Fuse the boxes that several members of an ensemble found in one picture.
 
     The boxes of all members are visited from the best score down. Each joins the cluster of its class whose fused box
-    it overlaps most, if by more than `iou`, or else begins a cluster. A fused box is the mean of the cluster's boxes,
-    weighted by their scores: ``x1 = sum(s * x1) / sum(s)``. Its score is the mean of theirs times ``min(T, N) / N``,
-    T being the number of boxes in the cluster and N the number of members, so that what only one member found sinks.
+    it overlaps most, if by more than `iou_threshold`. Otherwise it begins a cluster. A fused box is the mean of the
+    cluster's boxes, weighted by their scores: ``x1 = sum(s * x1) / sum(s)``. Its score is the mean of theirs times
+    ``min(T, N) / N``, T being the number of boxes in the cluster and N the number of members: the score of what only
+    one member found is lowered.
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ def weighted_box_fusion(
         Their scores, 0 or above, comparable from member to member.
     labels_list : sequence of N array_like of int64, shape (M_i,)
         Their classes.
-    iou : float
+    iou_threshold : float
         Overlap above which a box joins a cluster, from 0 to 1.
     weights : array_like of float64, shape (N,), or None
         What each member's scores are multiplied by before all else, above 0; None for 1. The score becomes ``mean *
@@ -58,8 +60,8 @@ def weighted_box_fusion(
     Raises
     ------
     ValueError
-        If the lists, shapes or weights do not fit together, a number is not finite, a score is negative, or `iou` is
-        out of range.
+        If the lists, shapes or weights do not fit together, a number is not finite, a score is negative, or
+        `iou_threshold` is out of range.
 
     Notes
     -----
@@ -79,7 +81,7 @@ def weighted_box_fusion(
     >>> boxes.tolist(), scores.tolist(), labels.tolist()
     ([[0.0, 0.0, 10.0, 11.0], [50.0, 50.0, 60.0, 60.0]], [0.5, 0.25], [3, 3])
     """
-    _check_iou(iou)
+    _check_threshold(iou_threshold)
     boxes, scores, labels, member = _gather(boxes_list, scores_list, labels_list)
     weight = _weights(weights, len(boxes_list))
     kept = np.flatnonzero(scores >= scores.dtype.type(min_score))
@@ -90,7 +92,7 @@ def weighted_box_fusion(
     fused, sums, total = np.empty((most, 4)), np.zeros((most, 4)), np.zeros(most)
     count, label = np.zeros(most, np.int64), np.empty(most, np.int64)
     boxes = boxes[kept[order]].astype(np.float64)
-    found = _fuse(boxes, weighted[order], labels[kept[order]], float(iou), fused, sums, total, count, label)
+    found = _fuse(boxes, weighted[order], labels[kept[order]], float(iou_threshold), fused, sums, total, count, label)
     fused, total, count, label = fused[:found], total[:found], count[:found], label[:found]
     score = total / count * np.minimum(count, len(weight)) / weight.sum()
     best = np.argsort(-score, kind="stable")
@@ -101,7 +103,7 @@ def merge_detections(
     members: Sequence[Mapping[str, Detections]],
     method: Literal["wbf", "nms", "soft-nms"] = "wbf",
     *,
-    iou: float | None = None,
+    iou_threshold: float | None = None,
     weights: ArrayLike | None = None,
 ) -> dict[str, Detections]:
     """Merge what several detectors found in the same pictures.
@@ -116,7 +118,7 @@ def merge_detections(
         "wbf": `weighted_box_fusion`. "nms": all boxes of a class together, the best of those that overlap stays
         (`nms`). "soft-nms": all boxes of a class together, those that overlap a better one with a lower score
         (`soft_nms`), without those whose score is below 0.001 in the end.
-    iou : float or None
+    iou_threshold : float or None
         Overlap, from 0 to 1, above which boxes count as one object; None is 0.55 for "wbf" and 0.3 for "nms". With
         "soft-nms" None is the Gaussian form, which has no such threshold, and a number the linear form with it.
     weights : array_like of float64, shape (N,), or None
@@ -135,7 +137,7 @@ def merge_detections(
         If there is no member, two do not have the same classes, no picture is in two of them, or a score is negative
         or not a number.
     ValueError
-        If `method` is unknown, `iou` out of range, or the weights do not fit.
+        If `method` is unknown, `iou_threshold` out of range, or the weights do not fit.
 
     References
     ----------
@@ -155,12 +157,12 @@ def merge_detections(
         raise SettingError(f"method must be 'wbf', 'nms' or 'soft-nms', not {method!r}")
     if not members:
         raise EvaluationError("there is nothing to merge; give the detections of at least one detector")
-    if iou is not None:
-        _check_iou(iou)
+    if iou_threshold is not None:
+        _check_threshold(iou_threshold)
     weight = _weights(weights, len(members))
     classes = _common_classes(members)
     _check_shared(members)
-    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), classes)
+    nothing = Detections.empty(classes)
     result = {}
     for image_id in dict.fromkeys(image_id for member in members for image_id in member):
         found = [member.get(image_id, nothing) for member in members]
@@ -170,11 +172,16 @@ def merge_detections(
                 raise EvaluationError(
                     f"member {number}, picture {image_id!r}: a score is {odd:g}; only scores of 0 or more can be merged"
                 )
-        lists = [one.boxes for one in found], [one.scores for one in found], [_renumber(one, classes) for one in found]
+        lists = (
+            [one.boxes for one in found],
+            [one.scores for one in found],
+            [renumber_labels(one, classes) for one in found],
+        )
         if method == "wbf":
-            merged = weighted_box_fusion(*lists, iou=0.55 if iou is None else iou, weights=weight)
+            threshold = 0.55 if iou_threshold is None else iou_threshold
+            merged = weighted_box_fusion(*lists, iou_threshold=threshold, weights=weight)
         else:
-            merged = _suppress(*lists, weight / weight.max(), iou, soft=method == "soft-nms")
+            merged = _suppress(*lists, weight / weight.max(), iou_threshold, soft=method == "soft-nms")
         result[image_id] = Detections(*merged, classes)
     return result
 
@@ -184,7 +191,7 @@ def _suppress(
     scores_list: Sequence[ArrayLike],
     labels_list: Sequence[ArrayLike],
     weight: NDArray[np.float64],
-    iou: float | None,
+    iou_threshold: float | None,
     soft: bool,
 ) -> tuple[NDArray[np.float32], NDArray[np.floating[Any]], NDArray[np.int64]]:
     """Suppress all members' boxes class by class, and rank what is left."""
@@ -196,12 +203,12 @@ def _suppress(
         # `nms` compares float32: scores that are equal there stay in the order in which they come.
         own = own[np.argsort(-scores[own], kind="stable")]
         if not soft:
-            kept = nms(boxes[own], scores[own], 0.3 if iou is None else iou)
+            kept = nms(boxes[own], scores[own], 0.3 if iou_threshold is None else iou_threshold)
             lowered = scores[own[kept]]
-        elif iou is None:
+        elif iou_threshold is None:
             kept, lowered = soft_nms(boxes[own], scores[own])
         else:
-            kept, lowered = soft_nms(boxes[own], scores[own], "linear", threshold=iou)
+            kept, lowered = soft_nms(boxes[own], scores[own], "linear", iou_threshold=iou_threshold)
         indices.append(own[kept])
         left.append(lowered)
     index, score = np.concatenate(indices), np.concatenate(left)
@@ -236,12 +243,6 @@ def _check_shared(members: Sequence[Mapping[str, Detections]]) -> None:
         )
 
 
-def _renumber(found: Detections, classes: tuple[str, ...]) -> NDArray[np.int64]:
-    if found.classes == classes:
-        return found.labels
-    return np.array([classes.index(name) for name in found.classes], np.int64)[found.labels]
-
-
 def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64]:
     weight = np.ones(count) if weights is None else np.asarray(weights, np.float64)
     if weight.shape != (count,) or not (weight > 0).all() or not np.isfinite(weight.sum()):
@@ -252,9 +253,9 @@ def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64]:
     return weight
 
 
-def _check_iou(iou: float) -> None:
-    if not 0 <= iou <= 1:
-        raise SettingError(f"iou must be from 0 to 1, not {iou}")
+def _check_threshold(iou_threshold: float) -> None:
+    if not 0 <= iou_threshold <= 1:
+        raise SettingError(f"iou_threshold must be from 0 to 1, not {iou_threshold}")
 
 
 def _gather(

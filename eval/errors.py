@@ -1,4 +1,4 @@
-"""Why average precision is lost: kinds of false positives, and objects by size.
+"""Kinds of false positives, and average precision by the size of objects.
 
 Hoiem, Chodpathumwan and Dai, "Diagnosing Error in Object Detectors", ECCV 2012. Everything here starts from what
 `match_voc` or `match_ilsvrc` returned.
@@ -35,7 +35,7 @@ _TOUCH = 0.1
 
 
 class FalsePositives(NamedTuple):
-    """What the detections of one class were mistaken about; in the order of the class's `Matches`.
+    """The kind of each false positive of one class, in the order of the class's `Matches`.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ def false_positives(
     matches: Mapping[str, Matches],
     similar: Sequence[Collection[str]] | None = None,
 ) -> dict[str, FalsePositives]:
-    """Tell why each false detection is false.
+    """Find the kind of each false positive.
 
     The first that applies: *localisation*, if it overlaps an object of its own class by at least 0.1 (too little for
     a hit, or the object has been found before); *similar*, if it overlaps an object of a similar class by at least

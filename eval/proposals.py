@@ -7,8 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data import Picture
+from ..data.boxes import kernel_array
 from ..data.errors import EvaluationError, SettingError
 from ..data.system.kernels import kernel
+from .matching import pair_iou
 
 # As decimal literals: 0.5 + 2 * 0.05 is not 0.6, and an overlap of exactly 6/10 has to reach that.
 _THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -102,7 +104,7 @@ def evaluate_proposals(
         if seen[i]:
             raise EvaluationError(f"picture {image_id!r} is among the proposals twice")
         seen[i] = True
-        array = np.require(boxes, np.float32, ["C", "W"])  # writable, as the kernel has one type
+        array = kernel_array(boxes)
         array = array if array.size else array.reshape(0, 4)
         if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
             raise SettingError(f"picture {image_id!r}: proposals must be finite and of shape (N, 4), not {array.shape}")
@@ -142,18 +144,10 @@ def _mean(values: NDArray[Any]) -> float:
 def _best_overlaps(objects, boxes, limits, best):  # type: ignore[no-untyped-def]
     """Fill `best` (objects, limits + 1): with the first limits[k] boxes, limits rising, and last with all."""
     for i in range(len(objects)):
-        x1, y1, x2, y2 = objects[i, 0], objects[i, 1], objects[i, 2], objects[i, 3]
-        area = (x2 - x1) * (y2 - y1)
         most, at = 0.0, 0
         for k in range(len(limits) + 1):
             end = min(limits[k], len(boxes)) if k < len(limits) else len(boxes)
             while at < end:
-                # In double precision from the start, where an overlap of 6/10 is exactly the number 0.6.
-                a, b = np.float64(boxes[at, 0]), np.float64(boxes[at, 1])
-                c, d = np.float64(boxes[at, 2]), np.float64(boxes[at, 3])
-                width, height = min(x2, c) - max(x1, a), min(y2, d) - max(y1, b)
-                if width > 0 and height > 0:
-                    inter = width * height
-                    most = max(most, inter / (area + (c - a) * (d - b) - inter))
+                most = max(most, pair_iou(objects, i, boxes, at))
                 at += 1
             best[i, k] = most

@@ -63,7 +63,7 @@ def evaluate_voc(
     detections: Mapping[str, Detections],
     classes: Sequence[str] = VOC_CLASSES,
     metric: Literal["voc07", "voc12"] = "voc07",
-    iou: float = 0.5,
+    iou_threshold: float = 0.5,
 ) -> dict[str, Any]:
     """Compute the mean average precision of detections by the rules of PASCAL VOC.
 
@@ -81,7 +81,7 @@ def evaluate_voc(
         Names of the classes.
     metric : {"voc07", "voc12"}
         How `average_precision` summarises a class.
-    iou : float
+    iou_threshold : float
         Overlap from which a detection is good enough.
 
     Returns
@@ -117,7 +117,7 @@ def evaluate_voc(
         raise SettingError(f"metric must be 'voc07' or 'voc12', not {metric!r}")
     per_class = {
         name: class_average_precision(matches, metric)
-        for name, matches in match_voc(pictures, detections, classes, iou).items()
+        for name, matches in match_voc(pictures, detections, classes, iou_threshold).items()
     }
     return {"mAP": mean_of_numbers(per_class.values()), "per_class": per_class}
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..data import Proposals, clip_boxes, read_proposals
 from ..data.errors import ProposalFileError
+from ..data.picture_names import forward_slashes, stem, without_suffix
 from .proposer import Ranked, check_ranking
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class FileProposals:
         pictures: dict[str, list[Proposals]] = {}
         for one in read_proposals(path):
             kept = one._replace(boxes=one.boxes[:limit].copy(), scores=one.scores[:limit].copy())
-            pictures.setdefault(_stem(one.file), []).append(kept)
+            pictures.setdefault(stem(one.file), []).append(kept)
         with path.open("rb") as file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
@@ -112,8 +113,9 @@ class FileProposals:
         return boxes[inside][: self.limit], found.scores[inside][: self.limit]
 
     def _find(self, name: str) -> Proposals:
-        candidates = self.pictures.get(_stem(name), [])
-        full = [one for one in candidates if _without_suffix(one.file) == _without_suffix(name)]
+        candidates = self.pictures.get(stem(name), [])
+        slashed = forward_slashes(without_suffix(name))
+        full = [one for one in candidates if forward_slashes(without_suffix(one.file)) == slashed]
         if len(full or candidates) != 1:
             problem = f"several names that may be {name!r}" if candidates else f"no boxes for {name!r}"
             there = f", such as {candidates[0].file!r} and {candidates[1].file!r}" if candidates else ""
@@ -131,11 +133,3 @@ class FileProposals:
     def has_objectness(self, classes: Sequence[str]) -> bool:
         """No: a file does not say what its scores mean."""
         return False
-
-
-def _without_suffix(name: str) -> str:
-    return name.replace("\\", "/").rpartition(".")[0] or name
-
-
-def _stem(name: str) -> str:
-    return _without_suffix(name).rpartition("/")[2]

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,37 @@ def test_evaluation_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             exec(compile(text, "docs/evaluation.md", "exec"), names)
     assert names["result"]["mAP"] == 1  # type: ignore[index]
     assert names["recall"].tolist() == [1]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("package", ["numpy", "torch", "supervision", "fiftyone", "detectron2", "datasets"])
+def test_interoperability_page(package: str) -> None:
+    pytest.importorskip(package)
+    names: dict[str, Any] = {}
+    ran = 0
+    for language, text in blocks((ROOT / "docs" / "interoperability.md").read_text(encoding="utf-8")):
+        imported = set(re.findall(r"^(?:import|from) (\w+)", text, re.MULTILINE))
+        beside = {"torch"} if package == "detectron2" else set()
+        if language == "python" and imported <= {"numpy", "inception_rcnn", package, *beside}:
+            exec(compile(text, "docs/interoperability.md", "exec"), names)
+            ran += 1
+    assert names["found"].names == ["cat"]
+    assert names["sides"].tolist() == [[48, 40, 304, 240]]
+    assert ran >= (1 if package == "numpy" else 2)
+    box = [48, 40, 352, 280]
+    if package == "torch":
+        assert {name: values.tolist() for name, values in names["prediction"].items()} == {
+            "boxes": [box], "scores": [pytest.approx(0.9)], "labels": [8]
+        }  # fmt: skip
+    elif package == "supervision":
+        assert names["annotated"].xyxy.tolist() == [box]
+        assert names["annotated"]["class_name"].tolist() == ["cat"]
+    elif package == "fiftyone":
+        (one,) = names["sample_field"].detections
+        assert (one.label, one.bounding_box) == ("cat", pytest.approx([48 / 451, 40 / 300, 304 / 451, 240 / 300]))
+    elif package == "detectron2":
+        assert names["instances"].pred_boxes.tensor.tolist() == [box]
+    elif package == "datasets":
+        assert names["rows"][0]["objects"]["bbox"] == [[48, 40, 304, 240]]
 
 
 def test_proposals_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ class PictureFeatures:
     Parameters
     ----------
     image : ndarray, shape (H, W, 3), uint8
-        RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4; alpha ignored) are taken too.
+        RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4), laid on white, are taken too.
 
     Raises
     ------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.boxes import kernel_array
 from ...data.errors import SettingError
 from ...data.system.kernels import kernel
 from ..preprocessing import CONTEXT
@@ -116,9 +117,7 @@ def read_regions(
     height, width = features.shape[:2]
     cells = tuple(np.empty((4, BINS), np.int64))
     room = np.empty((BINS, width + 1), np.float32), np.empty((BINS, height + 1), np.float32)
-    # Writable, though nobody writes: the kernel has one type.
-    inputs = (np.require(array, np.float32, ["C", "W"]) for array in (features, boxes))
-    _read(*inputs, cells, *room, regions)
+    _read(kernel_array(features), kernel_array(boxes), cells, *room, regions)
     return regions
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DetectionError, MatlabFileError, ProposalFileError
-from ..proposals import Proposals, check_entry, check_image_ids, checked_entries, short_names, survey_entries
+from ..picture_names import short_names
+from ..proposals import Proposals, check_entry, check_image_ids, checked_entries, survey_entries
 from ..system.atomic_files import atomic_file, atomic_write
 from .coco import OBJECT, proposals_as_detections, read_coco_proposals, write_detections
 from .detectron_pickle import pickle_pieces, read_pickle
@@ -178,7 +179,7 @@ def _read_ranked(path: Path, reader: Callable[[Path], Iterable[Proposals]]) -> I
         raise
     except (DetectionError, MatlabFileError) as error:
         raise ProposalFileError(str(error)) from error
-    # Five parsers, and bytes that nobody vouches for: there is no list of what they may raise.
+    # Five parsers: a damaged file can raise nearly anything.
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ProposalFileError(f"{path}: is not a {path.suffix} file of proposals, or damaged ({reason})") from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,12 +15,23 @@ from numpy.typing import NDArray
 from ..boxes import clip_boxes
 from ..classes import COCO_TO_VOC, VOC_CLASSES
 from ..detections import Detections, detection_rows, group_by_picture
-from ..errors import AnnotationError, DetectionError
+from ..errors import AnnotationError, DetectionError, UserError
 from ..picture import Picture
-from ..picture_names import without_suffix
+from ..picture_names import stem, without_folders, without_suffix
 from ..proposals import Proposals
 from ..system.atomic_files import atomic_write
-from .records import as_table, read_json, record_field, record_list, record_problem, shorten_record
+from .records import (
+    as_table,
+    check_distinct,
+    names_by_id,
+    read_json,
+    record_field,
+    record_list,
+    record_problem,
+    records_by_id,
+    shorten_record,
+    sorted_ids,
+)
 
 
 def read_coco(
@@ -31,8 +42,8 @@ def read_coco(
 ) -> list[Picture]:
     """Read a COCO annotation file.
 
-    Two fields that COCO does not have are understood on each image: ``labelled_classes``, the names of the
-    classes that are boxed in it, and ``exhaustive``, false if even of those some objects may be unboxed.
+    An image may have two fields that COCO does not have: ``labelled_classes``, the names of the classes that are
+    boxed in it, and ``exhaustive``, false if even of those some objects may be unboxed.
 
     Parameters
     ----------
@@ -87,7 +98,7 @@ def coco_pictures(
     classes: Sequence[str],
     rename: Mapping[str, str] | None,
 ) -> list[Picture]:
-    """Pictures of a COCO file that was read; see `read_coco`."""
+    """Return the pictures of a COCO document that was read from `annotation_file`; see `read_coco`."""
     images, annotations, categories = (
         record_list(document, key, annotation_file) for key in ("images", "annotations", "categories")
     )
@@ -101,9 +112,7 @@ def coco_pictures(
     }
     if max(label_of.values(), default=-1) < 0:
         raise AnnotationError(f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}")
-    position = {record_field(record, "id", "images", annotation_file): i for i, record in enumerate(images)}
-    if len(position) < len(images):
-        raise AnnotationError(f"{annotation_file}: two images have the same id")
+    position = {one: i for i, one in enumerate(records_by_id(document, "images", annotation_file))}
 
     owner, labels, crowd, kept = [], [], [], []
     numbers = array("d")
@@ -136,9 +145,8 @@ def coco_pictures(
         own = order[start:end]
         objects = table[own], label_array[own], crowd_array[own]
         pictures.append(_coco_picture(image, Path(image_root), *objects, index, rename, annotation_file))
-    if len({picture.image_id for picture in pictures}) < len(pictures):
-        (twice, _), *_ = Counter(picture.image_id for picture in pictures).most_common(1)
-        raise AnnotationError(f"{annotation_file}: two images are called {twice!r}; give every picture its own name")
+    names = {i: picture.image_id for i, picture in enumerate(pictures)}
+    check_distinct(names, "images", annotation_file, form=" without suffix")
     return pictures
 
 
@@ -168,13 +176,10 @@ def read_coco_ids(annotation_file: str | Path) -> dict[str, int]:
     ...     read_coco_ids(f"{folder}/a.json")
     {'42.jpg': 42}
     """
-    ids: dict[str, int] = {}
-    for record in record_list(read_json(Path(annotation_file)), "images", annotation_file):
-        name = str(record_field(record, "file_name", "images", annotation_file)).replace("\\", "/").rsplit("/", 1)[-1]
-        if name in ids:
-            raise AnnotationError(f"{annotation_file}: two images are called {name!r}; their ids cannot be told apart")
-        ids[name] = record_field(record, "id", "images", annotation_file)
-    return ids
+    names = names_by_id(read_json(Path(annotation_file)), "images", annotation_file)
+    names = {image_id: without_folders(name) for image_id, name in names.items()}
+    check_distinct(names, "images", annotation_file, form=" without folders")
+    return {name: image_id for image_id, name in names.items()}
 
 
 def _coco_picture(
@@ -311,7 +316,7 @@ def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem"
     path : str or Path
         The file, or the folder in which it is called ``detections.json``.
     key : {"stem", "file_name"}
-        What pictures are called in the result: "stem" is the file's name without folder and suffix, which is
+        By what names the result has the pictures: "stem" is the file's name without folder and suffix, which is
         the image id of VOC; "file_name" is the document's own name, for sets with equal names in several folders.
         The image ids of `read_coco` and `read_ilsvrc` have folders but no suffix, and are "stem" only where the
         pictures are in none.
@@ -338,10 +343,13 @@ def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem"
     ...     read_detections(folder)
     {}
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "detections.json"
+    path = detections_file(path)
     return _by_picture(_load_document(path), key, path)
+
+
+def detections_file(path: str | Path) -> Path:
+    """Return the file of detections that is named, or that is in the folder named."""
+    return Path(path, "detections.json") if os.path.isdir(path) else Path(path)
 
 
 def read_detection_entries(path: str | Path) -> list[tuple[str, int, int, Detections]]:
@@ -370,9 +378,7 @@ def read_detection_entries(path: str | Path) -> list[tuple[str, int, int, Detect
     ...     read_detection_entries(folder)
     []
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / "detections.json"
+    path = detections_file(path)
     document = _load_document(path)
     found = _by_picture(document, "file_name", path)
     entries = []
@@ -388,40 +394,19 @@ def read_detection_entries(path: str | Path) -> list[tuple[str, int, int, Detect
 
 def _by_picture(document: dict[str, Any], key: Literal["stem", "file_name"], path: Path) -> dict[str, Detections]:
     """Sort the annotations of a document by picture; `path` is for the errors."""
-    try:
-        names, categories = _names_by_id(document, "images", path), _names_by_id(document, "categories", path)
-        if key == "stem":
-            names = {image_id: Path(name).stem for image_id, name in names.items()}
-        _check_distinct(names, "images", path, " without folder and suffix" if key == "stem" else "")
-        classes = _sorted_classes(categories, path)
-    except AnnotationError as error:
-        raise DetectionError(str(error)) from error
-    return _detections_of_records(document["annotations"], names, classes, path)
+    names = names_by_id(document, "images", path, DetectionError)
+    if key == "stem":
+        names = {image_id: stem(name) for image_id, name in names.items()}
+    form = " without folder and suffix" if key == "stem" else ""
+    check_distinct(names, "images", path, DetectionError, form)
+    return _detections_of_records(document["annotations"], names, _sorted_classes(document, path, DetectionError), path)
 
 
-def _names_by_id(document: Any, kind: Literal["images", "categories"], path: Path) -> dict[Any, str]:
-    """Names of the images or categories of a document by their ids."""
-    names: dict[Any, str] = {}
-    for record in record_list(document, kind, path):
-        one = record_field(record, "id", kind, path)
-        if one in names:
-            raise AnnotationError(f"{path}: two of its {kind} have the id {shorten_record(one)}; give each its own")
-        names[one] = str(record_field(record, "file_name" if kind == "images" else "name", kind, path))
-    return names
-
-
-def _check_distinct(names: Mapping[Any, str], kind: str, path: Path, form: str = "") -> None:
-    (most, times), *_ = [*Counter(names.values()).most_common(1), ("", 0)]
-    if times > 1:
-        raise AnnotationError(f"{path}: two of its {kind} are called {most[:80]!r}{form}; give each its own name")
-
-
-def _sorted_classes(categories: Mapping[Any, str], path: Path) -> dict[Any, str]:
-    """Return the categories in the order of their ids."""
-    _check_distinct(categories, "categories", path)
-    if len({isinstance(one, str) for one in categories}) > 1:
-        raise AnnotationError(f"{path}: the ids of its categories are numbers as well as texts; use one of the two")
-    return {one: categories[one] for one in sorted(categories)}
+def _sorted_classes(document: Any, path: Path, error: type[UserError]) -> dict[Any, str]:
+    """Return the names of a document's categories in the order of their ids."""
+    names = names_by_id(document, "categories", path, error)
+    check_distinct(names, "categories", path, error)
+    return {one: names[one] for one in sorted_ids(names, "categories", path, error)}
 
 
 def _detections_of_records(
@@ -495,39 +480,24 @@ def read_coco_results(path: str | Path, annotation_file: str | Path) -> dict[str
     """
     source = Path(annotation_file)
     document = read_json(source)
-    names, categories = _names_by_id(document, "images", source), _names_by_id(document, "categories", source)
-    names = {image_id: without_suffix(file_name) for image_id, file_name in names.items()}
-    _check_distinct(names, "images", source, " without suffix")
-    classes = _sorted_classes(categories, source)
-    records = _load(Path(path))
+    names = {image_id: without_suffix(name) for image_id, name in names_by_id(document, "images", source).items()}
+    check_distinct(names, "images", source, form=" without suffix")
+    classes = _sorted_classes(document, source, AnnotationError)
+    records = read_json(Path(path), DetectionError)
     if not isinstance(records, list):
         raise DetectionError(f"{path}: is not a list of COCO results; a document with its own images can be read alone")
     return _detections_of_records(records, names, classes, Path(path))
 
 
 def _load_document(path: Path) -> dict[str, Any]:
-    document = _load(path)
+    document = read_json(path, DetectionError)
     if isinstance(document, list):
         raise DetectionError(
             f"{path}: is a list of results, not a COCO document: it says nothing of pictures and classes; "
             "read it together with the annotation file that has its ids"
         )
-    if not isinstance(document, dict) or not all(
-        isinstance(document.get(key), list) for key in ("images", "categories", "annotations")
-    ):
-        raise DetectionError(
-            f"{path}: has no lists 'images', 'categories' and 'annotations'; a COCO document is expected"
-        )
+    record_list(document, "annotations", path, DetectionError)
     return document
-
-
-def _load(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise DetectionError(f"{path}: cannot be read ({error.strerror}); check its name") from error
-    except (ValueError, RecursionError) as error:
-        raise DetectionError(f"{path}: is not well-formed JSON ({error})") from error
 
 
 OBJECT = ("object",)

@@ -103,7 +103,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _StandIn:
-    """What a pickle says of an array's dtype."""
+    """The dtype of an array in a pickle."""
 
     def __init__(self, text: str, *_: object) -> None:
         self.text = text
@@ -118,7 +118,7 @@ class _StandIn:
 
 
 class _UnpickledArray:
-    """What a pickle says of an array; first nothing of use, then in a second step all."""
+    """An array in a pickle, which gets its content in a second step."""
 
     def __init__(self, values: object, *_: object) -> None:
         self.values = values

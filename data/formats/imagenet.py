@@ -1,10 +1,11 @@
-"""Pictures in one folder for each class, as ImageNet has them."""
+"""Pictures in a folder for each class, as ImageNet has them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..classes import IMAGENET_CLASSES
 from ..errors import AnnotationError
 from ..images.finding import find_images
 
@@ -43,9 +44,7 @@ def read_class_folders(folder: Path) -> tuple[list[Sample], list[Sample], tuple[
     >>> [(path.name, label) for path, label in training], len(validation), classes
     ([('2.jpg', 0), ('1.jpg', 1)], 1, ('ant', 'cat'))
     """
-    if not folder.is_dir():
-        raise AnnotationError(f"{folder}: is no folder; name one that has a folder for each class")
-    root = folder / "train" if (folder / "train").is_dir() else folder
+    root = _class_root(folder, "train")
     names = [name for name in _subfolders(root) if root != folder or name != "val"]
     if len(names) < 2:
         raise AnnotationError(
@@ -67,6 +66,59 @@ def read_class_folders(folder: Path) -> tuple[list[Sample], list[Sample], tuple[
         labels = {name: label for label, name in enumerate(names)}
         validation = [(path, labels[inside[label]]) for path, label in _list_pictures(folder / "val", inside)]
     return training, validation, tuple(names)
+
+
+def read_class_labels(folder: Path, classes: Sequence[str]) -> dict[Path, int]:
+    """List the pictures of a folder with one folder for each class, with their labels among classes that are known.
+
+    Parameters
+    ----------
+    folder : Path
+        Has ``val/<class>/<picture>``, or ``<class>/<picture>`` itself; not every class needs a folder.
+    classes : sequence of str
+        The names that folders may have. If they are `IMAGENET_CLASSES`, folders may also have their WordNet ids.
+
+    Returns
+    -------
+    dict of Path to int
+        Index of each picture's class, sorted by folder.
+
+    Raises
+    ------
+    AnnotationError
+        If there is no picture, or a folder has the name of no class.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "val/cat").mkdir(parents=True)
+    ...     Path(folder, "val/cat/1.jpg").touch()
+    ...     list(read_class_labels(Path(folder), ["ant", "cat"]).values())
+    [1]
+    """
+    root = _class_root(folder, "val")
+    index = {name: label for label, name in enumerate(classes)}
+    if tuple(classes) == tuple(IMAGENET_CLASSES.values()):
+        index |= {wnid: label for label, wnid in enumerate(IMAGENET_CLASSES)}
+    labels: dict[Path, int] = {}
+    for name in _subfolders(root):
+        if name not in index:
+            raise AnnotationError(
+                f"{root / name}: the models have no class of that name; name it as they do, or remove it"
+            )
+        labels |= {path: index[name] for path in find_images(root / name)}
+    if not labels:
+        raise AnnotationError(f"{root}: has no pictures in folders of classes; lay them out as <class>/<picture>")
+    return labels
+
+
+def _class_root(folder: Path, split: str) -> Path:
+    """Return the folder that has the folders of classes: that of the split, if there is one."""
+    root = folder / split if (folder / split).is_dir() else folder
+    if not root.is_dir():
+        raise AnnotationError(f"{folder}: is no folder; name one that has a folder for each class")
+    return root
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Reading MATLAB's files of version 5 without trusting them.
 
-scipy's reader takes a damaged file at its word, which can end the whole program. Here every length is checked
-against the bytes that are there.
+scipy's reader does not check the lengths that a file claims, and a damaged file can end the whole program. Here every
+length is checked against the bytes that are there.
 """
 
 import math
@@ -68,7 +68,7 @@ def read_matlab(path: str | Path) -> dict[str, Any]:
         raise MatlabFileError(f"{path}: is not a file of MATLAB 5; if it is from MATLAB, save it there with '-v7'")
     try:
         return dict(_variable(array, order) for array in _arrays(data[128:], order, MAX_RATIO * len(data)))
-    # Bytes that nobody vouches for: there is no list of what they may raise.
+    # A damaged file can raise nearly anything: struct.error, ValueError, MemoryError, ...
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise MatlabFileError(f"{path}: is not a sound file of MATLAB 5 ({reason})") from error

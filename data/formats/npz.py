@@ -19,7 +19,7 @@ MAX_RATIO = 100  # arrays of boxes are not compressed as far as this
 def write_npz(
     file: BinaryIO, pictures: Callable[[], Iterator[Proposals]], files: Sequence[str], table: NDArray[np.int64]
 ) -> None:
-    """Write what ``np.savez`` would, which wants whole arrays, piece by piece and without the time of day."""
+    """Write an archive as ``np.savez`` does, but piece by piece and without the time of day."""
     offsets = np.concatenate([[0], np.cumsum(table[:, 2])])
     text = f"<U{max(map(len, files), default=1) or 1}"
     names = (np.array(files[i : i + 1000], text) for i in range(0, len(files), 1000))

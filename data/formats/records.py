@@ -1,34 +1,69 @@
-"""Checks that the readers of JSON, XML and text share."""
+"""Checks that the readers of JSON and text share.
+
+Each takes the class of the error that it raises: what is an `AnnotationError` in a file of annotations is a
+`DetectionError` in a file of detections.
+"""
 
 from __future__ import annotations
 
 import json
 import reprlib
 from array import array
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AnnotationError, DetectionError
+from ..errors import AnnotationError, DetectionError, UserError
 
+Error = type[UserError]
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def read_words(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the words of every line that is not empty."""
+def read_words(path: Path, form: str = "image_id", error: Error = AnnotationError) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the words of every line that is not empty; `form` says what is expected in a line."""
     try:
         # A byte order mark, as some editors write it, is no part of the first word.
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if words := line.split():
                     yield number, words
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); check its name") from error
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path}: is not a text file in UTF-8; one image id a line is expected") from error
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror}); check its name") from problem
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: is not a text file in UTF-8; lines {form!r} are expected") from problem
+
+
+def read_rows(
+    path: Path, form: str, names: dict[str, int], error: Error = DetectionError
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """Read lines of a word and numbers, the last four of them a box.
+
+    Returns for every line the position of its word in `names`, which grows, its numbers, and the line's number.
+    `form` says what is expected in a line.
+    """
+    columns = len(form.split()) - 1
+    owner, numbers, lines = array("q"), array("d"), array("q")
+    for line, (word, *fields) in read_words(path, form, error):
+        try:
+            if len(fields) != columns:
+                raise ValueError("another number of fields")
+            numbers.extend(map(float, fields))
+        except ValueError:
+            raise error(f"{path}, line {line}: {' '.join([word, *fields])[:80]!r} is not {form!r}") from None
+        owner.append(names.setdefault(word, len(names)))
+        lines.append(line)
+    # Both corners are included: a box of no width ends a pixel before it begins, or so when it is rounded.
+    table, bad = as_table(numbers, columns, first=columns - 4, slack=1 + 1e-4)
+    if bad >= 0:
+        row = table[bad]
+        begun = (row[-2:] >= row[-4:-2] - 1).all() or not np.isfinite(row).all()
+        problem = "not a finite number, or too large a one," if begun else "a box that ends before it begins"
+        raise error(f"{path}, line {lines[bad]}: {problem} in {row.tolist()}")
+    return np.array(owner, np.int64), table, np.array(lines, np.int64)
 
 
 def as_table(numbers: array[float], columns: int, first: int = 0, slack: float = 0) -> tuple[NDArray[np.float64], int]:
@@ -91,66 +126,67 @@ def shorten_record(record: Any) -> str:
     return short.repr(record)[:200]
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON document of annotations."""
+def read_json(path: Path, error: Error = AnnotationError) -> Any:
+    """Read a JSON document."""
     try:
         return json.loads(path.read_bytes())
-    except OSError as error:
-        raise AnnotationError(f"{path}: cannot be read ({error.strerror}); check its name") from error
-    except (ValueError, RecursionError) as error:
-        raise AnnotationError(f"{path}: is not well-formed JSON ({error})") from error
+    except OSError as problem:
+        raise error(f"{path}: cannot be read ({problem.strerror}); check its name") from problem
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{path}: is not well-formed JSON ({problem})") from problem
 
 
-def record_list(document: Any, key: str, source: str | Path) -> list[dict[str, Any]]:
-    """Return the list of records that a document has under a key."""
+def record_list(document: Any, key: str, source: str | Path, error: Error = AnnotationError) -> list[dict[str, Any]]:
+    """Return the list of records that a document has under a key; `source` is the document's file, for the errors."""
     records = document.get(key) if isinstance(document, dict) else None
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise AnnotationError(f"{source}: has no list of objects {key!r}; a COCO annotation file is expected")
+        raise error(f"{source}: has no list of objects {key!r}; a COCO document is expected")
     return records
 
 
-def record_field(record: Mapping[str, Any], key: str, kind: str, source: str | Path) -> Any:
+def record_field(
+    record: Mapping[str, Any], key: str, kind: str, source: str | Path, error: Error = AnnotationError
+) -> Any:
     """Return a field of a record, which must be a number or a text."""
     value = record.get(key)
     if not isinstance(value, (int, str)):
-        raise AnnotationError(f"{source}: an entry of {kind!r} has no {key!r}: {shorten_record(record)}")
+        raise error(f"{source}: an entry of {kind!r} has no {key!r}: {shorten_record(record)}")
     return value
 
 
-def read_rows(
-    path: Path, form: str, names: dict[str, int]
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """Read lines of a word and numbers, the last four of them a box.
+def records_by_id(
+    document: Any, kind: str, source: str | Path, error: Error = AnnotationError
+) -> dict[Any, dict[str, Any]]:
+    """Return the images or categories of a document by their ids, no two of which may be the same."""
+    found: dict[Any, dict[str, Any]] = {}
+    for record in record_list(document, kind, source, error):
+        one = record_field(record, "id", kind, source, error)
+        if one in found:
+            raise error(f"{source}: two of its {kind} have the id {shorten_record(one)}; give each its own")
+        found[one] = record
+    return found
 
-    Returns for every line the position of its word in `names`, which grows, its numbers, and the line's number.
-    `form` says what is expected.
-    """
-    columns = len(form.split()) - 1
-    owner, numbers, lines = array("q"), array("d"), array("q")
-    try:
-        # A byte order mark, as some editors write it, is no part of the first word.
-        with open(path, encoding="utf-8-sig") as file:
-            for line_number, line in enumerate(file, start=1):
-                word, *fields = line.split() or [""]
-                if not word:
-                    continue
-                try:
-                    numbers.extend(map(float, fields))
-                except ValueError:
-                    fields = []
-                if len(fields) != columns:
-                    raise DetectionError(f"{path}, line {line_number}: {line.strip()[:80]!r} is not {form!r}")
-                owner.append(names.setdefault(word, len(names)))
-                lines.append(line_number)
-    except OSError as error:
-        raise DetectionError(f"{path}: cannot be read ({error.strerror}); check its name") from error
-    except UnicodeDecodeError as error:
-        raise DetectionError(f"{path}: is not a text file in UTF-8; lines {form!r} are expected") from error
-    # Both corners are included: a box of no width ends a pixel before it begins, or so when it is rounded.
-    table, bad = as_table(numbers, columns, first=columns - 4, slack=1 + 1e-4)
-    if bad >= 0:
-        row = table[bad]
-        begun = (row[-2:] >= row[-4:-2] - 1).all() or not np.isfinite(row).all()
-        problem = "not a finite number, or too large a one," if begun else "a box that ends before it begins"
-        raise DetectionError(f"{path}, line {lines[bad]}: {problem} in {row.tolist()}")
-    return np.array(owner, np.int64), table, np.array(lines, np.int64)
+
+def names_by_id(
+    document: Any, kind: Literal["images", "categories"], source: str | Path, error: Error = AnnotationError
+) -> dict[Any, str]:
+    """Return the names of the images or categories of a document by their ids."""
+    key = "file_name" if kind == "images" else "name"
+    records = records_by_id(document, kind, source, error)
+    return {one: str(record_field(record, key, kind, source, error)) for one, record in records.items()}
+
+
+def check_distinct(
+    names: Mapping[Any, str], kind: str, source: str | Path, error: Error = AnnotationError, form: str = ""
+) -> None:
+    """Refuse names of which two are the same; `form` says in what form they are compared."""
+    (most, times), *_ = [*Counter(names.values()).most_common(1), ("", 0)]
+    if times > 1:
+        raise error(f"{source}: two of its {kind} are called {most[:80]!r}{form}; give each its own name")
+
+
+def sorted_ids(ids: Mapping[Any, Any], kind: str, source: str | Path, error: Error = AnnotationError) -> list[Any]:
+    """Sort the ids of images or categories, which must be all numbers or all texts."""
+    if len({isinstance(one, str) for one in ids}) > 1:
+        raise error(f"{source}: the ids of its {kind} are numbers as well as texts; use one of the two")
+    return sorted(ids)

@@ -1,6 +1,6 @@
-"""What is in which picture: readers for PASCAL VOC's folders and COCO's JSON, to a list of `Picture`.
+"""The files of the PASCAL VOC development kit: annotations in XML, and results in a text file for each class.
 
-ILSVRC's are in `ilsvrc`.
+VOC counts pixels from 1 and includes both corners. Its annotations' form is ILSVRC's too, see `ilsvrc`.
 """
 
 import os

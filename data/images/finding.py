@@ -1,4 +1,4 @@
-"""What the user named, as a list of picture files."""
+"""Files, folders, globs and lists to a list of picture files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ IMAGE_SUFFIXES = frozenset({
     ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
     ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 })  # fmt: skip
+"""Suffixes, in lower case, of the files in a folder that are taken for pictures."""
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:

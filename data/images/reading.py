@@ -1,4 +1,4 @@
-"""From what the user named to pixels: finding picture files, and reading one into an array."""
+"""A picture file, or an array, to pixels in 8-bit RGB."""
 
 import os
 from pathlib import Path
@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import ImageError, SettingError
-
-"""Suffixes, in lower case, by which pictures are recognised inside a folder."""
 
 MAX_PIXELS = 150_000_000
 """The largest picture that `read_image` decodes unless told otherwise: 450 MB of pixels."""
@@ -129,8 +127,7 @@ def _to_rgb(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
     if picture.mode == "F":
         raise ImageError(f"{path}: has floating-point pixels of unknown range; convert it to 8 or 16 bits")
     if "transparency" in picture.info or picture.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+        return _on_white(picture)
     return np.array(picture.convert("RGB"))
 
 
@@ -169,15 +166,25 @@ def check_image(image: NDArray[np.uint8]) -> None:
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give a picture that passes `check_image` three channels: grey three times, alpha ignored.
+    """Return a picture that passes `check_image` with three channels: grey repeated, RGBA laid on white.
 
     Examples
     --------
     >>> as_rgb(np.full((2, 3), 7, np.uint8)).shape
     (2, 3, 3)
+    >>> as_rgb(np.array([[[200, 0, 0, 0]]], np.uint8)).tolist()
+    [[[255, 255, 255]]]
     """
     if image.ndim == 2:
         image = image[..., None]
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
-    return np.ascontiguousarray(image[..., :3])
+    if image.shape[2] == 4:
+        return _on_white(Image.fromarray(image))
+    return np.ascontiguousarray(image)
+
+
+def _on_white(picture: Image.Image) -> NDArray[np.uint8]:
+    """Lay a transparent picture on white, as a browser shows it."""
+    picture = picture.convert("RGBA")
+    return np.array(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB"))

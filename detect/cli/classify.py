@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ...data import IMAGENET_CLASSES, AnnotationError, ImageError, find_images, read_image
+from ...data import ImageError, find_images, read_image
 from ...data.errors import CommandError, needs_packages
+from ...data.formats.imagenet import read_class_labels
 from ...data.system.processes import prefetch
 from ...eval import evaluate_classification
 from .evaluate import JsonFile, check_outputs, write_json
@@ -104,7 +105,7 @@ def evaluate_imagenet(
         raise CommandError("the models tell other classes; give models of the same")
     from ...backbone.classifier import cut_crops
 
-    labels = _labelled(data, classes)
+    labels = read_class_labels(data, classes)
     # Sums over the first so many models, for each number of crops.
     tables: dict[tuple[int, int], list[NDArray[np.float32]]] = {(n, m): [] for n in numbers for m in range(len(models))}
     known: list[int] = []
@@ -158,22 +159,3 @@ def _load(models: Sequence[str], crops: Sequence[int], device: str) -> Classifie
         check_crops(number)
     with download_bar(", ".join(models)) as report:
         return Classifier.load(*models, crops=crops[0], device=device, report=report)
-
-
-def _labelled(data: Path, classes: Sequence[str]) -> dict[Path, int]:
-    """Pictures of a folder of folders of classes, with the index of each one's class among those of the model."""
-    root = data / "val" if (data / "val").is_dir() else data
-    if not root.is_dir():
-        raise AnnotationError(f"{data}: is no folder; name one that has a folder for each class")
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    index = {name: label for label, name in enumerate(classes)}
-    if tuple(classes) == tuple(IMAGENET_CLASSES.values()):
-        index |= {wnid: label for label, wnid in enumerate(IMAGENET_CLASSES)}
-    labels: dict[Path, int] = {}
-    for folder in folders:
-        if folder.name not in index:
-            raise AnnotationError(f"{folder}: the models have no class of that name; name it as they do, or remove it")
-        labels |= {path: index[folder.name] for path in find_images(folder)}
-    if not labels:
-        raise AnnotationError(f"{root}: has no pictures in folders of classes; lay them out as <class>/<picture>")
-    return labels

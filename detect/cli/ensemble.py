@@ -10,6 +10,7 @@ import typer
 from ...data import VOC_CLASSES, read_detection_entries, write_detections
 from ...data.errors import CommandError
 from ...eval import EvaluationError, merge_detections
+from .options import check_choice
 from .terminal import console
 
 
@@ -31,15 +32,14 @@ def ensemble(
     ] = None,
 ) -> None:
     """Merge what several models found in the same pictures."""
-    if method not in ("wbf", "nms", "soft-nms"):
-        raise CommandError(f"--method {method}: unknown; use wbf, nms or soft-nms")
+    chosen = check_choice("--method", method, ("wbf", "nms", "soft-nms"))
     if weight and (len(weight) != len(members) or not all(0 < one < float("inf") for one in weight)):
         raise CommandError(f"--weight: give {len(members)} numbers above 0, one for each member in their order")
     documents = [read_detection_entries(path) for path in members]
     sizes = {name: (width, height) for entries in documents for name, width, height, _ in entries}
     detections = [{name: found for name, _, _, found in entries} for entries in documents]
     try:
-        merged = merge_detections(detections, method, iou=iou, weights=weight)  # type: ignore[arg-type]
+        merged = merge_detections(detections, chosen, iou_threshold=iou, weights=weight)
     except EvaluationError as error:
         raise CommandError(f"{', '.join(map(str, members))}: {error}") from None
     partly = sum(not all(name in one for one in detections) for name in merged)

@@ -1,9 +1,8 @@
-"""``inception-rcnn evaluate``: from files to a table, a JSON document, a report."""
+"""``inception-rcnn evaluate``: files of detections or proposals to tables, a JSON document, a report."""
 
 from __future__ import annotations
 
 import json
-import posixpath
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -36,8 +35,10 @@ from ...data import (
     read_voc_results,
 )
 from ...data.errors import CommandError
+from ...data.picture_names import match_picture_names, stem, without_folders, without_suffix
 from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc, write_report
 from ..runs.names import package_version
+from .options import check_choice
 from .terminal import console
 
 evaluate = typer.Typer(
@@ -70,14 +71,11 @@ def voc(
     report: Report = None,
 ) -> None:
     """Mean average precision by the rules of PASCAL VOC."""
-    if metric not in ("voc07", "voc12"):
-        raise EvaluationError(f"--metric {metric}: unknown; use voc07 (11-point) or voc12 (area)")
+    rules = check_choice("--metric", metric, ("voc07", "voc12"))
     check_outputs(json_file, report)
     pictures = read_voc(devkit, split)
     prefix = f"comp4_det_{split}_"
-    texts = (
-        {path.stem.removeprefix(prefix) for path in detections.glob(f"{prefix}*.txt")} if detections.is_dir() else set()
-    )
+    texts = {path.stem.removeprefix(prefix) for path in detections.glob(f"{prefix}*.txt")}
     if detections.suffix.lower() == ".txt":
         raise CommandError(f"--detections {detections}: name the folder that has such a file for every class")
     if texts and (detections / "detections.json").exists():
@@ -87,15 +85,16 @@ def voc(
     if texts or (detections.is_dir() and not (detections / "detections.json").exists()):
         found, known = read_voc_results(detections, prefix=prefix), texts
     else:
-        found = _read_document(detections, ids, pictures)
-        found = {name: replace(one, classes=_as_voc(one.classes)) for name, one in found.items()}
-        known = _classes_of(found)
-    with _about(detections):
-        result = evaluate_voc(pictures, found, metric=metric)  # type: ignore[arg-type]
-    _check(result, f"{devkit}, {split}", pictures)
-    _tell(pictures, found if not texts else None, VOC_CLASSES, known, detections)
-    _show(result, f"{metric}, {len(pictures)} pictures", json_file)
-    _report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, VOC_CLASSES, metric)
+        found = _read_detections(detections, ids, pictures)
+        found = {name: replace(one, classes=_voc_names(one.classes)) for name, one in found.items()}
+        known = _class_names(found)
+    with _naming_file(detections):
+        result = evaluate_voc(pictures, found, metric=rules)
+    _check_result(result, f"{devkit}, {split}", pictures)
+    _print_missing(pictures, found if not texts else None, VOC_CLASSES, known, detections)
+    _print_per_class(result, f"{metric}, {len(pictures)} pictures")
+    write_json(json_file, result)
+    _write_report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, VOC_CLASSES, rules)
 
 
 @evaluate.command()
@@ -134,14 +133,15 @@ def ilsvrc(
             raise CommandError("--images: name the kit's list, such as val.txt; it says which number is which image")
         pictures = read_ilsvrc(annotations, images, classes, pictures_folder)
         numbers = read_ilsvrc_list(images or annotations)
-    found = read_ilsvrc_results(detections, numbers, classes) if text else _read_document(detections, ids, pictures)
+    found = read_ilsvrc_results(detections, numbers, classes) if text else _read_detections(detections, ids, pictures)
     avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, classes)
-    with _about(detections):
+    with _naming_file(detections):
         result = evaluate_ilsvrc(pictures, found, names, avoided)
-    _check(result, f"{annotations}", pictures)
-    _tell(pictures, None if text else found, names, set(names) if text else _classes_of(found), detections)
-    _show(result, f"ILSVRC, {len(pictures)} pictures", json_file)
-    _report(report, annotations.resolve().stem, detections, pictures, found, names, "ilsvrc", avoided)
+    _check_result(result, f"{annotations}", pictures)
+    _print_missing(pictures, None if text else found, names, set(names) if text else _class_names(found), detections)
+    _print_per_class(result, f"ILSVRC, {len(pictures)} pictures")
+    write_json(json_file, result)
+    _write_report(report, annotations.resolve().stem, detections, pictures, found, names, "ilsvrc", avoided)
 
 
 @evaluate.command()
@@ -154,7 +154,7 @@ def coco(
     """Average precision and recall by the rules of COCO, counted by pycocotools."""
     check_outputs(json_file)
     try:
-        classes = sorted(_classes_of({name: found for name, _, _, found in read_detection_entries(detections)}))
+        classes = sorted(_class_names({name: found for name, _, _, found in read_detection_entries(detections)}))
     except DetectionError:  # A list of results, or a fault that evaluate_coco names.
         classes = []
     if known and not classes:
@@ -165,13 +165,13 @@ def coco(
         console.print(
             f"{rest} categories are not among the classes of {detections} and count 0; --known leaves them out"
         )
-    summary = Table("", "", title="COCO", show_header=False)
-    summary.columns[1].justify = "right"
+    summary = _make_table("", "", title="COCO", show_header=False)
     for name, value in result.items():
         if name not in ("per_class", "mAP"):
-            summary.add_row(name.replace("_", " "), _number(value))
+            summary.add_row(name.replace("_", " "), _format_metric(value))
     output.print(summary)
-    _show(result, "IoU 0.5 to 0.95", json_file)
+    _print_per_class(result, "IoU 0.5 to 0.95")
+    write_json(json_file, result)
 
 
 @evaluate.command()
@@ -188,35 +188,33 @@ def proposals(
 
     def boxes() -> Iterator[tuple[str, Any]]:
         for one in read_proposals(proposals):
-            name = Path(one.file).stem
+            name = stem(one.file)
             seen.add(name)
             yield name, one.boxes
 
-    with _about(proposals):
+    with _naming_file(proposals):
         result = evaluate_proposals(pictures, boxes(), classes=VOC_CLASSES)
     missing = sum(picture.image_id not in seen for picture in pictures)
     if missing:
         console.print(f"{missing} of {len(pictures)} pictures are not in {proposals}: their objects count as missed")
-    table = Table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
+    table = _make_table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
     for limit in result["recall_at"]:
         row = (result[key][limit] for key in ("recall_at", "ar_at", "mabo_at"))
-        table.add_row(f"first {limit}", *map(_number, row))
+        table.add_row(f"first {limit}", *map(_format_metric, row))
     curve = result["recall_curve"]
     everything = (result["recall"]["0.5"], sum(curve.values()) / len(curve), result["mabo"])
-    table.add_row(f"all ({result['boxes_per_image']:.0f} a picture)", *map(_number, everything))
-    steps = Table("IoU", "recall of all boxes")
+    table.add_row(f"all ({result['boxes_per_image']:.0f} a picture)", *map(_format_metric, everything))
+    steps = _make_table("IoU", "recall of all boxes")
     for step, value in curve.items():
-        steps.add_row(step, _number(value))
-    for column in (*table.columns[1:], steps.columns[1]):
-        column.justify = "right"
+        steps.add_row(step, _format_metric(value))
     output.print(table)
     output.print(steps)
     write_json(json_file, result)
 
 
 @contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Say in an error which file it is about."""
+def _naming_file(path: Path) -> Iterator[None]:
+    """Put the name of a file before the text of an error."""
     try:
         yield
     except EvaluationError as error:
@@ -233,39 +231,33 @@ def check_outputs(json_file: Path | None, report: Path | None = None) -> None:
         raise CommandError(f"--report {report}: is a file; name a folder")
 
 
-def _as_voc(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """COCO's names of VOC's classes are VOC's classes, unless both are there."""
+def _voc_names(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return VOC's names for classes that have COCO's, where VOC's are not there too."""
     return tuple(COCO_TO_VOC.get(name, name) if COCO_TO_VOC.get(name) not in classes else name for name in classes)
 
 
-def _classes_of(found: Mapping[str, Detections]) -> set[str]:
+def _class_names(found: Mapping[str, Detections]) -> set[str]:
     return {name for classes in {one.classes for one in found.values()} for name in classes}
 
 
-def _read_document(path: Path, ids: Path | None, pictures: Sequence[Picture]) -> dict[str, Detections]:
-    """Read detections by the pictures' ids: names of files in full, or without folders where that is enough."""
+def _read_detections(path: Path, ids: Path | None, pictures: Sequence[Picture]) -> dict[str, Detections]:
+    """Read detections by the ids of the annotated pictures."""
     if ids is not None:
         return read_coco_results(path, ids)
-    full = {picture.image_id for picture in pictures}
-    short: dict[str, list[str]] = {}
-    for image_id in full:
-        short.setdefault(posixpath.basename(image_id), []).append(image_id)
+    named = [(file_name, without_suffix(file_name), one) for file_name, _, _, one in read_detection_entries(path)]
+    meant = match_picture_names((name for _, name, _ in named), (picture.image_id for picture in pictures))
     found: dict[str, Detections] = {}
-    for file_name, _, _, one in read_detection_entries(path):
-        name = posixpath.splitext(file_name.replace("\\", "/"))[0]
-        base = posixpath.basename(name)
-        candidates = [name] if name in full else short.get(base, [base])
-        if len(candidates) > 1:
-            raise EvaluationError(
-                f"{path}: {file_name!r} may be {candidates[0]!r} or {candidates[1]!r}; keep the folders"
-            )
-        if candidates[0] in found:
-            raise EvaluationError(f"{path}: two of its pictures are {candidates[0]!r} of the annotations")
-        found[candidates[0]] = one
+    for file_name, name, one in named:
+        image_id, *others = meant[name] or [without_folders(name)]
+        if others:
+            raise EvaluationError(f"{path}: {file_name!r} may be {image_id!r} or {others[0]!r}; keep the folders")
+        if image_id in found:
+            raise EvaluationError(f"{path}: two of its pictures are {image_id!r} of the annotations")
+        found[image_id] = one
     return found
 
 
-def _check(result: Mapping[str, Any], annotations: str, pictures: Sequence[Picture]) -> None:
+def _check_result(result: Mapping[str, Any], annotations: str, pictures: Sequence[Picture]) -> None:
     if not pictures:
         raise EvaluationError(f"{annotations}: there are no pictures to evaluate on")
     if result["mAP"] != result["mAP"]:
@@ -275,14 +267,14 @@ def _check(result: Mapping[str, Any], annotations: str, pictures: Sequence[Pictu
         )
 
 
-def _tell(
+def _print_missing(
     pictures: Sequence[Picture],
     found: Mapping[str, Detections] | None,
     classes: Sequence[str],
     known: Collection[str],
     path: Path,
 ) -> None:
-    """Say what is right by the rules, but seldom meant; `found` is None for files that list no empty pictures."""
+    """Print which pictures and classes have no detections; `found` is None for files that list no empty pictures."""
     if found is not None:
         missing = sum(picture.image_id not in found for picture in pictures)
         if missing:
@@ -298,42 +290,48 @@ def _tell(
             console.print(f"{len(other)} classes in {path} are not evaluated: {', '.join(other)}")
 
 
-def _number(value: float) -> str:
+def _format_metric(value: float) -> str:
     return "–" if value != value else f"{value:.4f}"
 
 
-def _show(result: Mapping[str, Any], title: str, json_file: Path | None) -> None:
-    table = Table("class", "AP", title=title)
-    table.columns[1].justify = "right"
+def _make_table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
+    """Make a table of numbers: all columns but the first are aligned to the right."""
+    table = Table(*columns, title=title, show_header=show_header)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _print_per_class(result: Mapping[str, Any], title: str) -> None:
+    table = _make_table("class", "AP", title=title)
     for name, precision in result["per_class"].items():
         table.add_row(name, "–" if precision != precision else f"{precision:.3f}")
     table.add_section()
-    table.add_row("mean", _number(result["mAP"]))
+    table.add_row("mean", _format_metric(result["mAP"]))
     output.print(table)
-    write_json(json_file, result)
 
 
 def write_json(path: Path | None, result: Any) -> None:
-    """Write a result, if a file is named."""
+    """Write a result as JSON, if a file is named."""
     if path is not None:
-        atomic_write(path, json.dumps(_plain(result), indent=2) + "\n")
+        atomic_write(path, json.dumps(_nan_to_null(result), indent=2) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def _nan_to_null(value: Any) -> Any:
     """Replace nan, which JSON does not have, by null."""
     if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _nan_to_null(one) for key, one in value.items()}
     return None if value != value else value
 
 
-def _report(
+def _write_report(
     folder: Path | None,
     title: str,
     path: Path,
     pictures: Sequence[Picture],
     found: Mapping[str, Detections],
     classes: Sequence[str],
-    metric: str,
+    metric: Any,
     blacklist: Collection[tuple[str, str]] = (),
 ) -> None:
     if folder is not None:
@@ -342,7 +340,7 @@ def _report(
             pictures,
             found,
             classes,
-            metric=metric,  # type: ignore[arg-type]
+            metric=metric,
             blacklist=blacklist,
             title=title,
             settings={"Detections": str(path), "Version": package_version()},

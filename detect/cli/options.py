@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
+
+from ...data.errors import CommandError
 
 Images = Annotated[
     list[str],
@@ -16,3 +19,10 @@ Method = Annotated[str, typer.Option(metavar="merged|selective-search|multibox",
 
 
 MultiBoxName = Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox.")]
+
+
+def check_choice(option: str, value: str, choices: Sequence[str]) -> Any:
+    """Return the value of an option, which must be one of the choices: what a function's ``Literal`` argument takes."""
+    if value not in choices:
+        raise CommandError(f"{option} {value}: unknown; use {', '.join(choices[:-1])} or {choices[-1]}")
+    return value

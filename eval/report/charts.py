@@ -1,11 +1,15 @@
-"""The charts of the report, as Plotly figures."""
+"""The charts of the report.
+
+Each is a dictionary with the ``data`` and ``layout`` of a figure, as plotly.js takes it. A colour "var(--name)" is the
+style sheet's, so that it follows the page from light to dark.
+"""
 
 from __future__ import annotations
 
 import html
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,7 +23,9 @@ from ..voc import class_average_precision, mean_of_numbers
 _THRESHOLDS = np.arange(50, 100, 5) / 100
 _LIMITS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _CURVE_POINTS = 120
-# Names longer than that are cut where there is little room, and broken where there is more.
+_UNIT = {"range": [0, 1.02], "tickformat": ".1f", "dtick": 0.2}  # of an axis from 0 to 1
+_POINT = "precision %{y:.3f}, recall %{x:.3f}"
+# Letters. Longer names are cut where there is little room, and broken where there is more.
 _SHORT = 28
 _LINE = 48
 # Readable on white and on black. Twice as many classes, solid and dotted, can be told apart; more are grey.
@@ -62,12 +68,8 @@ def _axis(title: str, **more: Any) -> dict[str, Any]:
     return {"title": {"text": title}, **more}
 
 
-_UNIT = {"range": [0, 1.02], "tickformat": ".1f", "dtick": 0.2}
-_POINT = "precision %{y:.3f}, recall %{x:.3f}"
-
-
 def precision_recall_chart(matches: Mapping[str, Matches]) -> dict[str, Any]:
-    """Precision against recall of every class, and the mean of these lines."""
+    """Precision against recall: a line for each class, and their mean."""
     grid = np.linspace(0, 1, 101)
     traces: list[dict[str, Any]] = []
     levels = []
@@ -124,7 +126,7 @@ def proposal_charts(
     matches: Mapping[str, Matches],
     proposals: Mapping[str, ArrayLike] | None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Recall against the overlap that is asked for, and against the number of boxes in each picture."""
+    """Recall against the IoU threshold, and against the number of boxes in each picture."""
     best = _best_of_class(pictures, detections, tuple(matches))
     by_overlap, by_number = [], []
     if len(best):
@@ -189,7 +191,7 @@ def _line_trace(x: ArrayLike, y: ArrayLike, name: str, colour: str, hover: str) 
 
 
 def error_chart(shares: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
-    """Kinds of false positives, one bar for each class and one for their mean."""
+    """Shares of the kinds of false positives: a bar for each class, and one for their mean."""
     measured = {
         label: (name, one)
         for label, (name, one) in enumerate(shares["per_class"].items())
@@ -238,22 +240,19 @@ def error_chart(shares: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, An
 def gain_chart(
     matches: Mapping[str, Matches],
     false: Mapping[str, FalsePositives],
-    rows: Sequence[ClassRow],
+    precisions: Sequence[float],
     metric: Literal["voc07", "voc12"],
     kinds: Sequence[str],
 ) -> dict[str, Any]:
-    """Rise of the mAP if a detector made none of one kind of false positives."""
+    """Rise of the mAP without the false positives of each kind; `precisions` are the classes' average precisions."""
     gains = []
     for kind in map(ERROR_TYPES.index, kinds):
         better = [
             one._replace(outcome=np.where(false[name].kind == kind, IGNORED, one.outcome).astype(np.int8))
             for name, one in matches.items()
         ]
-        gains.append(
-            mean_of_numbers(
-                class_average_precision(one, metric) - row.ap for one, row in zip(better, rows, strict=True)
-            )
-        )
+        differences = (class_average_precision(one, metric) - ap for one, ap in zip(better, precisions, strict=True))
+        gains.append(mean_of_numbers(differences))
     gains = [gain for gain in gains if not np.isnan(gain)]
     trace = {
         "type": "bar",
@@ -277,7 +276,7 @@ def gain_chart(
 
 
 def size_chart(sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """Normalised average precision by the size of the objects."""
+    """Normalised average precision by the size of objects: a line for each class, and their mean."""
     rows = [(label, name, row) for label, (name, row) in enumerate(sizes["per_class"].items())]
     traces: list[dict[str, Any]] = [
         {
@@ -315,20 +314,3 @@ def size_chart(sizes: Mapping[str, Any]) -> dict[str, Any]:
         "yaxis": _axis("normalised AP", **_UNIT),
     }
     return {"data": traces, "layout": layout}
-
-
-class ClassRow(NamedTuple):
-    """One class's line of the table."""
-
-    name: str
-    ap: float
-    objects: int
-    detections: int
-    recall: float
-    f1: float
-    score: float
-
-
-def format_number(value: float, digits: int = 3) -> str:
-    """Write a number as the page shows it; a dash for nan."""
-    return "–" if np.isnan(value) else f"{value:.{digits}f}"

@@ -14,17 +14,17 @@ from PIL import Image
 
 from ...data import Detections, ImageError, Picture, box_iou, read_image
 from ..errors import ERROR_TYPES, FalsePositives
-from ..matching import HIT, Matches
+from ..matching import HIT, Matches, ilsvrc_thresholds
 from .charts import shorten_name
 
-_PICTURE_WIDTH = 420
+_PICTURE_WIDTH = 420  # pixels
 _JPEG_QUALITY = 80
-# No more than this many pictures of one class in a gallery, or frequent classes fill it.
+# More pictures of one class in a gallery, and frequent classes fill it.
 PICTURES_PER_CLASS = 3
 
 
 class Card(NamedTuple):
-    """One picture of a gallery: what part of it is seen, the pixels, the boxes, the text."""
+    """One picture of a gallery: its text, the part of the picture that is seen, that part's pixels, the boxes in it."""
 
     label: str
     kind: str
@@ -55,8 +55,7 @@ def _iou_threshold(box: NDArray[np.float32], metric: str) -> float:
     """Overlap that makes a detection of the object a hit, by the rules of `match_voc` or `match_ilsvrc`."""
     if metric != "ilsvrc":
         return 0.5
-    width, height = (box[2:].astype(np.float64) - box[:2]).tolist()
-    return min(0.5, width * height / ((width + 10) * (height + 10)))
+    return float(ilsvrc_thresholds(box[None].astype(np.float64))[0])
 
 
 def worst_mistakes(
@@ -67,7 +66,7 @@ def worst_mistakes(
     count: int,
     metric: str,
 ) -> list[Card]:
-    """Show the false positives with the highest scores."""
+    """Make cards of the false positives with the highest scores."""
     names = tuple(matches)
     # Few of a class are shown, so only its first are candidates.
     candidates = [
@@ -109,7 +108,7 @@ def missed_objects(
     count: int,
     metric: str,
 ) -> list[Card]:
-    """Show the objects without a hit that fill the largest part of their picture."""
+    """Make cards of the objects without a hit that fill the largest part of their picture."""
     names = tuple(matches)
     lengths = [len(picture.labels) for picture in pictures]
     start = np.cumsum([0, *lengths])

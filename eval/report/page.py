@@ -1,4 +1,4 @@
-"""One page that shows where a detector stands: curves, kinds of errors, and the worst mistakes as pictures.
+"""The report: one page with a detector's figures, curves, kinds of errors, and worst mistakes as pictures.
 
 Everything is in the page, plotly.js and the pictures included, so that it can be opened, mailed and archived as it is.
 """
@@ -10,32 +10,17 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ...data import VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
-from ..errors import (
-    ERROR_TYPES,
-    false_positive_shares,
-    false_positives,
-    related_classes,
-    size_sensitivity,
-)
+from ..errors import ERROR_TYPES, false_positive_shares, false_positives, related_classes, size_sensitivity
 from ..matching import HIT, IGNORED, Matches, match_ilsvrc, match_voc
 from ..voc import class_average_precision, mean_of_numbers
-from .charts import (
-    ClassRow,
-    error_chart,
-    format_number,
-    gain_chart,
-    precision_recall_chart,
-    proposal_charts,
-    shorten_name,
-    size_chart,
-)
+from .charts import error_chart, gain_chart, precision_recall_chart, proposal_charts, shorten_name, size_chart
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
 
 _METRICS = {
@@ -43,6 +28,23 @@ _METRICS = {
     "voc12": ("PASCAL VOC 2010 and later, area", "0.5"),
     "ilsvrc": ("ILSVRC, area", "0.5, lower for small objects"),
 }
+
+
+class ClassRow(NamedTuple):
+    """A line of the table: average precision, counts, recall at any score, best F1 and the score that reaches it."""
+
+    name: str
+    ap: float
+    objects: int
+    detections: int
+    recall: float
+    f1: float
+    score: float
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """Write a number as the page shows it; a dash for nan."""
+    return "–" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def write_report(
@@ -147,7 +149,7 @@ def write_report(
         "overlap": by_overlap,
         "number": by_number,
         "kinds": error_chart(shares, kinds),
-        "gains": gain_chart(matches, false, rows, area, kinds),
+        "gains": gain_chart(matches, false, [row.ap for row in rows], area, kinds),
         "sizes": size_chart(sizes),
     }
     environment = Environment(
@@ -191,7 +193,7 @@ def write_report(
 def _flag_blacklisted(
     pictures: Sequence[Picture], classes: Sequence[str], blacklist: Collection[tuple[str, str]]
 ) -> list[Picture]:
-    """Let the pictures' flags say what counts by ILSVRC's rules: every object, except for the blacklisted."""
+    """Flag as difficult the objects that do not count by ILSVRC's rules, the blacklisted, and no others."""
     label = {name: i for i, name in enumerate(classes)}
     avoided: dict[str, list[int]] = {}
     for image_id, name in blacklist:
@@ -207,6 +209,7 @@ def _flag_blacklisted(
 
 
 def _class_row(name: str, matches: Matches, metric: Literal["voc07", "voc12"]) -> ClassRow:
+    """Average precision, counts, and the best F1 of a class with the score that reaches it."""
     counted = matches.outcome != IGNORED
     score = matches.score[counted]
     found = np.cumsum(matches.outcome[counted] == HIT)
@@ -224,7 +227,7 @@ def _class_row(name: str, matches: Matches, metric: Literal["voc07", "voc12"]) -
 
 
 def _headline_facts(rows: Sequence[ClassRow], kinds: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    """Label, value and remark of the headline's figures."""
+    """Label, value and remark of each figure at the head of the page."""
     measured = sorted((row for row in rows if row.objects), key=lambda row: row.ap)
     mean = mean_of_numbers(row.ap for row in measured)
     found = sum(row.recall * row.objects for row in measured)
@@ -242,10 +245,3 @@ def _headline_facts(rows: Sequence[ClassRow], kinds: Mapping[str, float]) -> lis
         worst = max(kinds, key=lambda kind: kinds[kind])
         facts.append(("Most frequent error", worst, f"{kinds[worst]:.0%} of the top false positives"))
     return facts
-
-
-# Figures are plain dictionaries as plotly.js takes them. A colour "var(--name)" is the style sheet's, so that it
-# follows the page from light to dark.
-
-
-# Galleries.

@@ -276,7 +276,7 @@ class MultiBox:
         Parameters
         ----------
         image : ndarray, shape (H, W, 3), uint8
-            RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4; alpha ignored) are taken too.
+            RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4), laid on white, are taken too.
 
         Returns
         -------

@@ -152,7 +152,7 @@ def selective_search(
     Parameters
     ----------
     image : ndarray of uint8, shape (H, W, 3)
-        The picture, RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4; alpha ignored) are taken too.
+        The picture, RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4), laid on white, are taken too.
     mode : {"single", "fast", "quality"}
         ``single``: HSV, k = 100, one hierarchy. ``fast``: HSV and Lab, k = 50, 100, two similarities, 8
         hierarchies, what R-CNN used. ``quality``: 5 colour spaces, 4 k, 4 similarities, 80 hierarchies.
@@ -218,8 +218,8 @@ def selective_search(
     _check_settings(mode, superpixel_scale, seed, limit, min_side, strategies, threads)
     check_image(image)
     height, width = image.shape[:2]
-    # First the size, then the channels: a very large picture is not copied.
-    scaled = as_rgb(_scale(image))
+    # First the size, then the channels: a very large picture is not copied. RGBA is laid on white before, as in files.
+    scaled = as_rgb(_scale(as_rgb(image) if image.shape[2:] == (4,) else image))
     rng = np.random.default_rng(seed)
 
     compile_kernels()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inception_rcnn.data.nms import _survivors_in_torch, soft_nms
+from inception_rcnn.data.nms import soft_nms
 from inception_rcnn.eval import nms, nms_per_class, soft_nms_per_class
 
 
@@ -159,7 +159,7 @@ def test_soft_equals_naive(seed, method, min_score):
     start = rng.uniform(0, 50, (rng.integers(0, 40), 2))
     boxes = np.concatenate([start, start + rng.uniform(0, 40, start.shape)], axis=1).astype(np.float32)
     scores = rng.random(len(boxes)).astype(np.float32)
-    indices, lowered = soft_nms(boxes, scores, method, sigma=0.4, threshold=0.2, min_score=min_score)
+    indices, lowered = soft_nms(boxes, scores, method, sigma=0.4, iou_threshold=0.2, min_score=min_score)
     expected = naive_soft(boxes, scores, method, 0.4, 0.2, float(np.float32(min_score)))
     assert indices.tolist() == [i for i, _ in expected]
     np.testing.assert_allclose(lowered, [score for _, score in expected], rtol=1e-6)
@@ -174,7 +174,7 @@ def test_soft_lowers_what_overlaps():
     expected = [0.9, 0.7, 0.8 * math.exp(-0.5), 0.6 * math.exp(-2) * math.exp(-0.5)]
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
     # An overlap equal to the threshold lowers nothing; one with itself everything.
-    indices, scores = soft_nms(boxes, [0.9, 0.8, 0.7, 0.6], "linear", threshold=0.5)
+    indices, scores = soft_nms(boxes, [0.9, 0.8, 0.7, 0.6], "linear", iou_threshold=0.5)
     assert indices.tolist() == [0, 1, 2]
     np.testing.assert_allclose(scores, [0.9, 0.8, 0.7], rtol=1e-6)
 
@@ -193,8 +193,8 @@ def test_soft_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="sigma must be"):
         soft_nms([[0, 0, 1, 1]], [1], sigma=np.inf)
     for threshold in (np.nan, -0.1, 1.1):
-        with pytest.raises(ValueError, match="threshold must be"):
-            soft_nms([[0, 0, 1, 1]], [1], "linear", threshold=threshold)
+        with pytest.raises(ValueError, match="iou_threshold must be"):
+            soft_nms([[0, 0, 1, 1]], [1], "linear", iou_threshold=threshold)
     with pytest.raises(ValueError, match="finite"):
         soft_nms([[0, 0, 1, 1]], np.array([np.nan]))
     with pytest.raises(ValueError, match="do not fit"):
@@ -233,54 +233,15 @@ def test_soft_of_many_classes_refuses():
         soft_nms_per_class([[0, 0, 1, np.nan]], [[1]])
 
 
-@pytest.fixture(params=["cpu", "cuda"])
-def device(request):
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("torchvision")
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("torch sees no CUDA device")
-    return request.param
-
-
-def torch_case(shared):
-    """No equal scores, whose order torchvision does not promise, and whole corners, whose overlaps it has exactly."""
-    rng = np.random.default_rng(0)
-    boxes, _ = grid_case(rng, 60, 5, shared)
-    boxes[..., 2:] += 1
-    return boxes - 6, rng.permutation(300).reshape(60, 5).astype(np.float32) / 300
-
-
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("threshold", [0.25, 0.3, 0.5, 0.7])
-def test_tensors_are_suppressed_as_arrays_are(device, shared, threshold):
-    import torch
-
-    boxes, scores = torch_case(shared)
-    tensors = torch.from_numpy(boxes).to(device), torch.from_numpy(scores).to(device)
-    expected = nms_per_class(boxes, scores, threshold, 0.2, 40)
-    for part, other in zip(nms_per_class(*tensors, threshold, 0.2, 40), expected, strict=True):
-        np.testing.assert_array_equal(part, other)
-        assert isinstance(part, np.ndarray)
-        assert part.dtype == other.dtype
-    # What a GPU's tensors take, on any device.
-    row, label = _survivors_in_torch(*tensors, threshold, 0.2, 40)
-    np.testing.assert_array_equal(label.cpu(), expected[2])
-    np.testing.assert_array_equal(scores[row.cpu(), label.cpu()], expected[1])
-    if shared:
-        assert nms(tensors[0], tensors[1][:, 0], threshold).tolist() == nms(boxes, scores[:, 0], threshold).tolist()
-
-
-def test_tensors_that_do_not_fit_are_refused(device):
-    import torch
-
-    box, score = torch.zeros((2, 4), device=device), torch.zeros((2, 3), device=device)
-    assert [len(part) for part in nms_per_class(box[:0], score[:0])] == [0, 0, 0]
-    assert [len(part) for part in nms_per_class(box, score, min_score=0.5)] == [0, 0, 0]
-    for boxes, scores in ((box[:1], score), (box, score * np.nan)):
-        with pytest.raises(ValueError, match=r"do not fit|finite"):
-            nms_per_class(boxes, scores)
-        with pytest.raises(ValueError, match=r"do not fit|finite"):
-            nms(boxes, scores[:, 0], 0.5)
+def test_tensors_are_suppressed_as_arrays_are(shared):
+    torch = pytest.importorskip("torch")
+    boxes, scores = grid_case(np.random.default_rng(0), 60, 5, shared)
+    tensors = torch.from_numpy(boxes), torch.from_numpy(scores)
+    for function in (nms_per_class, soft_nms_per_class):
+        for part, other in zip(function(*tensors, limit=40), function(boxes, scores, limit=40), strict=True):
+            np.testing.assert_array_equal(part, other)
+            assert isinstance(part, np.ndarray)
 
 
 def test_more_boxes_than_bits_in_a_word():

@@ -7,7 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from inception_rcnn.data import Detections, read_coco_results, write_detections
+from inception_rcnn.data import Detections, read_coco, read_coco_results, write_detections
 from inception_rcnn.eval import EvaluationError
 from inception_rcnn.eval.coco import evaluate_coco
 
@@ -162,6 +162,52 @@ def test_a_document_is_matched_by_file_and_class_name(save, tmp_path, prefix):
     assert result == pytest.approx(expected)
 
 
+def in_memory(tmp_path, annotations, found):
+    """Read both sides of a case, as `evaluate_coco` takes them."""
+    classes = ("airplane", "cat", "zebra")
+    return read_coco(annotations, tmp_path, classes, None), read_coco_results(found, annotations), classes
+
+
+def test_pictures_and_detections_in_memory_have_the_numbers_of_their_files(save, tmp_path):
+    document, found = random_case(0)
+    for record in document["images"]:
+        record.update(width=1000, height=1000)
+    for record in document["annotations"]:
+        # What a picture keeps: the box's area, in single precision.
+        x, y, width, height = (float(side) for side in np.float32(record["bbox"]))
+        record.update(bbox=[x, y, width, height], area=width * height)
+    annotations, path = save("truth.json", document), save("found.json", found)
+    pictures, detections, classes = in_memory(tmp_path, annotations, path)
+    expected = evaluate_coco(annotations, path)
+    for one, other in ((pictures, detections), (annotations, detections), (pictures, tmp_path)):
+        if other is tmp_path:
+            entries = [(f"{name}.jpg", 400, 400, one) for name, one in detections.items()]
+            write_detections(tmp_path / "detections.json", entries, classes)
+        result = evaluate_coco(one, other, classes=classes)
+        assert result.pop("per_class") == pytest.approx(expected["per_class"])
+        assert result == pytest.approx({name: value for name, value in expected.items() if name != "per_class"})
+
+
+def test_what_is_wrong_in_memory_is_said(save, tmp_path):
+    document = GOOD | {"images": [one | {"width": 60, "height": 60} for one in GOOD["images"]]}
+    annotations, path = save("truth.json", document), save("found.json", results([(10, 3, [0, 0, 50, 50], 1)]))
+    pictures, detections, classes = in_memory(tmp_path, annotations, path)
+    assert evaluate_coco(pictures, detections, classes=classes)["AP"] == pytest.approx(1)
+    with pytest.raises(ValueError, match="classes must be the names of the pictures' labels"):
+        evaluate_coco(pictures, detections)
+    with pytest.raises(EvaluationError, match=r"the detections: no picture 'c' in the annotations, in the detection"):
+        evaluate_coco(pictures, {"c": detections["a"]}, classes=classes)
+    with pytest.raises(EvaluationError, match=r"the detections: no category 'airplane' in the annotations"):
+        evaluate_coco(pictures, detections, classes=("zebra", "cat"))
+    with pytest.raises(EvaluationError, match="picture 'a' is among the annotations twice"):
+        evaluate_coco(pictures * 2, detections, classes=classes)
+    bad = Detections(detections["a"].boxes, detections["a"].scores * np.nan, detections["a"].labels, classes)
+    with pytest.raises(EvaluationError, match="picture 'a' has a detection whose box or score is not a finite number"):
+        evaluate_coco(pictures, {"a": bad}, classes=classes)
+    with pytest.raises(EvaluationError, match=r"found.json: has no list of objects 'annotations'"):
+        evaluate_coco(pictures, path, classes=classes)
+
+
 def test_equal_names_in_several_folders_are_told_apart(save):
     document = truth([(10, 3, [0, 0, 50, 50])], ("one/a.jpg", "two/a.jpg"))
     box = np.array([[0, 0, 50, 50]], np.float32)
@@ -172,7 +218,7 @@ def test_equal_names_in_several_folders_are_told_apart(save):
         write_detections(path, [(name, 60, 60, here)], ("airplane",))
         assert evaluate_coco(annotations, path)["AP"] == pytest.approx(ap)
     write_detections(path, [("a.jpg", 60, 60, here)], ("airplane",))
-    with pytest.raises(EvaluationError, match=r"has no picture 'a.jpg'"):
+    with pytest.raises(EvaluationError, match=r"no picture 'a.jpg' in .*truth.json"):
         evaluate_coco(annotations, path)
 
 
@@ -190,8 +236,8 @@ GOOD = truth([(10, 3, [0, 0, 50, 50])])
 @pytest.mark.parametrize(
     ("found", "problem"),
     [
-        (results([(11, 3, [0, 0, 5, 5], 1)]), r"found.json: .*truth.json has no picture 11, in the detection"),
-        (results([(10, 4, [0, 0, 5, 5], 1)]), r"truth.json has no category 4"),
+        (results([(11, 3, [0, 0, 5, 5], 1)]), r"found.json: no picture 11 in .*truth.json, in the detection"),
+        (results([(10, 4, [0, 0, 5, 5], 1)]), r"no category 4 in .*truth.json"),
         (results([(10, 3, [0, 0, 5], 1)]), r"bbox must be \[x, y, width, height\], four numbers, in the detection"),
         (results([(10, 3, [0, 0, -5, 5], 1)]), r"bbox has a negative width or height"),
         (results([(10, 3, "1234", 1)]), r"bbox must be"),
@@ -207,9 +253,9 @@ GOOD = truth([(10, 3, [0, 0, 50, 50])])
         ({}, r"has no list of objects 'annotations'"),
         ({"annotations": [], "images": [{"id": 1}], "categories": []}, r"has no 'file_name'"),
         (GOOD | {"images": [{"id": 10, "file_name": "c.jpg"}], "annotations": GOOD["annotations"]}, r"picture 'c.jpg'"),
-        (GOOD | {"categories": [{"id": 3, "name": "dragon"}]}, r"has no category 'dragon'"),
+        (GOOD | {"categories": [{"id": 3, "name": "dragon"}]}, r"no category 'dragon' in"),
         (GOOD, r"'score' is missing"),
-        (GOOD | {"images": []}, r"has no picture 10"),
+        (GOOD | {"images": []}, r"no picture 10 in"),
         (GOOD | {"images": GOOD["images"][1:]}, r"found.json: image_id 10 is not defined, in the detection"),
         (
             GOOD | {"images": [{"id": i, "file_name": f"{i}/a.jpg"} for i in (1, 2)]},
@@ -238,7 +284,7 @@ def test_what_is_wrong_with_detections_is_said_in_a_line(save, found, problem):
             r"two of its categories are called 'cat'",
         ),
         (GOOD | {"annotations": [{"image_id": 10, "category_id": 3}]}, r"'bbox' is missing, in the annotation"),
-        (GOOD | {"images": []}, r"has no picture 10"),
+        (GOOD | {"images": []}, r"no picture 10 in"),
         (GOOD | {"images": [{"file_name": "a.jpg"}]}, r"has no 'id'"),
         (GOOD | {"images": GOOD["images"] * 2}, r"two of its images have the id 10"),
         (GOOD | {"categories": GOOD["categories"] * 2}, r"two of its categories have the id 3"),

@@ -60,7 +60,7 @@ def test_fusion_equals_naive(seed, count, iou, weighted):
     rng = np.random.default_rng(seed)
     lists = random_members(rng, count)
     weights = rng.uniform(0.5, 3, count).tolist() if weighted else [1.0] * count
-    boxes, scores, labels = weighted_box_fusion(*lists, iou=iou, weights=weights if weighted else None)
+    boxes, scores, labels = weighted_box_fusion(*lists, iou_threshold=iou, weights=weights if weighted else None)
     expected = naive(*lists, iou, weights)
     np.testing.assert_allclose(scores, [row[0] for row in expected], rtol=1e-6)
     assert labels.tolist() == [row[1] for row in expected]
@@ -75,7 +75,7 @@ def test_fusion_by_hand():
         [[59, 59, 79, 79], [61, 61, 81, 81], [80, 80, 90, 90]],
     ]
     scores_list, labels_list = [[0.9, 0.8, 0.7], [0.85, 0.75, 0.65]], [[1, 1, 1], [1, 1, 0]]
-    boxes, scores, labels = weighted_box_fusion(boxes_list, scores_list, labels_list, iou=0.5, weights=[2, 1])
+    boxes, scores, labels = weighted_box_fusion(boxes_list, scores_list, labels_list, iou_threshold=0.5, weights=[2, 1])
     first = (10 * 1.8 + 11 * 1.6) / 3.4
     second = (60 * 1.4 + 59 * 0.85 + 61 * 0.75) / 3
     expected = [[first, first, first + 40, first + 40], [second, second, second + 20, second + 20], [80, 80, 90, 90]]
@@ -95,8 +95,8 @@ def test_what_fewer_members_found_sinks_and_more_boxes_than_members_do_not_rise(
 
 def test_an_overlap_equal_to_the_threshold_does_not_join():
     lists = [[[0, 0, 20, 1]], [[0, 0, 11, 1]]], [[0.9], [0.8]], [[0], [0]]
-    assert len(weighted_box_fusion(*lists, iou=0.55)[0]) == 2
-    assert len(weighted_box_fusion(*lists, iou=np.nextafter(0.55, 0))[0]) == 1
+    assert len(weighted_box_fusion(*lists, iou_threshold=0.55)[0]) == 2
+    assert len(weighted_box_fusion(*lists, iou_threshold=np.nextafter(0.55, 0))[0]) == 1
 
 
 def test_only_the_proportions_of_weights_matter():
@@ -127,8 +127,8 @@ def test_weak_boxes_are_left_out_first_and_zeros_are_no_trouble():
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [1, 1]}, "weights must be 1 finite numbers"),
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [0]}, "above 0"),
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [np.inf]}, r"finite numbers above 0, .* they are \[inf\]"),
-        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou": np.nan}, "iou must be from 0 to 1, not nan"),
-        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou": 1.5}, "iou must be from 0 to 1"),
+        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou_threshold": np.nan}, "iou_threshold must be from 0 to 1, not nan"),
+        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou_threshold": 1.5}, "iou_threshold must be from 0 to 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(lists, options, problem):
@@ -160,13 +160,13 @@ def test_suppressing_all_members_together():
     near = (0, 0, 10, 9)
     others = make_detections([near, near, B], [0.9, 0.7, 0.5], [0, 1, 2])
     members = [{"a": make_detections([A], [0.8], [0])}, {"a": others}]
-    assert as_rows(merge_detections(members, "nms", iou=0.5)["a"]) == [
+    assert as_rows(merge_detections(members, "nms", iou_threshold=0.5)["a"]) == [
         ("cat", 0.9, near),
         ("dog", 0.7, near),
         ("car", 0.5, B),
     ]
-    assert as_rows(merge_detections(members, "nms", iou=0.5, weights=[4, 2])["a"])[0] == ("cat", 0.8, A)
-    assert len(merge_detections(members, "nms", iou=0.9)["a"]) == 4
+    assert as_rows(merge_detections(members, "nms", iou_threshold=0.5, weights=[4, 2])["a"])[0] == ("cat", 0.8, A)
+    assert len(merge_detections(members, "nms", iou_threshold=0.9)["a"]) == 4
     soft = merge_detections(members, "soft-nms")["a"]
     assert len(soft) == 4
     assert as_rows(soft)[-1] == ("cat", round(0.8 * np.exp(-(0.9**2) / 0.5), 5), A)
@@ -176,14 +176,14 @@ def test_suppressing_all_members_together():
 def test_one_member_is_suppressed_class_by_class(method, iou):
     rng = np.random.default_rng(0)
     boxes, scores, labels = (one[0] for one in random_members(rng, 1))
-    merged = merge_detections([{"a": make_detections(boxes, scores, labels)}], method, iou=iou)["a"]
+    merged = merge_detections([{"a": make_detections(boxes, scores, labels)}], method, iou_threshold=iou)["a"]
     for label in range(3):
         own = labels == label
         if method == "nms":
             kept = nms(boxes[own], scores[own], iou or 0.3)
             lowered = scores[own][kept]
         elif iou:
-            kept, lowered = soft_nms(boxes[own], scores[own], "linear", threshold=iou)
+            kept, lowered = soft_nms(boxes[own], scores[own], "linear", iou_threshold=iou)
         else:
             kept, lowered = soft_nms(boxes[own], scores[own])
         np.testing.assert_array_equal(merged.boxes[merged.labels == label], boxes[own][kept])
@@ -228,8 +228,8 @@ def test_what_cannot_be_merged_is_named():
     with pytest.raises(EvaluationError, match=r"picture is in two of the members: they have 'a' and 'b.jpg'"):
         merge_detections([one, {"b.jpg": make_detections([A], [0.5], [0])}])
     for iou in (np.nan, -0.1):
-        with pytest.raises(ValueError, match="iou must be"):
-            merge_detections([one], "nms", iou=iou)
+        with pytest.raises(ValueError, match="iou_threshold must be"):
+            merge_detections([one], "nms", iou_threshold=iou)
 
 
 def test_a_member_that_found_nothing():

@@ -68,8 +68,8 @@ def test_the_overlap_counts_inclusive_pixels():
 
 def test_the_threshold_can_be_set():
     found = {"a": detected([(1, 1, 10, 7)], [0.5])}
-    assert cat([picture([A])], found, iou=0.7) == 1
-    assert cat([picture([A])], found, iou=0.71) == 0
+    assert cat([picture([A])], found, iou_threshold=0.7) == 1
+    assert cat([picture([A])], found, iou_threshold=0.71) == 0
 
 
 def test_only_the_best_overlapping_object_counts():

@@ -170,6 +170,36 @@ def test_arrays_must_fit():
         Detections(np.zeros((2, 4), np.float32), np.zeros(1, np.float32), np.zeros(2, np.int64), VOC_CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("index", "positions"),
+    [
+        (np.array([True, False, True, False]), [0, 2]),
+        (slice(1, 3), [1, 2]),
+        (slice(None, None, -1), [3, 2, 1, 0]),
+        (np.array([2, 2, 0]), [2, 2, 0]),
+        ([], []),
+        (1, [1]),
+        (np.int64(-1), [3]),
+    ],
+)
+def test_an_index_chooses_detections(index, positions):
+    found = random_detections(4)
+    chosen = found[index]
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(chosen, name), getattr(found, name)[positions])
+    assert chosen.names == [VOC_CLASSES[found.labels[i]] for i in positions]
+    assert [one.scores[0] for one in found] == found.scores.tolist()
+
+
+def test_detections_are_shown_in_a_line():
+    found = Detections(
+        np.zeros((4, 4), np.float32), np.float32([0.1, 0.9, 0.5, 0.3]), np.array([1, 0, 1, 1]), ("cat", "dog")
+    )
+    assert repr(found) == "Detections(4: 3 dog, 1 cat; best: cat 0.900, dog 0.500, dog 0.300)"
+    assert repr(Detections.empty(["cat"])) == "Detections(0)"
+    assert Detections.empty(["cat"]).classes == ("cat",)
+
+
 def test_atomic_write_replaces_and_obeys_the_umask(tmp_path):
     path = tmp_path / ("n" * 255)
     path.write_text("old")

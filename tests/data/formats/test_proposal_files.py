@@ -687,7 +687,7 @@ def test_tables_that_hold_no_boxes_are_named(tmp_path, changes, problem):
         (".mat", {"boxes": cell(np.zeros((2, 3))), "images": cell("a")}, "damaged"),
         (".mat", {"boxes": cell(np.full((1, 4), np.inf)), "images": cell("a")}, "'a': .*not a finite number"),
         (".mat", {"boxes": cell("text"), "images": cell("a")}, "damaged"),
-        (".json", {"images": []}, "has no lists"),
+        (".json", {"images": []}, "has no list"),
         (".json", {"images": [{"id": 1}], "categories": [], "annotations": []}, "has no 'file_name'"),
         (
             ".json",

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from inception_rcnn.data import ImageError, find_images, read_image
+from inception_rcnn.data.images.reading import as_rgb
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,13 @@ def test_transparency_is_laid_on_white(tmp_path):
     palette = Image.new("P", (1, 1), 3)
     palette.save(tmp_path / "c.gif", transparency=3)
     assert read_image(tmp_path / "c.gif").tolist() == [[[255, 255, 255]]]
+
+
+@pytest.mark.parametrize("order", [np.ascontiguousarray, np.asfortranarray])
+def test_an_array_with_alpha_is_what_its_file_is(tmp_path, order):
+    rgba = np.random.default_rng(0).integers(0, 256, (40, 50, 4), np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(as_rgb(order(rgba)), read_image(tmp_path / "a.png"))
 
 
 def test_something_appended_to_a_jpeg_does_no_harm(tmp_path, photo):

@@ -472,7 +472,7 @@ def test_pictures_and_settings_are_checked(tmp_path: Path, model_file: Path) -> 
     image = noise_image(0, 100, 60)
     grey = np.ascontiguousarray(image[..., 0])
     np.testing.assert_array_equal(multibox(grey)[0], multibox(np.repeat(grey[..., None], 3, 2))[0])
-    rgba = np.concatenate([image, image[..., :1]], axis=2)
+    rgba = np.concatenate([image, np.full_like(image[..., :1], 255)], axis=2)
     np.testing.assert_array_equal(multibox(rgba)[0], multibox(image)[0])
     for wrong in (image / 255, image.astype(np.uint16), image[:0], image[..., :2]):
         with pytest.raises(ValueError, match="the picture"):

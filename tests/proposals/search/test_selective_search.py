@@ -8,6 +8,7 @@ import pytest
 from builders import noise_image
 from skimage import data
 
+from inception_rcnn.data.images.reading import as_rgb
 from inception_rcnn.proposals import SelectiveSearch, Strategy, selective_search
 from inception_rcnn.proposals.search.grouping import (
     COLOUR_BINS,
@@ -371,9 +372,13 @@ def test_greyscale_and_alpha_are_the_rgb_they_stand_for(cat):
     grey = np.ascontiguousarray(cat[::2, ::2, 1])
     expected = selective_search(np.stack([grey] * 3, axis=2), "single")[0]
     assert np.array_equal(selective_search(grey, "single")[0], expected)
-    alpha = np.dstack([grey, grey, grey, 255 - grey])
+    opaque = np.dstack([grey, grey, grey, np.full_like(grey, 255)])
+    assert np.array_equal(selective_search(opaque, "single")[0], expected)
+    alpha = np.dstack([cat[::2, ::2], 255 - grey])
+    expected = selective_search(as_rgb(alpha), "single")[0]
     assert np.array_equal(selective_search(alpha, "single")[0], expected)
     assert np.array_equal(selective_search(np.asfortranarray(alpha), "single")[0], expected)
+    assert not np.array_equal(selective_search(alpha[..., :3], "single")[0], expected)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+import pytest
+
+from inception_rcnn.data import Detections, read_coco_ids, read_detections, write_detections
+from inception_rcnn.data.picture_names import match_picture_names, short_names, stem
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("a/1", ["a/1"]),
+        (r"a\1", ["a/1"]),
+        ("photos/2", ["c/2"]),
+        (r"C:\photos\2", ["c/2"]),
+        ("1", ["a/1", "b/1"]),
+        ("other/1", ["a/1", "b/1"]),
+        ("3", []),
+        ("4", [r"d\4"]),
+        ("d/4", [r"d\4"]),
+    ],
+)
+def test_a_name_means_the_picture_of_that_name_or_those_with_it_in_a_folder(name, meant):
+    assert match_picture_names([name], ["a/1", "b/1", "c/2", r"d\4"]) == {name: meant}
+
+
+@pytest.mark.parametrize("name", ["x/a.b.jpg", r"x\a.b.jpg", "a.b.jpg"])
+def test_a_stem_has_neither_folder_nor_suffix(name, tmp_path):
+    assert stem(name) == "a.b"
+    write_detections(tmp_path / "d.json", [(name, 9, 9, Detections.empty(["cat"]))], ["cat"], {name: 3})
+    assert list(read_detections(tmp_path / "d.json")) == ["a.b"]
+    assert read_coco_ids(tmp_path / "d.json") == {"a.b.jpg": 3}
+
+
+def test_ids_are_as_short_as_they_can_be():
+    assert short_names(["x/1.jpg", "y/2.jpg"]) == ["1", "2"]
+    assert short_names(["x/1.jpg", "y/1.jpg"]) == ["x/1", "y/1"]
+    assert short_names(["x/1.jpg", "x/1.png"]) == ["x/1.jpg", "x/1.png"]
