@@ -1,4 +1,4 @@
-"""``inception-rcnn ensemble``: what several models found, merged."""
+"""``inception-rcnn ensemble``: the detections of several models, merged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ensemble(
         list[float] | None, typer.Option(metavar="W", help="A member's weight; repeat, in their order.")
     ] = None,
 ) -> None:
-    """Merge what several models found in the same pictures."""
+    """Merge the detections of several models in the same pictures."""
     if method not in ("wbf", "nms", "soft-nms"):
         raise CommandError(f"--method {method}: unknown; use wbf, nms or soft-nms")
     if weight and (len(weight) != len(members) or not all(0 < one < float("inf") for one in weight)):
@@ -42,10 +42,11 @@ def ensemble(
         merged = merge_detections(detections, method, iou=iou, weights=weight)  # type: ignore[arg-type]
     except EvaluationError as error:
         raise CommandError(f"{', '.join(map(str, members))}: {error}") from None
-    partly = sum(not all(name in one for one in detections) for name in merged)
-    if partly:
+    incomplete = sum(not all(name in one for one in detections) for name in merged)
+    if incomplete:
         console.print(
-            f"{partly} of {len(merged)} pictures are not in every file: there, some models count as finding nothing"
+            f"{incomplete} of {len(merged)} pictures are not in every file: a model without one counts as finding "
+            "nothing there"
         )
     classes = next((found.classes for found in merged.values()), VOC_CLASSES)
     write_detections(output, ((name, *sizes[name], found) for name, found in merged.items()), classes)

@@ -150,15 +150,15 @@ def test_another_list_of_pictures_does_not_end_an_unfinished_run(photos, tmp_pat
     assert propose_pictures(paths, tmp_path / "x.npz", SEARCH).resumed == 3
 
 
-def test_bad_luck_is_tried_again(photos, tmp_path, capsys):
+def test_a_picture_that_was_briefly_gone_is_tried_again(photos, tmp_path):
     shutil.copytree(photos / "a", tmp_path / "a")
     paths = sorted((tmp_path / "a").iterdir())
     paths[2].rename(tmp_path / "away")
     summary = propose_pictures(paths, tmp_path / "x.npz", SEARCH)
-    assert (summary.pictures, summary.failed, summary.passing) == (5, 2, 1)
+    assert (summary.pictures, summary.failed, summary.retryable) == (5, 2, 1)
     (tmp_path / "away").rename(paths[2])
     summary = propose_pictures(paths, tmp_path / "x.npz", SEARCH)
-    assert (summary.pictures, summary.resumed, summary.failed, summary.passing) == (6, 5, 1, 0)
+    assert (summary.pictures, summary.resumed, summary.failed, summary.retryable) == (6, 5, 1, 0)
     assert not (tmp_path / "x.journal").exists()
 
 
@@ -291,7 +291,7 @@ def test_a_picture_that_kills_its_process_is_reported(photos, tmp_path):
     Image.fromarray(np.zeros((50, 33, 3), np.uint8)).save(tmp_path / "a" / "004.png")
     paths = sorted((tmp_path / "a").iterdir())
     summary = propose_pictures(paths, tmp_path / "a.npz", Deadly(), workers=2)
-    assert (summary.pictures, summary.failed) == (6, 2)
+    assert (summary.pictures, summary.failed, summary.retryable) == (6, 2, 1)
     lines = (tmp_path / "a.errors.jsonl").read_text().splitlines()
     assert [(Path(json.loads(line)["file"]).name, json.loads(line)["kind"]) for line in lines] == [
         ("001b.jpg", "ImageError"),
