@@ -11,63 +11,38 @@ import typer
 from ...data.errors import CommandError, needs_packages
 from ...data.system.processes import usable_cores
 from ..drawing import DRAW_SCORE
-from .options import Device, Images, Method, MultiBoxName, list_pictures
+from .options import Device, Images, Method, MultiBoxName, derived_option, list_pictures
 from .terminal import show_run
 
 
 def detect(
     images: Images,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME|FILE", help="A model; repeat for an ensemble.  [default: voc]", show_default=False),
-    ] = None,
+    model: Annotated[list[str] | None, derived_option("NAME|FILE", "A model; repeat for an ensemble.", "voc")] = None,
     scoring: Annotated[
         str | None,
-        typer.Option(
-            metavar="shared|crops",
-            help="Read regions out of one pass over the picture, or send each through the whole network: much "
-            "slower.  "
-            "[default: the model's]",
-            show_default=False,
-        ),
+        derived_option("shared|crops", "Regions of one pass over the picture, or slowly, a pass each.", "the model's"),
     ] = None,
     scale: Annotated[
         list[float] | None,
-        typer.Option(
-            metavar="S",
-            help="Size of pictures, times the model's; repeat to average the scores of several.  [default: 1]",
-            show_default=False,
-        ),
+        derived_option("S", "Size of pictures, times the model's; repeat to average scores over several.", "1"),
     ] = None,
     proposals: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Regions proposed in each picture.  [default: 100, of selective search alone 1000]",
-            show_default=False,
-        ),
+        int | None, derived_option("N", "Proposals of a picture.", "100, of selective search alone 1000", min=1)
     ] = None,
     first_pass: Annotated[
         int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="If there are more, score only the N best of a fast first pass; 0: all.  [default: 200]",
-            show_default=False,
-        ),
+        derived_option("N", "If there are more, score only the N best of a fast first pass; 0: all.", "200", min=0),
     ] = None,
     method: Method = "merged",
     multibox: MultiBoxName = "voc",
     device: Device = "auto",
     precision: Annotated[
         str | None,
-        typer.Option(
-            metavar="float32|float16|int8",
-            help="Number format of the network; on a CPU int8 scores regions in less than half the time.  "
-            "[default: float16 on a GPU, float32 on a CPU]",
-            show_default=False,
+        derived_option(
+            "float32|float16|int8",
+            "Number format of the network; on a CPU int8 scores regions in less than half the time.",
+            "float16 on a GPU, float32 on a CPU",
         ),
     ] = None,
     min_score: Annotated[float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are dropped.")] = 0.05,
@@ -79,13 +54,7 @@ def detect(
         typer.Option(metavar="soft|greedy", help="Lower the scores of boxes that overlap a better one, or drop them."),
     ] = "soft",
     workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Threads that read pictures and search for regions.  [default: 1, with a GPU one a core]",
-            show_default=False,
-        ),
+        int | None, derived_option("N", "Threads that read and search pictures.", "1, with a GPU one a core", min=1)
     ] = None,
 ) -> None:
     """Find objects in pictures; write detections.json, drawn pictures, errors.jsonl and run.json."""

@@ -10,6 +10,7 @@ import typer
 from ...data import VOC_CLASSES, read_detection_entries, write_detections
 from ...data.errors import CommandError
 from ...eval import EvaluationError, merge_detections
+from .options import derived_option
 from .terminal import console
 
 
@@ -19,11 +20,8 @@ def ensemble(
     method: Annotated[str, typer.Option(metavar="wbf|nms|soft-nms", help="Fuse boxes or suppress them.")] = "wbf",
     iou: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Overlap above which boxes are one object.  [default: wbf 0.55, nms 0.3, soft-nms Gaussian]",
-            show_default=False,
+        derived_option(
+            "IOU", "Overlap above which boxes are one object.", "wbf 0.55, nms 0.3, soft-nms Gaussian", min=0, max=1
         ),
     ] = None,
     weight: Annotated[

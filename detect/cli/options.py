@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,11 @@ Images = Annotated[
 Method = Annotated[str, typer.Option(metavar="merged|selective-search|multibox", help="Where the regions come from.")]
 MultiBoxName = Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")]
+
+
+def derived_option(metavar: str, text: str, default: str, **settings: Any) -> Any:
+    """Make an option whose default follows from other things, in words; its value is None."""
+    return typer.Option(metavar=metavar, help=f"{text}  [default: {default}]", show_default=False, **settings)
 
 
 def list_pictures(images: list[str], results: Path | None = None) -> list[Path]:

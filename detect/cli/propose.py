@@ -11,7 +11,7 @@ import typer
 from ...data import read_coco_ids
 from ...data.errors import CommandError, needs_packages
 from ...data.system.processes import usable_cores
-from .options import Device, Images, Method, MultiBoxName, list_pictures
+from .options import Device, Images, Method, MultiBoxName, derived_option, list_pictures
 from .terminal import show_run
 
 if TYPE_CHECKING:
@@ -24,24 +24,19 @@ def propose(
     method: Method = "merged",
     mode: Annotated[str, typer.Option(metavar="single|fast|quality", help="1, 8 or 80 hierarchies.")] = "fast",
     superpixel_scale: Annotated[
-        float | None,
-        typer.Option(metavar="S", help="2 gives half as many boxes.  [default: 2 if merged, 1]", show_default=False),
+        float | None, derived_option("S", "2 gives half as many boxes.", "2 if merged, 1")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The best N boxes of a picture.")] = None,
     multibox: MultiBoxName = "voc",
     model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="The detector whose trunk a MultiBox of a file uses."),
+        str | None, typer.Option(metavar="NAME|FILE", help="The detector whose trunk a MultiBox of a file uses.")
     ] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random part of the ranking.")] = 0,
     annotations: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="COCO annotations that have the image ids for .json and .pkl."),
+        Path | None, typer.Option(metavar="FILE", help="COCO annotations that have the image ids for .json and .pkl.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes.  [default: the cores]", show_default=False)
-    ] = None,
+    workers: Annotated[int | None, derived_option("N", "Processes.", "the cores", min=1)] = None,
 ) -> None:
     """Write ranked boxes that may hold an object, of many pictures, into one file."""
     from ..runs.names import relative_names

@@ -40,15 +40,6 @@ class _Speed(ProgressColumn):
 
 
 @contextlib.contextmanager
-def _stopped_at_the_end(bar: Progress) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if bar.tasks:
-            bar.stop()
-
-
-@contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
     """Yield a function that takes the number of items done and, optionally, a note; its first call shows the bar."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
@@ -61,8 +52,11 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
             bar.add_task(what, total=total, completed=done, first=done, note=note)
         bar.update(bar.tasks[0].id, completed=done, note=note)
 
-    with _stopped_at_the_end(bar):
+    try:
         yield report
+    finally:
+        if bar.tasks:
+            bar.stop()
 
 
 @contextlib.contextmanager
@@ -76,8 +70,11 @@ def download_bar(what: str) -> Iterator[Callable[[int, int], None]]:
             bar.add_task(what)
         bar.update(bar.tasks[0].id, completed=done, total=total or None)
 
-    with _stopped_at_the_end(bar):
+    try:
         yield report
+    finally:
+        if bar.tasks:
+            bar.stop()
 
 
 def show_run(

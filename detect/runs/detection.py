@@ -50,8 +50,6 @@ class _Searched(NamedTuple):
     stamp: list[int]
     image: NDArray[np.uint8]
     regions: Ranked | None
-    read_seconds: float
-    search_seconds: float
     ready: float  # time when it was finished, by time.perf_counter
 
 
@@ -104,14 +102,11 @@ def detect_batch(
     pictures = _list_pictures(paths)
     # Other pictures may have the same names below another folder.
     folder = pictures[0].key.removesuffix(pictures[0].name) if pictures else ""
-    settings_of_results = [_detector_settings(detector), draw_score, package_version(), folder]
-    keys = {picture.key for picture in pictures}
     if (old := output / "journal.jsonl").exists():
-        raise JournalError(
-            f"{old}: left by an interrupted run of version 0.1; finish it with that version, name another output, or "
-            "delete that file to begin anew"
-        )
-    with Journal(output / JOURNAL, settings_of_results, keys, columns=6, may_restart=True) as journal:
+        raise JournalError(f"{old}: left by a run of version 0.1; finish it with that version, or delete that file")
+    depends_on = [_detector_settings(detector), draw_score, package_version(), folder]
+    keys = {picture.key for picture in pictures}
+    with Journal(output / JOURNAL, depends_on, keys, columns=6, may_restart=True) as journal:
         _remove_outdated(output, journal, pictures)
         run = _Run(detector, output, draw_score, journal)
         run.summary.resumed = len(journal.records)
@@ -126,18 +121,18 @@ def detect_batch(
 
 def _list_pictures(paths: Sequence[Path]) -> list[_Picture]:
     names = relative_names(paths)
-    drawn = _drawn_names(names)
-    return [_Picture(path, os.path.abspath(path), name, drawn[name]) for path, name in zip(paths, names, strict=True)]
-
-
-def _drawn_names(names: Collection[str]) -> dict[str, str]:
-    """Where pictures are drawn below ``pictures/``: under their own names, as JPEG files."""
     known = set(names)
-    suffixes = {
-        name: "" if name.lower().endswith(".jpg") else ".drawn.jpg" if f"{name}.jpg" in known else ".jpg"
-        for name in names
-    }
-    return {name: name + suffix for name, suffix in suffixes.items()}
+    return [
+        _Picture(path, os.path.abspath(path), name, _drawn_name(name, known))
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def _drawn_name(name: str, names: Collection[str]) -> str:
+    """Where a picture is drawn below ``pictures/``: under its own name, as a JPEG file."""
+    if name.lower().endswith(".jpg"):
+        return name
+    return f"{name}.drawn.jpg" if f"{name}.jpg" in names else f"{name}.jpg"
 
 
 def _remove_outdated(output: Path, journal: Journal, pictures: Sequence[_Picture]) -> None:
@@ -156,7 +151,7 @@ def _remove_outdated(output: Path, journal: Journal, pictures: Sequence[_Picture
         return
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         names = {image["file_name"] for image in json.loads((output / "detections.json").read_bytes())["images"]}
-        _remove_drawings(output, _drawn_names(names).values())
+        _remove_drawings(output, [_drawn_name(name, names) for name in names])
     for name in ("detections.json", "errors.jsonl", "run.json"):
         (output / name).unlink(missing_ok=True)
     journal.clear()
@@ -164,7 +159,7 @@ def _remove_outdated(output: Path, journal: Journal, pictures: Sequence[_Picture
 
 def _remove_drawings(output: Path, drawn: Iterable[str]) -> None:
     for name in drawn:
-        if name and not os.path.isabs(name) and ".." not in Path(name).parts:
+        if not os.path.isabs(name) and ".." not in Path(name).parts:
             with contextlib.suppress(OSError, ValueError):
                 (output / "pictures" / name).unlink(missing_ok=True)
 
@@ -204,8 +199,8 @@ class _Run:
             for picture, future in prefetch(pool, self.search, pictures, limit=2 * max(1, workers)):
                 start, searched = time.perf_counter(), None
                 try:
-                    searched = future.result()
-                    self.summary.add_seconds("wait for pictures", time.perf_counter() - start)
+                    with self.summary.timed("wait for pictures"):
+                        searched = future.result()
                     found = self.score(searched)
                 except Exception as error:  # One file must not end a run over thousands; the line says what happened.
                     self.failures[picture.key] = failure(picture.path, error)
@@ -215,10 +210,9 @@ class _Run:
                 else:
                     in_a_row = 0
                     self.summary.add_seconds("wait for scoring", max(0.0, start - searched.ready))
-                    scored = time.perf_counter()
-                    while len(drawings) > MAX_WAITING_DRAWINGS:
-                        drawings.popleft().result()
-                    self.summary.add_seconds("wait for drawing", time.perf_counter() - scored)
+                    with self.summary.timed("wait for drawing"):
+                        while len(drawings) > MAX_WAITING_DRAWINGS:
+                            drawings.popleft().result()
                     drawings.append(drawer.submit(self.draw, picture, searched, found))
                 done += 1
                 progress(done, self.summary.bottleneck)
@@ -227,34 +221,27 @@ class _Run:
 
     def search(self, picture: _Picture) -> _Searched:
         """Read a picture and do what needs no network."""
-        start = time.perf_counter()
-        stamp, image = read_stamped(picture.path)
-        read = time.perf_counter()
-        regions = self.detector.search(image)
-        ready = time.perf_counter()
-        return _Searched(stamp, image, regions, read - start, ready - read, ready)
+        with self.summary.timed("read"):
+            stamp, image = read_stamped(picture.path)
+        with self.summary.timed("search"):
+            regions = self.detector.search(image)
+        return _Searched(stamp, image, regions, time.perf_counter())
 
     def score(self, searched: _Searched) -> Detections:
         """Do what needs the network."""
-        start = time.perf_counter()
-        features = self.detector.look(searched.image)
-        looked = time.perf_counter()
-        proposals, objectness = self.detector.propose(features, searched.regions)
-        proposed = time.perf_counter()
-        found = self.detector.score(features, proposals, objectness)
-        for stage, seconds in (
-            ("read", searched.read_seconds), ("search", searched.search_seconds), ("trunk", looked - start),
-            ("merge proposals", proposed - looked), ("score", time.perf_counter() - proposed),
-        ):  # fmt: skip
-            self.summary.add_seconds(stage, seconds)
-        return found
+        with self.summary.timed("trunk"):
+            features = self.detector.look(searched.image)
+        with self.summary.timed("merge proposals"):
+            proposals, objectness = self.detector.propose(features, searched.regions)
+        with self.summary.timed("score"):
+            return self.detector.score(features, proposals, objectness)
 
     def draw(self, picture: _Picture, searched: _Searched, found: Detections) -> None:
         """Save the drawn picture, then add the result to the journal."""
-        start = time.perf_counter()
         target = self.output / "pictures" / picture.drawn
         try:
-            _save_drawing(searched.image, found, self.draw_score, target)
+            with self.summary.timed("draw"):
+                _save_drawing(searched.image, found, self.draw_score, target)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:
                 raise resumable(error, target) from error  # The picture is not in the journal and is done again.
@@ -263,7 +250,6 @@ class _Run:
         height, width = searched.image.shape[:2]
         table = np.column_stack([found.boxes, found.scores, found.labels]).astype(np.float32)
         self.journal.append(Record(picture.key, searched.stamp, width, height, picture.drawn), table)
-        self.summary.add_seconds("draw", time.perf_counter() - start)
 
     def write_results(self, pictures: Sequence[_Picture]) -> None:
         """Write detections.json and errors.jsonl in the order of the pictures, and count what is in them."""
@@ -310,13 +296,8 @@ def _write_record(
         "settings": settings or {},
         "folder": folder,
         "models": [
-            {
-                "sha256": scorer.model.sha256,
-                "long_side": scorer.long_side,
-                "device": scorer.device,
-                "precision": scorer.precision,
-                "classes": len(detector.classes),
-            }
+            {name: getattr(scorer, name) for name in ("long_side", "device", "precision")}
+            | {"sha256": scorer.model.sha256, "classes": len(detector.classes)}
             for scorer in detector.scorers
         ],
         **asdict(summary),

@@ -129,10 +129,10 @@ class Journal:
     def _resume(self, pictures: Collection[str], may_restart: bool) -> None:
         self.file.seek(0)
         first = self.file.read(len(self.header))
-        if len(first) < len(self.header) and self.header.startswith(first):  # new, or killed at its very beginning
-            self.clear()
-        elif first == self.header or (may_restart and first.startswith(_HEADER)):
+        if first == self.header or (may_restart and first.startswith(_HEADER)):
             self._read_records(pictures, first == self.header, may_restart)
+        elif self.header.startswith(first):  # new, or killed at its very beginning
+            self.clear()
         elif first.startswith(b"inception-rcnn "):
             raise JournalError(
                 f"{self.path}: left by a run with other settings or another version; repeat it with those, name "
@@ -209,8 +209,8 @@ class Journal:
     def read(self, record: Record) -> NDArray[np.float32]:
         """Table of a finished picture: shape (N, columns), float32."""
         self.file.seek(record.offset)
-        size = self._end(record) - record.offset
-        return np.frombuffer(self.file.read(size), "<f4").astype(np.float32).reshape(-1, self.columns)
+        data = self.file.read(self._end(record) - record.offset)
+        return np.frombuffer(data, "<f4").astype(np.float32).reshape(-1, self.columns)
 
     def clear(self) -> None:
         """Remove all records: the run begins anew."""

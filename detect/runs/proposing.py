@@ -119,21 +119,19 @@ def _propose_all(
 ) -> list[Failure]:
     """Add the boxes of pictures to the journal; return why some have none, in their order."""
     failures: list[Failure] = []
-    done = len(journal.records)
-    progress(done)
+    resumed = len(journal.records)
+    progress(resumed)
     if todo:
         compile_all(*getattr(proposer, "kernels", ()))  # Otherwise each process would do it.
     # When this loop ends early, what waits is not worked on first.
     with closing(map_processes(partial(_propose, proposer), todo, workers)) as results:
-        for path, result in results:
+        for done, (path, result) in enumerate(results, resumed + 1):
+            if isinstance(result, ProcessDied):
+                result = failure(path, result)
             if isinstance(result, Failure):
                 failures.append(result)
-            elif isinstance(result, ProcessDied):
-                text = "the process that worked on it ended; too large for the memory, or a broken decoder"
-                failures.append(failure(path, ProcessDied(text)))
             else:
                 journal.append(*result)
-            done += 1
             progress(done)
     return failures
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .failures import Failure
+
+_adding = threading.Lock()
 
 
 @dataclass
@@ -49,8 +54,16 @@ class RunSummary:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add_seconds(self, stage: str, seconds: float) -> None:
-        """Add to the time that a stage took."""
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        """Add to the time of a stage, from any thread."""
+        with _adding:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of the ``with`` block to that of a stage, unless it raises."""
+        start = time.perf_counter()
+        yield
+        self.add_seconds(stage, time.perf_counter() - start)
 
     def count_failures(self, failures: Collection[Failure]) -> None:
         """Set `failed` and `retryable`."""

@@ -7,6 +7,8 @@ import json
 import os
 import random
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +225,40 @@ def test_interrupted_and_resumed_is_uninterrupted(photos: Path, tmp_path: Path, 
     assert json.loads((output / "run.json").read_text())["resumed"] == 2
 
 
+@pytest.mark.slow
+def test_killed_at_any_moment_the_results_are_the_same(
+    photos: Path, model_file: Path, tmp_path: Path, detector: Detector
+) -> None:
+    script = (
+        "import dataclasses, os, signal, sys, time\n"
+        "from pathlib import Path\n"
+        "from inception_rcnn.data import find_images\n"
+        "from inception_rcnn.detect import Detector, detect_batch\n"
+        "photos, output, model, after = sys.argv[1:]\n"
+        "def progress(done, note):\n"
+        "    if done == int(after):\n"
+        "        while Path(output, 'journal').read_bytes().count(b'\\xf0IRC') < done - 1:\n"
+        "            time.sleep(0.01)\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "detector = Detector.load(model, device='cpu', threads=1, method='selective-search', proposals=12)\n"
+        "detector.proposer = dataclasses.replace(detector.proposer, mode='single')\n"
+        "detect_batch(find_images(photos), Path(output), detector, progress=progress)\n"
+    )
+    detect_batch(find_images(photos), tmp_path / "whole", detector)
+    output, resumed = tmp_path / "out", []
+    for after in (3, 5):
+        arguments = [photos, output, model_file, after]
+        done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], check=False)
+        assert done.returncode == -signal.SIGKILL
+        assert not (output / "detections.json").exists()
+        resumed.append((output / JOURNAL).read_bytes().count(b"\xf0IRC"))
+    assert 2 <= resumed[0] <= 3
+    assert 4 <= resumed[1] <= 5
+    summary = detect_batch(find_images(photos), output, detector)
+    assert (summary.pictures, summary.failed, summary.resumed) == (5, 0, resumed[1])
+    assert contents(output) == contents(tmp_path / "whole")
+
+
 def test_a_finished_run_is_not_resumed(photos: Path, tmp_path: Path, detector: Detector) -> None:
     paths = find_images(photos)[:2]
     detect_batch(paths, tmp_path / "out", detector)
@@ -262,7 +298,7 @@ def test_what_stands_in_the_journals_place_is_left_alone(photos: Path, tmp_path:
         assert (output / JOURNAL).read_text() == text
     (output / JOURNAL).unlink()
     (output / "journal.jsonl").write_text('{"settings": "00"}\n')
-    with pytest.raises(JournalError, match=r"version 0.1; finish it with that version, name another output, or delete"):
+    with pytest.raises(JournalError, match=r"version 0\.1; finish it with that version, or delete that file"):
         detect_batch(find_images(photos)[:1], output, detector)
 
 
