@@ -122,9 +122,10 @@ class Journal:
         try:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise JournalError(
-                f"{self.path}: another run is writing there; wait for it, or name another output"
-            ) from None
+            text = f"{self.path}: another run is writing there; wait for it, or name another output"
+            raise JournalError(text) from None
+        except OSError:
+            pass  # Some file systems of clusters have no locks; a run is possible without.
 
     def _resume(self, pictures: Collection[str], may_restart: bool) -> None:
         self.file.seek(0)

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -138,6 +139,20 @@ def test_what_stands_in_the_journals_place_is_left_alone(photos, tmp_path):
         with pytest.raises(JournalError, match="no journal of this program"):
             propose_pictures(paths_of(photos), tmp_path / "x.npz", SEARCH)
         assert (tmp_path / "x.journal").read_bytes() == notes
+
+
+def test_a_journal_of_version_0_1_is_refused(photos, tmp_path):
+    (tmp_path / "x.journal").write_bytes(b"inception-rcnn proposals journal, settings " + b"0" * 64 + b"\n")
+    with pytest.raises(JournalError, match="another version; repeat it with those, name another output, or delete"):
+        propose_pictures(paths_of(photos), tmp_path / "x.npz", SEARCH)
+
+
+def test_a_file_system_without_locks_will_do(photos, tmp_path, monkeypatch):
+    def refuse(file, flags):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert propose_pictures(paths_of(photos)[:1], tmp_path / "x.npz", SEARCH).pictures == 1
 
 
 def test_another_list_of_pictures_does_not_end_an_unfinished_run(photos, tmp_path):
