@@ -123,7 +123,7 @@ def end_to_end(paths: list[Path], device: str, workers: int, regions: int) -> li
                 done = detect_batch(paths, Path(folder), detector, workers=workers)
             speed = done.pictures / done.seconds["total"]
             kept = str(first_pass or regions)
-            rows.append([model, str(regions), kept, f"{speed:.1f}", f"{100 * done.standing_still:.0f}"])
+            rows.append([model, str(regions), kept, f"{speed:.1f}", f"{100 * done.waiting_share:.0f}"])
     return rows
 
 

@@ -28,8 +28,8 @@ from inception_rcnn.data import Detections, Picture, atomic_write, read_image, r
 from inception_rcnn.data.system.processes import ProcessDied, map_processes, usable_cores
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.cli.terminal import progress_bar
-from inception_rcnn.detect.detector import DetectorSettings
 from inception_rcnn.detect.postprocessing import average_scores, suppress
+from inception_rcnn.detect.settings import DetectorSettings
 from inception_rcnn.eval import evaluate_voc
 from inception_rcnn.proposals import SelectiveSearch
 

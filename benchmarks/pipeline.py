@@ -25,8 +25,8 @@ from tables import show
 from inception_rcnn.data import read_image
 from inception_rcnn.data.system.processes import usable_cores
 from inception_rcnn.detect import Detector
-from inception_rcnn.detect.detector import DetectorSettings
 from inception_rcnn.detect.runs.detection import detect_batch
+from inception_rcnn.detect.settings import DetectorSettings
 from inception_rcnn.proposals import MergedProposals, SelectiveSearch
 
 SEARCH, PLAIN = "selective search, superpixels x2", "selective search without the doubling"
@@ -78,11 +78,11 @@ def end_to_end(detector: Detector, paths: list[Path], workers: int) -> list[str]
     with tempfile.TemporaryDirectory() as folder:
         done = detect_batch(paths, Path(folder), detector, workers=workers)
     seconds = done.seconds
-    scoring = sum(seconds[stage] for stage in ("look", "merge proposals", "score"))
+    scoring = sum(seconds[stage] for stage in ("trunk", "merge proposals", "score"))
     return [
         f"{done.pictures / seconds['total']:.2f}",
         f"{(seconds['read'] + seconds['search']) / done.pictures:.3f}", f"{scoring / done.pictures:.3f}",
-        f"{100 * done.standing_still:.0f}",
+        f"{100 * done.waiting_share:.0f}",
     ]  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from tables import show
 from inception_rcnn.data import Detections, Picture, read_image, read_voc
 from inception_rcnn.data.system.processes import usable_cores
 from inception_rcnn.detect import Detector
-from inception_rcnn.detect.detector import DetectorSettings
+from inception_rcnn.detect.settings import DetectorSettings
 from inception_rcnn.eval import evaluate_voc
 
 MANY = 1200

@@ -34,7 +34,7 @@ from inception_rcnn.backbone.regions.scorer import RegionScorer
 from inception_rcnn.backbone.regions.torch_engine import torch_network
 from inception_rcnn.backbone.weights.model_file import RegionModel, read_model
 from inception_rcnn.backbone.weights.published import find_model
-from inception_rcnn.detect.detector import DetectorSettings
+from inception_rcnn.detect.settings import DetectorSettings
 
 
 def seconds_of(call: Callable[[], Any], rounds: int) -> float:

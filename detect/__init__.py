@@ -1,19 +1,23 @@
 """The pipeline that joins the rooms: the detector, its training, runs over many pictures, the command line."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..data.errors import needs_packages
 
 if TYPE_CHECKING:
     from .detector import Detector
+    from .drawing import draw_detections
+    from .runs.detection import detect_batch
 
-__all__ = ["Detector"]
+__all__ = ["Detector", "detect_batch", "draw_detections"]
+
+_HOMES = {"Detector": ".detector", "detect_batch": ".runs.detection", "draw_detections": ".drawing"}
 
 
 def __getattr__(name: str) -> Any:
-    # Not imported before it is asked for: the command line evaluates without the packages that detection needs.
-    if name == "Detector":
-        with needs_packages("detection", "detect"):
-            from .detector import Detector
-        return Detector
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Imported when it is asked for: the command line evaluates without the packages that detection needs.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with needs_packages("detection", "detect"):
+        return getattr(import_module(_HOMES[name], __name__), name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,72 +25,10 @@ from ..proposals import Proposer, SelectiveSearch, load_proposer
 from ..proposals.from_file import FileProposals
 from ..proposals.proposer import Ranked
 from .postprocessing import average_scores, suppress
+from .settings import DetectorSettings
 
 # What reading regions and suppressing run that is compiled.
 _KERNELS = (*REGION_KERNELS, *dict.fromkeys((*NMS_KERNELS, *SOFT_NMS_KERNELS)))
-NMS = ("soft", "greedy")
-
-
-@dataclass(frozen=True)
-class DetectorSettings:
-    """Every setting of a detection and its default.
-
-    Parameters
-    ----------
-    proposals : int
-        Regions of a picture that are considered, best proposals first. On pictures set aside from training, more of the
-        merged ones found no more objects.
-    search_proposals : int
-        The same for selective search alone and for boxes of a file: selective search's first hundred cover half as many
-        objects as the merged ones'.
-    first_pass_regions : int
-        If there are more regions, only so many are scored: those with the highest first pass. 0 scores all.
-    min_score : float
-        Detections with a lower score are dropped.
-    nms : {"soft", "greedy"}
-        Lower the scores of boxes that overlap a better one of their class (Bodla et al.), or drop them as R-CNN does.
-    iou_threshold : float
-        IoU with a better box above which "greedy" drops a box.
-    softness : float
-        Sigma of the Gaussian of "soft": at 0.4, boxes with an IoU of 0.5 lose 46 % of their score.
-    objectness_weight : float
-        Weight of the proposal's objectness in the score, 0 to 1, a weighted geometric mean. Chosen with the softness on
-        pictures set aside from training.
-    max_detections : int
-        Of a picture, the best. ILSVRC and COCO both stop counting at a hundred; more only makes files large.
-
-    Raises
-    ------
-    SettingError
-        If a setting is out of range.
-
-    Examples
-    --------
-    >>> DetectorSettings(nms="greedy").iou_threshold
-    0.3
-    """
-
-    proposals: int = 100
-    search_proposals: int = 1000
-    first_pass_regions: int = 200
-    min_score: float = 0.05
-    nms: str = "soft"
-    iou_threshold: float = 0.3
-    softness: float = 0.4
-    objectness_weight: float = 1 / 3
-    max_detections: int = 100
-
-    def __post_init__(self) -> None:
-        if self.nms not in NMS:
-            raise SettingError(f"nms {self.nms!r} is unknown; use {' or '.join(NMS)}")
-        for name in ("min_score", "iou_threshold", "objectness_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SettingError(f"{name} must be 0 to 1, not {getattr(self, name)}")
-        for name in ("proposals", "search_proposals", "max_detections"):
-            if getattr(self, name) < 1:
-                raise SettingError(f"{name} must be 1 or more, not {getattr(self, name)}")
-        if self.first_pass_regions < 0:
-            raise SettingError(f"first_pass_regions must be 0, for all, or more, not {self.first_pass_regions}")
 
 
 class Detector:

@@ -1,4 +1,4 @@
-"""Drawing detections so that a person can check them at a glance."""
+"""Pictures with detections drawn onto them: boxes, class names and scores."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data import Detections
 
-# Above the peak of F1 on the pictures set aside from training (0.28): what is drawn should be right.
+# Above the score with the best F1 on the pictures set aside from training (0.28): drawn boxes should be right.
 DRAW_SCORE = 0.4
 GOLDEN_RATIO = 0.6180339887
 
 
 def class_colour(label: int) -> tuple[int, int, int]:
-    """Colour of a class: neighbouring labels far apart in hue, all dark enough for white text.
+    """Colour of a class: neighbouring labels differ much in hue, and all are dark enough for white text.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def class_colour(label: int) -> tuple[int, int, int]:
     (204, 20, 67)
     """
     hue = (0.958 + label * GOLDEN_RATIO) % 1.0
-    # Yellow to cyan look lighter than the rest at the same value.
+    # At the same value, yellow to cyan look lighter than the other hues.
     value = 0.60 if 0.1 < hue < 0.54 else 0.80
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.9, value)
     return round(red * 255), round(green * 255), round(blue * 255)
@@ -46,7 +46,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def draw_detections(image: NDArray[np.uint8], detections: Detections, min_score: float = DRAW_SCORE) -> Image.Image:
-    """Draw boxes, names and scores onto a copy of a picture.
+    """Draw boxes, class names and scores onto a copy of a picture.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ def draw_detections(image: NDArray[np.uint8], detections: Detections, min_score:
         RGB.
     detections : Detections
     min_score : float
-        Weaker ones are not drawn.
+        Detections with lower scores are not drawn.
 
     Returns
     -------
     PIL.Image.Image
-        Of the same size.
+        RGB, of the same size.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def draw_detections(image: NDArray[np.uint8], detections: Detections, min_score:
         # The last pixel of a box that ends at x2 is x2 - 1.
         corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
         draw.rectangle(corners, outline=class_colour(int(detections.labels[i])), width=line)
-    # Labels last and the best on top: no box may run through the name of a surer one.
+    # Labels last, the best first: no box may cross the label of a detection with a higher score.
     taken: list[tuple[float, float, float, float]] = []
     for i in reversed(shown):
         x1, y1, _, y2 = detections.boxes[i].tolist()
@@ -88,9 +88,9 @@ def draw_detections(image: NDArray[np.uint8], detections: Detections, min_score:
         pad = line
         width, height = right - left + 2 * pad, bottom - top + 2 * pad
         x = min(max(0, x1), max(0, picture.width - width))
-        # Above the box, else inside its upper edge, else inside its lower one: the first that is free.
+        # The first free place of three: above the box, inside at its upper edge, inside at its lower edge.
         places = [y for y in (y1 - height, y1, y2 - height) if 0 <= y <= picture.height - height] or [0]
-        free = [y for y in places if not any(_touch((x, y, x + width, y + height), other) for other in taken)]
+        free = [y for y in places if not any(_overlap((x, y, x + width, y + height), other) for other in taken)]
         y = (free or places)[0]
         taken.append((x, y, x + width, y + height))
         draw.rectangle((x, y, x + width, y + height), fill=class_colour(int(detections.labels[i])))
@@ -98,5 +98,5 @@ def draw_detections(image: NDArray[np.uint8], detections: Detections, min_score:
     return picture
 
 
-def _touch(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

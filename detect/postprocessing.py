@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +10,7 @@ from numpy.typing import NDArray
 from ..backbone.preprocessing import decode_boxes
 from ..data import Detections, clip_boxes
 from ..data.nms import nms_per_class, soft_nms_per_class
-
-if TYPE_CHECKING:
-    from .detector import DetectorSettings
+from .settings import DetectorSettings
 
 
 def suppress(
@@ -61,7 +58,6 @@ def suppress(
 
     Examples
     --------
-    >>> from inception_rcnn.detect.detector import DetectorSettings
     >>> boxes = np.array([[0, 0, 50, 50], [1, 0, 50, 50]], np.float32)
     >>> scores = np.array([[0.1, 0.9], [0.2, 0.8]], np.float32)
     >>> suppress(boxes, scores, None, (60, 60), ("cat",), DetectorSettings()).scores.round(2).tolist()

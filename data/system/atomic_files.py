@@ -1,4 +1,4 @@
-"""Writing a file so that nobody ever sees half of it; the folder for what can be made again."""
+"""Files that are written completely or not at all; the folder for downloads and compiled code."""
 
 import hashlib
 import os
@@ -42,8 +42,8 @@ def atomic_write(path: str | Path, data: bytes | str | Iterable[bytes]) -> None:
     path : str or Path
         The file to write; its folder must exist.
     data : bytes, str or iterable of bytes
-        What to write. Text is encoded as UTF-8; an iterable is written piece by piece, so that a document
-        need never be in memory as a whole.
+        The content. Text is encoded as UTF-8. An iterable is written piece by piece, so that the document is never
+        in memory as a whole.
 
     Raises
     ------
@@ -66,10 +66,10 @@ def atomic_write(path: str | Path, data: bytes | str | Iterable[bytes]) -> None:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file to write as `atomic_write` does, for libraries that want a file and not its bytes.
+    """Open a file to write as `atomic_write` does, for libraries that write into an open file.
 
-    It gets its name when the ``with`` block ends well. If the block ends with an exception, the old file
-    stays and nothing is left behind.
+    The file gets its name when the ``with`` block ends without an exception. Otherwise the old file stays, and the
+    temporary one is removed.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
     hello ['a.txt']
     """
     path = Path(path)
-    temporary = path.parent / f".{_mark(path)}-{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / f".{_hashed_name(path)}-{secrets.token_hex(8)}.tmp"
     try:
         # "x" and not tempfile, which would make a file that only its owner may read.
         with open(temporary, "xb") as file:
@@ -106,41 +106,41 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        # What is written may come from other files; an error that names one of them is about that one.
+        # The block may read other files; an error that names one of them is about that one.
         if error.filename is not None and str(error.filename) != str(temporary):
             raise
-        # The user asked for `path` and has never heard of the temporary name.
+        # The user asked for `path` and does not know the temporary name.
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what processes that were killed while they wrote a file with `atomic_file` left beside it.
+    """Remove the temporary files that `atomic_file` left beside a file when its process was killed.
 
-    Only for a caller who knows that nobody is writing that file now.
+    Call it only when no other process can be writing that file.
 
     Parameters
     ----------
     path : str or Path
-        The file, not the leftovers.
+        The file that was to be written.
 
     Examples
     --------
     >>> remove_leftovers("never-written.txt")
     """
     path = Path(path)
-    for temporary in path.parent.glob(f".{_mark(path)}-*.tmp"):
+    for temporary in path.parent.glob(f".{_hashed_name(path)}-*.tmp"):
         temporary.unlink(missing_ok=True)
 
 
-def _mark(path: Path) -> str:
-    # A hash: a name near the file system's limit would have no room for a suffix.
+def _hashed_name(path: Path) -> str:
+    # A name near the file system's limit has no room for a suffix.
     return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the renaming itself durable, where the system lets folders be flushed."""
+    """Flush the renaming to the disk, on systems where a folder can be flushed."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

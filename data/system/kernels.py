@@ -1,13 +1,13 @@
-"""Compiled functions: numba without the interpreter's lock, compiled once on a machine for all copies of the code.
+"""Functions compiled by numba: they run without the interpreter's lock, and are compiled once on a machine.
 
-Compiling is what a first call waits for, so kernels are plain loops over scalars and arrays that their callers made:
-each ``numpy.empty``, slice assignment or built-in ``min`` inside costs a tenth of a second, a text for an exception
-two. `benchmarks/cold_start.py` tells what each kernel takes.
+The first call waits for the compiler, so kernels are plain loops over scalars and over arrays that their callers
+allocate. Inside a kernel, each ``numpy.empty``, slice assignment or built-in ``min`` adds a tenth of a second to
+compiling, a text for an exception adds two. `benchmarks/cold_start.py` measures each kernel.
 
-Compiled code is kept in files of this package's cache folder (or ``$NUMBA_CACHE_DIR``). A file is found by what it was
-made from: the function's name and bytecode, the constants and kernels that it uses, the types, the processor, numba's
-settings, and the versions of numba and Python. So another copy of the same code finds it, and changed code never does.
-A damaged file counts as missing.
+Compiled code is kept in files of this package's cache folder (or ``$NUMBA_CACHE_DIR``). The name of a file is a hash of
+everything that its code follows from: the function's name and bytecode, the constants and kernels that it uses, the
+types, the processor, numba's settings, and the versions of numba and Python. So another copy of the same code finds the
+file, and changed code does not. A damaged file counts as missing.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from numba.core.serialize import dumps
 
 from .atomic_files import atomic_write, cache_folder
 
-# numba sets what this module holds from the environment.
+# A module whose attributes numba sets from the environment.
 config: Any = numba.config
 _SETTINGS = ("BOUNDSCHECK", "OPT", "DEBUGINFO_DEFAULT", "USING_SVML")
 _log = logging.getLogger(__name__)
 NOTICE_AFTER = 2.0  # seconds
 _compiling = threading.Lock()
 _signatures: dict[Any, str] = {}
-_told: list[str] = []
+_warned: list[str] = []
 
 
 def kernel(signature: str | None = None, *, fastmath: bool = False) -> Callable[[Callable[..., Any]], Any]:
@@ -51,8 +51,8 @@ def kernel(signature: str | None = None, *, fastmath: bool = False) -> Callable[
     Parameters
     ----------
     signature : str, optional
-        The one that it is called with, in numba's words, for `compile_all`. Without one the kernel is a helper: only
-        other kernels can call it, and its code is kept in theirs.
+        Types of its arguments and result in numba's notation, for `compile_all`. Without a signature the kernel is a
+        helper: only other kernels can call it, and its code becomes part of theirs.
     fastmath : bool
         Let the compiler change the order of additions.
 
@@ -78,7 +78,7 @@ def kernel(signature: str | None = None, *, fastmath: bool = False) -> Callable[
             fastmath=fastmath,
             no_cfunc_wrapper=True,
             no_cpython_wrapper=signature is None,
-            # Without the runtime that counts references: it would slow compiling down, and nothing may be allocated.
+            # Without numba's reference counting, which slows compiling down. So a kernel may not allocate anything.
             _nrt=False,
         )
         if signature is not None and not config.DISABLE_JIT:
@@ -90,14 +90,14 @@ def kernel(signature: str | None = None, *, fastmath: bool = False) -> Callable[
 
 
 def compile_all(*kernels: Any) -> None:
-    """Make kernels ready for the types that they declare: compiled, or read from their files.
+    """Make kernels ready to be called: compile them for their signatures, or read their code from files.
 
-    Says through `logging` what is going on when it takes long.
+    Logs a warning when it takes longer than `NOTICE_AFTER`.
 
     Parameters
     ----------
     *kernels : callable
-        What `kernel` returned.
+        Functions that were decorated with `kernel`.
 
     Examples
     --------
@@ -110,14 +110,14 @@ def compile_all(*kernels: Any) -> None:
 
 
 def _compile(kernels: Sequence[Any], stop: threading.Event) -> None:
-    """Make kernels ready, until there is a reason to stop."""
+    """Make kernels ready, until `stop` is set."""
     if all(one.overloads for one in kernels if one in _signatures):
         return
     notice = threading.Timer(NOTICE_AFTER, _log.warning, ["compiling, once on this machine (some seconds) ..."])
     notice.daemon = True
     with _compiling:
         notice.start()
-        # Compiling makes hundreds of thousands of objects that live on; collecting garbage adds a twelfth to its time.
+        # Compiling makes hundreds of thousands of long-lived objects; collecting garbage adds a twelfth to its time.
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -132,12 +132,12 @@ def _compile(kernels: Sequence[Any], stop: threading.Event) -> None:
 
 @contextmanager
 def compiling(*kernels: Any) -> Iterator[None]:
-    """Make kernels ready in a thread while the block does something else.
+    """Make kernels ready in a thread while the ``with`` block runs; wait for them at its end.
 
     Parameters
     ----------
     *kernels : callable
-        What `kernel` returned.
+        Functions that were decorated with `kernel`.
 
     Examples
     --------
@@ -150,7 +150,7 @@ def compiling(*kernels: Any) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            stop.set()  # An error is not to wait for kernels that nobody will use.
+            stop.set()  # After an error nobody uses the remaining kernels.
             raise
     ready.result()
 
@@ -167,7 +167,7 @@ def kernel_folder() -> Path:
 
 
 class _KernelFiles(caching._Cache):
-    """What numba asks for compiled code, and hands it to: a file for each kernel, types and processor."""
+    """The cache that numba reads compiled code from and writes it to: a file for each kernel, types and processor."""
 
     def __init__(self, made: Any) -> None:
         self.made = made
@@ -187,7 +187,7 @@ class _KernelFiles(caching._Cache):
         try:
             return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
         except Exception as error:
-            _log.debug("%s cannot be used here and is made again: %r", self.made.__name__, error)
+            _log.debug("%s cannot be used here and is compiled again: %r", self.made.__name__, error)
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -199,9 +199,9 @@ class _KernelFiles(caching._Cache):
             file.parent.mkdir(parents=True, exist_ok=True)
             atomic_write(file, hashlib.sha256(packed).digest() + packed)
         except OSError as error:
-            # A folder that cannot be written, a full disk: the code is there, and the next process makes it again.
-            if not _told:
-                _told.append(str(error))
+            # The folder cannot be written, or the disk is full. This process has the code; the next one compiles again.
+            if not _warned:
+                _warned.append(str(error))
                 _log.warning(
                     "compiled code cannot be kept (%s): every start will compile for some seconds; "
                     "set NUMBA_CACHE_DIR to a folder that can be written",
@@ -221,7 +221,7 @@ class _KernelFiles(caching._Cache):
         function = self.made.py_func
         made_of = [
             function.__module__, function.__qualname__, _identity(self.made),
-            # A call asks with a tuple of types, `compile_all` with the declared text.
+            # numba passes a tuple of types from a call, and the signature's text from `compile_all`.
             _signatures[self.made], sigutils.normalize_signature(sig)[0],
             codegen.magic_tuple(), [getattr(config, name, None) for name in _SETTINGS],
             numba.__version__, llvmlite.__version__, sys.implementation.cache_tag,
@@ -231,7 +231,7 @@ class _KernelFiles(caching._Cache):
 
 
 def _identity(made: Any) -> str:
-    """Describe what compiled code follows from: bytecode, options, and the values of the names that it uses."""
+    """Describe everything that compiled code follows from: bytecode, options, and the values of the names in it."""
     function = made.py_func
     code = function.__code__
     if code.co_freevars or function.__defaults__ or any(isinstance(one, CodeType) for one in code.co_consts):

@@ -1,4 +1,4 @@
-"""Many items at the same time: threads that work ahead, processes that may die."""
+"""Work on many items in parallel: threads that prefetch, and processes that may die without ending the run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Result = TypeVar("Result")
 
 
 class ProcessDied(Exception):
-    """The process that worked on an item ended without a result: killed for its memory, or crashed in a decoder."""
+    """The process that worked on an item ended without a result: out of memory, or a crash in a decoder."""
 
 
 class ProcessStartError(OSError):
-    """No process can be started to work in; the text says what to do."""
+    """Worker processes cannot be started; the text says what to do."""
 
 
 def usable_cores() -> int:
-    """Return the number of CPU cores that this process may use: of those that torchrun gives a machine, its share.
+    """Return the number of CPU cores that this process may use; among processes of torchrun, its share of them.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def usable_cores() -> int:
     """
     # macOS has no affinity.
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # A container's share of the machine, if it has one.
+    with contextlib.suppress(OSError, ValueError):  # A container may have a share of the machine.
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         count = min(count, math.ceil(int(quota) / int(period)))
     with contextlib.suppress(ValueError):
@@ -50,7 +50,7 @@ def usable_cores() -> int:
 def prefetch(
     pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], limit: int
 ) -> Iterator[tuple[Item, Future[Result]]]:
-    """Yield every item with the future of its result, in order, while the next ones are worked on.
+    """Yield each item with the future of its result, in order, while the pool works on the next items.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def prefetch(
         Item -> result.
     items : iterable
     limit : int
-        At most so many items are worked on or wait at a time, at least 1.
+        How many items are under way at a time, at least 1.
 
     Yields
     ------
@@ -83,16 +83,16 @@ def prefetch(
 def map_processes(
     work: Callable[[Item], Result], items: Iterable[Item], workers: int
 ) -> Generator[tuple[Item, Result | ProcessDied], None, None]:
-    """Yield every item with its result, in order; a process that dies costs only the item it worked on.
+    """Yield each item with its result, in order; a process that dies loses only the item that it worked on.
 
     Parameters
     ----------
     work : callable
-        Item -> result, both picklable; what it raises is raised here.
+        Item -> result, both picklable. Its exceptions are raised here.
     items : iterable
-        Taken as they are needed: a few per worker wait at a time.
+        Consumed as needed: a few per worker are under way at a time.
     workers : int
-        Processes. With 1 the work is done in this process, where a crash is everyone's.
+        Processes. With 1 the work is done in this process, which a crash then ends.
 
     Yields
     ------
@@ -105,8 +105,8 @@ def map_processes(
 
     Notes
     -----
-    A process that dies takes the results of all others with it. So what was under way is done again one item
-    at a time, which shows the one it was. Processes are spawned: a script that calls this needs the usual
+    When a process dies, its pool loses the results of all items that are under way. These are done again one at a
+    time, which shows which of them ends its process. Processes are spawned: a script that calls this needs
     ``if __name__ == "__main__":``.
 
     Examples
@@ -123,13 +123,13 @@ def map_processes(
 
     queue = iter(items)
     under_way: deque[tuple[Item, Future[Result]]] = deque()
-    pool = _processes(workers, work)
+    pool = _start_pool(workers, work)
     try:
         while True:
             lost: list[Item] = []
             try:
                 for item in queue:
-                    lost = [item]  # if the pool takes it no more
+                    lost = [item]  # in case that submitting it fails
                     under_way.append((item, pool.submit(_call, item)))
                     if len(under_way) >= 4 * workers:
                         break
@@ -142,7 +142,7 @@ def map_processes(
                 again = [*under_way, *((item, Future[Result]()) for item in lost)]
                 under_way.clear()
                 yield from _one_by_one(work, again)
-                pool = _processes(workers, work)
+                pool = _start_pool(workers, work)
                 continue
             yield under_way.popleft()[0], result
     finally:
@@ -152,7 +152,7 @@ def map_processes(
 def _one_by_one(
     work: Callable[[Item], Result], items: Iterable[tuple[Item, Future[Result]]]
 ) -> Generator[tuple[Item, Result | ProcessDied], None, None]:
-    """Yield the results that are there, and those of the other items, each alone in a process."""
+    """Yield the results that are finished, and compute the others, one item at a time in one process."""
     alone: ProcessPoolExecutor | None = None
     try:
         for item, future in items:
@@ -161,7 +161,7 @@ def _one_by_one(
                 continue
             try:
                 if alone is None:
-                    alone = _processes(1, work)
+                    alone = _start_pool(1, work)
                     alone.submit(int).result()
             except BrokenProcessPool as error:
                 raise ProcessStartError(
@@ -170,17 +170,17 @@ def _one_by_one(
                 ) from error
             try:
                 yield item, alone.submit(_call, item).result()
-            except BrokenProcessPool as error:
+            except BrokenProcessPool:
                 alone.shutdown()
                 alone = None
-                yield item, ProcessDied(str(error))
+                yield item, ProcessDied("its process ended; too large for the memory, or a broken decoder")
     finally:
         if alone is not None:
             alone.shutdown()
 
 
-def _processes(count: int, work: Callable[[Any], Any]) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(work,))
+def _start_pool(count: int, work: Callable[[Any], Any]) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(work,))
 
 
 _work: Callable[[Any], Any]
@@ -190,20 +190,20 @@ def _call(item: Any) -> Any:
     return _work(item)
 
 
-def _begin(work: Callable[[Any], Any]) -> None:
-    """Begin a worker process."""
-    # Handed over once, not with every item: it may carry a network.
+def _start_worker(work: Callable[[Any], Any]) -> None:
+    """Prepare a worker process."""
+    # Passed once, not with every item: it may contain a network.
     global _work
     _work = work
-    # Ctrl-C is for the process that people see; it ends the others.
+    # Ctrl-C ends the parent, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)  # One process a core is already as many as there are cores.
+    cv2.setNumThreads(1)  # There is one process for each core.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    # A worker waits for work on a pipe that it also holds the other end of, so that it would outlive a parent
-    # that was killed, for ever.
+    # A worker holds both ends of the pipe that brings its work. So it does not notice that its parent was killed,
+    # and would wait for ever.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""``inception-rcnn classify``, ``evaluate imagenet``: what is in pictures as a whole, and how often that is right."""
+"""``inception-rcnn classify``, ``evaluate imagenet``: classes of whole pictures, and how often they are right."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ...data import ImageError, find_images, read_image
+from ...data import ImageError, read_image
 from ...data.errors import CommandError, needs_packages
 from ...data.formats.imagenet import read_class_labels
 from ...data.system.processes import prefetch
 from ...eval import evaluate_classification
 from .evaluate import JsonFile, check_outputs, write_json
+from .options import Device, Images, list_pictures
 from .terminal import console, download_bar, progress_bar
 
 if TYPE_CHECKING:
@@ -37,25 +38,20 @@ Models = Annotated[
         show_default=False,
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")]
 
 
 def classify(
-    images: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="Files, folders (searched recursively), globs, @list.txt.")
-    ],
+    images: Images,
     model: Models = None,
     crops: Annotated[int, typer.Option(metavar="1|10|144", help="Crops of a picture to average over.")] = 1,
-    top: Annotated[int, typer.Option(min=1, metavar="K", help="How many classes to tell.")] = 5,
+    top: Annotated[int, typer.Option(min=1, metavar="K", help="The K likeliest classes.")] = 5,
     json_file: JsonFile = None,
     device: Device = "auto",
 ) -> None:
-    """Tell what is in pictures as a whole, with probabilities."""
-    paths = find_images(images)
-    if not paths:
-        raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
+    """Print the likeliest classes of whole pictures, with probabilities."""
+    paths = list_pictures(images)
     check_outputs(json_file)
-    classifier = _load(model or ["googlenet-bvlc"], [crops], device)
+    classifier = _load_classifier(model or ["googlenet-bvlc"], [crops], device)
     results: list[dict[str, Any]] = []
     failed = 0
     try:
@@ -69,10 +65,10 @@ def classify(
                     failed += 1
                     continue
                 best = np.argsort(-probabilities, kind="stable")[:top]
-                told = [(classifier.classes[label], float(probabilities[label])) for label in best]
-                output.print(f"{path}  " + "  ".join(f"{name} {chance:.3f}" for name, chance in told))
-                results.append({"file": str(path), "classes": [{"class": name, "score": p} for name, p in told]})
-    except BaseException as error:  # With many crops hours may be in what is done.
+                likeliest = [(classifier.classes[label], float(probabilities[label])) for label in best]
+                output.print(f"{path}  " + "  ".join(f"{name} {chance:.3f}" for name, chance in likeliest))
+                results.append({"file": str(path), "classes": [{"class": name, "score": p} for name, p in likeliest]})
+    except BaseException as error:  # With many crops these results may have taken hours.
         if results:
             write_json(json_file, results)
         if not isinstance(error, KeyboardInterrupt):
@@ -99,10 +95,10 @@ def evaluate_imagenet(
     """Top-1 and top-5 error of classifications, by the number of crops and of models."""
     check_outputs(json_file)
     models, numbers = model or ["googlenet-bvlc"], list(dict.fromkeys(crops or [1]))
-    members = [_load([name], numbers, device) for name in models]
+    members = [_load_classifier([name], numbers, device) for name in models]
     classes = members[0].classes
     if any(member.classes != classes for member in members):
-        raise CommandError("the models tell other classes; give models of the same")
+        raise CommandError("the models have different classes; give models that have the same")
     from ...backbone.classifier import cut_crops
 
     labels = read_class_labels(data, classes)
@@ -127,7 +123,7 @@ def evaluate_imagenet(
                         tables[number, m].append(sums)
                 known.append(labels[path])
             report(len(labels))
-    except KeyboardInterrupt:  # With many crops hours may be in what is done.
+    except KeyboardInterrupt:  # With many crops these results may have taken hours.
         console.print(f"interrupted after {len(known)} of {len(labels)} pictures")
         interrupted = True
     if not known:
@@ -149,8 +145,8 @@ def evaluate_imagenet(
         raise typer.Exit(130)
 
 
-def _load(models: Sequence[str], crops: Sequence[int], device: str) -> Classifier:
-    """Load an ensemble that looks at the first number of crops; what is wrong is told before anything is downloaded."""
+def _load_classifier(models: Sequence[str], crops: Sequence[int], device: str) -> Classifier:
+    """Load an ensemble that uses the first number of crops; refuse mistakes before anything is downloaded."""
     with needs_packages("classification", "train"):
         import torch  # noqa: F401 - to say at once what is missing
 

@@ -1,4 +1,4 @@
-"""``inception-rcnn ensemble``: what several models found, merged."""
+"""``inception-rcnn ensemble``: the detections of several models, merged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from ...data import VOC_CLASSES, read_detection_entries, write_detections
 from ...data.errors import CommandError
 from ...eval import EvaluationError, merge_detections
-from .options import check_choice
+from .options import check_choice, derived_option
 from .terminal import console
 
 
@@ -20,18 +20,15 @@ def ensemble(
     method: Annotated[str, typer.Option(metavar="wbf|nms|soft-nms", help="Fuse boxes or suppress them.")] = "wbf",
     iou: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            help="Overlap above which boxes are one object.  [default: wbf 0.55, nms 0.3, soft-nms Gaussian]",
-            show_default=False,
+        derived_option(
+            "IOU", "Overlap above which boxes are one object.", "wbf 0.55, nms 0.3, soft-nms Gaussian", min=0, max=1
         ),
     ] = None,
     weight: Annotated[
         list[float] | None, typer.Option(metavar="W", help="A member's weight; repeat, in their order.")
     ] = None,
 ) -> None:
-    """Merge what several models found in the same pictures."""
+    """Merge the detections of several models in the same pictures."""
     chosen = check_choice("--method", method, ("wbf", "nms", "soft-nms"))
     if weight and (len(weight) != len(members) or not all(0 < one < float("inf") for one in weight)):
         raise CommandError(f"--weight: give {len(members)} numbers above 0, one for each member in their order")
@@ -42,10 +39,11 @@ def ensemble(
         merged = merge_detections(detections, chosen, iou_threshold=iou, weights=weight)
     except EvaluationError as error:
         raise CommandError(f"{', '.join(map(str, members))}: {error}") from None
-    partly = sum(not all(name in one for one in detections) for name in merged)
-    if partly:
+    incomplete = sum(not all(name in one for one in detections) for name in merged)
+    if incomplete:
         console.print(
-            f"{partly} of {len(merged)} pictures are not in every file: there, some models count as finding nothing"
+            f"{incomplete} of {len(merged)} pictures are not in every file: a model without one counts as finding "
+            "nothing there"
         )
     classes = next((found.classes for found in merged.values()), VOC_CLASSES)
     write_detections(output, ((name, *sizes[name], found) for name, found in merged.items()), classes)

@@ -1,4 +1,4 @@
-"""``inception-rcnn export``: a detector as one ONNX model."""
+"""``inception-rcnn export``: one ONNX model of a detector."""
 
 from __future__ import annotations
 

@@ -1,23 +1,21 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the pictures that IMAGES stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ...data import ImageError, find_images
 from ...data.errors import CommandError
 
 Images = Annotated[
     list[str],
     typer.Argument(metavar="IMAGES...", help="Files, folders (searched recursively), globs, @list.txt."),
 ]
-
-
 Method = Annotated[str, typer.Option(metavar="merged|selective-search|multibox", help="Where the regions come from.")]
-
-
 MultiBoxName = Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox.")]
 
 
@@ -26,3 +24,27 @@ def check_choice(option: str, value: str, choices: Sequence[str]) -> Any:
     if value not in choices:
         raise CommandError(f"{option} {value}: unknown; use {', '.join(choices[:-1])} or {choices[-1]}")
     return value
+
+
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")]
+
+
+def derived_option(metavar: str, text: str, default: str, **settings: Any) -> Any:
+    """Make an option whose default follows from other things, in words; its value is None."""
+    return typer.Option(metavar=metavar, help=f"{text}  [default: {default}]", show_default=False, **settings)
+
+
+def list_pictures(images: list[str], results: Path | None = None) -> list[Path]:
+    """List the pictures that IMAGES stands for, but none in the folder of `results`; refuse to work on none.
+
+    Raises
+    ------
+    ImageError
+        If something named does not exist, or there is no picture.
+    """
+    paths = find_images(images)
+    if results is not None:
+        paths = [path for path in paths if not path.absolute().is_relative_to(results.absolute())]
+    if not paths:
+        raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
+    return paths

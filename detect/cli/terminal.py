@@ -1,10 +1,13 @@
-"""The terminal, as all commands use it: where they print, how they show progress, how they refuse."""
+"""The terminal, as all commands use it: where they print, how they show progress, how a run over pictures ends."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,12 +23,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from ..runs.summary import RunSummary
+
 # Names of files are printed as they are: neither styled nor broken at the width of a terminal.
 console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
 class _Speed(ProgressColumn):
-    """Items a second since the bar began."""
+    """Items a second since the bar appeared."""
 
     def render(self, task: Task) -> Text:
         done = task.completed - task.fields["first"]
@@ -35,7 +41,7 @@ class _Speed(ProgressColumn):
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """Yield a function that takes the number of items done, and perhaps a note; the bar appears with its first call."""
+    """Yield a function that takes the number of items done and, optionally, a note; its first call shows the bar."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
     end = TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
     bar = Progress(*columns, *end, console=console)
@@ -55,7 +61,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
 
 @contextlib.contextmanager
 def download_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that takes bytes had and expected (0 if unknown); the bar appears when it is first called."""
+    """Yield a function that takes bytes loaded and bytes expected (0: unknown); its first call shows the bar."""
     bar = Progress(TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
 
     def report(done: int, total: int) -> None:
@@ -69,3 +75,25 @@ def download_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     finally:
         if bar.tasks:
             bar.stop()
+
+
+def show_run(
+    run: Callable[..., RunSummary], what: str, total: int, output: Path, errors: Path, *, idle_cores: bool = False
+) -> None:
+    """Call `run` under a progress bar and print what it did; see `RunSummary.closing_lines` for the arguments.
+
+    Raises
+    ------
+    typer.Exit
+        With 130 if the run was interrupted, with 1 if it should be repeated or no picture has a result.
+    """
+    try:
+        with progress_bar(what, total) as report:
+            summary = run(progress=report)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        raise typer.Exit(130) from None
+    for line in summary.closing_lines(output, errors, idle_cores=idle_cores):
+        console.print(line)
+    if summary.should_be_repeated:
+        raise typer.Exit(1)

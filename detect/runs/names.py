@@ -1,17 +1,16 @@
-"""What runs over many files have in common: how files are named, recognised and reported."""
+"""How runs over many pictures name them and recognise them."""
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ...data import ImageError
+import numpy as np
+from numpy.typing import NDArray
 
-# A disk that is full or not ours to write to will not take the next picture either.
-FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+from ...data import read_image
 
 
 def relative_names(paths: Sequence[Path]) -> list[str]:
@@ -42,15 +41,18 @@ def relative_names(paths: Sequence[Path]) -> list[str]:
 
 
 def stamp(path: Path) -> list[int]:
-    """Size and time of change: a picture that was replaced is not the one in the journal."""
-    status = path.stat()
+    """Size (bytes) and time of change (ns) of a file, by which a changed picture is recognised; empty if it is gone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
     return [status.st_size, status.st_mtime_ns]
 
 
-def error_line(path: Path, error: Exception) -> dict[str, str]:
-    """One line of ``errors.jsonl``: which file, what kind of error, what is wrong."""
-    message = str(error) if isinstance(error, ImageError) else f"{path}: {error or type(error).__name__}"
-    return {"file": str(path), "kind": type(error).__name__, "message": message}
+def read_stamped(path: Path) -> tuple[list[int], NDArray[np.uint8]]:
+    """Stamp and pixels of a picture, see `stamp` and `data.read_image`."""
+    # Stamped before it is read: a picture that is replaced meanwhile must not count as the one that was read.
+    return stamp(path), read_image(path)
 
 
 def package_version() -> str:

@@ -24,8 +24,8 @@ from ...eval import evaluate_voc
 from ...proposals.multibox.network import GridHead, VectorHead
 from ...proposals.multibox.priors import place_priors
 from ...proposals.multibox.proposer import rank_boxes
-from ..detector import DetectorSettings
 from ..postprocessing import suppress
+from ..settings import DetectorSettings
 from .loop import bfloat16_is_faster, to_device, torch_threads
 from .process_group import SINGLE_PROCESS, ProcessGroup
 

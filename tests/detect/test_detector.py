@@ -20,8 +20,8 @@ from inception_rcnn.backbone.weights.published import bundled_models
 from inception_rcnn.data import Proposals, write_proposals
 from inception_rcnn.data.errors import ModelError, ProposalFileError, SettingError
 from inception_rcnn.detect import Detector
-from inception_rcnn.detect.detector import DetectorSettings
 from inception_rcnn.detect.postprocessing import suppress
+from inception_rcnn.detect.settings import DetectorSettings
 from inception_rcnn.proposals import SelectiveSearch, merge_proposals
 
 CLASSES = ("cat", "dog")

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -140,6 +141,20 @@ def test_what_stands_in_the_journals_place_is_left_alone(photos, tmp_path):
         assert (tmp_path / "x.journal").read_bytes() == notes
 
 
+def test_a_journal_of_version_0_1_is_refused(photos, tmp_path):
+    (tmp_path / "x.journal").write_bytes(b"inception-rcnn proposals journal, settings " + b"0" * 64 + b"\n")
+    with pytest.raises(JournalError, match="another version; repeat it with those, name another output, or delete"):
+        propose_pictures(paths_of(photos), tmp_path / "x.npz", SEARCH)
+
+
+def test_a_file_system_without_locks_will_do(photos, tmp_path, monkeypatch):
+    def refuse(file, flags):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert propose_pictures(paths_of(photos)[:1], tmp_path / "x.npz", SEARCH).pictures == 1
+
+
 def test_another_list_of_pictures_does_not_end_an_unfinished_run(photos, tmp_path):
     paths = paths_of(photos)
     journal = interrupted(paths[:4], tmp_path / "x.npz", after=4)
@@ -150,15 +165,15 @@ def test_another_list_of_pictures_does_not_end_an_unfinished_run(photos, tmp_pat
     assert propose_pictures(paths, tmp_path / "x.npz", SEARCH).resumed == 3
 
 
-def test_bad_luck_is_tried_again(photos, tmp_path, capsys):
+def test_a_picture_that_was_briefly_gone_is_tried_again(photos, tmp_path):
     shutil.copytree(photos / "a", tmp_path / "a")
     paths = sorted((tmp_path / "a").iterdir())
     paths[2].rename(tmp_path / "away")
     summary = propose_pictures(paths, tmp_path / "x.npz", SEARCH)
-    assert (summary.pictures, summary.failed, summary.passing) == (5, 2, 1)
+    assert (summary.pictures, summary.failed, summary.retryable) == (5, 2, 1)
     (tmp_path / "away").rename(paths[2])
     summary = propose_pictures(paths, tmp_path / "x.npz", SEARCH)
-    assert (summary.pictures, summary.resumed, summary.failed, summary.passing) == (6, 5, 1, 0)
+    assert (summary.pictures, summary.resumed, summary.failed, summary.retryable) == (6, 5, 1, 0)
     assert not (tmp_path / "x.journal").exists()
 
 
@@ -297,7 +312,7 @@ def test_a_picture_that_kills_its_process_is_reported(photos, tmp_path):
     Image.fromarray(np.zeros((50, 33, 3), np.uint8)).save(tmp_path / "a" / "004.png")
     paths = sorted((tmp_path / "a").iterdir())
     summary = propose_pictures(paths, tmp_path / "a.npz", Deadly(), workers=2)
-    assert (summary.pictures, summary.failed) == (6, 2)
+    assert (summary.pictures, summary.failed, summary.retryable) == (6, 2, 1)
     lines = (tmp_path / "a.errors.jsonl").read_text().splitlines()
     assert [(Path(json.loads(line)["file"]).name, json.loads(line)["kind"]) for line in lines] == [
         ("001b.jpg", "ImageError"),

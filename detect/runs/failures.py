@@ -1,0 +1,75 @@
+"""Pictures that a run could not process: their lines in the errors file, and which of them are worth another try."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from ...data import ImageError, atomic_write
+from ...data.errors import UserError
+
+# A disk that is full or that we may not write to will not take the next picture either: the run ends.
+FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+
+
+class Failure(NamedTuple):
+    """A picture without a result: its line of the errors file (file, kind, message), and `is_retryable`."""
+
+    line: dict[str, str]
+    retryable: bool
+
+
+def is_retryable(path: Path, error: Exception) -> bool:
+    """Whether a picture that failed may succeed when the same command is repeated.
+
+    Parameters
+    ----------
+    path : Path
+        The picture.
+    error : Exception
+        What its processing raised.
+
+    Returns
+    -------
+    bool
+        False if the content is at fault, which is what a `UserError` says. True if the file is gone, or if the system
+        could not read it (permissions, input and output) or had too little memory. True for everything unexpected as
+        well: a lost GPU, a process that was killed, a bug that the next version may not have.
+
+    Examples
+    --------
+    >>> is_retryable(Path("absent.jpg"), ImageError("absent.jpg: does not exist"))
+    True
+    >>> is_retryable(Path(__file__), ImageError("failures.py: is not a picture"))
+    False
+    """
+    cause = error.__cause__
+    # Pillow raises an OSError for bad content too. It has no error number.
+    system = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None)
+    return system or not isinstance(error, UserError) or not path.exists()
+
+
+def failure(path: Path, error: Exception) -> Failure:
+    """Describe why a picture has no result.
+
+    Examples
+    --------
+    >>> failure(Path("a.jpg"), RuntimeError("device lost"))
+    Failure(line={'file': 'a.jpg', 'kind': 'RuntimeError', 'message': 'a.jpg: device lost'}, retryable=True)
+    """
+    # An ImageError names its file already.
+    message = str(error) if isinstance(error, ImageError) else f"{path}: {error or type(error).__name__}"
+    return Failure({"file": str(path), "kind": type(error).__name__, "message": message}, is_retryable(path, error))
+
+
+def write_failures(path: Path, failures: Iterable[Failure]) -> None:
+    """Write the errors file, a line of JSON for each picture."""
+    atomic_write(path, "".join(json.dumps(one.line) + "\n" for one in failures))
+
+
+def resumable(error: OSError, path: Path) -> OSError:
+    """Copy of an error of writing that names the file and says that the run can go on."""
+    return OSError(error.errno, f"{error.strerror}; the same command goes on from there", str(path))

@@ -1,0 +1,231 @@
+"""The journal of a run: one record for every finished picture, kept on the disk until the results are written.
+
+It is one file beside the output, and it only grows: a header with a hash of the run's settings, then the records. A
+record is a mark, the lengths of its two parts, a checksum of both, and the parts: a line of JSON about the picture, and
+a table of its boxes. A run that was killed at any moment goes on from its journal. An incomplete end is cut off. A
+damaged record is passed over, and its picture is processed again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import mmap
+import os
+import struct
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...data.errors import JournalError
+from .failures import resumable
+from .names import stamp
+
+# The number is that of the format: records of another one are not read.
+_HEADER = b"inception-rcnn journal 1, settings "
+_MARK = b"\xf0IRC"
+_FRAME = struct.Struct("<4sIII")  # mark, length of the line, length of the table, checksum of both
+
+
+class Record(NamedTuple):
+    """A finished picture.
+
+    Attributes
+    ----------
+    file : str
+        Absolute path.
+    stamp : list of int
+        See `names.stamp`, from before the picture was read.
+    width, height : int
+        Size in pixels.
+    drawn : str
+        Where it is drawn below the folder of drawings; "" if it is not drawn.
+    offset, rows : int
+        Where its table begins in the journal, in bytes, and how many boxes it has; `Journal.append` sets them.
+    """
+
+    file: str
+    stamp: list[int]
+    width: int
+    height: int
+    drawn: str = ""
+    offset: int = 0
+    rows: int = 0
+
+
+class Journal:
+    """The finished pictures of a run, in a file that is locked as long as it is open.
+
+    Parameters
+    ----------
+    path : Path
+        The file. It is made if it does not exist.
+    settings : object
+        What the results depend on, as JSON. What JSON does not have counts by its `repr`.
+    pictures : collection of str
+        Absolute paths of the run's pictures.
+    columns : int
+        Numbers per box in the tables: x1, y1, x2, y2, score, and what else a run keeps.
+    may_restart : bool
+        Accept a journal of other settings or of other pictures. Its records are then `outdated`, and the caller calls
+        `clear` after it has removed their results.
+
+    Attributes
+    ----------
+    records : dict of str to Record
+        Finished pictures by their absolute paths.
+    outdated : list of Record
+        Records of other settings, of pictures that do not belong to this run, and of pictures that have changed since.
+
+    Raises
+    ------
+    JournalError
+        If another run has locked the file, if it is no journal, or if it is one of other settings or pictures and
+        `may_restart` is false.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path, picture = Path(folder.name, "journal"), Path(folder.name, "a.jpg")
+    >>> _ = picture.write_bytes(b"pixels")
+    >>> with Journal(path, {"limit": 1}, [str(picture)], columns=5) as journal:
+    ...     journal.append(Record(str(picture), stamp(picture), 20, 10), np.ones((1, 5), np.float32))
+    >>> with Journal(path, {"limit": 1}, [str(picture)], columns=5) as journal:
+    ...     journal.read(journal.records[str(picture)]).tolist()
+    [[1.0, 1.0, 1.0, 1.0, 1.0]]
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self, path: Path, settings: object, pictures: Collection[str], columns: int, *, may_restart: bool = False
+    ) -> None:
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=repr).encode()).hexdigest()
+        self.header = _HEADER + digest.encode() + b"\n"
+        self.path, self.columns = path, columns
+        self.records: dict[str, Record] = {}
+        self.outdated: list[Record] = []
+        self.file = open(path, "a+b")  # noqa: SIM115 - closed by __exit__
+        try:
+            self._lock()
+            self._resume(pictures, may_restart)
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = f"{self.path}: another run is writing there; wait for it, or name another output"
+            raise JournalError(text) from None
+        except OSError:
+            pass  # Some file systems of clusters have no locks; a run is possible without.
+
+    def _resume(self, pictures: Collection[str], may_restart: bool) -> None:
+        self.file.seek(0)
+        first = self.file.read(len(self.header))
+        if first == self.header or (may_restart and first.startswith(_HEADER)):
+            self._read_records(pictures, first == self.header, may_restart)
+        elif self.header.startswith(first):  # new, or killed at its very beginning
+            self.clear()
+        elif first.startswith(b"inception-rcnn "):
+            raise JournalError(
+                f"{self.path}: left by a run with other settings or another version; repeat it with those, name "
+                "another output, or delete that file to begin anew"
+            )
+        else:
+            raise JournalError(f"{self.path}: is in the way and no journal of this program; name another output")
+
+    def _read_records(self, pictures: Collection[str], same_settings: bool, may_restart: bool) -> None:
+        end, others = len(self.header), 0
+        for record in self._whole_records():
+            end = self._end(record)
+            others += record.file not in pictures
+            usable = same_settings and record.file in pictures
+            if usable and record.stamp and record.stamp == stamp(Path(record.file)):
+                self.records[record.file] = record
+            else:
+                self.outdated.append(record)
+        if others and not self.records and not may_restart:
+            raise JournalError(
+                f"{self.path}: left by a run over {others} other pictures; finish that one first, name another "
+                "output, or delete that file"
+            )
+        self.file.truncate(end)
+
+    def _whole_records(self) -> Iterator[Record]:
+        """Yield the records that are neither damaged nor incomplete, in the order of the file."""
+        with mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            at = data.find(_MARK, len(self.header))
+            while at >= 0:
+                record = self._parse_record(data, at)
+                if record is not None:
+                    yield record
+                at = data.find(_MARK, at + 1 if record is None else self._end(record))
+
+    def _parse_record(self, data: mmap.mmap, at: int) -> Record | None:
+        line = at + _FRAME.size
+        if line > len(data):
+            return None
+        _, line_size, table_size, checksum = _FRAME.unpack_from(data, at)
+        table = line + line_size
+        end = table + table_size
+        if end > len(data) or zlib.crc32(memoryview(data)[line:end]) != checksum:
+            return None
+        file, picture_stamp, width, height, drawn = json.loads(data[line:table])
+        return Record(file, picture_stamp, width, height, drawn, table, table_size // (4 * self.columns))
+
+    def _end(self, record: Record) -> int:
+        return record.offset + record.rows * 4 * self.columns
+
+    def append(self, record: Record, table: NDArray[np.float32]) -> None:
+        """Add a finished picture. From here on its result survives the end of this process.
+
+        Parameters
+        ----------
+        record : Record
+        table : ndarray, shape (N, columns), float32
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written; the text says that the run can go on.
+        """
+        line, body = json.dumps(record[:5]).encode(), table.astype("<f4").tobytes()
+        frame = _FRAME.pack(_MARK, len(line), len(body), zlib.crc32(line + body))
+        try:
+            start = self.file.seek(0, os.SEEK_END)
+            self.file.write(frame + line + body)
+            self.file.flush()
+        except OSError as error:
+            raise resumable(error, self.path) from error
+        self.records[record.file] = record._replace(offset=start + len(frame) + len(line), rows=len(table))
+
+    def read(self, record: Record) -> NDArray[np.float32]:
+        """Table of a finished picture: shape (N, columns), float32."""
+        self.file.seek(record.offset)
+        data = self.file.read(self._end(record) - record.offset)
+        return np.frombuffer(data, "<f4").astype(np.float32).reshape(-1, self.columns)
+
+    def clear(self) -> None:
+        """Remove all records: the run begins anew."""
+        self.records, self.outdated = {}, []
+        self.file.truncate(0)
+        self.file.write(self.header)
+        self.file.flush()
+
+    def remove(self) -> None:
+        """Delete the file, once the results are written."""
+        self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.file.close()

@@ -1,0 +1,121 @@
+"""What a run over many pictures did: the counts and times of `detect` and `propose`, and their closing lines."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .failures import Failure
+
+_adding = threading.Lock()
+
+
+@dataclass
+class RunSummary:
+    """What a run did.
+
+    Attributes
+    ----------
+    pictures : int
+        Pictures with a result, including those that an interrupted run before it finished.
+    resumed : int
+        Pictures that an interrupted run had finished.
+    failed : int
+        Pictures in the errors file: without a result, or with one that cannot be drawn.
+    retryable : int
+        Failed pictures that may succeed when the same command is repeated, see `failures.is_retryable`.
+    boxes : int
+        Boxes written: proposals or detections.
+    objects : dict of str to int, or None
+        Detections drawn, by class; None for proposals.
+    seconds : dict of str to float
+        Seconds in each stage, summed over threads; ``total`` by the clock. ``wait for pictures`` is how long the
+        network waited for pictures that are read and searched, ``wait for drawing`` how long it waited because too
+        many pictures were yet to be drawn, ``wait for scoring`` how long pictures waited for the network. A GPU works
+        on while the next stage begins: some of the time of ``trunk`` is counted where its results are first needed.
+
+    Examples
+    --------
+    >>> summary = RunSummary(pictures=2, boxes=200, seconds={"total": 1.5})
+    >>> summary.closing_lines(Path("boxes.npz"), Path("boxes.errors.jsonl"))
+    ['2 pictures, 100 boxes each in 1.5 s -> boxes.npz']
+    """
+
+    pictures: int = 0
+    resumed: int = 0
+    failed: int = 0
+    retryable: int = 0
+    boxes: int = 0
+    objects: dict[str, int] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add_seconds(self, stage: str, seconds: float) -> None:
+        """Add to the time of a stage, from any thread."""
+        with _adding:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of the ``with`` block to that of a stage, unless it raises."""
+        start = time.perf_counter()
+        yield
+        self.add_seconds(stage, time.perf_counter() - start)
+
+    def count_failures(self, failures: Collection[Failure]) -> None:
+        """Set `failed` and `retryable`."""
+        self.failed, self.retryable = len(failures), sum(one.retryable for one in failures)
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of its time, 0 to 1, in which the network waited for pictures."""
+        scoring = sum(self.seconds.get(stage, 0.0) for stage in ("trunk", "merge proposals", "score"))
+        waiting = self.seconds.get("wait for pictures", 0.0)
+        return waiting / (waiting + scoring) if waiting else 0.0
+
+    @property
+    def bottleneck(self) -> str:
+        """The slower side of a detection: "network-bound", "CPU-bound: reading" or "CPU-bound: searching"."""
+        # If the network waits for less than a tenth of its time, faster reading can save no more than that.
+        if self.waiting_share < 0.1:
+            return "network-bound"
+        slower = self.seconds.get("search", 0.0) > self.seconds.get("read", 0.0)
+        return f"CPU-bound: {'searching' if slower else 'reading'}"
+
+    @property
+    def should_be_repeated(self) -> bool:
+        """Whether the same command may give more results, or no picture has one."""
+        return self.retryable > 0 or (self.failed > 0 and not self.pictures)
+
+    def closing_lines(self, output: Path, errors: Path, *, idle_cores: bool = False) -> list[str]:
+        """Lines that a command prints at the end of a run.
+
+        Parameters
+        ----------
+        output, errors : Path
+            The results and the errors file.
+        idle_cores : bool
+            Whether there are more cores than workers.
+
+        Returns
+        -------
+        list of str
+        """
+        resumed = f" ({self.resumed} of them by an earlier, interrupted run)" if self.resumed else ""
+        mean = f", {self.boxes / self.pictures:.0f} boxes each" if self.pictures and self.objects is None else ""
+        lines = [f"{self.pictures} pictures{resumed}{mean} in {self.seconds['total']:.1f} s -> {output}"]
+        # For the first pictures the network always waits.
+        if idle_cores and self.waiting_share > 0.5 and self.pictures - self.resumed >= 10:
+            waited = f"the network waited for pictures {self.waiting_share:.0%} of its time"
+            lines.append(f"{self.bottleneck}; {waited}: more --workers would be faster")
+        if self.objects:
+            counts = sorted(self.objects.items(), key=lambda item: (-item[1], item[0]))
+            lines.append("found: " + ", ".join(f"{name} {count}" for name, count in counts))
+        if self.failed:
+            lines.append(f"{self.failed} files could not be processed, see {errors}")
+        if self.retryable:
+            lines.append(f"{self.retryable} of them may succeed at another try; the same command tries those again")
+        return lines
