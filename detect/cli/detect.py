@@ -89,7 +89,8 @@ def detect(
         )
     detector = Detector.load(
         *names, scoring=scoring, scales=scales, device=device, method=method, multibox=multibox,
-        proposals_from=proposals_from, precision=precision, proposals=proposals, first_pass_regions=first_pass, min_score=min_score, nms=nms,
+        proposals_from=proposals_from, precision=precision, proposals=proposals, first_pass_regions=first_pass,
+        min_score=min_score, nms=nms,
     )  # fmt: skip
     if workers is None:
         workers = 1 if detector.scorers[0].placement.device == "cpu" else usable_cores()
