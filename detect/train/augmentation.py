@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 from ...data import Picture
 
-# Pictures are shown at one of these shares of the size that the network is used at.
-SCALES = (0.65, 0.8, 0.95, 1.1)
-
 
 def augment(
     image: NDArray[np.uint8],

@@ -16,7 +16,6 @@ from torch import nn
 from ...backbone.weights.model_file import hash_weights
 from ...data import Picture, atomic_write
 from ...data.errors import CheckpointError
-from .process_group import ProcessGroup
 
 
 def save_checkpoint(
@@ -33,9 +32,23 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, object]
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: Mapping[str, object],
+    defaults: Mapping[str, object],
 ) -> int:
-    """Go on from a checkpoint.
+    """Go on from a checkpoint, in place.
+
+    Parameters
+    ----------
+    path : Path
+    network : Module
+    optimizer : Optimizer
+    settings : mapping of str to object
+        What the checkpoint must have been made with.
+    defaults : mapping of str to object
+        What a checkpoint was made with whose version of this package had no such setting.
 
     Returns
     -------
@@ -51,10 +64,11 @@ def load_checkpoint(
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            made = json.loads(metadata["settings"])
-            different = [name for name in {**made, **settings} if made.get(name) != settings.get(name)]
+            wanted, known = (json.loads(json.dumps(values)) for values in (settings, defaults))
+            made = {name: known.get(name) for name in wanted} | json.loads(metadata["settings"])
+            different = [name for name in {**made, **wanted} if made.get(name) != wanted.get(name)]
             if different:
-                told = ", ".join(f"{name} {made.get(name)!r} and not {settings.get(name)!r}" for name in different)
+                told = ", ".join(f"{name} {made.get(name)!r} and not {wanted.get(name)!r}" for name in different)
                 raise CheckpointError(f"{path}: was made with other settings ({told}); {advice}")
             names = list(file.keys())
             network.load_state_dict({name[8:]: file.get_tensor(name) for name in names if name.startswith("network.")})
@@ -72,32 +86,6 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path}: is no checkpoint of such a training, or damaged ({reason}); remove it"
         ) from None
-
-
-def begin_at(
-    checkpoint: Path | None,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    settings: Mapping[str, object],
-    group: ProcessGroup,
-    *,
-    resume: bool,
-) -> int:
-    """Go on from a checkpoint, if asked for and there is one: how many steps are done, the same in all processes.
-
-    Raises
-    ------
-    CheckpointError
-        See `load_checkpoint`; also if the processes do not agree.
-    """
-    start = 0
-    if resume and checkpoint is not None and checkpoint.exists():
-        start = load_checkpoint(checkpoint, network, optimizer, settings)
-    if not group.agree((start, settings)):
-        raise CheckpointError(
-            f"{checkpoint}: not all processes have the same checkpoint and settings; give them a folder that all share"
-        )
-    return start
 
 
 def fingerprint(pictures: Sequence[Picture]) -> str:

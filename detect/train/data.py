@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +17,17 @@ from ...data import (
     ILSVRC_DET_CLASSES,
     VOC_CLASSES,
     AnnotationError,
+    ImageError,
     Picture,
     atomic_write,
     read_ilsvrc,
+    read_image,
     read_voc,
 )
 from ...data.formats.coco import coco_pictures
 from ...data.formats.records import read_json, read_words
 from ...data.formats.voc import read_annotation
+from ...data.system.processes import prefetch, usable_cores
 
 
 def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "trainval") -> list[Picture]:
@@ -304,6 +309,117 @@ def split_validation(pictures: Iterable[Picture], one_in: int = 30) -> tuple[lis
         aside = picture.labelled is None and int.from_bytes(digest[:4], "big") % one_in == 0
         (validation if aside else training).append(picture)
     return training, validation
+
+
+def read_training_pictures(
+    folders: Sequence[Path],
+    classes: Sequence[str],
+    split: str,
+    *,
+    tell: Callable[[str], None],
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+) -> tuple[list[Picture], list[Picture]]:
+    """Read the pictures to train on and those set aside, and check them before the work.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        See `read_labelled_folder`.
+    classes : sequence of str
+        As of `read_labelled_folder`.
+    split : str
+        Which pictures of a folder in VOC layout.
+    tell : callable
+        Gets a line for what is worth knowing: pictures that cannot be read and are passed over, classes without an
+        object, how many pictures there are.
+    progress : callable
+        What is counted, and how many -> context of a function that gets the number done.
+
+    Returns
+    -------
+    training, validation : list of Picture
+
+    Raises
+    ------
+    AnnotationError
+        If a picture is missing, given twice, or of another size than its labels say; or no object is of the classes.
+    """
+    origins: dict[str, Path] = {}
+    training: list[Picture] = []
+    validation: list[Picture] = []
+    for folder in folders:
+        pictures, kept = read_labelled_folder(folder, classes, split), read_validation(folder, classes)
+        for picture in [*pictures, *kept]:
+            if not picture.path.is_file():
+                raise AnnotationError(f"{picture.path}: there is no such picture, but {folder} has labels for it")
+            if (other := origins.get(picture.image_id)) is not None:
+                raise AnnotationError(
+                    f"picture {picture.image_id!r} is in {other} and again in {folder}; give it once, or another name"
+                )
+            origins[picture.image_id] = folder
+        # A layout with pictures for validation has enough of them.
+        own = (pictures, kept) if kept else split_validation(pictures)
+        training += own[0]
+        validation += own[1]
+    unreadable = _check_files([*training, *validation], tell, progress)
+    training, validation = ([p for p in some if p.image_id not in unreadable] for some in (training, validation))
+    absent = set(range(len(classes))).difference(*(picture.labels.tolist() for picture in training))
+    if training and len(absent) == len(classes):
+        raise AnnotationError(
+            f"none of {len(training)} pictures has an object of {first_names(classes)}; spell classes as the labels do"
+        )
+    if absent:
+        tell(f"no object to learn from: {first_names([classes[label] for label in sorted(absent)])}")
+    if training and all(picture.labelled is not None for picture in training):
+        tell("no picture is labelled for all of the classes, so there is little background to learn from")
+    tell(f"{len(training)} pictures to train on, {len(validation)} set aside")
+    return training, validation
+
+
+def _check_files(
+    pictures: Sequence[Picture],
+    tell: Callable[[str], None],
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+) -> set[str]:
+    """Read every picture once: names of those that cannot be read, which would otherwise be met hours later."""
+    unreadable, mistaken = set(), []
+
+    def read_size(picture: Picture) -> tuple[int, int] | ImageError:
+        try:
+            height, width = read_image(picture.path).shape[:2]
+        except ImageError as error:
+            return error
+        return width, height
+
+    cores = usable_cores()
+    with progress("pictures", len(pictures)) as report, ThreadPoolExecutor(cores) as pool:
+        for done, (picture, future) in enumerate(prefetch(pool, read_size, pictures, limit=2 * cores), start=1):
+            size, labelled = future.result(), (picture.width, picture.height)
+            if isinstance(size, ImageError):
+                tell(f"passed over: {size}")
+                unreadable.add(picture.image_id)
+            elif size != labelled:
+                sizes = "{} x {} pixels, its labels are for {} x {}".format(*size, *labelled)
+                mistaken.append(f"{picture.path}: is {sizes}")
+            report(done)
+    if mistaken:
+        raise AnnotationError(
+            f"{mistaken[0]} (a camera's rotation is applied before the labels)"
+            + (f"; so it is with {len(mistaken)} pictures" if len(mistaken) > 1 else "")
+            + "; correct the labels, or save the picture upright"
+        )
+    return unreadable
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Join names, the first five of many.
+
+    Examples
+    --------
+    >>> first_names(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def write_ilsvrc_halves(folder: str | Path) -> None:

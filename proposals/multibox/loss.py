@@ -73,15 +73,16 @@ def set_targets(
     doubtful: NDArray[np.float32],
     *,
     exhaustive: bool = True,
-    many: bool = True,
     predicted: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> MatchedPriors:
     """Decide which priors shall become which objects, and which confidences count.
 
-    Every object gets one prior, all pairs together of the largest sum of overlaps. That much is the paper's. With tens
-    of thousands of priors, of which neighbours look at nearly the same pixels, one match an object would have the
-    network learn to tell them apart and little else, so with `many` every prior that overlaps an object by at least
-    half is matched too, as in the Faster R-CNN that followed.
+    With `predicted`, every object gets one prior, and every other prior is background, as published.
+
+    Without it, every object gets one prior, all pairs together of the largest sum of overlaps; and every prior that
+    overlaps an object by at least half is matched too, as in the Faster R-CNN that followed. With tens of thousands of
+    priors, of which neighbours look at nearly the same pixels, one match an object would have the network learn to
+    tell them apart and little else.
 
     Parameters
     ----------
@@ -93,11 +94,9 @@ def set_targets(
         Difficult objects and crowds: priors that overlap one by 0.3 or lie in it by half count neither way.
     exhaustive : bool
         False where objects may be unlabelled: then no prior counts as background.
-    many : bool
-        False for one match an object, and every other prior background, as published.
     predicted : (ndarray (P, 4), ndarray (P,)), optional
-        Residuals and logits. With them the matching is by the cost of what the network predicts, location and
-        confidence (Erhan et al., equation 3), instead of by the priors' overlap.
+        Residuals and logits, for a matching by the cost of what the network predicts, location and confidence (Erhan
+        et al., equation 3), instead of by the priors' overlap.
 
     Returns
     -------
@@ -125,7 +124,7 @@ def set_targets(
     if len(objects):
         overlap = box_iou(priors, objects)
         matched = match_objects(1 - overlap if predicted is None else _costs(priors, objects, *predicted))
-        if many:
+        if predicted is None:
             best, nearest = overlap.max(1), overlap.argmax(1)
             matched = np.where((matched < 0) & (best >= 0.5), nearest, matched)
             counted &= best < 0.4
@@ -188,10 +187,11 @@ def multibox_loss(
     return location, each[counted].sum()
 
 
-def picture_loss(
-    head: GridHead | VectorHead, features: Tensor, picture: Picture, *, many: bool = True
-) -> tuple[Tensor, Tensor, int]:
+def picture_loss(head: GridHead | VectorHead, features: Tensor, picture: Picture) -> tuple[Tensor, Tensor, int]:
     """Location and confidence loss of what a head says of a picture, as sums, and how many predictions are matched.
+
+    The priors of a `GridHead` are matched by their overlap, many to an object; the boxes of a `VectorHead` by what is
+    predicted, one to an object. See `set_targets`.
 
     Parameters
     ----------
@@ -200,8 +200,6 @@ def picture_loss(
         The trunk's, of the picture.
     picture : Picture
         Its labels, in the pixels that the trunk saw. Difficult objects and crowds count neither way.
-    many : bool
-        See `set_targets`.
 
     Returns
     -------
@@ -235,7 +233,6 @@ def picture_loss(
         boxes[real & ~doubtful],
         boxes[real & doubtful],
         exhaustive=picture.labelled is None,
-        many=many,
         predicted=predicted,
     )
     matched, counted, wanted = (torch.from_numpy(array).to(logits.device) for array in targets)

@@ -1,0 +1,49 @@
+"""Options of the commands that train: the shared ones, and those that a recipe says the rest of."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from ..train.recipes import Recipe, allowed_values
+
+Data = Annotated[
+    list[Path], typer.Option(metavar="DIR", help="Folder in VOC, COCO or ILSVRC DET layout; repeat for more.")
+]
+Classes = Annotated[
+    str, typer.Option(metavar="voc|coco|ilsvrc|FILE", help="What to learn; a file has one name a line.")
+]
+Output = Annotated[Path, typer.Option(metavar="FILE", help="The model, .safetensors.")]
+Split = Annotated[str, typer.Option(metavar="NAME", help="Which pictures of folders in VOC layout.")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda")]
+Cache = Annotated[Path, typer.Option(metavar="DIR", help="For proposals, checkpoints and curves.")]
+TimeLimit = Annotated[float | None, typer.Option(metavar="MIN", help="Save and stop after that long.")]
+Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in the cache.")]
+
+
+def recipe_option(recipe: type[Recipe], field: str, text: str, default: str = "") -> Any:
+    """Option of a hyper-parameter, with the choices or the range of the recipe's field.
+
+    Parameters
+    ----------
+    recipe : type
+    field : str
+        Name of the field.
+    text : str
+        The help.
+    default : str
+        What to tell of the default, if it depends on other options.
+    """
+    choices, (low, high) = allowed_values(get_type_hints(recipe, include_extras=True)[field])
+    told: dict[str, Any] = (
+        {"help": f"{text}  [default: {default}]", "show_default": False} if default else {"help": text}
+    )
+    if choices == (True, False):
+        return typer.Option(**told)
+    if choices:
+        # The recipe refuses what is none of them; typer knows no Literal before 0.19.
+        return typer.Option(metavar="|".join(map(str, choices)), parser=str, **told)
+    return typer.Option(min=low, max=None if high == math.inf else high, **told)
