@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +11,11 @@ import numpy as np
 import typer
 
 from ...data import Picture, read_image
+from ...data.classes import read_class_list
 from ...data.errors import CommandError, UserError
 from ...data.system.processes import usable_cores
 from ...proposals import knows_objects, load_proposer
+from ..train.data import read_training_pictures
 from ..train.recipes import (
     PRIORS,
     ClassifierRecipe,
@@ -37,17 +38,7 @@ if TYPE_CHECKING:
     from ...proposals.multibox.network import GridHead, VectorHead
 
 
-_detector_option = functools.partial(recipe_option, DetectorRecipe)
-_multibox_option = functools.partial(recipe_option, MultiBoxRecipe)
-_classifier_option = functools.partial(recipe_option, ClassifierRecipe)
-
 train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=True, rich_markup_mode=None)
-
-
-def _read_pictures(data: list[Path], classes: Sequence[str], split: str) -> tuple[list[Picture], list[Picture]]:
-    from ..train.data import read_training_pictures
-
-    return read_training_pictures(data, classes, split, tell=print_once, progress=progress_bar)
 
 
 @train.command("detector")
@@ -64,44 +55,22 @@ def train_detector_command(
             show_default=False,
         ),
     ] = None,
-    scoring: Annotated[
-        Scoring | None,
-        _detector_option(
-            "scoring",
-            "Regions of one pass over the picture, or each through the whole network.",
-            default="that of --start, or shared",
-        ),
-    ] = None,
+    scoring: Annotated[Scoring | None, recipe_option(DetectorRecipe, "scoring", instead="that of --start")] = None,
     epochs: Annotated[
-        float, _detector_option("epochs", "Passes over the pictures; 0 fits only the first pass and 8 bits.")
+        float, recipe_option(DetectorRecipe, "epochs", "0 fits only --start's first pass and 8 bits.")
     ] = DetectorRecipe.epochs,
-    batch: Annotated[
-        int, _detector_option("batch", "Pictures a step, of all processes together.")
-    ] = DetectorRecipe.batch,
-    regions: Annotated[int, _detector_option("regions", "Regions of a picture in each step.")] = DetectorRecipe.regions,
-    optimizer: Annotated[
-        Optimizer,
-        _detector_option("optimizer", "Momentum SGD, or AdamW, which is better for a MultiBox that learns along."),
-    ] = DetectorRecipe.optimizer,
-    learning_rate: Annotated[
-        float | None, _detector_option("learning_rate", "Its peak.", default="0.003, of adamw 0.0001")
-    ] = None,
-    schedule: Annotated[
-        Decay, _detector_option("schedule", "How it falls: smoothly, or to a tenth for the last quarter.")
-    ] = DetectorRecipe.schedule,
+    batch: Annotated[int, recipe_option(DetectorRecipe, "batch")] = DetectorRecipe.batch,
+    regions: Annotated[int, recipe_option(DetectorRecipe, "regions")] = DetectorRecipe.regions,
+    optimizer: Annotated[Optimizer, recipe_option(DetectorRecipe, "optimizer")] = DetectorRecipe.optimizer,
+    learning_rate: Annotated[float | None, recipe_option(DetectorRecipe, "learning_rate")] = None,
+    schedule: Annotated[Decay, recipe_option(DetectorRecipe, "schedule")] = DetectorRecipe.schedule,
     start: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE", help="A detector to go on from instead of ImageNet weights; may have other classes."
         ),
     ] = None,
-    freeze: Annotated[
-        Frozen,
-        _detector_option(
-            "freeze",
-            "What stays as it is: the first layers, what a MultiBox or an ensemble shares, or all but the scores.",
-        ),
-    ] = DetectorRecipe.freeze,
+    freeze: Annotated[Frozen, recipe_option(DetectorRecipe, "freeze")] = DetectorRecipe.freeze,
     method: Annotated[
         str, typer.Option(metavar="merged|selective-search", help="Where the regions come from.")
     ] = "merged",
@@ -110,15 +79,10 @@ def train_detector_command(
         Path | None,
         typer.Option(metavar="FILE", help="Have its head learn along, so that the trunk serves both, and write it."),
     ] = None,
-    box_regression: Annotated[
-        bool, _detector_option("box_regression", "Learn to correct the proposals.")
-    ] = DetectorRecipe.box_regression,
-    long_side: Annotated[
-        int | None,
-        _detector_option("long_side", "Size of pictures when the model is used.", default="that of --start, or 640"),
-    ] = None,
+    box_regression: Annotated[bool, recipe_option(DetectorRecipe, "box_regression")] = DetectorRecipe.box_regression,
+    long_side: Annotated[int | None, recipe_option(DetectorRecipe, "long_side", instead="that of --start")] = None,
     split: Split = "trainval",
-    seed: Annotated[int, _detector_option("seed", "Of everything that is drawn.")] = DetectorRecipe.seed,
+    seed: Annotated[int, recipe_option(DetectorRecipe, "seed")] = DetectorRecipe.seed,
     device: Device = "auto",
     workers: Annotated[
         int | None,
@@ -133,7 +97,6 @@ def train_detector_command(
         from ...backbone.export.graphs import to_model
         from ...backbone.weights.model_file import read_model, write_model
         from ...backbone.weights.published import find_model
-        from ...data.classes import read_class_list
         from ...proposals.multibox.file import find_multibox, read_multibox
         from ...proposals.multibox.network import from_model
         from ..train.detector import train_detector
@@ -170,7 +133,7 @@ def train_detector_command(
                 print_once(f"{multibox} was trained on another trunk; its head learns to stand on this one")
         proposer = load_proposer(method, **settings)
         group = join_process_group(device)
-        training, validation = _read_pictures(data, names, split)
+        training, validation = read_training_pictures(data, names, split, tell=print_once, progress=progress_bar)
         proposals = ProposalCache(cache / "proposals", proposer, objectness=knows_objects(proposer, names))
         run = prepare_run(cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group)
         samples = _sample_pictures(training, seed)
@@ -309,21 +272,19 @@ def train_multibox_command(
     ] = None,
     number: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Priors of a cell, or boxes.  [default: 5, 200]", show_default=False),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Priors of a cell, or boxes.  [default: {grid}, {vector}]".format(**PRIORS),
+            show_default=False,
+        ),
     ] = None,
-    epochs: Annotated[float, _multibox_option("epochs", "Passes over the pictures.")] = MultiBoxRecipe.epochs,
-    batch: Annotated[
-        int, _multibox_option("batch", "Pictures a step, of all processes together.")
-    ] = MultiBoxRecipe.batch,
-    learning_rate: Annotated[
-        float, _multibox_option("learning_rate", "Its peak; a trunk learns at a tenth of it.")
-    ] = MultiBoxRecipe.learning_rate,
-    long_side: Annotated[
-        int | None,
-        _multibox_option("long_side", "Size of pictures when it is used.", default="the detector's, or 640"),
-    ] = None,
+    epochs: Annotated[float, recipe_option(MultiBoxRecipe, "epochs")] = MultiBoxRecipe.epochs,
+    batch: Annotated[int, recipe_option(MultiBoxRecipe, "batch")] = MultiBoxRecipe.batch,
+    learning_rate: Annotated[float, recipe_option(MultiBoxRecipe, "learning_rate")] = MultiBoxRecipe.learning_rate,
+    long_side: Annotated[int | None, recipe_option(MultiBoxRecipe, "long_side", instead="the detector's")] = None,
     split: Split = "trainval",
-    seed: Annotated[int, _multibox_option("seed", "Of everything that is drawn.")] = MultiBoxRecipe.seed,
+    seed: Annotated[int, recipe_option(MultiBoxRecipe, "seed")] = MultiBoxRecipe.seed,
     device: Device = "auto",
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
@@ -335,7 +296,6 @@ def train_multibox_command(
         from ...backbone.regions.torch_engine import torch_network
         from ...backbone.weights.model_file import read_model
         from ...backbone.weights.published import find_model
-        from ...data.classes import read_class_list
         from ...proposals.multibox.file import find_multibox, read_multibox
         from ...proposals.multibox.network import GridHead, from_model, head_for
         from ..train.multibox import find_priors, train_multibox
@@ -359,7 +319,7 @@ def train_multibox_command(
         )  # fmt: skip
         trained_head = None if start is None else from_model(read_multibox(find_multibox(start)))
         group = join_process_group(device)
-        training, validation = _read_pictures(data, names, split)
+        training, validation = read_training_pictures(data, names, split, tell=print_once, progress=progress_bar)
         if trained_head is None:
             try:
                 priors = find_priors(training, head=kind, number=number or PRIORS[kind], long_side=side, seed=seed)
@@ -390,16 +350,12 @@ def train_classifier_command(
         str | None,
         typer.Option(metavar="NAME|FILE", help="Weights to start from, of the layers that fit.  [default: none]"),
     ] = None,
-    epochs: Annotated[float, _classifier_option("epochs", "Passes over the pictures.")] = ClassifierRecipe.epochs,
-    batch: Annotated[
-        int, _classifier_option("batch", "Pictures a step, of all processes together.")
-    ] = ClassifierRecipe.batch,
-    learning_rate: Annotated[float, _classifier_option("learning_rate", "Its peak.")] = ClassifierRecipe.learning_rate,
-    schedule: Annotated[
-        Decay, _classifier_option("schedule", "How it falls: half a cosine, or 4 % less every 8 epochs.")
-    ] = ClassifierRecipe.schedule,
+    epochs: Annotated[float, recipe_option(ClassifierRecipe, "epochs")] = ClassifierRecipe.epochs,
+    batch: Annotated[int, recipe_option(ClassifierRecipe, "batch")] = ClassifierRecipe.batch,
+    learning_rate: Annotated[float, recipe_option(ClassifierRecipe, "learning_rate")] = ClassifierRecipe.learning_rate,
+    schedule: Annotated[Decay, recipe_option(ClassifierRecipe, "schedule")] = ClassifierRecipe.schedule,
     auxiliary: Annotated[bool, typer.Option(help="Train with the two auxiliary classifiers.")] = True,
-    seed: Annotated[int, _classifier_option("seed", "Of everything that is drawn.")] = ClassifierRecipe.seed,
+    seed: Annotated[int, recipe_option(ClassifierRecipe, "seed")] = ClassifierRecipe.seed,
     device: Device = "auto",
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -24,23 +26,24 @@ TimeLimit = Annotated[float | None, typer.Option(metavar="MIN", help="Save and s
 Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in the cache.")]
 
 
-def recipe_option(recipe: type[Recipe], field: str, text: str, default: str = "") -> Any:
-    """Option of a hyper-parameter, with the choices or the range of the recipe's field.
+def recipe_option(recipe: type[Recipe], field: str, more: str = "", instead: str = "") -> Any:
+    """Make the option of a hyper-parameter: help, choices and range are those of the recipe's field.
 
     Parameters
     ----------
     recipe : type
     field : str
         Name of the field.
-    text : str
-        The help.
-    default : str
-        What to tell of the default, if it depends on other options.
+    more : str
+        What the help tells besides.
+    instead : str
+        What comes before the recipe's default: "that of --start".
     """
     choices, (low, high) = allowed_values(get_type_hints(recipe, include_extras=True)[field])
-    told: dict[str, Any] = (
-        {"help": f"{text}  [default: {default}]", "show_default": False} if default else {"help": text}
-    )
+    described = re.search(rf"^{field} : .*\n((?: {{4}}.*\n?)+)", inspect.getdoc(recipe) or "", re.MULTILINE)
+    default = f"  [default: {instead}, or {getattr(recipe, field)}]" if instead else ""
+    text = " ".join([*(described[1].split() if described else ()), more])
+    told: dict[str, Any] = {"help": text.rstrip() + default, "show_default": not instead}
     if choices == (True, False):
         return typer.Option(**told)
     if choices:

@@ -258,10 +258,7 @@ class ClassifierTask:
         self.settings: dict[str, object] = {
             "pictures": _fingerprint(samples), **asdict(recipe), "start": weights_hash(network),
         }  # fmt: skip
-        self.order = Order(
-            lambda epoch: np.random.default_rng([recipe.seed, epoch]).permutation(len(samples)),
-            [len(samples)] * math.ceil(recipe.epochs), round(len(samples) * recipe.epochs), recipe.batch,
-        )  # fmt: skip
+        self.order = Order.shuffled(len(samples), recipe)
         self.modules = network.to(run.group.device).to(memory_format=torch.channels_last).train()
         self.parameters = [*network.parameters()]
         self.optimizer: torch.optim.Optimizer = torch.optim.SGD(

@@ -25,7 +25,7 @@ from ...backbone.regions.network import RegionNetwork, pool_crops, roi_align
 from ...backbone.weights.model_file import in_trunk
 from ...data import Picture, box_iou, read_image
 from ...data.errors import SettingError
-from ...proposals.multibox.loss import picture_loss
+from ...proposals.multibox.loss import away_from, picture_loss
 from ...proposals.multibox.network import GridHead, VectorHead
 from .augmentation import augment
 from .checkpoint import fingerprint, weights_hash
@@ -140,14 +140,7 @@ def sample_regions(
     if len(objects):
         iou = box_iou(candidates, objects)
         overlap, nearest = iou.max(1), iou.argmax(1)
-    usable = np.ones(len(candidates), dtype=bool)
-    if not known.all():
-        # Share of the region that a difficult object or crowd covers, and their IoU: either makes it ambiguous.
-        doubtful = picture.boxes[~known]
-        low = np.maximum(candidates[:, None, :2], doubtful[None, :, :2])
-        high = np.minimum(candidates[:, None, 2:], doubtful[None, :, 2:])
-        covered = np.clip(high - low, 0, None).prod(2) / (candidates[:, 2:] - candidates[:, :2]).prod(1)[:, None]
-        usable = (covered.max(1) < 0.5) & (box_iou(candidates, doubtful).max(1) < 0.3)
+    usable = away_from(candidates, picture.boxes[~known])
     chosen_foreground = np.flatnonzero(overlap >= 0.5)
     hard = np.flatnonzero(usable & (overlap < 0.5) & (overlap >= 0.1))
     easy = np.flatnonzero(usable & (overlap < 0.1)) if picture.exhaustive else np.empty(0, dtype=np.int64)

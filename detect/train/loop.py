@@ -135,6 +135,14 @@ class Order:
         self.steps = shown // batch
         self.epoch_ends = {int(end) // batch for end in self.ends[1:]} | {self.steps}
 
+    @classmethod
+    def shuffled(cls, pictures: int, recipe: Recipe) -> Order:
+        """Make the order that shows every picture once an epoch, in an order drawn for each."""
+        return cls(
+            lambda epoch: np.random.default_rng([recipe.seed, epoch]).permutation(pictures),
+            [pictures] * math.ceil(recipe.epochs), round(pictures * recipe.epochs), recipe.batch,
+        )  # fmt: skip
+
     def pictures(self, step: int) -> NDArray[np.intp]:
         """Return the indices of the pictures of a step."""
         places = np.arange(step * self.batch, (step + 1) * self.batch)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict
@@ -119,10 +118,7 @@ class MultiBoxTask:
             "many": isinstance(head, GridHead),
         }  # fmt: skip
         self.settings["whole"] = self.settings.pop("train_trunk")  # The name that checkpoints have for it.
-        self.order = Order(
-            lambda epoch: np.random.default_rng([recipe.seed, epoch]).permutation(len(pictures)),
-            [len(pictures)] * math.ceil(recipe.epochs), round(len(pictures) * recipe.epochs), recipe.batch,
-        )  # fmt: skip
+        self.order = Order.shuffled(len(pictures), recipe)
         trunk.to(run.group.device).to(memory_format=torch.channels_last).eval()
         head.to(run.group.device).to(memory_format=torch.channels_last).train()
         self.modules: nn.Module = nn.ModuleDict({"head": head})

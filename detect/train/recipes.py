@@ -54,22 +54,22 @@ class DetectorRecipe:
     scoring : {"shared", "crops"}
         Read regions out of the features of the whole picture as Fast R-CNN does, or warp each to a crop as R-CNN does.
     epochs : float
-        Passes over the pictures; a repeated picture (see `rare_share`) counts once for each showing.
+        Passes over the pictures; of one that is shown more often, each showing counts.
     batch : int
         Pictures a step, of all processes together.
     regions : int
         Regions of a picture in each step.
     optimizer : {"sgd", "adamw"}
-        Momentum SGD as R-CNN's, or AdamW, which bears a MultiBox's uneven loss.
+        Momentum SGD as R-CNN's, or AdamW, which is better for a MultiBox that learns along.
     learning_rate : float, optional
         Its peak; default 0.003 for SGD, 0.0001 for AdamW.
     schedule : {"cosine", "step"}
-        How it falls, see `inception_rcnn.detect.train.loop.Schedule`.
+        How the learning rate falls: smoothly to 1 % of its peak, or to a tenth for the last quarter.
     box_regression : bool
-        False for the setting of the GoogLeNet team, who had none.
+        Learn to correct the proposals; the GoogLeNet team did not.
     freeze : {"stem", "trunk", "googlenet"}
-        What stays as it is: the layers before inception 3a, which no recipe trains; everything up to inception 4e, so
-        that a MultiBox or another member of an ensemble still fits it; or all but the new layers.
+        What stays as it is: the layers before inception 3a; everything up to inception 4e, so that a MultiBox or other
+        members of an ensemble still fit it; or all but the new layers.
     scales : tuple of float
         Pictures are resized to one of these shares of `long_side`, drawn for each showing; of no meaning for crops.
     long_side : int
@@ -152,7 +152,7 @@ class MultiBoxRecipe:
     batch : int
         Pictures a step, of all processes together.
     learning_rate : float
-        Its peak.
+        Its peak; a trunk learns at a tenth of it.
     scales : tuple of float
         Pictures are resized to one of these shares of `long_side`, drawn for each showing.
     long_side : int
@@ -205,7 +205,7 @@ class ClassifierRecipe:
     learning_rate : float
         Its peak.
     schedule : {"cosine", "step"}
-        Warm-up and a half cosine, or the paper's: 4 % less every 8 epochs.
+        How the learning rate falls: by half a cosine to 1 % of its peak, or by 4 % every 8 epochs as in the paper.
     momentum, weight_decay : float
     size : int
         Pixels of a crop's sides; auxiliary classifiers need 224.

@@ -67,6 +67,34 @@ def match_objects(cost: NDArray[np.floating]) -> NDArray[np.int64]:
     return matched
 
 
+def away_from(boxes: NDArray[np.float32], doubtful: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Tell which boxes are away from difficult objects and crowds: the others can be neither object nor background.
+
+    Parameters
+    ----------
+    boxes : ndarray, shape (N, 4), float32
+    doubtful : ndarray, shape (M, 4), float32
+        Difficult objects and crowds.
+
+    Returns
+    -------
+    ndarray, shape (N,), bool
+        False if the IoU with one of them is 0.3 or more, or half of the box lies in it.
+
+    Examples
+    --------
+    >>> crowd = np.array([[0, 0, 100, 100]], np.float32)
+    >>> away_from(np.array([[10, 10, 20, 20], [0, 0, 100, 400], [0, 95, 100, 400]], np.float32), crowd).tolist()
+    [False, True, True]
+    """
+    if not len(doubtful):
+        return np.ones(len(boxes), bool)
+    low = np.maximum(boxes[:, None, :2], doubtful[:, :2])
+    high = np.minimum(boxes[:, None, 2:], doubtful[:, 2:])
+    inside = np.clip(high - low, 0, None).prod(2) / (boxes[:, 2:] - boxes[:, :2]).prod(1)[:, None]
+    return (inside < 0.5).all(1) & (box_iou(boxes, doubtful) < 0.3).all(1)
+
+
 def set_targets(
     priors: NDArray[np.float32],
     objects: NDArray[np.float32],
@@ -91,7 +119,7 @@ def set_targets(
     objects : ndarray, shape (N, 4), float32
         Boxes to find, in the same pixels.
     doubtful : ndarray, shape (M, 4), float32
-        Difficult objects and crowds: priors that overlap one by 0.3 or lie in it by half count neither way.
+        Difficult objects and crowds: priors that are not `away_from` them count neither way.
     exhaustive : bool
         False where objects may be unlabelled: then no prior counts as background.
     predicted : (ndarray (P, 4), ndarray (P,)), optional
@@ -116,11 +144,7 @@ def set_targets(
     matched = np.full(len(priors), -1, np.int64)
     counted = np.full(len(priors), exhaustive)
     residuals = np.zeros((len(priors), 4), np.float32)
-    if len(doubtful):
-        low = np.maximum(priors[:, None, :2], doubtful[:, :2])
-        high = np.minimum(priors[:, None, 2:], doubtful[:, 2:])
-        inside = np.clip(high - low, 0, None).prod(2) / (priors[:, 2:] - priors[:, :2]).prod(1)[:, None]
-        counted &= (inside < 0.5).all(1) & (box_iou(priors, doubtful) < 0.3).all(1)
+    counted &= away_from(priors, doubtful)
     if len(objects):
         overlap = box_iou(priors, objects)
         matched = match_objects(1 - overlap if predicted is None else _costs(priors, objects, *predicted))
