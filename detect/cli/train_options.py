@@ -1,4 +1,4 @@
-"""Options of the commands that train: the shared ones, and those that a recipe says the rest of."""
+"""Options of the commands of ``train``: those that they share, and those of the recipes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in the cac
 
 
 def recipe_option(recipe: type[Recipe], field: str, more: str = "", instead: str = "") -> Any:
-    """Make the option of a hyper-parameter: help, choices and range are those of the recipe's field.
+    """Make the option of a hyper-parameter, with the help, the choices and the range of the recipe's field.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ def recipe_option(recipe: type[Recipe], field: str, more: str = "", instead: str
     field : str
         Name of the field.
     more : str
-        What the help tells besides.
+        Added to the help.
     instead : str
-        What comes before the recipe's default: "that of --start".
+        The default if there is one, before the recipe's: "that of --start".
     """
     choices, (low, high) = allowed_values(get_type_hints(recipe, include_extras=True)[field])
     described = re.search(rf"^{field} : .*\n((?: {{4}}.*\n?)+)", inspect.getdoc(recipe) or "", re.MULTILINE)

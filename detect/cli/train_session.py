@@ -1,4 +1,4 @@
-"""What the commands that train share: checks before the work, the files of a run, what is printed."""
+"""Parts that the commands of ``train`` share: checks before the training, its files, what is printed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def print_once(text: str) -> None:
 
 @contextmanager
 def training_session(device: str, *outputs: Path) -> Iterator[None]:
-    """Check before the work what is needed after it, and turn what a user can do about its end into a line."""
+    """Check outputs, packages and device before a training; turn interruptions and bad losses into one line."""
     for output in outputs:
         if not output.parent.is_dir():
             raise OSError(2, "no such folder", str(output.parent))
@@ -47,7 +47,7 @@ def training_session(device: str, *outputs: Path) -> Iterator[None]:
     if len({output.absolute() for output in outputs}) < len(outputs):
         raise CommandError(f"{outputs[0]}: --output and --multibox-output are two files; name another")
     with needs_packages("training", "train"):
-        from ...backbone.export import graphs as export  # noqa: F401 - to say at once what is missing
+        from ...backbone.export import graphs as export  # noqa: F401 - needed after the training
         from ...backbone.regions.placement import choose_device
     choose_device(device)
     try:
@@ -64,7 +64,7 @@ def training_session(device: str, *outputs: Path) -> Iterator[None]:
 def prepare_run(cache: Path, name: str, *, resume: bool, time_limit: float | None, group: ProcessGroup) -> RunSettings:
     """Make the settings of a run that keeps its checkpoint and log in the cache, and prints the log.
 
-    What an earlier training of the name left moves aside, unless it is gone on with.
+    Without `resume`, files of an earlier training of the name are renamed.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def _move_aside(checkpoint: Path, *others: Path) -> None:
 
 
 def leave_unless_done(finished: bool, group: ProcessGroup) -> None:
-    """End the command where nothing is left to do: when time is up, and in all processes but the first."""
+    """End the command if time was up, and in all processes but the first, which writes the model."""
     if not finished:
         print_once("time is up; the same command with --resume goes on")
     if not finished or group.rank > 0:

@@ -1,4 +1,4 @@
-"""The state of a training on the disk, and what it belongs to."""
+"""Checkpoints: the state of a training in a file, and the settings and data that it belongs to."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ...data.errors import CheckpointError
 def save_checkpoint(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, object]
 ) -> None:
-    """Write what `load_checkpoint` goes on from: weights, the optimizer's state, the steps done."""
+    """Write a checkpoint: weights, state of the optimizer, number of steps done, settings."""
     tensors = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -38,7 +38,7 @@ def load_checkpoint(
     settings: Mapping[str, object],
     defaults: Mapping[str, object],
 ) -> int:
-    """Go on from a checkpoint, in place.
+    """Load a checkpoint's weights and state into a network and its optimizer.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def load_checkpoint(
     settings : mapping of str to object
         What the checkpoint must have been made with.
     defaults : mapping of str to object
-        What a checkpoint was made with whose version of this package had no such setting.
+        Values of settings that a checkpoint lacks because an earlier version of this package made it.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def load_checkpoint(
     Raises
     ------
     CheckpointError
-        If it was made with other settings, or is none.
+        If it was made with other settings, or is not a checkpoint.
     """
     advice = "train with those, or remove it"
     try:
@@ -76,7 +76,7 @@ def load_checkpoint(
                 for tensor in names:
                     if tensor.startswith("optimizer.") and tensor.split(".", 2)[2] == name:
                         key, value = tensor.split(".", 2)[1], file.get_tensor(tensor)
-                        # The count of steps stays on the CPU wherever the parameter is.
+                        # The optimizer keeps its count of steps on the CPU.
                         optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
             return int(metadata["step"])
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -89,7 +89,7 @@ def load_checkpoint(
 
 
 def fingerprint(pictures: Sequence[Picture]) -> str:
-    """Short hash of the pictures' names, order and labels."""
+    """Hash the pictures' names, order and labels."""
     digest = hashlib.sha256()
     for picture in pictures:
         digest.update(
@@ -101,5 +101,5 @@ def fingerprint(pictures: Sequence[Picture]) -> str:
 
 
 def weights_hash(network: nn.Module) -> str:
-    """Short hash of a network's weights, of what a training starts from."""
+    """Hash the weights of a network that a training starts from."""
     return hash_weights({name: value.detach().cpu().numpy() for name, value in network.named_parameters()})[:16]

@@ -1,4 +1,4 @@
-"""Training GoogLeNet itself on folders of classes as ImageNet has them: what a detector starts from.
+"""Training of GoogLeNet as a classifier, on folders of classes as ImageNet has them.
 
 The recipe of Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6: auxiliary classifiers, crops of
 every size, momentum SGD.
@@ -38,7 +38,7 @@ INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER
 
 
 def draw_patch(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draw a patch of 8 to 100 % of a picture's area, of aspect ratio 3/4 to 4/3.
+    """Draw a patch with 8 to 100 % of a picture's area and an aspect ratio of 3/4 to 4/3.
 
     Parameters
     ----------
@@ -49,7 +49,8 @@ def draw_patch(height: int, width: int, rng: np.random.Generator) -> tuple[int, 
     Returns
     -------
     x, y, w, h : int
-        To the pixel; of a picture so long that such a patch is not found, the largest of that aspect in its middle.
+        Left and upper side, width and height in pixels. If ten draws do not fit into the picture: the largest patch of
+        these aspect ratios in its middle.
 
     References
     ----------
@@ -72,7 +73,7 @@ def draw_patch(height: int, width: int, rng: np.random.Generator) -> tuple[int, 
 
 
 def augment_crop(image: NDArray[np.uint8], rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
-    """Cut a patch out of a picture, resize it one way or another, mirror every second, distort its light and colour.
+    """Cut a patch out of a picture, resize it with a drawn interpolation, mirror half of them, change light and colour.
 
     Brightness, contrast and saturation change by factors of 0.5 to 1.5, in random order.
 
@@ -107,16 +108,16 @@ def augment_crop(image: NDArray[np.uint8], rng: np.random.Generator, size: int) 
         crop = crop[:, ::-1]
     for change in rng.permutation(3):
         grey = crop @ np.array([0.299, 0.587, 0.114], np.float32)
-        # What stays as it is: black, or the mean grey, or each pixel's own grey.
+        # Values that stay: black (brightness), the mean grey (contrast), each pixel's own grey (saturation).
         fixed = (np.float32(0), grey.mean(), grey[:, :, None])[change]
         crop = np.clip(fixed + (crop - fixed) * np.float32(rng.uniform(0.5, 1.5)), 0, 255)
     return np.rint(crop).astype(np.uint8)
 
 
 def first_weights(network: GoogLeNet, seed: int = 0) -> None:
-    """Draw a network's first weights, those of BVLC's training.
+    """Draw a network's first weights as BVLC's training did.
 
-    torch's own let the signal die out on the way through so many layers without batch norm.
+    With torch's own first weights the activations vanish after so many layers without batch norm.
 
     Parameters
     ----------
@@ -147,7 +148,7 @@ def first_weights(network: GoogLeNet, seed: int = 0) -> None:
 
 
 def adopt_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Give a network the weights that fit it, and leave the other layers as they are.
+    """Load the weights that fit a network, and leave its other layers as they are.
 
     Parameters
     ----------
@@ -159,7 +160,7 @@ def adopt_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     Returns
     -------
     list of str
-        The layers that were left: a classifier of other classes, auxiliary classifiers that are not in `state`.
+        The other layers: a classifier of other classes, auxiliary classifiers that are not in `state`.
 
     Examples
     --------
@@ -173,9 +174,9 @@ def adopt_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def write_weights(path: Path, network: GoogLeNet) -> None:
-    """Write a network's weights as arrays of Caffe's names, what ``train detector --weights`` reads for example.
+    """Write a network's weights as arrays with Caffe's names, which ``train detector --weights`` reads.
 
-    The auxiliary classifiers, which only training needs, are left out.
+    The auxiliary classifiers are left out: only training needs them.
 
     Parameters
     ----------
@@ -199,7 +200,7 @@ def write_weights(path: Path, network: GoogLeNet) -> None:
 
 
 def classifier_loss(logits: Tensor | tuple[Tensor, ...], labels: Tensor, auxiliary_weight: float) -> Tensor:
-    """Cross-entropy, summed over the pictures, and over the classifiers with the weight of the auxiliary ones.
+    """Compute the cross-entropy, summed over the pictures, with those of the auxiliary classifiers by their weight.
 
     Parameters
     ----------
@@ -235,10 +236,9 @@ ClassifierExample: TypeAlias = tuple[NDArray[np.uint8] | ImageError, int]
 
 
 class ClassifierTask:
-    """A step of a classifier's training, see `inception_rcnn.detect.train.loop.Task`.
+    """The steps of a classifier's training, see `inception_rcnn.detect.train.loop.Task`.
 
-    Crops are of one size, so that a batch goes through as a whole. Dropout draws in the order of the work, which
-    threads with a share of the pictures each would not keep.
+    Crops are of one size, so a batch goes through as a whole. Dropout needs that too: threads would draw in any order.
     """
 
     by_picture = False
@@ -278,13 +278,13 @@ class ClassifierTask:
         return read_crop(path, lambda image: augment_crop(image, rng, self.recipe.size)), label
 
     def warn_once(self, text: str) -> None:
-        """Tell what is wrong with a picture, once."""
+        """Warn of a picture that cannot be read, once."""
         if text not in self.warned:
             self.warned.add(text)
             self.warn(text)
 
     def loss(self, crops: Sequence[NDArray[np.uint8]], labels: Tensor) -> tuple[Tensor, float]:
-        """Loss of some crops, summed, and how many are classified wrong."""
+        """Compute the loss of some crops, summed, and count those that are classified wrong."""
         with mixed_precision(self.group.device):
             logits = self.modules(crops_to_input(crops, self.group.device))
         main = logits if isinstance(logits, Tensor) else logits[0]
@@ -294,7 +294,11 @@ class ClassifierTask:
     def gradients(
         self, batch: Sequence[list[ClassifierExample]], pool: Executor
     ) -> tuple[Sequence[Tensor], NDArray[np.float64]]:
-        """Gradients of the summed loss; figures: the loss, and how many are wrong, there, and cannot be read."""
+        """Compute gradients of the summed loss.
+
+        The figures are the loss, and the numbers of crops that are classified wrong, of all crops, and of pictures that
+        cannot be read.
+        """
         (examples,) = batch
         crops, labels = readable_crops(examples, self.warn_once)
         if not crops:
@@ -304,16 +308,16 @@ class ClassifierTask:
         return gradients, np.array([loss.item(), wrong, len(crops), len(examples) - len(crops)])
 
     def divisor(self, figures: Sequence[float]) -> float:
-        """Gradients are averaged over the crops; without one there is nothing to learn."""
+        """Return the number of crops."""
         return figures[2]
 
     def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
-        """Mean loss, the share that is classified wrong, and how often a picture could not be read."""
+        """Return the mean loss, the share that is classified wrong, and how often a picture could not be read."""
         loss, wrong, number, unreadable = figures.sum(0).tolist()
         return {"loss": loss / max(1, number), "training_error": wrong / max(1, number), "unreadable": unreadable}
 
     def validate(self, row: dict[str, float]) -> None:
-        """Add the errors, measured by all processes together, and how many pictures cannot be read."""
+        """Add the errors, measured by all processes together, and the number of pictures that cannot be read."""
         if self.validation:
             found = measure_errors(
                 self.modules, self.validation, batch=self.recipe.batch, size=self.recipe.size, group=self.group,
@@ -348,7 +352,7 @@ def train_classifier(
         ``"top_1_error"`` and ``"top_5_error"`` of `validation`. ``"unreadable"`` counts how often, since the last row,
         a picture was passed over because it cannot be read. Each process of its ``group`` draws its own dropout.
     warn : callable
-        Gets one line for every such picture, once, in the process that met it.
+        Gets a line for each picture that cannot be read, once, in the process that read it.
 
     Returns
     -------
@@ -380,7 +384,7 @@ def train_classifier(
 
 
 def _fingerprint(samples: Sequence[Sample]) -> str:
-    """Short hash of the pictures' names, order and classes; the folder that has them may move."""
+    """Hash the pictures' names, order and classes, but not the folder that has them."""
     digest = hashlib.sha256()
     for path, label in samples:
         digest.update(f"{path.parent.name}/{path.name} {label}\n".encode(errors="surrogateescape"))

@@ -1,8 +1,7 @@
-"""Training the region network: Fast R-CNN's recipe on GoogLeNet.
+"""Training of a detector's region network: Fast R-CNN's recipe on GoogLeNet.
 
-Regions of interest sampled per picture, softmax and per-class box regression, everything from inception 3a up
-trained by momentum SGD (Girshick, "Fast R-CNN", ICCV 2015). Every step draws from its own seed, so that a run that
-was interrupted and resumed gives the weights of one that was not.
+Regions sampled in every picture, softmax and box regression for each class, everything from inception 3a up trained by
+momentum SGD (Girshick, "Fast R-CNN", ICCV 2015).
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ from .augmentation import augment
 from .checkpoint import fingerprint, weights_hash
 from .device import mixed_precision, to_device
 from .loop import NOTHING_KEPT, Order, RunSettings, Schedule, TrainingLoop
-from .recipes import DetectorRecipe
+from .recipes import WEIGHT_DECAYS, DetectorRecipe
 from .validation import Proposed, measure_map
 
 
 class SampledRegions(NamedTuple):
-    """Regions of one picture to learn from.
+    """Regions of a picture to learn from.
 
     Attributes
     ----------
@@ -54,7 +53,7 @@ class SampledRegions(NamedTuple):
 
 
 def repeat_factors(pictures: Sequence[Picture], classes: int, rare_share: float) -> NDArray[np.float64]:
-    """How often to show each picture, so that rare classes are seen often enough.
+    """Compute how often each picture is shown in an epoch, so that rare classes are shown often enough.
 
     Parameters
     ----------
@@ -88,7 +87,7 @@ def repeat_factors(pictures: Sequence[Picture], classes: int, rare_share: float)
 
 
 def _jitter(boxes: NDArray[np.float32], copies: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Copy boxes (N, 4), shifted by up to 15 % of their sides and rescaled by up to a quarter."""
+    """Make copies of boxes (N, 4), shifted by up to 15 % of their sides and scaled by factors of up to exp(0.25)."""
     boxes = np.repeat(boxes, copies, axis=0)
     sides = boxes[:, 2:] - boxes[:, :2]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + sides * rng.uniform(-0.15, 0.15, sides.shape)
@@ -104,11 +103,11 @@ def sample_regions(
     number: int,
     foreground: float,
 ) -> SampledRegions:
-    """Draw the regions of a picture that one training step learns from.
+    """Draw the regions of a picture that one step learns from.
 
-    Foreground has IoU >= 0.5 with an object; background less, three quarters of it from [0.1, 0.5) where the hard
-    cases are. Regions on difficult objects and crowds are neither. Where not every object of the labelled classes is
-    boxed, regions away from those that are could be anything and are not drawn.
+    Foreground has an IoU of 0.5 or more with an object, background less. Three quarters of the background have 0.1 or
+    more: these are the hard ones. Regions on difficult objects and crowds are neither. Where not every object of the
+    labelled classes is boxed, a region away from the boxes can show an object and is not drawn.
 
     Parameters
     ----------
@@ -180,8 +179,8 @@ def detection_loss(
         0 is background.
     targets : Tensor, shape (R, 4)
     allowed : Tensor, shape (R, 1 + C), bool, optional
-        For background regions of pictures where only some classes are labelled: what the region may be (background
-        or a class that nobody labelled there). Their loss is ``-log(sum of the allowed probabilities)``.
+        For background regions of pictures where only some classes are labelled: what the region can be, background or
+        a class that is not labelled there. Their loss is ``-log(sum of the allowed probabilities)``.
 
     Returns
     -------
@@ -206,17 +205,17 @@ def detection_loss(
 
 
 class DetectorExample(NamedTuple):
-    """One picture made ready for the network."""
+    """A picture as the network gets it, with its regions."""
 
-    array: NDArray[np.float32]  # (1, 3, h, w), or the regions' crops (R, 3, 224, 224)
-    regions: SampledRegions  # boxes in pixels of `array`, if that is the picture
-    allowed: NDArray[np.bool_]
-    kept: NDArray[np.float32]  # (R, 1024), see `RegionNetwork.score_regions`
-    picture: Picture  # as varied
+    array: NDArray[np.float32]  # the picture (1, 3, h, w), or the regions' crops (R, 3, 224, 224)
+    regions: SampledRegions  # boxes in pixels of the augmented picture
+    allowed: NDArray[np.bool_]  # (1 + C,), see `detection_loss`
+    kept: NDArray[np.float32]  # (R, channels of inception 5b), see `RegionNetwork.score_regions`
+    picture: Picture  # augmented
 
 
 class DetectorTask:
-    """A step of a detector's training, see `inception_rcnn.detect.train.loop.Task`."""
+    """The steps of a detector's training, see `inception_rcnn.detect.train.loop.Task`."""
 
     by_picture = True
 
@@ -267,7 +266,7 @@ class DetectorTask:
             {"params": old, "factor": 1.0}, {"params": new, "factor": recipe.new_layer_rate},
             {"params": own, "factor": recipe.multibox_rate},
         ]  # fmt: skip
-        settings: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
+        settings: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": WEIGHT_DECAYS[recipe.optimizer]}
         if recipe.optimizer == "adamw":
             return torch.optim.AdamW(groups, **settings), [*old, *new, *own]
         return torch.optim.SGD(groups, momentum=recipe.momentum, **settings), [*old, *new, *own]
@@ -278,12 +277,12 @@ class DetectorTask:
         return Schedule(self.recipe.learning_rate, self.order.steps, self.recipe.schedule).rate(step)
 
     def load(self, index: int, rng: np.random.Generator) -> DetectorExample:
-        """Read a picture, vary it, draw its regions; for scoring by crops, warp these."""
+        """Read a picture, augment it and draw its regions; with crops, warp these."""
         recipe, picture = self.recipe, self.pictures[index]
         boxes = self.proposals(picture)[0][: recipe.candidates]
         image, picture, boxes = augment(read_image(picture.path), picture, boxes, rng, self.long_sides)
         regions = sample_regions(picture, boxes, rng, number=recipe.regions, foreground=recipe.foreground)
-        # Drawn here and not by torch, whose generator is shared by the threads in whatever order they come.
+        # Dropout, drawn here and not by torch: its generator serves the threads in whatever order they come.
         drawn = rng.random((len(regions.labels), self.network.googlenet.inception_5b.outputs))
         kept = (drawn >= recipe.dropout).astype(np.float32) / (1 - recipe.dropout)
         allowed = np.ones(self.network.classes + 1, dtype=bool)
@@ -296,10 +295,15 @@ class DetectorTask:
         return DetectorExample(prepare_picture(image, max(image.shape[:2]))[0], regions, allowed, kept, picture)
 
     def loss(self, batch: Sequence[DetectorExample]) -> tuple[list[Tensor], NDArray[np.float64]]:
-        """Sum the classification and the regression loss of some pictures' regions, and a MultiBox's two.
+        """Compute the losses of some pictures, each summed, and four counts.
 
-        The second result counts the regions that are foreground and classified right, those that are foreground, all
-        of them, and the predictions of a MultiBox that are matched.
+        Returns
+        -------
+        losses : list of Tensor
+            Classification and regression loss of the regions, location and confidence loss of a MultiBox; scalars.
+        counts : ndarray, shape (4,), float64
+            Foreground regions that are classified right, foreground regions, regions, matched predictions of a
+            MultiBox.
         """
         device = self.group.device
         batch = [example for example in batch if len(example.regions.labels)]
@@ -309,7 +313,7 @@ class DetectorTask:
         aligned, matched = [], 0
         with mixed_precision(device):
             for example in batch:
-                # What is frozen of the trunk notes nothing for the way back.
+                # Frozen layers keep no activations for the backward pass.
                 features = self.network.trunk(to_device(example.array, device))
                 if self.recipe.scoring == "shared":
                     boxes = torch.from_numpy(example.regions.boxes).to(device)
@@ -332,10 +336,10 @@ class DetectorTask:
     def gradients(
         self, batch: Sequence[list[DetectorExample]], pool: Executor
     ) -> tuple[Sequence[Tensor], NDArray[np.float64]]:
-        """Gradients of the mean loss, and as figures the four losses' sums and the four counts of `loss`."""
+        """Compute gradients of the mean loss; the figures are the sums of the four losses and counts of `loss`."""
         losses, counts = zip(*pool.map(self.loss, batch), strict=True)
         count = np.sum(counts, axis=0)
-        # What is averaged over is known only when all pictures of the step, of all processes, are through.
+        # The numbers to average over are known only after the forward pass of all pictures, in all processes.
         counted = torch.from_numpy(count.copy()).to(self.group.device)
         self.group.all_reduce([counted])
         regions, matched = (max(1.0, divisor) for divisor in counted.tolist()[2:])
@@ -353,11 +357,11 @@ class DetectorTask:
         return gradients, np.array([*np.sum([[loss.item() for loss in part] for part in losses], axis=0), *count])
 
     def divisor(self, figures: Sequence[float]) -> float:
-        """Gradients are of the mean already."""
+        """Return 1: the gradients are those of the mean."""
         return 1.0
 
     def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
-        """Mean losses, and the share of the foreground that is classified right."""
+        """Return the mean losses, and the share of the foreground that is classified right."""
         regions, matched = np.maximum(1, figures[:, 6]), np.maximum(1, figures[:, 7])
         row = {
             "classification": (figures[:, 0] / regions).mean(),
@@ -369,7 +373,7 @@ class DetectorTask:
         return row
 
     def validate(self, row: dict[str, float]) -> None:
-        """Add the mAP, in the first process, if there are pictures where everything is labelled."""
+        """Add the mAP in the first process, if there are pictures where everything is labelled."""
         if self.group.rank == 0 and any(picture.labelled is None for picture in self.validation):
             row["mAP"] = measure_map(
                 self.network, self.validation, self.proposals, scoring=self.recipe.scoring, device=self.group.device,
@@ -378,7 +382,7 @@ class DetectorTask:
 
 
 def _epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.intp]:
-    """Picture indices of one epoch: each ``weights`` times, the fraction by chance, shuffled."""
+    """Draw the order of an epoch: each picture ``weights`` times, the fraction of that by chance, shuffled."""
     rng = np.random.default_rng([seed, epoch])
     times = np.floor(weights) + (rng.random(len(weights)) < weights % 1)
     return rng.permutation(np.repeat(np.arange(len(weights)), times.astype(np.int64)))
@@ -399,7 +403,7 @@ def train_detector(
     Parameters
     ----------
     network : RegionNetwork
-        With ImageNet weights in its ``googlenet``, or trained before.
+        Its ``googlenet`` has ImageNet weights, or it was trained before.
     pictures : sequence of Picture
     proposals : callable
         Picture -> boxes (N, 4) float32 in its pixels, best first, and their objectness (N,) or None.
@@ -407,8 +411,7 @@ def train_detector(
         To measure mAP on after every epoch, see `measure_map`.
     recipe : DetectorRecipe
     multibox : GridHead or VectorHead, optional
-        The head of a MultiBox that stands on the network's trunk: it learns along, in place, and the trunk from both.
-        Not with crops.
+        The head of a MultiBox on the network's trunk, trained in place too; the trunk learns from both. Not with crops.
     run : RunSettings
         Its ``report`` gets ``"classification"``, ``"regression"``, ``"accuracy"`` too, with a MultiBox ``"location"``
         and ``"confidence"``, and at the end of every epoch ``"mAP"``.
@@ -432,5 +435,7 @@ def train_detector(
     Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
     """
     if multibox is not None and recipe.scoring == "crops":
-        raise SettingError("a MultiBox looks at whole pictures; it cannot learn along with crops")
+        raise SettingError(
+            "a MultiBox needs whole pictures and cannot learn along with crops; use scoring shared, or no MultiBox"
+        )
     return TrainingLoop(DetectorTask(network, pictures, proposals, validation, recipe, multibox, run), run).run()

@@ -1,7 +1,7 @@
-"""The training loop: what the trainings of detector, MultiBox and classifier have in common.
+"""The training loop, the same for detector, MultiBox and classifier. A `Task` defines the steps of one of them.
 
-Every step draws from its own seed, so that a training that was interrupted and resumed ends with the weights of one
-that was not. A `Task` says what a step of one of them is.
+Every step draws from a seed of its own, so that a training that was interrupted and resumed ends with the weights of
+one that was not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .device import thread_pool
 from .process_group import SINGLE_PROCESS, ProcessGroup
 from .recipes import GRADIENT_NORM, WARM_UP_STEPS, Decay, Recipe
 
-# At most so much work is lost when a training is killed.
+# Seconds between checkpoints: so much work is lost at most when a training is killed.
 SAVE_SECONDS = 60.0
 # Steps between two rows of the log.
 ROW_STEPS = 50
@@ -38,7 +38,7 @@ Example = TypeVar("Example")
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Where a training runs, what it keeps and whom it tells: nothing here changes the weights.
+    """Where a training runs, what it writes and where it reports. Nothing here changes the weights.
 
     Attributes
     ----------
@@ -47,12 +47,13 @@ class RunSettings:
     checkpoint : Path, optional
         Where to keep the state, saved every minute and at the end of every epoch by the first process, and read by all.
     resume : bool
-        Go on from `checkpoint` if it exists: on a CPU with as many cores, bit for bit what would have been.
+        Go on from `checkpoint` if it exists. On a CPU with as many cores the weights are, bit for bit, those of a
+        training without interruption.
     time_limit : float
         Seconds after which to save and stop.
     report : callable
-        Gets, in the first process, a row ``{"step", "steps", "epoch", "learning_rate", "seconds_left"}`` and what the
-        task adds to it every 50 steps, when time is up and at the end of every epoch.
+        Called in the first process every 50 steps, when time is up and at the end of every epoch, with a row of the
+        log: ``{"step", "steps", "epoch", "learning_rate", "seconds_left"}`` and the columns of the task.
     """
 
     group: ProcessGroup = SINGLE_PROCESS
@@ -67,7 +68,7 @@ NOTHING_KEPT = RunSettings()
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate of every step: a linear warm-up of 200 steps, or a tenth of all, then a fall.
+    """Learning rate of every step: it rises linearly for 200 steps, or a tenth of all if that is less, then falls.
 
     Attributes
     ----------
@@ -75,7 +76,7 @@ class Schedule:
     steps : int
         Of the whole training.
     decay : {"cosine", "step"}
-        Half a cosine down to 1 % of the peak, or a tenth of it for the last quarter.
+        How it falls: by half a cosine to 1 % of the peak, or to a tenth of it for the last quarter of the steps.
     """
 
     peak: float
@@ -100,16 +101,16 @@ class Schedule:
 
 
 class Order:
-    """Which pictures every step of a training shows.
+    """Indices of the pictures that each step of a training shows.
 
     Parameters
     ----------
     of_epoch : callable
-        Epoch -> indices of its pictures in their order, ndarray of intp.
+        Number of an epoch -> indices of its pictures in their order, ndarray of intp.
     lengths : sequence of int
-        How many pictures each epoch shows, the last one as if it were whole.
+        Number of pictures of each epoch; the last one counts in full.
     shown : int
-        How many pictures the training shows.
+        Number of pictures of the whole training.
     batch : int
         Pictures a step.
 
@@ -151,22 +152,22 @@ class Order:
 
 
 class Task(Protocol[Example]):
-    """What a step of one kind of training is.
+    """The steps of one kind of training.
 
     Attributes
     ----------
     recipe : Recipe
     settings : dict of str to object
-        What a checkpoint belongs to: the recipe, and hashes of what is trained and what is learned from.
+        What a checkpoint must have been made with: the recipe, hashes of the first weights and of the pictures.
     modules : Module
-        What is saved.
+        Saved in checkpoints.
     optimizer : Optimizer
-        Of what is trained; a group of parameters with a ``factor`` learns at that times the rate.
+        Its groups of parameters are trained; a group with a ``factor`` learns at that times the rate.
     order : Order
     paths : list of Path
         Files of the pictures, for messages.
     by_picture : bool
-        Whether threads take a picture each on a CPU, rather than the batch as a whole.
+        Whether each thread of a CPU takes some of a batch's pictures. Otherwise the batch goes through as a whole.
     """
 
     settings: dict[str, object]
@@ -187,23 +188,28 @@ class Task(Protocol[Example]):
         """Read a picture and make it ready for the network."""
 
     def gradients(self, batch: Sequence[list[Example]], pool: Executor) -> tuple[Sequence[Tensor], NDArray[np.float64]]:
-        """Gradients of the summed loss of a batch, of which each thread of the pool takes a part; and figures.
+        """Compute gradients and figures of a batch, which comes in a part for each thread of the pool.
 
-        The figures, (F,), are sums over the pictures: the loss, and what is counted.
+        Returns
+        -------
+        gradients : sequence of Tensor
+            One for each parameter of the optimizer, not yet divided by `divisor`.
+        figures : ndarray, shape (F,), float64
+            Sums over the pictures: losses, and whatever is counted.
         """
 
     def divisor(self, figures: Sequence[float]) -> float:
-        """Return what gradients are divided by, told by all processes' figures; 0 if there is nothing to learn from."""
+        """Return what gradients are divided by, from all processes' figures; 0 if there is nothing to learn from."""
 
     def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
-        """Return what the log says of some steps, told by their figures (S, F)."""
+        """Columns of the log, from the figures (S, F) of the steps since the last row."""
 
     def validate(self, row: dict[str, float]) -> None:
-        """Add to a row what pictures set aside say; called in all processes."""
+        """Measure on the pictures set aside, and add to a row; called in all processes."""
 
 
 class TrainingLoop(Generic[Example]):
-    """The training of one task, to be run once."""
+    """The training of one task."""
 
     def __init__(self, task: Task[Example], run: RunSettings) -> None:
         self.task = task
@@ -211,7 +217,7 @@ class TrainingLoop(Generic[Example]):
         self.parameters = [parameter for group in task.optimizer.param_groups for parameter in group["params"]]
 
     def run(self) -> bool:
-        """Train in place: True if all steps were done, False if the time limit came first.
+        """Train in place. Return True if all steps were done, False if the time limit came first.
 
         Raises
         ------
@@ -228,7 +234,7 @@ class TrainingLoop(Generic[Example]):
         figures: list[list[float]] = []
         with (
             thread_pool(workers, threads) as pool,
-            # Layers that draw, dropout, draw from a generator that is the caller's too.
+            # Dropout draws from torch's generator, which the caller has a use for too.
             torch.random.fork_rng([] if device == "cpu" else [device]),
             ThreadPoolExecutor(readers) as reader,
         ):
@@ -274,13 +280,13 @@ class TrainingLoop(Generic[Example]):
         return start
 
     def count_threads(self) -> tuple[int, int, int]:
-        """Count threads that take a part of a batch, threads inside an operation, and threads that read."""
+        """Return numbers of threads: those that take a part of a batch, those inside an operation, those that read."""
+        cores, by_picture = usable_cores(), self.task.by_picture
         if self.settings.group.device != "cpu":
-            return 1, torch.get_num_threads(), usable_cores()  # A GPU waits for what is read.
-        if not self.task.by_picture:
-            return 1, usable_cores(), 1
-        # One thread a picture: threads inside an operation wait for each other a thousand times a step.
-        return min(self.task.recipe.batch, usable_cores()), 1, 1
+            # A GPU is faster than one thread reads; examples of detectors are too large to keep many.
+            return 1, torch.get_num_threads(), 1 if by_picture else cores
+        # With one thread a picture, no thread waits for the others within an operation, a thousand times a step.
+        return (min(self.task.recipe.batch, cores), 1, 1) if by_picture else (1, cores, 1)
 
     def batches(self, reader: Executor, steps: range, limit: int) -> Iterator[tuple[int, list[Example]]]:
         """Yield steps with this process's examples, of which at most `limit` batches are read ahead."""
@@ -309,7 +315,7 @@ class TrainingLoop(Generic[Example]):
             raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
 
     def optimizer_step(self, step: int, gradients: Sequence[Tensor]) -> None:
-        """Clip gradients and step."""
+        """Set the learning rate, clip the gradients and take a step of the optimizer."""
         for group in self.task.optimizer.param_groups:
             group["lr"] = self.task.rate(step) * group.get("factor", 1.0)
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
@@ -324,7 +330,7 @@ class TrainingLoop(Generic[Example]):
             save_checkpoint(self.settings.checkpoint, task.modules, task.optimizer, done, task.settings)
 
     def report(self, done: int, figures: NDArray[np.float64], seconds_left: float) -> None:
-        """Report a row, in the first process; at the end of an epoch with what pictures set aside say."""
+        """Report a row in the first process; at the end of an epoch with measurements on the pictures set aside."""
         order = self.task.order
         row = {
             "step": done,

@@ -1,4 +1,4 @@
-"""Training MultiBox: a head on a detector's trunk, which stays as it is, or both, from ImageNet weights.
+"""Training of a MultiBox: its head only, on the trunk of a detector, or head and trunk.
 
 The loss of Erhan et al., "Scalable Object Detection using Deep Neural Networks", CVPR 2014, on the networks of
 `inception_rcnn.proposals.multibox.network`, by AdamW.
@@ -42,7 +42,7 @@ LIMITS = (50, 200)
 def find_priors(
     pictures: Sequence[Picture], *, head: Head, number: int, long_side: int, seed: int
 ) -> NDArray[np.float32]:
-    """Find priors for the objects of some pictures.
+    """Find the priors of a head by clustering the boxes of some pictures' objects.
 
     Parameters
     ----------
@@ -50,20 +50,20 @@ def find_priors(
     head : {"grid", "vector"}
         For `GridHead` or `VectorHead`.
     number : int
-        Priors of a cell, or of the whole vector.
+        Priors of a cell (grid), or in all (vector).
     long_side : int
-        Pixels of the longer side of the pictures when the network gets them.
+        Pixels of the longer side of the pictures as the network gets them.
     seed : int
 
     Returns
     -------
-    ndarray, float32
-        (5, number, 2) widths and heights in pixels, or (number, 4) boxes as shares of the picture.
+    ndarray, shape (5, number, 2) or (number, 4), float32
+        Widths and heights in pixels (grid), or boxes as shares of the picture's sides (vector).
 
     Raises
     ------
     UserError
-        If there are not enough objects.
+        If there are fewer different boxes than priors.
     SettingError
         If the head is unknown.
 
@@ -88,14 +88,14 @@ def find_priors(
 
 
 class MultiBoxExample(NamedTuple):
-    """One picture made ready for the network."""
+    """A picture as the network gets it."""
 
     array: NDArray[np.float32]
     picture: Picture  # boxes in pixels of `array`
 
 
 class MultiBoxTask:
-    """A step of a MultiBox's training, see `inception_rcnn.detect.train.loop.Task`."""
+    """The steps of a MultiBox's training, see `inception_rcnn.detect.train.loop.Task`."""
 
     by_picture = True
 
@@ -140,13 +140,13 @@ class MultiBoxTask:
         return Schedule(self.recipe.learning_rate, self.order.steps).rate(step)
 
     def load(self, index: int, rng: np.random.Generator) -> MultiBoxExample:
-        """Read a picture and vary it."""
+        """Read a picture and augment it."""
         picture, nothing = self.pictures[index], np.zeros((0, 4), np.float32)
         image, picture, _ = augment(read_image(picture.path), picture, nothing, rng, self.long_sides)
         return MultiBoxExample(prepare_picture(image, max(image.shape[:2]))[0], picture)
 
     def loss(self, example: MultiBoxExample) -> tuple[Tensor, Tensor, int]:
-        """Location and confidence loss of a picture, as sums, and the number of matched predictions."""
+        """Compute a picture's location and confidence loss, as sums, and the number of matched predictions."""
         with mixed_precision(self.group.device):
             with torch.set_grad_enabled(self.recipe.train_trunk):
                 features = self.trunk.trunk(to_device(example.array, self.group.device))
@@ -155,7 +155,7 @@ class MultiBoxTask:
     def gradients(
         self, batch: Sequence[list[MultiBoxExample]], pool: Executor
     ) -> tuple[Sequence[Tensor], NDArray[np.float64]]:
-        """Gradients of the summed loss, and as figures the sums of what `loss` gives."""
+        """Compute gradients of the summed loss; the figures are the sums of what `loss` returns."""
 
         def part_gradients(part: list[MultiBoxExample]) -> tuple[list[Tensor], NDArray[np.float64]]:
             total, figures = [torch.zeros_like(parameter) for parameter in self.parameters], np.zeros(3)
@@ -173,16 +173,16 @@ class MultiBoxTask:
         return [functools.reduce(torch.add, some) for some in zip(*gradients, strict=True)], np.sum(figures, axis=0)
 
     def divisor(self, figures: Sequence[float]) -> float:
-        """Gradients are averaged over the matched predictions."""
+        """Return the number of matched predictions, at least 1."""
         return max(1.0, figures[2])
 
     def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
-        """Mean losses."""
+        """Return the mean losses."""
         location, confidence = (figures[:, :2] / np.maximum(1, figures[:, 2:])).mean(0).tolist()
         return {"location": location, "confidence": confidence}
 
     def validate(self, row: dict[str, float]) -> None:
-        """Add the recall, in the first process."""
+        """Add the recall in the first process."""
         if self.group.rank == 0 and self.validation:
             found = propose_all(
                 self.head, self.trunk.trunk, self.validation, long_side=self.recipe.long_side, limit=LIMITS[-1],
@@ -209,8 +209,8 @@ def train_multibox(
     trunk : RegionNetwork
         Its method ``trunk`` gives pictures (1, 3, H, W) -> features (1, 832, h, w).
     pictures : sequence of Picture
-        To learn from. Difficult objects and crowds count neither way; pictures where objects may be unlabelled
-        (``labelled`` is not None) are no evidence of background.
+        To learn from. Difficult objects and crowds count neither as objects nor as background. Pictures where objects
+        may be unlabelled (``labelled`` is not None) have no background.
     validation : sequence of Picture
         To measure recall on after every epoch.
     recipe : MultiBoxRecipe
@@ -255,7 +255,7 @@ def train_multibox(
 def calibrate(
     pictures: Sequence[Picture], found: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 ) -> RankingCalibration:
-    """Find how a head's boxes are to be merged with those of selective search with superpixels twice as large.
+    """Fit how a head's boxes are merged with those of selective search with superpixels twice as large.
 
     Parameters
     ----------

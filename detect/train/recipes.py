@@ -18,7 +18,7 @@ Head: TypeAlias = Literal["grid", "vector"]
 
 # Pictures are shown at one of these shares of the size that the network is used at.
 SCALES = (0.65, 0.8, 0.95, 1.1)
-# Peak of the learning rate and weight decay; AdamW moves a weight by the rate, whatever its gradient.
+# Peak of a detector's learning rate, and its weight decay. AdamW moves a weight by the rate, whatever its gradient.
 LEARNING_RATES: dict[Optimizer, float] = {"sgd": 0.003, "adamw": 0.0001}
 WEIGHT_DECAYS: dict[Optimizer, float] = {"sgd": 5e-4, "adamw": 0.01}
 # Priors of a cell, or of the whole vector.
@@ -68,16 +68,16 @@ class DetectorRecipe:
     box_regression : bool
         Learn to correct the proposals; the GoogLeNet team did not.
     freeze : {"stem", "trunk", "googlenet"}
-        What stays as it is: the layers before inception 3a; everything up to inception 4e, so that a MultiBox or other
-        members of an ensemble still fit it; or all but the new layers.
+        Layers that are not trained: those before inception 3a; all up to inception 4e, so that a MultiBox or other
+        members of an ensemble still fit them; or all but the new ones.
     scales : tuple of float
-        Pictures are resized to one of these shares of `long_side`, drawn for each showing; of no meaning for crops.
+        Pictures are resized to one of these shares of `long_side`, drawn for each showing; not with crops.
     long_side : int
         Pixels of the longer side of pictures when the network is used.
     seed : int
-        Of everything that is drawn.
+        Of all random numbers.
     candidates : int
-        Regions are drawn from so many of a picture's best proposals: those that a detector scores, and the next.
+        Number of a picture's best proposals from which regions are drawn.
     foreground : float
         Largest share of foreground among the regions.
     dropout : float
@@ -87,13 +87,11 @@ class DetectorRecipe:
         `inception_rcnn.detect.train.detector.repeat_factors`.
     momentum : float
         Of SGD.
-    weight_decay : float, optional
-        Default 0.0005 for SGD, 0.01 for AdamW.
     new_layer_rate, multibox_rate : float
         Learning rates of the new layers, and of a MultiBox that learns along, as multiples of the others'.
     multibox_weight : float
-        Weight of the loss of a MultiBox that learns along: at 0.2 the trunk's gradients from it are as large as those
-        from the regions.
+        Weight of the loss of a MultiBox that learns along. With 0.2 its gradients in the trunk are about as large as
+        those of the regions.
 
     Raises
     ------
@@ -126,7 +124,6 @@ class DetectorRecipe:
     dropout: Annotated[float, Between(0, 0.99)] = 0.4
     rare_share: Share = 0.1
     momentum: Share = 0.9
-    weight_decay: Weight | None = None
     new_layer_rate: Weight = 2.0
     multibox_rate: Weight = 5.0
     multibox_weight: Weight = 0.2
@@ -134,9 +131,8 @@ class DetectorRecipe:
     def __post_init__(self) -> None:
         check_recipe(self)
         object.__setattr__(self, "scales", tuple(self.scales))
-        for name, defaults in (("learning_rate", LEARNING_RATES), ("weight_decay", WEIGHT_DECAYS)):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, defaults[self.optimizer])
+        if self.learning_rate is None:
+            object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
 
 
 @dataclass(frozen=True)
@@ -146,7 +142,7 @@ class MultiBoxRecipe:
     Attributes
     ----------
     train_trunk : bool
-        Train the trunk too, from inception 3a up. Otherwise it stays as it is.
+        Train the trunk too, from inception 3a up.
     epochs : float
         Passes over the pictures.
     batch : int
@@ -158,7 +154,7 @@ class MultiBoxRecipe:
     long_side : int
         Pixels of the longer side of pictures when the head is used.
     seed : int
-        Of everything that is drawn.
+        Of all random numbers.
     trunk_rate : float
         The trunk's learning rate as a multiple of the head's.
     weight_decay : float
@@ -210,7 +206,7 @@ class ClassifierRecipe:
     size : int
         Pixels of a crop's sides; auxiliary classifiers need 224.
     seed : int
-        Of everything that is drawn.
+        Of all random numbers.
     auxiliary_weight : float
         Weight of the loss of each auxiliary classifier.
 
@@ -247,7 +243,7 @@ Recipe: TypeAlias = DetectorRecipe | MultiBoxRecipe | ClassifierRecipe
 
 
 def allowed_values(hint: Any) -> tuple[tuple[object, ...], Between]:
-    """Read what a field may be from its type: the choices, or none and a range.
+    """Read the allowed values of a field from its type: the choices, if there are any, and the range of a number.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Measuring networks in training on pictures set aside."""
+"""Figures of networks in training, measured on pictures set aside."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def measure_map(
     ----------
     network : RegionNetwork
     pictures : sequence of Picture
-        Those with ``labelled`` not None are left out: what is found there may be right.
+        Those with ``labelled`` not None are left out: objects that are found there may be unlabelled.
     proposals : callable
         Picture -> boxes (N, 4) float32 in its pixels, best first, and their objectness (N,) or None.
     scoring, box_regression, long_side
@@ -60,7 +60,7 @@ def measure_map(
     Returns
     -------
     float
-        0 to 1, of the classes that the pictures have.
+        0 to 1, the mean over the classes that occur in the pictures; NaN without pictures.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def propose_all(
     limit: int,
     device: str,
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Propose boxes with a head in training.
+    """Propose boxes of pictures with a MultiBox head in training.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def propose_all(
 
 
 def read_crop(path: Path, cut: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> NDArray[np.uint8] | ImageError:
-    """Read a picture and cut a crop out of it; what is wrong if it cannot be read."""
+    """Read a picture and cut a crop out of it. Return the error if it cannot be read."""
     try:
         return cut(read_image(path))
     except ImageError as error:
@@ -160,7 +160,7 @@ def read_crop(path: Path, cut: Callable[[NDArray[np.uint8]], NDArray[np.uint8]])
 def readable_crops(
     examples: Sequence[tuple[NDArray[np.uint8] | ImageError, int]], warn: Callable[[str], None]
 ) -> tuple[list[NDArray[np.uint8]], Tensor]:
-    """Crops and labels (N,) int64 of the pictures that can be read; `warn` gets a line for each of the others."""
+    """Return crops and labels (N,) int64 of the pictures that can be read; `warn` gets a line for each other one."""
     crops, labels = [], []
     for crop, label in examples:
         if isinstance(crop, ImageError):
@@ -172,8 +172,8 @@ def readable_crops(
 
 
 def crops_to_input(crops: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
-    """RGB crops (size, size, 3) -> the published network's input (N, 3, size, size), in channels-last memory."""
-    array = torch.from_numpy(np.stack(crops)).to(device)  # bytes: a quarter of what floats would be on the way
+    """Make the published network's input (N, 3, size, size) of RGB crops (size, size, 3), in channels-last memory."""
+    array = torch.from_numpy(np.stack(crops)).to(device)  # As bytes: a quarter of the transfer.
     return (array.flip(3).float() - torch.from_numpy(MEAN_BGR).to(device)).permute(0, 3, 1, 2)
 
 
@@ -186,7 +186,7 @@ def measure_errors(
     group: ProcessGroup = SINGLE_PROCESS,
     warn: Callable[[str], None] = lambda text: None,
 ) -> dict[str, float]:
-    """Measure the top-1 and top-5 error on the middles of pictures.
+    """Measure the top-1 and top-5 error of a classifier on the centre crops of pictures.
 
     Parameters
     ----------
