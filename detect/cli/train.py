@@ -2,188 +2,43 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 import typer
 
-from ...data import ImageError, Picture, read_image
-from ...data.errors import CommandError, UserError, needs_packages
-from ...data.system.processes import prefetch, usable_cores
+from ...data import Picture, read_image
+from ...data.classes import read_class_list
+from ...data.errors import CommandError, UserError
+from ...data.system.processes import usable_cores
 from ...proposals import load_proposer
+from ..train.data import read_training_pictures
+from ..train.recipes import (
+    PRIORS,
+    ClassifierRecipe,
+    Decay,
+    DetectorRecipe,
+    Frozen,
+    Head,
+    MultiBoxRecipe,
+    Optimizer,
+    Scoring,
+    check_setting,
+)
 from .terminal import console, download_bar, progress_bar
+from .train_options import Cache, Classes, Data, Device, Output, Resume, Split, TimeLimit, recipe_option
+from .train_session import leave_unless_done, prepare_run, print_once, training_session
 
 if TYPE_CHECKING:
     from ...backbone.regions.network import RegionNetwork
-    from ...proposals.calibration import RankingCalibration
+    from ...backbone.weights.model_file import RegionModel
     from ...proposals.multibox.network import GridHead, VectorHead
 
 
 train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=True, rich_markup_mode=None)
-
-Data = Annotated[
-    list[Path], typer.Option(metavar="DIR", help="Folder in VOC, COCO or ILSVRC DET layout; repeat for more.")
-]
-Classes = Annotated[
-    str, typer.Option(metavar="voc|coco|ilsvrc|FILE", help="What to learn; a file has one name a line.")
-]
-Output = Annotated[Path, typer.Option(metavar="FILE", help="The model, .safetensors.")]
-Split = Annotated[str, typer.Option(metavar="NAME", help="Which pictures of folders in VOC layout.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda")]
-Cache = Annotated[Path, typer.Option(metavar="DIR", help="For proposals, checkpoints and curves.")]
-TimeLimit = Annotated[float | None, typer.Option(metavar="MIN", help="Save and stop after that long.")]
-Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in the cache.")]
-
-
-def _load_weights(network: RegionNetwork, name: str, what: str) -> None:
-    """Give a network ImageNet weights, with a progress bar if there is something to download."""
-    from ...backbone.weights.published import load_imagenet
-
-    with download_bar(name) as report:
-        state, batch_norm = load_imagenet(name, report)
-    if batch_norm:
-        raise CommandError(f"{name}: {what} is built on the published form; give BVLC's weights")
-    network.googlenet.load_state_dict({layer: state[layer] for layer in network.googlenet.state_dict()})
-
-
-def _read_pictures(
-    data: list[Path], classes: tuple[str, ...], split: str = "trainval"
-) -> tuple[list[Picture], list[Picture]]:
-    """Pictures to train on, and those set aside; what is wrong with them is told before the work."""
-    from ..train.data import read_labelled_folder, read_validation, split_validation
-
-    folders: dict[str, Path] = {}
-    training: list[Picture] = []
-    validation: list[Picture] = []
-    for folder in data:
-        pictures, kept = read_labelled_folder(folder, classes, split), read_validation(folder, classes)
-        for picture in [*pictures, *kept]:
-            if not picture.path.is_file():
-                raise CommandError(f"{picture.path}: there is no such picture, but {folder} has labels for it")
-            if (other := folders.get(picture.image_id)) is not None:
-                raise CommandError(
-                    f"picture {picture.image_id!r} is in {other} and again in {folder}; give it once, or another name"
-                )
-            folders[picture.image_id] = folder
-        # A layout with pictures for validation has enough of them.
-        own = (pictures, kept) if kept else split_validation(pictures)
-        training += own[0]
-        validation += own[1]
-    unreadable = _look_at([*training, *validation])
-    training, validation = ([p for p in some if p.image_id not in unreadable] for some in (training, validation))
-    absent = set(range(len(classes))).difference(*(picture.labels.tolist() for picture in training))
-    if training and len(absent) == len(classes):
-        raise CommandError(
-            f"none of {len(training)} pictures has an object of {_some(classes)}; spell --classes as the labels do"
-        )
-    if absent:
-        _tell(f"no object to learn from: {_some([classes[label] for label in sorted(absent)])}")
-    if training and all(picture.labelled is not None for picture in training):
-        _tell("no picture is labelled for all of the classes, so there is little background to learn from")
-    _tell(f"{len(training)} pictures to train on, {len(validation)} set aside")
-    return training, validation
-
-
-def _named(name_or_file: str | None) -> str | None:
-    """Name something for the record: not in which of its writer's folders it was."""
-    return name_or_file and Path(name_or_file).name
-
-
-def _some(names: Sequence[str]) -> str:
-    """Join names, the first five of many."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _look_at(pictures: list[Picture]) -> set[str]:
-    """Read every picture once: which cannot be read is told and passed over, not met hours later."""
-    unreadable, mistaken = set(), []
-
-    def look(picture: Picture) -> tuple[int, int] | ImageError:
-        try:
-            height, width = read_image(picture.path).shape[:2]
-        except ImageError as error:
-            return error
-        return width, height
-
-    cores = usable_cores()
-    with progress_bar("pictures", len(pictures)) as report, ThreadPoolExecutor(cores) as pool:
-        for done, (picture, future) in enumerate(prefetch(pool, look, pictures, limit=2 * cores)):
-            seen, labelled = future.result(), (picture.width, picture.height)
-            if isinstance(seen, ImageError):
-                _tell(f"passed over: {seen}")
-                unreadable.add(picture.image_id)
-            elif seen != labelled:
-                sizes = "{} x {} pixels, its labels are for {} x {}".format(*seen, *labelled)
-                mistaken.append(f"{picture.path}: is {sizes}")
-            report(done + 1)
-    if mistaken:
-        raise CommandError(
-            f"{mistaken[0]} (a camera's rotation is applied before the labels)"
-            + (f"; so it is with {len(mistaken)} pictures" if len(mistaken) > 1 else "")
-            + "; correct the labels, or save the picture upright"
-        )
-    return unreadable
-
-
-def _begin(cache: Path, name: str, resume: bool) -> tuple[Path, Callable[[dict[str, float]], None]]:
-    """Checkpoint and log of a training; what an earlier one of the name left moves aside unless it is gone on with."""
-    from ..train.loop import open_log
-
-    checkpoint, log = cache / f"{name}.checkpoint.safetensors", cache / f"{name}.jsonl"
-    if os.environ.get("RANK", "0") != "0":
-        return checkpoint, lambda row: None
-    cache.mkdir(parents=True, exist_ok=True)
-    if resume:
-        found = checkpoint.exists()
-        _tell(f"goes on from {checkpoint}" if found else f"{checkpoint}: no such checkpoint, so from the beginning")
-    else:
-        if checkpoint.exists():
-            _tell(
-                f"{checkpoint}: of an earlier training, kept as {checkpoint.name}.before; --resume would go on with it"
-            )
-        for path in (checkpoint, log, log.with_suffix("")):
-            before = path.with_name(f"{path.name}.before")
-            if path.is_dir():
-                shutil.rmtree(before, ignore_errors=True)
-            if path.exists():
-                path.replace(before)
-    return checkpoint, open_log(log)
-
-
-def _tell(text: str) -> None:
-    """Print, once where several processes train together."""
-    if os.environ.get("RANK", "0") == "0":
-        console.print(text)
-
-
-@contextmanager
-def _training(device: str, *outputs: Path) -> Iterator[None]:
-    """Turn what a user can do about a training's end into a line, and check before the work what is needed after it."""
-    for output in outputs:
-        if not output.parent.is_dir():
-            raise OSError(2, "no such folder", str(output.parent))
-        if output.is_dir():
-            raise CommandError(f"{output}: is a folder; name a file")
-    if len({output.absolute() for output in outputs}) < len(outputs):
-        raise CommandError(f"{outputs[0]}: --output and --multibox-output are two files; name another")
-    with needs_packages("training", "train"):
-        from ...backbone.export import graphs as export  # noqa: F401 - to say at once what is missing
-        from ...backbone.regions.placement import choose_device
-    choose_device(device)
-    try:
-        yield
-    except FloatingPointError as error:
-        raise CommandError(str(error)) from None
-    except KeyboardInterrupt:
-        _tell("interrupted; the same command with --resume goes on from what the cache holds, a minute's work less")
-        raise typer.Exit(130) from None
 
 
 @train.command("detector")
@@ -200,46 +55,22 @@ def train_detector_command(
             show_default=False,
         ),
     ] = None,
-    scoring: Annotated[
-        str | None,
-        typer.Option(
-            metavar="shared|crops",
-            help="Regions of one pass over the picture, or each through the whole network.  [default: that of --start, "
-            "or shared]",
-            show_default=False,
-        ),
-    ] = None,
+    scoring: Annotated[Scoring | None, recipe_option(DetectorRecipe, "scoring", instead="that of --start")] = None,
     epochs: Annotated[
-        float,
-        typer.Option(min=0, max=10_000, help="Passes over the pictures; 0 fits only --start's first pass and 8 bits."),
-    ] = 2.5,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures a step, of all processes together.")] = 4,
-    regions: Annotated[int, typer.Option(min=4, help="Regions of a picture in each step.")] = 48,
-    optimizer: Annotated[
-        str,
-        typer.Option(
-            metavar="sgd|adamw", help="Momentum SGD, or AdamW, which is better for a MultiBox that learns along."
-        ),
-    ] = "sgd",
-    learning_rate: Annotated[
-        float | None, typer.Option(min=0, help="Its peak.  [default: 0.003, of adamw 0.0001]", show_default=False)
-    ] = None,
-    schedule: Annotated[
-        str, typer.Option(metavar="cosine|step", help="How it falls: smoothly, or to a tenth for the last quarter.")
-    ] = "cosine",
+        float, recipe_option(DetectorRecipe, "epochs", "0 fits only --start's first pass and 8 bits.")
+    ] = DetectorRecipe.epochs,
+    batch: Annotated[int, recipe_option(DetectorRecipe, "batch")] = DetectorRecipe.batch,
+    regions: Annotated[int, recipe_option(DetectorRecipe, "regions")] = DetectorRecipe.regions,
+    optimizer: Annotated[Optimizer, recipe_option(DetectorRecipe, "optimizer")] = DetectorRecipe.optimizer,
+    learning_rate: Annotated[float | None, recipe_option(DetectorRecipe, "learning_rate")] = None,
+    schedule: Annotated[Decay, recipe_option(DetectorRecipe, "schedule")] = DetectorRecipe.schedule,
     start: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE", help="A detector to go on from instead of ImageNet weights; may have other classes."
         ),
     ] = None,
-    freeze: Annotated[
-        str,
-        typer.Option(
-            metavar="stem|trunk|googlenet",
-            help="What stays as it is: the first layers, what a MultiBox or an ensemble shares, or all but the scores.",
-        ),
-    ] = "stem",
+    freeze: Annotated[Frozen, recipe_option(DetectorRecipe, "freeze")] = DetectorRecipe.freeze,
     method: Annotated[
         str, typer.Option(metavar="merged|selective-search", help="Where the regions come from.")
     ] = "merged",
@@ -248,18 +79,10 @@ def train_detector_command(
         Path | None,
         typer.Option(metavar="FILE", help="Have its head learn along, so that the trunk serves both, and write it."),
     ] = None,
-    box_regression: Annotated[bool, typer.Option(help="Learn to correct the proposals.")] = True,
-    long_side: Annotated[
-        int | None,
-        typer.Option(
-            min=64,
-            max=2000,
-            help="Size of pictures when the model is used.  [default: that of --start, or 640]",
-            show_default=False,
-        ),
-    ] = None,
+    box_regression: Annotated[bool, recipe_option(DetectorRecipe, "box_regression")] = DetectorRecipe.box_regression,
+    long_side: Annotated[int | None, recipe_option(DetectorRecipe, "long_side", instead="that of --start")] = None,
     split: Split = "trainval",
-    seed: Seed = 0,
+    seed: Annotated[int, recipe_option(DetectorRecipe, "seed")] = DetectorRecipe.seed,
     device: Device = "auto",
     workers: Annotated[
         int | None,
@@ -270,162 +93,157 @@ def train_detector_command(
     resume: Resume = False,
 ) -> None:
     """Fine-tune a detector on labelled pictures; torchrun starts it on several GPUs."""
-    with _training(device, output, *([] if multibox_output is None else [multibox_output])):
+    with training_session(device, output, *([] if multibox_output is None else [multibox_output])):
         from ...backbone.export.graphs import to_model
-        from ...backbone.regions.network import RegionNetwork
-        from ...backbone.regions.torch_engine import torch_network
-        from ...backbone.weights.model_file import SCORINGS, in_trunk, read_model, write_model
+        from ...backbone.weights.model_file import read_model, write_model
         from ...backbone.weights.published import find_model
-        from ...data.classes import read_class_list
-        from ...proposals.multibox import network as multibox_network
-        from ...proposals.multibox.file import find_multibox, read_multibox, write_multibox
-        from ..train.detector import LEARNING_RATES, train_detector
+        from ...proposals.multibox.file import find_multibox, read_multibox
+        from ...proposals.multibox.network import from_model
+        from ..train.detector import train_detector
         from ..train.process_group import join_process_group
         from ..train.proposal_cache import ProposalCache
 
         names = read_class_list(classes)
-        choices = {
-            "scoring": (scoring or "shared", SCORINGS), "schedule": (schedule, ("cosine", "step")),
-            "optimizer": (optimizer, tuple(LEARNING_RATES)), "freeze": (freeze, ("stem", "trunk", "googlenet")),
-        }  # fmt: skip
-        for option, (value, known) in choices.items():
-            if value not in known:
-                raise CommandError(f"--{option} {value}: unknown; use {' or '.join(known)}")
-        learning_rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
         before = None if start is None else read_model(find_model(start))
-        scoring = scoring or (before.scoring if before else "shared")
-        long_side = long_side or (before.long_side if before else 640)
-        network = RegionNetwork(len(names), seed=seed)
-        if before is None or weights is not None:
-            _load_weights(network, weights or "googlenet-bvlc", "the detector")
-        if before is not None:
-            begun = torch_network(before.weights, len(before.classes), "cpu").state_dict()
-            if weights is not None:
-                begun = {name: value for name, value in begun.items() if in_trunk(name)}
-            elif before.classes != names:
-                begun = {name: value for name, value in begun.items() if name.startswith("googlenet.")}
-                _tell(f"{start} has other classes: their scores are learned from nothing, the layers below go on")
-            network.load_state_dict({**network.state_dict(), **begun})
+        recipe = DetectorRecipe(
+            scoring=scoring or (cast(Scoring, before.scoring) if before else DetectorRecipe.scoring),
+            long_side=long_side or (before.long_side if before else DetectorRecipe.long_side),
+            epochs=epochs, batch=batch, regions=regions, optimizer=optimizer, learning_rate=learning_rate,
+            schedule=schedule, freeze=freeze, box_regression=box_regression, seed=seed,
+        )  # fmt: skip
+        along = multibox_output is not None
         if method == "multibox":
             raise CommandError("--method multibox: its 200 boxes are too few to learn from; use merged")
         if epochs == 0 and (before is None or before.classes != names or weights is not None):
             raise CommandError(
                 "--epochs 0: there is nothing trained to write; name a --start of the same classes, and no --weights"
             )
-        if multibox_output is not None and (method == "selective-search" or scoring == "crops"):
+        if along and (method == "selective-search" or recipe.scoring == "crops"):
             raise CommandError(
                 "--multibox-output: a MultiBox learns along with merged proposals and shared scoring only"
             )
-        network_settings: dict[str, Any] = {}
-        if method != "selective-search":
-            proposing = read_multibox(find_multibox(multibox))
+        network = _first_detector(names, before, weights, seed)
+        proposing = None if method == "selective-search" else read_multibox(find_multibox(multibox))
+        settings: dict[str, Any] = {}
+        if proposing is not None:
             # A detector to go on from may have left behind the trunk that the MultiBox stands on.
             fits = before is not None and before.trunk_sha256 == proposing.trunk_sha256
-            network_settings = {
-                "multibox": multibox, "detector": start if fits else "voc", "device": "cpu", "threads": 1,
-            }  # fmt: skip
-            if multibox_output is not None and not fits:
-                _tell(f"{multibox} was trained on another trunk; its head learns to stand on this one")
-        proposer = load_proposer(method, **network_settings)
+            settings = {"multibox": multibox, "detector": start if fits else "voc", "device": "cpu", "threads": 1}
+            if along and not fits:
+                print_once(f"{multibox} was trained on another trunk; its head learns to stand on this one")
+        proposer = load_proposer(method, **settings)
         group = join_process_group(device)
-        training, validation = _read_pictures(data, names, split)
+        training, validation = read_training_pictures(data, names, split, tell=print_once, progress=progress_bar)
         proposals = ProposalCache(cache / "proposals", proposer, objectness=proposer.has_objectness(names))
-        checkpoint, log = _begin(cache, f"{output.stem}.detector", resume)
-
-        def report(row: dict[str, float]) -> None:
-            log(row)
-            console.print(
-                f"step {row['step']:.0f}/{row['steps']:.0f}  epoch {row['epoch']:.2f}  "
-                f"loss {row['classification']:.3f} + {row['regression']:.3f}  "
-                + (f"MultiBox {row['location']:.3f} + {row['confidence']:.3f}  " if "location" in row else "")
-                + f"foreground right {row['accuracy']:.2f}  {row['seconds_left'] / 60:.0f} min left"
-                + (f"  mAP {row['mAP']:.3f} on those set aside" if "mAP" in row else "")
-            )
-
-        shown = _sample(training, seed)
-        share = (shown if epochs == 0 else [*training, *validation])[group.rank :: group.world]
-        with progress_bar("proposals", len(share)) as report_proposals:
-            proposals.fill(share, workers or usable_cores(), report_proposals)
-        head = None if multibox_output is None else multibox_network.from_model(proposing)
+        run = prepare_run(cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group)
+        samples = _sample_pictures(training, seed)
+        share = (samples if epochs == 0 else [*training, *validation])[group.rank :: group.world]
+        with progress_bar("proposals", len(share)) as report:
+            proposals.fill(share, workers or usable_cores(), report)
+        head = from_model(proposing) if along and proposing is not None else None
         finished = epochs == 0 or train_detector(
-            network,
-            training,
-            proposals,
-            validation,
-            multibox=head,
-            scoring=scoring,
-            epochs=epochs,
-            batch=batch,
-            regions_per_picture=regions,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            schedule=schedule,
-            box_regression=box_regression,
-            freeze=freeze,
-            long_side=long_side,
-            seed=seed,
-            group=group,
-            checkpoint=checkpoint,
-            resume=resume,
-            time_limit=None if time_limit is None else time_limit * 60,
-            report=report,
+            network, training, proposals, validation, recipe, multibox=head, run=run
         )
-        if group.rank > 0:
-            return
-        if not finished:
-            console.print("time is up; the same command with --resume goes on")
-            return
-        trained = {
-            "pictures": len(training), "epochs": epochs, "batch": batch, "regions": regions,
-            "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
-            "seed": seed, "method": method,
-            "multibox": None if method == "selective-search" else _named(multibox), "freeze": freeze,
-            "weights": _named(weights or (None if before else "googlenet-bvlc")),
+        leave_unless_done(finished, group)
+        trained: dict[str, object] = {
+            **asdict(recipe), "pictures": len(training), "method": method,
+            "multibox": None if proposing is None else _file_name(multibox),
+            "weights": _file_name(weights or (None if before else "googlenet-bvlc")),
         }  # fmt: skip
         if before is not None:
-            trained = (
-                before.trained if epochs == 0 else trained | {"start_sha256": before.sha256, "start": before.trained}
-            )
+            trained |= {"start_sha256": before.sha256, "start": before.trained}
+            trained = before.trained if epochs == 0 else trained
         if head is not None and multibox_output is not None:
-            calibration = _worth(head, network, validation, long_side, group.device)
-            packed = multibox_network.to_model(
-                head,
-                network,
-                long_side=long_side,
-                calibration=calibration,
-                classes=names,
-                trained={"along": trained, "start": _named(multibox)},
-            )
-            write_multibox(multibox_output, packed)
-            console.print(f"wrote {multibox_output}")
-        console.print(f"fitting the first pass and measuring the ranges of 8 bits on {len(shown)} pictures")
+            record = {"along": trained, "start": _file_name(multibox)}
+            _write_head(multibox_output, head, network, validation, recipe.long_side, names, record, group.device)
+        print_once(f"fitting the first pass and measuring the ranges of 8 bits on {len(samples)} pictures")
         model = to_model(
-            network, names, long_side=long_side, box_regression=box_regression, scoring=scoring, trained=trained,
-            samples=[(read_image(picture.path), proposals(picture)[0]) for picture in shown],
+            network, names, long_side=recipe.long_side, box_regression=box_regression, scoring=recipe.scoring,
+            trained=trained, samples=[(read_image(picture.path), proposals(picture)[0]) for picture in samples],
         )  # fmt: skip
         write_model(output, model)
-        console.print(f"wrote {output}")
+        print_once(f"wrote {output}")
 
 
-def _sample(pictures: list[Picture], seed: int) -> list[Picture]:
+def _first_detector(
+    names: tuple[str, ...], before: RegionModel | None, weights: str | None, seed: int
+) -> RegionNetwork:
+    """Make the network that a training begins with: an earlier detector's, ImageNet weights, or some of both."""
+    from ...backbone.regions.network import RegionNetwork
+    from ...backbone.regions.torch_engine import torch_network
+    from ...backbone.weights.model_file import in_trunk
+
+    network = RegionNetwork(len(names), seed=seed)
+    if before is None or weights is not None:
+        _load_weights(network, weights or "googlenet-bvlc", "the detector")
+    if before is not None:
+        state = torch_network(before.weights, len(before.classes), "cpu").state_dict()
+        if weights is not None:
+            state = {name: value for name, value in state.items() if in_trunk(name)}
+        elif before.classes != names:
+            state = {name: value for name, value in state.items() if name.startswith("googlenet.")}
+            print_once(
+                "the detector of --start has other classes: their scores are learned from nothing, the layers "
+                "below go on"
+            )
+        network.load_state_dict({**network.state_dict(), **state})
+    return network
+
+
+def _load_weights(network: RegionNetwork, name: str, what: str) -> None:
+    """Give a network ImageNet weights, with a progress bar if there is something to download."""
+    from ...backbone.weights.published import load_imagenet
+
+    with download_bar(name) as report:
+        state, batch_norm = load_imagenet(name, report)
+    if batch_norm:
+        raise CommandError(f"{name}: {what} is built on the published form; give BVLC's weights")
+    network.googlenet.load_state_dict({layer: state[layer] for layer in network.googlenet.state_dict()})
+
+
+def _file_name(name_or_file: str | None) -> str | None:
+    """Name something for the record: not in which of its writer's folders it was."""
+    return name_or_file and Path(name_or_file).name
+
+
+def _sample_pictures(pictures: list[Picture], seed: int) -> list[Picture]:
     """Draw a hundred of the pictures."""
     chosen = np.random.default_rng(seed).permutation(len(pictures))[:100]
     return [pictures[i] for i in sorted(chosen)]
 
 
-def _worth(
-    head: GridHead | VectorHead, network: RegionNetwork, validation: list[Picture], long_side: int, device: str
-) -> RankingCalibration | None:
-    """How a MultiBox's boxes are to be merged with selective search's, if the pictures set aside can tell."""
-    from ..train.multibox import calibrate
+def _write_head(
+    output: Path,
+    head: GridHead | VectorHead,
+    network: RegionNetwork,
+    validation: list[Picture],
+    long_side: int,
+    names: Sequence[str],
+    trained: Mapping[str, object],
+    device: str,
+    *,
+    own_trunk: bool = False,
+) -> None:
+    """Write a trained head, with its calibration if the pictures set aside can tell it."""
+    from ...proposals.multibox.file import write_multibox
+    from ...proposals.multibox.network import to_model
+    from ..train.multibox import LIMITS, calibrate
     from ..train.validation import propose_all
 
-    found = propose_all(head, network.trunk, validation, long_side=long_side, device=device)
+    found = propose_all(head, network.trunk, validation, long_side=long_side, limit=LIMITS[-1], device=device)
+    calibration = None
     try:
-        return calibrate(validation, found)
+        calibration = calibrate(validation, found)
     except UserError as error:
-        console.print(f"how to merge its boxes with selective search's could not be measured: {error}")
-        return None
+        print_once(f"how to merge its boxes with selective search's could not be measured: {error}")
+    write_multibox(
+        output,
+        to_model(
+            head, network, own_trunk=own_trunk, long_side=long_side, calibration=calibration, classes=names,
+            trained=trained,
+        ),
+    )  # fmt: skip
+    print_once(f"wrote {output}")
 
 
 @train.command("multibox")
@@ -444,123 +262,82 @@ def train_multibox_command(
         str | None, typer.Option(metavar="NAME|FILE", help="A MultiBox whose head to go on from, on another trunk.")
     ] = None,
     head: Annotated[
-        str | None,
+        Head | None,
         typer.Option(
-            metavar="grid|vector", help="Boxes at every place, or one vector.  [default: grid]", show_default=False
+            metavar="grid|vector",
+            parser=str,
+            help="Boxes at every place, or one vector.  [default: grid]",
+            show_default=False,
         ),
     ] = None,
     number: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Priors of a cell, or boxes.  [default: 5, 200]", show_default=False),
-    ] = None,
-    epochs: Annotated[float, typer.Option(min=0.01, max=10_000, help="Passes over the pictures.")] = 2.3,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures a step, of all processes together.")] = 4,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Its peak; a trunk learns at a tenth of it.")] = 0.001,
-    long_side: Annotated[
-        int | None,
         typer.Option(
-            min=64, max=2000, help="Size of pictures when it is used.  [default: the detector's]", show_default=False
+            min=1,
+            metavar="N",
+            help="Priors of a cell, or boxes.  [default: {grid}, {vector}]".format(**PRIORS),
+            show_default=False,
         ),
     ] = None,
+    epochs: Annotated[float, recipe_option(MultiBoxRecipe, "epochs")] = MultiBoxRecipe.epochs,
+    batch: Annotated[int, recipe_option(MultiBoxRecipe, "batch")] = MultiBoxRecipe.batch,
+    learning_rate: Annotated[float, recipe_option(MultiBoxRecipe, "learning_rate")] = MultiBoxRecipe.learning_rate,
+    long_side: Annotated[int | None, recipe_option(MultiBoxRecipe, "long_side", instead="the detector's")] = None,
     split: Split = "trainval",
-    seed: Seed = 0,
+    seed: Annotated[int, recipe_option(MultiBoxRecipe, "seed")] = MultiBoxRecipe.seed,
     device: Device = "auto",
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
     resume: Resume = False,
 ) -> None:
     """Train a MultiBox that proposes boxes for objects of any class; torchrun starts it on several GPUs."""
-    with _training(device, output):
+    with training_session(device, output):
         from ...backbone.regions.network import RegionNetwork
         from ...backbone.regions.torch_engine import torch_network
         from ...backbone.weights.model_file import read_model
         from ...backbone.weights.published import find_model
-        from ...data.classes import read_class_list
-        from ...proposals.multibox.file import find_multibox, read_multibox, write_multibox
-        from ...proposals.multibox.network import GridHead, from_model, head_for, to_model
+        from ...proposals.multibox.file import find_multibox, read_multibox
+        from ...proposals.multibox.network import GridHead, from_model, head_for
         from ..train.multibox import find_priors, train_multibox
         from ..train.process_group import join_process_group
 
         if start is not None and (head is not None or number is not None):
             raise CommandError("--start: a head to go on from has its priors; leave out --head and --number")
-        head = head or "grid"
-        if head not in ("grid", "vector"):
-            raise CommandError(f"--head {head}: unknown; use grid or vector")
+        kind: Head = head or "grid"
+        check_setting("head", kind, Head)
         names = read_class_list(classes)
         if weights is None:
             detector = read_model(find_model(model))
             network = torch_network(detector.weights, len(detector.classes), "cpu")
             side = long_side or detector.long_side
         else:
-            network, side = RegionNetwork(1), long_side or 640
+            network, side = RegionNetwork(1), long_side or MultiBoxRecipe.long_side
             _load_weights(network, weights, "MultiBox")
-        if start is not None:
-            trained_head = from_model(read_multibox(find_multibox(start)))
-            head = "grid" if isinstance(trained_head, GridHead) else "vector"
+        recipe = MultiBoxRecipe(
+            train_trunk=weights is not None, epochs=epochs, batch=batch, learning_rate=learning_rate, long_side=side,
+            seed=seed,
+        )  # fmt: skip
+        trained_head = None if start is None else from_model(read_multibox(find_multibox(start)))
         group = join_process_group(device)
-        training, validation = _read_pictures(data, names, split)
-        if start is None:
-            number = number or (5 if head == "grid" else 200)
+        training, validation = read_training_pictures(data, names, split, tell=print_once, progress=progress_bar)
+        if trained_head is None:
             try:
-                priors = find_priors(training, head=head, number=number, long_side=side, seed=seed)
+                priors = find_priors(training, head=kind, number=number or PRIORS[kind], long_side=side, seed=seed)
             except UserError as error:
                 raise CommandError(
                     f"there are too few objects, or of too few sizes at {side} pixels, to find priors in ({error})"
                 ) from None
             trained_head = head_for(priors, seed=seed)
-        checkpoint, log = _begin(cache, f"{output.stem}.multibox", resume)
-
-        def report(row: dict[str, float]) -> None:
-            log(row)
-            recall = "".join(
-                f"  recall {100 * share:.1f} % of the first {name.removeprefix('recall_')}"
-                for name, share in row.items()
-                if name.startswith("recall_")
-            )
-            console.print(
-                f"step {row['step']:.0f}/{row['steps']:.0f}  epoch {row['epoch']:.2f}  "
-                f"loss {row['location']:.3f} + {row['confidence']:.3f}  {row['seconds_left'] / 60:.0f} min left{recall}"
-            )
-
-        finished = train_multibox(
-            trained_head,
-            network,
-            training,
-            validation,
-            whole=weights is not None,
-            epochs=epochs,
-            batch=batch,
-            learning_rate=learning_rate,
-            many=head == "grid",
-            long_side=side,
-            seed=seed,
-            group=group,
-            checkpoint=checkpoint,
-            resume=resume,
-            time_limit=None if time_limit is None else time_limit * 60,
-            report=report,
-        )
-        if group.rank > 0:
-            return
-        if not finished:
-            console.print("time is up; the same command with --resume goes on")
-            return
-        calibration = _worth(trained_head, network, validation, side, group.device)
-        record = {
-            "pictures": len(training), "head": head, "weights": _named(weights), "epochs": epochs, "batch": batch,
-            "learning_rate": learning_rate, "seed": seed, "start": _named(start),
+        run = prepare_run(cache, f"{output.stem}.multibox", resume=resume, time_limit=time_limit, group=group)
+        leave_unless_done(train_multibox(trained_head, network, training, validation, recipe, run), group)
+        trained = {
+            **asdict(recipe), "pictures": len(training), "weights": _file_name(weights), "start": _file_name(start),
+            "head": "grid" if isinstance(trained_head, GridHead) else "vector",
         }  # fmt: skip
-        packed = to_model(
-            trained_head,
-            network,
+        _write_head(
+            output, trained_head, network, validation, side, names, trained, group.device,
             own_trunk=weights is not None,
-            long_side=side,
-            calibration=calibration,
-            classes=names,
-            trained=record,
-        )
-        write_multibox(output, packed)
-        console.print(f"wrote {output}")
+        )  # fmt: skip
 
 
 @train.command("classifier")
@@ -573,21 +350,19 @@ def train_classifier_command(
         str | None,
         typer.Option(metavar="NAME|FILE", help="Weights to start from, of the layers that fit.  [default: none]"),
     ] = None,
-    epochs: Annotated[float, typer.Option(min=0.01, max=10_000, help="Passes over the pictures.")] = 60.0,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures a step, of all processes together.")] = 32,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Its peak.")] = 0.01,
-    schedule: Annotated[
-        str, typer.Option(metavar="cosine|step", help="How it falls: half a cosine, or 4 % less every 8 epochs.")
-    ] = "cosine",
+    epochs: Annotated[float, recipe_option(ClassifierRecipe, "epochs")] = ClassifierRecipe.epochs,
+    batch: Annotated[int, recipe_option(ClassifierRecipe, "batch")] = ClassifierRecipe.batch,
+    learning_rate: Annotated[float, recipe_option(ClassifierRecipe, "learning_rate")] = ClassifierRecipe.learning_rate,
+    schedule: Annotated[Decay, recipe_option(ClassifierRecipe, "schedule")] = ClassifierRecipe.schedule,
     auxiliary: Annotated[bool, typer.Option(help="Train with the two auxiliary classifiers.")] = True,
-    seed: Seed = 0,
+    seed: Annotated[int, recipe_option(ClassifierRecipe, "seed")] = ClassifierRecipe.seed,
     device: Device = "auto",
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
     resume: Resume = False,
 ) -> None:
     """Train GoogLeNet on folders of classes, as ImageNet has them; torchrun starts it on several GPUs."""
-    with _training(device, output):
+    with training_session(device, output):
         from ...backbone.googlenet import GoogLeNet
         from ...backbone.weights.published import load_imagenet
         from ...data import atomic_write
@@ -597,10 +372,9 @@ def train_classifier_command(
 
         if output.suffix != ".npz":
             raise CommandError(f"--output {output}: weights are read from .npz; name the file so")
-        if schedule not in ("cosine", "step"):
-            raise CommandError(f"--schedule {schedule}: unknown; use cosine or step")
+        recipe = ClassifierRecipe(epochs=epochs, batch=batch, learning_rate=learning_rate, schedule=schedule, seed=seed)
         training, validation, classes = read_class_folders(data)
-        _tell(f"{len(training)} pictures of {len(classes)} classes to train on, {len(validation)} to validate on")
+        print_once(f"{len(training)} pictures of {len(classes)} classes to train on, {len(validation)} to validate on")
         network = GoogLeNet(len(classes), auxiliary=auxiliary)
         first_weights(network, seed)
         if weights is not None:
@@ -608,46 +382,13 @@ def train_classifier_command(
             if batch_norm:
                 raise CommandError(f"--weights {weights}: the published form is trained; give BVLC's weights")
             if anew := adopt_weights(network, state):
-                _tell(f"not in {weights}, or for other classes, so learned anew: {', '.join(anew)}")
+                print_once(f"not in {weights}, or for other classes, so learned anew: {', '.join(anew)}")
         group = join_process_group(device)
-        checkpoint, log = _begin(cache, f"{output.stem}.classifier", resume)
-
-        def report(row: dict[str, float]) -> None:
-            log(row)
-            errors = "".join(
-                f"  {name.removesuffix('_error').replace('_', '-')} error {100 * row[name]:.1f} %"
-                for name in ("top_1_error", "top_5_error")
-                if name in row
-            )
-            unreadable = f"  {row['unreadable']:.0f} unreadable" if row["unreadable"] else ""
-            console.print(
-                f"step {row['step']:.0f}/{row['steps']:.0f}  epoch {row['epoch']:.2f}  loss {row['loss']:.3f}  "
-                f"wrong {100 * row['training_error']:.1f} %{errors}{unreadable}  "
-                f"{row['seconds_left'] / 60:.0f} min left"
-            )
-
-        finished = train_classifier(
-            network,
-            training,
-            validation,
-            epochs=epochs,
-            batch=batch,
-            learning_rate=learning_rate,
-            schedule=schedule,
-            seed=seed,
-            group=group,
-            checkpoint=checkpoint,
-            resume=resume,
-            time_limit=None if time_limit is None else time_limit * 60,
-            report=report,
-            warn=lambda text: console.print(f"passed over: {text}"),
-        )
-        if group.rank > 0:
-            return
-        if not finished:
-            console.print("time is up; the same command with --resume goes on")
-            return
+        run = prepare_run(cache, f"{output.stem}.classifier", resume=resume, time_limit=time_limit, group=group)
+        # Told by the process that met it, whichever that is.
+        warn = lambda text: console.print(f"passed over: {text}")  # noqa: E731
+        leave_unless_done(train_classifier(network, training, validation, recipe, run=run, warn=warn), group)
         write_weights(output, network)
         names = output.with_suffix(".classes.txt")
         atomic_write(names, "".join(f"{name}\n" for name in classes))
-        console.print(f"wrote {output}, and the names of its classes to {names.name}")
+        print_once(f"wrote {output}, and the names of its classes to {names.name}")

@@ -1,4 +1,4 @@
-"""Varying the pictures that networks learn from: cut, mirrored, exposed otherwise, at several sizes."""
+"""Augmentation of the pictures that detectors and MultiBox learn from: cuts, mirroring, exposure, size."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 from ...data import Picture
 
-# Pictures are shown at one of these shares of the size that the network is used at.
-SCALES = (0.65, 0.8, 0.95, 1.1)
-
 
 def augment(
     image: NDArray[np.uint8],
@@ -23,26 +20,28 @@ def augment(
     rng: np.random.Generator,
     long_sides: Sequence[int] | None = None,
 ) -> tuple[NDArray[np.uint8], Picture, NDArray[np.float32]]:
-    """Cut a part out of every second picture, mirror every second, change exposure and contrast of all, and their size.
+    """Cut a part out of half of the pictures, mirror half, change exposure, contrast and size of all.
 
-    A part has half to all of each side and the middle of an object in it, if there is any. An object of which less than
-    0.6 is left is a difficult one: neither learned as an object nor taken for background.
+    Each side of a part is half to all of the picture's. If there are objects, the centre of one is in the part. An
+    object of which less than 0.6 is left becomes difficult: it is neither learned as an object nor as background.
 
     Parameters
     ----------
     image : ndarray, shape (H, W, 3), uint8
     picture : Picture
-        Its labels.
+        Its objects.
     proposals : ndarray, shape (N, 4), float32
-        Boxes that go with the picture, in its pixels; those that are cut in half or worse are dropped.
+        In pixels of the picture; those of which less than half is left are dropped.
     rng : numpy.random.Generator
     long_sides : sequence of int, optional
-        The new picture has one of these longer sides, in pixels; default its own.
+        The new picture's longer side is one of these, in pixels; default: no change of size.
 
     Returns
     -------
-    image, picture, proposals
-        As given, of the new picture.
+    image : ndarray, shape (h, w, 3), uint8
+    picture : Picture
+    proposals : ndarray, shape (M, 4), float32
+        All three of the new picture.
 
     Examples
     --------

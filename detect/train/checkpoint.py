@@ -1,4 +1,4 @@
-"""The state of a training on the disk, and what it belongs to."""
+"""Checkpoints: the state of a training in a file, and the settings and data that it belongs to."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from torch import nn
 from ...backbone.weights.model_file import hash_weights
 from ...data import Picture, atomic_write
 from ...data.errors import CheckpointError
-from .process_group import ProcessGroup
 
 
 def save_checkpoint(
     path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, settings: Mapping[str, object]
 ) -> None:
-    """Write what `load_checkpoint` goes on from: weights, the optimizer's state, the steps done."""
+    """Write a checkpoint: weights, state of the optimizer, number of steps done, settings."""
     tensors = {f"network.{name}": value.contiguous() for name, value in network.state_dict().items()}
     for name, parameter in network.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -33,9 +32,23 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, object]
+    path: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: Mapping[str, object],
+    defaults: Mapping[str, object],
 ) -> int:
-    """Go on from a checkpoint.
+    """Load a checkpoint's weights and state into a network and its optimizer.
+
+    Parameters
+    ----------
+    path : Path
+    network : Module
+    optimizer : Optimizer
+    settings : mapping of str to object
+        What the checkpoint must have been made with.
+    defaults : mapping of str to object
+        Values of settings that a checkpoint lacks because an earlier version of this package made it.
 
     Returns
     -------
@@ -45,16 +58,17 @@ def load_checkpoint(
     Raises
     ------
     CheckpointError
-        If it was made with other settings, or is none.
+        If it was made with other settings, or is not a checkpoint.
     """
     advice = "train with those, or remove it"
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            made = json.loads(metadata["settings"])
-            different = [name for name in {**made, **settings} if made.get(name) != settings.get(name)]
+            wanted, known = (json.loads(json.dumps(values)) for values in (settings, defaults))
+            made = {name: known.get(name) for name in wanted} | json.loads(metadata["settings"])
+            different = [name for name in {**made, **wanted} if made.get(name) != wanted.get(name)]
             if different:
-                told = ", ".join(f"{name} {made.get(name)!r} and not {settings.get(name)!r}" for name in different)
+                told = ", ".join(f"{name} {made.get(name)!r} and not {wanted.get(name)!r}" for name in different)
                 raise CheckpointError(f"{path}: was made with other settings ({told}); {advice}")
             names = list(file.keys())
             network.load_state_dict({name[8:]: file.get_tensor(name) for name in names if name.startswith("network.")})
@@ -62,7 +76,7 @@ def load_checkpoint(
                 for tensor in names:
                     if tensor.startswith("optimizer.") and tensor.split(".", 2)[2] == name:
                         key, value = tensor.split(".", 2)[1], file.get_tensor(tensor)
-                        # The count of steps stays on the CPU wherever the parameter is.
+                        # The optimizer keeps its count of steps on the CPU.
                         optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
             return int(metadata["step"])
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
@@ -74,34 +88,8 @@ def load_checkpoint(
         ) from None
 
 
-def begin_at(
-    checkpoint: Path | None,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    settings: Mapping[str, object],
-    group: ProcessGroup,
-    *,
-    resume: bool,
-) -> int:
-    """Go on from a checkpoint, if asked for and there is one: how many steps are done, the same in all processes.
-
-    Raises
-    ------
-    CheckpointError
-        See `load_checkpoint`; also if the processes do not agree.
-    """
-    start = 0
-    if resume and checkpoint is not None and checkpoint.exists():
-        start = load_checkpoint(checkpoint, network, optimizer, settings)
-    if not group.agree((start, settings)):
-        raise CheckpointError(
-            f"{checkpoint}: not all processes have the same checkpoint and settings; give them a folder that all share"
-        )
-    return start
-
-
 def fingerprint(pictures: Sequence[Picture]) -> str:
-    """Short hash of the pictures' names, order and labels."""
+    """Hash the pictures' names, order and labels."""
     digest = hashlib.sha256()
     for picture in pictures:
         digest.update(
@@ -113,5 +101,5 @@ def fingerprint(pictures: Sequence[Picture]) -> str:
 
 
 def weights_hash(network: nn.Module) -> str:
-    """Short hash of a network's weights, of what a training starts from."""
+    """Hash the weights of a network that a training starts from."""
     return hash_weights({name: value.detach().cpu().numpy() for name, value in network.named_parameters()})[:16]

@@ -1,20 +1,19 @@
-"""Training GoogLeNet itself on folders of classes as ImageNet has them: what a detector starts from.
+"""Training of GoogLeNet as a classifier, on folders of classes as ImageNet has them.
 
 The recipe of Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6: auxiliary classifiers, crops of
-every size, momentum SGD. Every step draws from its own seed, dropout too, so that a run that was interrupted and
-resumed gives the weights of one that was not.
+every size, momentum SGD.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
+from dataclasses import asdict
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -24,23 +23,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbone.googlenet import GoogLeNet, state_to_caffe
-from ...data import atomic_write
-from ...data.errors import SettingError
+from ...data import ImageError, atomic_write
 from ...data.formats.imagenet import Sample
-from ...data.system.processes import prefetch, usable_cores
-from .checkpoint import begin_at, save_checkpoint, weights_hash
-from .loop import SAVE_SECONDS, add_up, bfloat16_is_faster, enough_steps, learning_rate_at, take_step, torch_threads
-from .process_group import SINGLE_PROCESS, ProcessGroup
-from .validation import crops_to_input, measure_errors, read_crops, reading_threads
+from .checkpoint import weights_hash
+from .device import mixed_precision
+from .loop import NOTHING_KEPT, Order, RunSettings, Schedule, TrainingLoop
+from .recipes import ClassifierRecipe
+from .validation import crops_to_input, measure_errors, read_crop, readable_crops
 
-AUXILIARY_WEIGHT = 0.3
+# The smallest and the largest patch that is cut out of a picture, as shares of its area.
 PATCH_AREA = (0.08, 1.0)
 LARGEST_ASPECT = 4 / 3
 INTERPOLATIONS = (cv2.INTER_LINEAR, cv2.INTER_AREA, cv2.INTER_NEAREST, cv2.INTER_CUBIC)
 
 
 def draw_patch(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draw a patch of 8 to 100 % of a picture's area, of aspect ratio 3/4 to 4/3.
+    """Draw a patch with 8 to 100 % of a picture's area and an aspect ratio of 3/4 to 4/3.
 
     Parameters
     ----------
@@ -51,7 +49,8 @@ def draw_patch(height: int, width: int, rng: np.random.Generator) -> tuple[int, 
     Returns
     -------
     x, y, w, h : int
-        To the pixel; of a picture so long that such a patch is not found, the largest of that aspect in its middle.
+        Left and upper side, width and height in pixels. If ten draws do not fit into the picture: the largest patch of
+        these aspect ratios in its middle.
 
     References
     ----------
@@ -73,8 +72,8 @@ def draw_patch(height: int, width: int, rng: np.random.Generator) -> tuple[int, 
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-def augment_crop(image: NDArray[np.uint8], rng: np.random.Generator, size: int = 224) -> NDArray[np.uint8]:
-    """Cut a patch out of a picture, resize it one way or another, mirror every second, distort its light and colour.
+def augment_crop(image: NDArray[np.uint8], rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
+    """Cut a patch out of a picture, resize it with a drawn interpolation, mirror half of them, change light and colour.
 
     Brightness, contrast and saturation change by factors of 0.5 to 1.5, in random order.
 
@@ -98,7 +97,7 @@ def augment_crop(image: NDArray[np.uint8], rng: np.random.Generator, size: int =
 
     Examples
     --------
-    >>> augment_crop(np.zeros((60, 80, 3), np.uint8), np.random.default_rng(0)).shape
+    >>> augment_crop(np.zeros((60, 80, 3), np.uint8), np.random.default_rng(0), 224).shape
     (224, 224, 3)
     """
     height, width = image.shape[:2]
@@ -109,16 +108,16 @@ def augment_crop(image: NDArray[np.uint8], rng: np.random.Generator, size: int =
         crop = crop[:, ::-1]
     for change in rng.permutation(3):
         grey = crop @ np.array([0.299, 0.587, 0.114], np.float32)
-        # What stays as it is: black, or the mean grey, or each pixel's own grey.
+        # Values that stay: black (brightness), the mean grey (contrast), each pixel's own grey (saturation).
         fixed = (np.float32(0), grey.mean(), grey[:, :, None])[change]
         crop = np.clip(fixed + (crop - fixed) * np.float32(rng.uniform(0.5, 1.5)), 0, 255)
     return np.rint(crop).astype(np.uint8)
 
 
 def first_weights(network: GoogLeNet, seed: int = 0) -> None:
-    """Draw a network's first weights, those of BVLC's training.
+    """Draw a network's first weights as BVLC's training did.
 
-    torch's own let the signal die out on the way through so many layers without batch norm.
+    With torch's own first weights the activations vanish after so many layers without batch norm.
 
     Parameters
     ----------
@@ -149,7 +148,7 @@ def first_weights(network: GoogLeNet, seed: int = 0) -> None:
 
 
 def adopt_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
-    """Give a network the weights that fit it, and leave the other layers as they are.
+    """Load the weights that fit a network, and leave its other layers as they are.
 
     Parameters
     ----------
@@ -161,7 +160,7 @@ def adopt_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     Returns
     -------
     list of str
-        The layers that were left: a classifier of other classes, auxiliary classifiers that are not in `state`.
+        The other layers: a classifier of other classes, auxiliary classifiers that are not in `state`.
 
     Examples
     --------
@@ -175,9 +174,9 @@ def adopt_weights(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def write_weights(path: Path, network: GoogLeNet) -> None:
-    """Write a network's weights as arrays of Caffe's names, what ``train detector --weights`` reads for example.
+    """Write a network's weights as arrays with Caffe's names, which ``train detector --weights`` reads.
 
-    The auxiliary classifiers, which only training needs, are left out.
+    The auxiliary classifiers are left out: only training needs them.
 
     Parameters
     ----------
@@ -200,14 +199,15 @@ def write_weights(path: Path, network: GoogLeNet) -> None:
     atomic_write(path, data.getvalue())
 
 
-def classifier_loss(logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tensor:
-    """Cross-entropy, summed over the pictures; that of auxiliary classifiers weighs 0.3.
+def classifier_loss(logits: Tensor | tuple[Tensor, ...], labels: Tensor, auxiliary_weight: float) -> Tensor:
+    """Compute the cross-entropy, summed over the pictures, with those of the auxiliary classifiers by their weight.
 
     Parameters
     ----------
     logits : Tensor, shape (N, C), or tuple of them
         Of the classifier, or of it and the auxiliary ones.
     labels : Tensor, shape (N,), int64
+    auxiliary_weight : float
 
     Returns
     -------
@@ -221,45 +221,118 @@ def classifier_loss(logits: Tensor | tuple[Tensor, ...], labels: Tensor) -> Tens
     Examples
     --------
     >>> logits = torch.zeros(2, 10)
-    >>> round(classifier_loss((logits, logits, logits), torch.tensor([3, 4])).item() / math.log(10), 4)
+    >>> round(classifier_loss((logits, logits, logits), torch.tensor([3, 4]), 0.3).item() / math.log(10), 4)
     3.2
     """
     main, *auxiliary = (logits,) if isinstance(logits, Tensor) else logits
     loss = F.cross_entropy(main.float(), labels, reduction="sum")
     for other in auxiliary:
-        loss = loss + AUXILIARY_WEIGHT * F.cross_entropy(other.float(), labels, reduction="sum")
+        loss = loss + auxiliary_weight * F.cross_entropy(other.float(), labels, reduction="sum")
     return loss
 
 
-def stepped_learning_rate(epoch: int, peak: float) -> float:
-    """4 % less every 8 epochs (Szegedy et al., CVPR 2015, section 6).
+# A crop, or what is wrong with its picture; and its label.
+ClassifierExample: TypeAlias = tuple[NDArray[np.uint8] | ImageError, int]
 
-    Examples
-    --------
-    >>> [stepped_learning_rate(epoch, 1.0) for epoch in (0, 7, 8, 16)]
-    [1.0, 1.0, 0.96, 0.9216]
+
+class ClassifierTask:
+    """The steps of a classifier's training, see `inception_rcnn.detect.train.loop.Task`.
+
+    Crops are of one size, so a batch goes through as a whole. Dropout needs that too: threads would draw in any order.
     """
-    return peak * 0.96 ** (epoch // 8)
+
+    by_picture = False
+
+    def __init__(
+        self,
+        network: nn.Module,
+        samples: Sequence[Sample],
+        validation: Sequence[Sample],
+        recipe: ClassifierRecipe,
+        run: RunSettings,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.samples, self.validation, self.recipe, self.group = samples, validation, recipe, run.group
+        self.warn, self.warned = warn, set[str]()
+        self.paths = [path for path, _ in samples]
+        self.settings: dict[str, object] = {
+            "pictures": _fingerprint(samples), **asdict(recipe), "start": weights_hash(network),
+        }  # fmt: skip
+        self.order = Order.shuffled(len(samples), recipe)
+        self.modules = network.to(run.group.device).to(memory_format=torch.channels_last).train()
+        self.parameters = [*network.parameters()]
+        self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            self.parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        )
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        if self.recipe.schedule == "step":
+            epoch = step * self.recipe.batch // len(self.samples)
+            return self.recipe.learning_rate * 0.96 ** (epoch // 8)
+        return Schedule(self.recipe.learning_rate, self.order.steps).rate(step)
+
+    def load(self, index: int, rng: np.random.Generator) -> ClassifierExample:
+        """Cut a crop out of a picture."""
+        path, label = self.samples[index]
+        return read_crop(path, lambda image: augment_crop(image, rng, self.recipe.size)), label
+
+    def warn_once(self, text: str) -> None:
+        """Warn of a picture that cannot be read, once."""
+        if text not in self.warned:
+            self.warned.add(text)
+            self.warn(text)
+
+    def loss(self, crops: Sequence[NDArray[np.uint8]], labels: Tensor) -> tuple[Tensor, float]:
+        """Compute the loss of some crops, summed, and count those that are classified wrong."""
+        with mixed_precision(self.group.device):
+            logits = self.modules(crops_to_input(crops, self.group.device))
+        main = logits if isinstance(logits, Tensor) else logits[0]
+        loss = classifier_loss(logits, labels, self.recipe.auxiliary_weight)
+        return loss, (main.argmax(1) != labels).sum().item()
+
+    def gradients(
+        self, batch: Sequence[list[ClassifierExample]], pool: Executor
+    ) -> tuple[Sequence[Tensor], NDArray[np.float64]]:
+        """Compute gradients of the summed loss.
+
+        The figures are the loss, and the numbers of crops that are classified wrong, of all crops, and of pictures that
+        cannot be read.
+        """
+        (examples,) = batch
+        crops, labels = readable_crops(examples, self.warn_once)
+        if not crops:
+            return [torch.zeros_like(parameter) for parameter in self.parameters], np.array([0.0, 0, 0, len(examples)])
+        loss, wrong = self.loss(crops, labels.to(self.group.device))
+        gradients = torch.autograd.grad(loss, self.parameters)
+        return gradients, np.array([loss.item(), wrong, len(crops), len(examples) - len(crops)])
+
+    def divisor(self, figures: Sequence[float]) -> float:
+        """Return the number of crops."""
+        return figures[2]
+
+    def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
+        """Return the mean loss, the share that is classified wrong, and how often a picture could not be read."""
+        loss, wrong, number, unreadable = figures.sum(0).tolist()
+        return {"loss": loss / max(1, number), "training_error": wrong / max(1, number), "unreadable": unreadable}
+
+    def validate(self, row: dict[str, float]) -> None:
+        """Add the errors, measured by all processes together, and the number of pictures that cannot be read."""
+        if self.validation:
+            found = measure_errors(
+                self.modules, self.validation, batch=self.recipe.batch, size=self.recipe.size, group=self.group,
+                warn=self.warn_once,
+            )  # fmt: skip
+            row |= found | {"unreadable": row["unreadable"] + found["unreadable"]}
 
 
 def train_classifier(
     network: nn.Module,
     samples: Sequence[Sample],
-    validation: Sequence[Sample] = (),
+    validation: Sequence[Sample],
+    recipe: ClassifierRecipe,
     *,
-    epochs: float = 60.0,
-    batch: int = 32,
-    learning_rate: float = 0.01,
-    schedule: str = "cosine",
-    momentum: float = 0.9,
-    weight_decay: float = 2e-4,
-    size: int = 224,
-    seed: int = 0,
-    group: ProcessGroup = SINGLE_PROCESS,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    time_limit: float | None = None,
-    report: Callable[[dict[str, float]], None] = lambda row: None,
+    run: RunSettings = NOTHING_KEPT,
     warn: Callable[[str], None] = lambda text: None,
 ) -> bool:
     """Train a classifier in place.
@@ -273,54 +346,29 @@ def train_classifier(
         Pictures to learn from and their classes, see `read_class_folders`.
     validation : sequence of (Path, int)
         To measure errors on after every epoch.
-    epochs : float
-        Passes over the pictures.
-    batch : int
-        Pictures a step, of all processes together.
-    learning_rate : float
-        Its peak.
-    schedule : {"cosine", "step"}
-        Warm-up and a half cosine, or the paper's: 4 % less every 8 epochs.
-    momentum, weight_decay : float
-        Of SGD.
-    size : int
-        Pixels of a crop's sides; auxiliary classifiers need 224.
-    seed : int
-    group : ProcessGroup
-        The device, and the other processes that train with this one; each draws its own dropout. bfloat16 is used
-        where it is faster.
-    checkpoint : Path, optional
-        Where to keep the state, saved every minute and at the end of every epoch by the first process, and read by all.
-    resume : bool
-        Go on from `checkpoint` if it exists: on a CPU, with as many cores, bit for bit what would have been.
-    time_limit : float, optional
-        Seconds after which to save and stop.
-    report : callable
-        Gets, in the first process, ``{"step", "steps", "epoch", "loss", "training_error", "unreadable",
-        "learning_rate", "seconds_left"}`` every 50 steps, when time is up and at the end of every epoch, then with
-        ``"top_1_error"`` and ``"top_5_error"`` of `validation` too. ``"unreadable"`` counts how often, since the last
-        row, a picture was passed over because it cannot be read.
+    recipe : ClassifierRecipe
+    run : RunSettings
+        Its ``report`` gets ``"loss"``, ``"training_error"`` and ``"unreadable"`` too, and at the end of every epoch
+        ``"top_1_error"`` and ``"top_5_error"`` of `validation`. ``"unreadable"`` counts how often, since the last row,
+        a picture was passed over because it cannot be read. Each process of its ``group`` draws its own dropout.
     warn : callable
-        Gets one line for every such picture, once, in the process that met it.
+        Gets a line for each picture that cannot be read, once, in the process that read it.
 
     Returns
     -------
     bool
-        True if all steps were done, False if `time_limit` came first.
+        True if all steps were done, False if the time limit came first.
 
     Raises
     ------
     FloatingPointError
         If the loss is not finite.
     CheckpointError
-        If `checkpoint` was made with other settings or pictures, or there are fewer pictures than one batch.
-    ValueError
-        If the schedule is unknown.
+        If the checkpoint was made with other settings or pictures, or there are fewer pictures than one batch.
 
     References
     ----------
-    Szegedy et al., CVPR 2015, sections 5 and 6. The defaults of `epochs`, `batch` and `learning_rate` are those of
-    BVLC's ``quick_solver.prototxt``.
+    Szegedy et al., CVPR 2015, sections 5 and 6.
 
     Examples
     --------
@@ -328,110 +376,15 @@ def train_classifier(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "a.png"
     ...     _ = cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
-    ...     train_classifier(GoogLeNet(classes=2), [(path, 0), (path, 1)], epochs=1, batch=2, size=64)
+    ...     recipe = ClassifierRecipe(epochs=1, batch=2, size=64)
+    ...     train_classifier(GoogLeNet(classes=2), [(path, 0), (path, 1)], [], recipe)
     True
     """
-    if schedule not in ("cosine", "step"):
-        raise SettingError(f"schedule {schedule!r} is unknown; use cosine or step")
-    steps = round(len(samples) * epochs) // batch
-    ends = {len(samples) * (epoch + 1) // batch for epoch in range(math.ceil(epochs))} | {steps}
-    settings = {
-        "pictures": _fingerprint(samples), "epochs": epochs, "batch": batch, "learning_rate": learning_rate,
-        "schedule": schedule, "momentum": momentum, "weight_decay": weight_decay, "size": size, "seed": seed,
-        "start": weights_hash(network),
-    }  # fmt: skip
-    enough_steps(range(steps), len(samples), batch)
-    device, readers = group.device, reading_threads(group)
-    network.to(device).to(memory_format=torch.channels_last).train()
-    parameters = list(network.parameters())
-    optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
-    start = begin_at(checkpoint, network, optimizer, settings, group, resume=resume)
-    began = saved = time.monotonic()
-    told: set[str] = set()
-
-    def tell(text: str) -> None:
-        if text not in told:
-            told.add(text)
-            warn(text)
-
-    @functools.lru_cache(2)  # A step can have pictures of two epochs.
-    def order(epoch: int) -> NDArray[np.intp]:
-        return np.random.default_rng([seed, epoch]).permutation(len(samples))
-
-    def examples(step: int) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64], list[str]]:
-        # The slots of a step that are this process's own; a picture's seed does not depend on how many processes.
-        slots = range(group.rank, batch, group.world)
-        places = (divmod(step * batch + slot, len(samples)) for slot in slots)
-        own = [samples[order(epoch)[index]] for epoch, index in places]
-        return read_crops(
-            own, lambda i, image: augment_crop(image, np.random.default_rng([seed, step, slots[i]]), size)
-        )
-
-    # Crops are of one size, so that a batch goes through as a whole: large products, in which threads wait little.
-    # Dropout draws in the order of the work, which threads with a share of the pictures each would not keep.
-    threads = usable_cores() if device == "cpu" else torch.get_num_threads()
-    half = bfloat16_is_faster(device)
-    totals = np.zeros(4)
-    with (
-        torch_threads(threads),
-        torch.random.fork_rng([] if device == "cpu" else [device]),
-        ThreadPoolExecutor(readers) as reader,
-    ):
-        for step, future in prefetch(reader, examples, range(start, steps), limit=readers + 3):
-            crops, array, errors = future.result()
-            for error in errors:
-                tell(error)
-            if crops:
-                labels = torch.from_numpy(array).to(device)
-                torch.manual_seed(int(np.random.SeedSequence([seed, step, group.rank]).generate_state(1)[0]))
-                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
-                    logits = network(crops_to_input(crops, device))
-                loss = classifier_loss(logits, labels)
-                gradients = list(torch.autograd.grad(loss, parameters))
-                main = logits if isinstance(logits, Tensor) else logits[0]
-                figures = [loss.item(), (main.argmax(1) != labels).sum().item()]
-            else:
-                gradients, figures = [torch.zeros_like(parameter) for parameter in parameters], [0.0, 0.0]
-            late = time_limit is not None and time.monotonic() - began > time_limit
-            *figures_of_all, any_late = add_up(group, gradients, [*figures, len(crops), len(errors), late])
-            if not math.isfinite(figures_of_all[0]):
-                raise FloatingPointError(f"the loss is not finite at step {step}; lower the learning rate")
-            totals += figures_of_all
-            if schedule == "step":
-                rate = stepped_learning_rate(step * batch // len(samples), learning_rate)
-            else:
-                rate = learning_rate_at(step, steps, learning_rate, min(200, steps // 10))
-            if number := figures_of_all[2]:  # Without one picture there is nothing to learn.
-                take_step(optimizer, parameters, [gradient / number for gradient in gradients], rate)
-            done = step + 1
-            due = time.monotonic() - saved > SAVE_SECONDS or done in ends or any_late
-            if group.rank == 0 and checkpoint is not None and due:
-                save_checkpoint(checkpoint, network, optimizer, done, settings)
-                saved = time.monotonic()
-            if done % 50 == 0 or done in ends or any_late:
-                row = {
-                    "step": done,
-                    "steps": steps,
-                    "epoch": epochs * done / steps,
-                    "loss": totals[0] / max(1, totals[2]),
-                    "training_error": totals[1] / max(1, totals[2]),
-                    "unreadable": totals[3],
-                    "learning_rate": rate,
-                    "seconds_left": (time.monotonic() - began) / (done - start) * (steps - done),
-                }
-                if done in ends and validation:
-                    found = measure_errors(network, validation, batch=batch, size=size, group=group, warn=tell)
-                    row |= found | {"unreadable": row["unreadable"] + found["unreadable"]}
-                if group.rank == 0:
-                    report({name: float(value) for name, value in row.items()})
-                totals[:] = 0
-            if any_late and done < steps:
-                return False
-    return True
+    return TrainingLoop(ClassifierTask(network, samples, validation, recipe, run, warn), run).run()
 
 
 def _fingerprint(samples: Sequence[Sample]) -> str:
-    """Short hash of the pictures' names, order and classes; the folder that has them may move."""
+    """Hash the pictures' names, order and classes, but not the folder that has them."""
     digest = hashlib.sha256()
     for path, label in samples:
         digest.update(f"{path.parent.name}/{path.name} {label}\n".encode(errors="surrogateescape"))

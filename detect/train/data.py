@@ -1,9 +1,11 @@
-"""What training reads: folders of labelled pictures in any known layout, and their proposals, computed once."""
+"""Training pictures: folders in VOC, COCO or ILSVRC layout, and which pictures are set aside for validation."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,18 +17,21 @@ from ...data import (
     ILSVRC_DET_CLASSES,
     VOC_CLASSES,
     AnnotationError,
+    ImageError,
     Picture,
     atomic_write,
     read_ilsvrc,
+    read_image,
     read_voc,
 )
 from ...data.formats.coco import coco_pictures
 from ...data.formats.records import read_json, read_words
 from ...data.formats.voc import read_annotation
+from ...data.system.processes import prefetch, usable_cores
 
 
 def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "trainval") -> list[Picture]:
-    """Read every labelled picture for training below a folder, in VOC, COCO or ILSVRC DET layout.
+    """Read the labelled pictures of a folder for training, in VOC, COCO or ILSVRC DET layout.
 
     Parameters
     ----------
@@ -35,16 +40,15 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
         ``annotations/instances_*train*.json``, and ``images/`` or ``train2017/``. ILSVRC DET: has
         ``ImageSets/DET``, ``Annotations/DET`` and ``Data/DET``, or a folder ``ILSVRC`` that has them.
     classes : sequence of str
-        Objects of other classes are left out. The six classes that VOC and COCO call differently may have either
-        name, whatever the layout; those of ILSVRC may be WordNet ids.
+        Objects of other classes are left out. The six classes that VOC and COCO name differently can have either name,
+        whatever the layout; classes of ILSVRC can be WordNet ids.
     split : str
         Which pictures of a folder in VOC layout.
 
     Returns
     -------
     list of Picture
-        Where a data set does not have all of the classes, ``labelled`` names those that it has; ILSVRC: see
-        Notes.
+        Where a data set does not have all of the classes, ``labelled`` lists those that it has. ILSVRC: see Notes.
 
     Raises
     ------
@@ -53,11 +57,11 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
 
     Notes
     -----
-    Of ILSVRC these are R-CNN's "val1 + train1000". Of the validation pictures, whose labels are exhaustive, one half:
-    that of ``ImageSets/DET/val1.txt`` where it exists, as R-CNN distributes it, or else of `balanced_halves`. And
-    of the training pictures as many of every class as have 1000 objects of it together, or all. In these not every
-    object is boxed (``exhaustive`` is False); ``labelled`` names the classes whose lists (``train_<number>.txt``) have
-    them as positive.
+    Of ILSVRC these are R-CNN's "val1 + train1000". First, half of the validation pictures, whose labels are exhaustive:
+    those of R-CNN's list ``ImageSets/DET/val1.txt`` if it exists, else the first of `balanced_halves`. Second, training
+    pictures of each class that have 1000 objects of it together, or all pictures of the class. In these not every
+    object is boxed (``exhaustive`` is False); ``labelled`` lists the classes whose lists (``train_<number>.txt``) name
+    the picture as positive.
 
     References
     ----------
@@ -97,7 +101,7 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
 
 
 def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
-    """Read the pictures of a folder that its layout keeps for validation.
+    """Read the validation pictures of a folder, if its layout has any.
 
     Parameters
     ----------
@@ -109,8 +113,8 @@ def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
     Returns
     -------
     list of Picture
-        ILSVRC DET: the half val2 of the validation pictures, none of which `read_labelled_folder` gives. Others:
-        none; `split_validation` sets some aside.
+        ILSVRC DET: val2, the half of the validation pictures that `read_labelled_folder` does not return. Others: none;
+        `split_validation` sets some aside.
 
     Raises
     ------
@@ -131,13 +135,13 @@ def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
 
 
 def _other_spellings(classes: Sequence[str]) -> dict[str, str]:
-    """Map what VOC or COCO call some of the classes to what they are called here."""
+    """Map the other names that VOC or COCO have for some of the classes to the names in `classes`."""
     pairs = [*COCO_TO_VOC.items(), *((voc, coco) for coco, voc in COCO_TO_VOC.items())]
     return {other: name for other, name in pairs if name in classes and other not in classes}
 
 
 def _mark_unboxed(pictures: list[Picture], classes: Sequence[str], boxed: Iterable[str]) -> list[Picture]:
-    """Say of pictures that are exhaustive for the classes `boxed` what they are for all `classes`."""
+    """Set ``labelled`` of pictures in which all objects of the classes `boxed` are boxed, and no others."""
     names = set(boxed)
     labelled = tuple(label for label, name in enumerate(classes) if name in names)
     if len(labelled) == len(classes):
@@ -150,7 +154,7 @@ def _ilsvrc_root(folder: Path) -> Path | None:
 
 
 def _ilsvrc_ids(root: Path, classes: Sequence[str]) -> dict[str, str]:
-    """Map WordNet ids to the names of the classes, in their order; a class that ILSVRC does not have is its own id."""
+    """Map WordNet ids to the names of the classes, in their order; a class that ILSVRC lacks is its own id."""
     ids = {name: wnid for wnid, name in ILSVRC_DET_CLASSES.items()}
     ids |= {name: ids[other] for other, name in _other_spellings(classes).items() if other in ids and name not in ids}
     wanted = {ids.get(name, name): name for name in classes}
@@ -163,7 +167,7 @@ def _ilsvrc_ids(root: Path, classes: Sequence[str]) -> dict[str, str]:
 
 
 def _visible(picture: Picture) -> Picture:
-    """Leave out boxes without a pixel, of which ILSVRC has a few: nothing is to be learnt from them."""
+    """Leave out boxes without area, of which ILSVRC has a few."""
     seen = (picture.boxes[:, 2:] > picture.boxes[:, :2]).all(1)
     names = ("boxes", "labels", "difficult", "crowd")
     return picture if seen.all() else replace(picture, **{name: getattr(picture, name)[seen] for name in names})
@@ -175,7 +179,7 @@ def _read_ilsvrc_val(root: Path, classes: Sequence[str], half: str) -> list[Pict
     if any((lists / name).exists() for name in ("val1.txt", "val2.txt")):
         pictures = read_ilsvrc(annotations, lists / f"{half}.txt", wanted, images)
     else:
-        # Halves of all 200 classes, so that they are the same whichever of them are learnt.
+        # Halves of all 200 classes, so that they are the same whichever classes are learned.
         everything = read_ilsvrc(annotations, lists / "val.txt", image_root=images)
         first, second = balanced_halves(everything, len(ILSVRC_DET_CLASSES))
         chosen = {picture.image_id for picture in (first if half == "val1" else second)}
@@ -186,7 +190,7 @@ def _read_ilsvrc_val(root: Path, classes: Sequence[str], half: str) -> list[Pict
 
 
 def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) -> list[Picture]:
-    """Of every class, positive pictures that have `limit` objects of it together, or all: R-CNN's train_N."""
+    """Read positive pictures of every class that have `limit` objects of it together, or all: R-CNN's train_N."""
     index = {wnid: label for label, wnid in enumerate(_ilsvrc_ids(root, classes))}
     numbers = {wnid: number for number, wnid in enumerate(ILSVRC_DET_CLASSES, start=1)}
     lists = {wnid: root / f"ImageSets/DET/train_{numbers[wnid]}.txt" for wnid in index if wnid in numbers}
@@ -205,7 +209,7 @@ def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) ->
     pictures: dict[str, Picture] = {}
     for wnid, listed in lists.items():
         found = 0
-        # Drawn, since the lists are in the order of where pictures come from; alike whatever else is learnt.
+        # Drawn, since the lists are sorted by source; with a seed of the class, whatever other classes are learned.
         for i in np.random.default_rng(numbers[wnid]).permutation(len(positives[wnid])):
             name = positives[wnid][i]
             if name not in pictures:
@@ -219,11 +223,11 @@ def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) ->
 
 
 def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0) -> tuple[list[Picture], list[Picture]]:
-    """Split pictures into halves with equally many pictures, and equally many objects of every class.
+    """Split pictures into two halves with about as many pictures, and as many objects of every class.
 
-    Pictures with objects of rare classes are dealt out first, each to the half that lacks its classes more. Then
+    Pictures with objects of rare classes are assigned first, each to the half that has fewer of its classes. Then
     pictures, in random order, change sides as long as that lowers the sum of the fourth powers of the relative
-    imbalances ``|a - b| / (a + b)``, in which the largest counts most.
+    imbalances ``|a - b| / (a + b)``; the power makes the largest one count most.
 
     Parameters
     ----------
@@ -231,7 +235,7 @@ def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0)
     classes : int
         Number of classes.
     seed : int
-        Of what is drawn.
+        Of the random order.
 
     Returns
     -------
@@ -240,9 +244,8 @@ def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0)
 
     Notes
     -----
-    R-CNN paired pictures with similar classes, searched likewise, and took the best of many splits. Theirs of the
-    ILSVRC 2013 validation set has a largest relative imbalance of about 11 % and a median of 4 %. It can be had as
-    ``val1.txt`` and ``val2.txt``; numbers that are to be compared with theirs need it.
+    R-CNN's split of the ILSVRC 2013 validation set has a largest relative imbalance of about 11 % and a median of 4 %.
+    Its lists are published as ``val1.txt`` and ``val2.txt``; use them to compare figures with R-CNN's.
 
     References
     ----------
@@ -258,7 +261,7 @@ def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0)
     >>> [len({picture.labels[0] for picture in half}) for half in balanced_halves(cats_and_dogs, 2)]
     [2, 2]
     """
-    counts = np.ones((len(pictures), classes + 1))  # The last counts pictures.
+    counts = np.ones((len(pictures), classes + 1))  # The last column counts pictures.
     for row, picture in zip(counts, pictures, strict=True):
         row[:classes] = np.bincount(picture.labels, minlength=classes)
     totals = np.maximum(counts.sum(0), 1)
@@ -279,7 +282,7 @@ def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0)
         changed = False
         for i in rng.permutation(len(pictures)):
             after = imbalance - 2 * side[i] * shares[i]
-            # A little less, or rounding could go round in circles.
+            # Without the margin, rounding could let a picture change sides for ever.
             if cost(after) < cost(imbalance) * (1 - 1e-9):
                 imbalance, side[i], changed = after, -side[i], True
     first = [picture for picture, own in zip(pictures, side, strict=True) if own > 0]
@@ -288,10 +291,10 @@ def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0)
 
 
 def split_validation(pictures: Iterable[Picture], one_in: int = 30) -> tuple[list[Picture], list[Picture]]:
-    """Set aside one exhaustively labelled picture in `one_in` for tuning, by a hash of its name.
+    """Set aside one exhaustively labelled picture in `one_in` for validation, by a hash of its name.
 
-    The same pictures on every machine and whatever else is trained on. With other classes other pictures may be
-    exhaustive: a detector that goes on from one of other classes may have learned from some of those set aside.
+    These are the same on every machine, whatever other pictures there are. With other classes, other pictures can be
+    exhaustively labelled: a detector that starts from one of other classes may have learned from pictures set aside.
 
     Returns
     -------
@@ -306,18 +309,129 @@ def split_validation(pictures: Iterable[Picture], one_in: int = 30) -> tuple[lis
     return training, validation
 
 
-def write_ilsvrc_halves(folder: str | Path) -> None:
-    """Write the halves of ILSVRC DET's val that training uses into its kit, ``val1.txt`` and ``val2.txt``.
+def read_training_pictures(
+    folders: Sequence[Path],
+    classes: Sequence[str],
+    split: str,
+    *,
+    tell: Callable[[str], None],
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+) -> tuple[list[Picture], list[Picture]]:
+    """Read the pictures to train on and those set aside, and check them all before the training.
 
     Parameters
     ----------
-    folder : str or Path
-        ILSVRC DET, see `read_labelled_folder`. Lists that are there already, R-CNN's for example, are left alone.
+    folders : sequence of Path
+        See `read_labelled_folder`.
+    classes : sequence of str
+        As of `read_labelled_folder`.
+    split : str
+        Which pictures of a folder in VOC layout.
+    tell : callable
+        Gets a line for each picture that cannot be read and is passed over, for classes without an object, and for the
+        number of pictures.
+    progress : callable
+        Name and number of the items -> context manager that yields a function; that gets the number of items done.
+
+    Returns
+    -------
+    training, validation : list of Picture
 
     Raises
     ------
     AnnotationError
-        If it is not in that layout.
+        If a picture is missing, given twice, or of another size than its labels say; or no object is of the classes.
+    """
+    origins: dict[str, Path] = {}
+    training: list[Picture] = []
+    validation: list[Picture] = []
+    for folder in folders:
+        pictures, kept = read_labelled_folder(folder, classes, split), read_validation(folder, classes)
+        for picture in [*pictures, *kept]:
+            if not picture.path.is_file():
+                raise AnnotationError(f"{picture.path}: there is no such picture, but {folder} has labels for it")
+            if (other := origins.get(picture.image_id)) is not None:
+                raise AnnotationError(
+                    f"picture {picture.image_id!r} is in {other} and again in {folder}; give it once, or another name"
+                )
+            origins[picture.image_id] = folder
+        # If a layout has validation pictures, none are set aside.
+        own = (pictures, kept) if kept else split_validation(pictures)
+        training += own[0]
+        validation += own[1]
+    unreadable = _check_files([*training, *validation], tell, progress)
+    training, validation = ([p for p in some if p.image_id not in unreadable] for some in (training, validation))
+    absent = set(range(len(classes))).difference(*(picture.labels.tolist() for picture in training))
+    if training and len(absent) == len(classes):
+        raise AnnotationError(
+            f"none of {len(training)} pictures has an object of {first_names(classes)}; spell them as the labels do"
+        )
+    if absent:
+        tell(f"no object to learn from: {first_names([classes[label] for label in sorted(absent)])}")
+    if training and all(picture.labelled is not None for picture in training):
+        tell("no picture is labelled for all of the classes, so there is little background to learn from")
+    tell(f"{len(training)} pictures to train on, {len(validation)} set aside")
+    return training, validation
+
+
+def _check_files(
+    pictures: Sequence[Picture],
+    tell: Callable[[str], None],
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+) -> set[str]:
+    """Read every picture once, so that faults show before the training; return names of those that cannot be read."""
+    unreadable, mistaken = set(), []
+
+    def read_size(picture: Picture) -> tuple[int, int] | ImageError:
+        try:
+            height, width = read_image(picture.path).shape[:2]
+        except ImageError as error:
+            return error
+        return width, height
+
+    cores = usable_cores()
+    with progress("pictures", len(pictures)) as report, ThreadPoolExecutor(cores) as pool:
+        for done, (picture, future) in enumerate(prefetch(pool, read_size, pictures, limit=2 * cores), start=1):
+            size, labelled = future.result(), (picture.width, picture.height)
+            if isinstance(size, ImageError):
+                tell(f"passed over: {size}")
+                unreadable.add(picture.image_id)
+            elif size != labelled:
+                sizes = "{} x {} pixels, its labels are for {} x {}".format(*size, *labelled)
+                mistaken.append(f"{picture.path}: is {sizes}")
+            report(done)
+    if mistaken:
+        raise AnnotationError(
+            f"{mistaken[0]} (a camera's rotation is applied before the labels)"
+            + (f"; so it is with {len(mistaken)} pictures" if len(mistaken) > 1 else "")
+            + "; correct the labels, or save the picture upright"
+        )
+    return unreadable
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Join names, the first five of many.
+
+    Examples
+    --------
+    >>> first_names(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def write_ilsvrc_halves(folder: str | Path) -> None:
+    """Write the lists of the halves of ILSVRC DET's val that training uses, ``val1.txt`` and ``val2.txt``.
+
+    Parameters
+    ----------
+    folder : str or Path
+        ILSVRC DET, see `read_labelled_folder`. Lists that are there already, R-CNN's for example, stay as they are.
+
+    Raises
+    ------
+    AnnotationError
+        If the folder is not in that layout.
     """
     root = _ilsvrc_root(Path(folder))
     if root is None:
@@ -327,7 +441,7 @@ def write_ilsvrc_halves(folder: str | Path) -> None:
         return
     classes = tuple(ILSVRC_DET_CLASSES)
     halves = [{picture.image_id for picture in _read_ilsvrc_val(root, classes, half)} for half in ("val1", "val2")]
-    # Lines as they are: the kit's have numbers, which results and the blacklist go by.
+    # With the numbers of the kit's lines, by which results and the blacklist name a picture.
     lines = (lists / "val.txt").read_text().splitlines()
     for number, half in enumerate(halves, start=1):
         text = "".join(f"{line}\n" for line in lines if line.split() and line.split()[0] in half)

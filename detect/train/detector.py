@@ -1,18 +1,16 @@
-"""Training the region network: Fast R-CNN's recipe on GoogLeNet.
+"""Training of a detector's region network: Fast R-CNN's recipe on GoogLeNet.
 
-Regions of interest sampled per picture, softmax and per-class box regression, everything from inception 3a up
-trained by momentum SGD (Girshick, "Fast R-CNN", ICCV 2015). Every step draws from its own seed, so that a run that
-was interrupted and resumed gives the weights of one that was not.
+Regions sampled in every picture, softmax and box regression for each class, everything from inception 3a up trained by
+momentum SGD (Girshick, "Fast R-CNN", ICCV 2015).
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from concurrent.futures import Executor
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,37 +24,18 @@ from ...backbone.regions.network import RegionNetwork, pool_crops, roi_align
 from ...backbone.weights.model_file import in_trunk
 from ...data import Picture, box_iou, read_image
 from ...data.errors import SettingError
-from ...data.system.processes import prefetch, usable_cores
-from ...proposals.multibox.loss import picture_loss
+from ...proposals.multibox.loss import away_from, picture_loss
 from ...proposals.multibox.network import GridHead, VectorHead
-from .augmentation import SCALES, augment
-from .checkpoint import begin_at, fingerprint, save_checkpoint, weights_hash
-from .loop import (
-    SAVE_SECONDS,
-    add_up,
-    bfloat16_is_faster,
-    cut_steps,
-    enough_steps,
-    learning_rate_at,
-    take_step,
-    to_device,
-    torch_threads,
-)
-from .process_group import SINGLE_PROCESS, ProcessGroup
+from .augmentation import augment
+from .checkpoint import fingerprint, weights_hash
+from .device import mixed_precision, to_device
+from .loop import NOTHING_KEPT, Order, RunSettings, Schedule, TrainingLoop
+from .recipes import WEIGHT_DECAYS, DetectorRecipe
 from .validation import Proposed, measure_map
-
-# Regions are drawn from so many of a picture's proposals: those that a detector scores, and the next.
-CANDIDATES = 300
-# Channels of inception 5b, and which share of them a region loses in training.
-CHANNELS = 1024
-DROPOUT = 0.4
-# Weight of the loss of a MultiBox that learns along: with it the trunk hears as much of it as of the regions.
-MULTIBOX = 0.2
-LEARNING_RATES = {"sgd": 0.003, "adamw": 0.0001}
 
 
 class SampledRegions(NamedTuple):
-    """Regions of one picture to learn from.
+    """Regions of a picture to learn from.
 
     Attributes
     ----------
@@ -73,22 +52,22 @@ class SampledRegions(NamedTuple):
     targets: NDArray[np.float32]
 
 
-def repeat_factors(pictures: Sequence[Picture], classes: int, threshold: float | None = None) -> NDArray[np.float64]:
-    """How often to show each picture, so that thin classes are seen often enough.
+def repeat_factors(pictures: Sequence[Picture], classes: int, rare_share: float) -> NDArray[np.float64]:
+    """Compute how often each picture is shown in an epoch, so that rare classes are shown often enough.
 
     Parameters
     ----------
     pictures : sequence of Picture
     classes : int
         Number of classes.
-    threshold : float, optional
-        Classes in less than this share of the pictures are shown more often. Default 0.1, or with more than 20 classes
-        2 over their number: of 200 nearly all are in less than a tenth.
+    rare_share : float
+        Classes in less than this share of the pictures are shown more often; with many classes, in less than 2 over
+        their number: of 200 nearly all are in less than a tenth.
 
     Returns
     -------
     ndarray, shape (len(pictures),), float64
-        At least 1 each: ``max over its classes of sqrt(threshold / share of pictures with the class)``.
+        At least 1 each: ``max over its classes of sqrt(rare_share / share of pictures with the class)``.
 
     References
     ----------
@@ -96,20 +75,19 @@ def repeat_factors(pictures: Sequence[Picture], classes: int, threshold: float |
 
     Examples
     --------
-    >>> repeat_factors([], 20).shape
+    >>> repeat_factors([], 20, 0.1).shape
     (0,)
     """
-    threshold = min(0.1, 2 / classes) if threshold is None else threshold
     present = np.zeros((len(pictures), classes), dtype=bool)
     for row, picture in zip(present, pictures, strict=True):
         row[picture.labels] = True
     share = present.sum(0) / max(1, len(pictures))
-    factor = np.maximum(1.0, np.sqrt(threshold / np.maximum(share, 1e-9)))
+    factor = np.maximum(1.0, np.sqrt(min(rare_share, 2 / classes) / np.maximum(share, 1e-9)))
     return np.where(present, factor, 1.0).max(axis=1, initial=1.0)
 
 
 def _jitter(boxes: NDArray[np.float32], copies: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Copy boxes (N, 4), shifted by up to 15 % of their sides and rescaled by up to a quarter."""
+    """Make copies of boxes (N, 4), shifted by up to 15 % of their sides and scaled by factors of up to exp(0.25)."""
     boxes = np.repeat(boxes, copies, axis=0)
     sides = boxes[:, 2:] - boxes[:, :2]
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 + sides * rng.uniform(-0.15, 0.15, sides.shape)
@@ -122,14 +100,14 @@ def sample_regions(
     proposals: NDArray[np.float32],
     rng: np.random.Generator,
     *,
-    number: int = 32,
-    foreground: float = 0.25,
+    number: int,
+    foreground: float,
 ) -> SampledRegions:
-    """Draw the regions of a picture that one training step learns from.
+    """Draw the regions of a picture that one step learns from.
 
-    Foreground has IoU >= 0.5 with an object; background less, three quarters of it from [0.1, 0.5) where the hard
-    cases are. Regions on difficult objects and crowds are neither. Where not every object of the labelled classes is
-    boxed, regions away from those that are could be anything and are not drawn.
+    Foreground has an IoU of 0.5 or more with an object, background less. Three quarters of the background have 0.1 or
+    more: these are the hard ones. Regions on difficult objects and crowds are neither. Where not every object of the
+    labelled classes is boxed, a region away from the boxes can show an object and is not drawn.
 
     Parameters
     ----------
@@ -161,14 +139,7 @@ def sample_regions(
     if len(objects):
         iou = box_iou(candidates, objects)
         overlap, nearest = iou.max(1), iou.argmax(1)
-    usable = np.ones(len(candidates), dtype=bool)
-    if not known.all():
-        # Share of the region that a difficult object or crowd covers, and their IoU: either makes it ambiguous.
-        doubtful = picture.boxes[~known]
-        low = np.maximum(candidates[:, None, :2], doubtful[None, :, :2])
-        high = np.minimum(candidates[:, None, 2:], doubtful[None, :, 2:])
-        covered = np.clip(high - low, 0, None).prod(2) / (candidates[:, 2:] - candidates[:, :2]).prod(1)[:, None]
-        usable = (covered.max(1) < 0.5) & (box_iou(candidates, doubtful).max(1) < 0.3)
+    usable = away_from(candidates, picture.boxes[~known])
     chosen_foreground = np.flatnonzero(overlap >= 0.5)
     hard = np.flatnonzero(usable & (overlap < 0.5) & (overlap >= 0.1))
     easy = np.flatnonzero(usable & (overlap < 0.1)) if picture.exhaustive else np.empty(0, dtype=np.int64)
@@ -208,8 +179,8 @@ def detection_loss(
         0 is background.
     targets : Tensor, shape (R, 4)
     allowed : Tensor, shape (R, 1 + C), bool, optional
-        For background regions of pictures where only some classes are labelled: what the region may be (background
-        or a class that nobody labelled there). Their loss is ``-log(sum of the allowed probabilities)``.
+        For background regions of pictures where only some classes are labelled: what the region can be, background or
+        a class that is not labelled there. Their loss is ``-log(sum of the allowed probabilities)``.
 
     Returns
     -------
@@ -234,306 +205,237 @@ def detection_loss(
 
 
 class DetectorExample(NamedTuple):
-    """One picture made ready for the network."""
+    """A picture as the network gets it, with its regions."""
 
-    array: NDArray[np.float32]  # (1, 3, h, w), or the regions' crops (R, 3, 224, 224)
-    regions: SampledRegions  # boxes in pixels of `array`, if that is the picture
-    allowed: NDArray[np.bool_]
-    kept: NDArray[np.float32]  # (R, 1024), see `RegionNetwork.score_regions`
-    picture: Picture  # as varied
+    array: NDArray[np.float32]  # the picture (1, 3, h, w), or the regions' crops (R, 3, 224, 224)
+    regions: SampledRegions  # boxes in pixels of the augmented picture
+    allowed: NDArray[np.bool_]  # (1 + C,), see `detection_loss`
+    kept: NDArray[np.float32]  # (R, channels of inception 5b), see `RegionNetwork.score_regions`
+    picture: Picture  # augmented
 
 
-def _load_example(
-    picture: Picture,
-    proposals: NDArray[np.float32],
-    rng: np.random.Generator,
-    classes: int,
-    regions_per_picture: int,
-    long_sides: Sequence[int] | None,
-) -> DetectorExample:
-    """Read a picture, vary it, draw its regions; without `long_sides` these become crops."""
-    image, picture, proposals = augment(read_image(picture.path), picture, proposals[:CANDIDATES], rng, long_sides)
-    regions = sample_regions(picture, proposals, rng, number=regions_per_picture)
-    # Drawn here and not by torch, whose generator is shared by the threads in whatever order they come.
-    kept = (rng.random((len(regions.labels), CHANNELS)) >= DROPOUT).astype(np.float32) / (1 - DROPOUT)
-    allowed = np.ones(classes + 1, dtype=bool)
-    if picture.labelled is None:
-        allowed[1:] = False
-    else:
-        allowed[[label + 1 for label in picture.labelled]] = False
-    if long_sides is None:
-        return DetectorExample(crop_regions(image, regions.boxes), regions, allowed, kept, picture)
-    array, _ = prepare_picture(image, max(image.shape[:2]))
-    return DetectorExample(array, regions, allowed, kept, picture)
+class DetectorTask:
+    """The steps of a detector's training, see `inception_rcnn.detect.train.loop.Task`."""
+
+    by_picture = True
+
+    def __init__(
+        self,
+        network: RegionNetwork,
+        pictures: Sequence[Picture],
+        proposals: Callable[[Picture], Proposed],
+        validation: Sequence[Picture],
+        recipe: DetectorRecipe,
+        multibox: GridHead | VectorHead | None,
+        run: RunSettings,
+    ) -> None:
+        self.network, self.multibox, self.recipe, self.group = network, multibox, recipe, run.group
+        self.pictures, self.proposals, self.validation = pictures, proposals, validation
+        self.paths = [picture.path for picture in pictures]
+        self.settings: dict[str, object] = {
+            "pictures": fingerprint(pictures), **asdict(recipe), "start": weights_hash(network),
+            "proposals": getattr(proposals, "settings", ""), "multibox": multibox and weights_hash(multibox),
+        }  # fmt: skip
+        factors = repeat_factors(pictures, network.classes, recipe.rare_share)
+        of_epoch = functools.partial(_epoch_order, factors, recipe.seed)
+        epochs = math.ceil(recipe.epochs)
+        lengths = [len(of_epoch(epoch)) for epoch in range(epochs)]
+        shown = round(sum(lengths) * recipe.epochs / max(1, epochs))
+        self.order = Order(of_epoch, lengths, shown, recipe.batch)
+        self.modules: nn.Module = nn.ModuleDict({"detector": network})
+        if multibox is not None:
+            self.modules["multibox"] = multibox
+        self.modules.to(run.group.device).to(memory_format=torch.channels_last).train()
+        self.optimizer, self.parameters = self._optimizer()
+        self.long_sides = None
+        if recipe.scoring == "shared":
+            self.long_sides = [round(recipe.long_side * scale) for scale in recipe.scales]
+
+    def _optimizer(self) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+        network, recipe = self.network, self.recipe
+        for name, parameter in network.named_parameters():
+            # The first pass is fitted afterwards.
+            frozen = name.startswith("first_pass.") or (
+                in_trunk(name) and (recipe.freeze == "trunk" or "inception" not in name)
+            )
+            parameter.requires_grad_(not (frozen or (recipe.freeze == "googlenet" and name.startswith("googlenet."))))
+        old = [parameter for parameter in network.googlenet.parameters() if parameter.requires_grad]
+        new = [*network.score.parameters(), *network.delta.parameters()]
+        own = [] if self.multibox is None else [*self.multibox.parameters()]
+        groups: list[dict[str, Any]] = [
+            {"params": old, "factor": 1.0}, {"params": new, "factor": recipe.new_layer_rate},
+            {"params": own, "factor": recipe.multibox_rate},
+        ]  # fmt: skip
+        settings: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": WEIGHT_DECAYS[recipe.optimizer]}
+        if recipe.optimizer == "adamw":
+            return torch.optim.AdamW(groups, **settings), [*old, *new, *own]
+        return torch.optim.SGD(groups, momentum=recipe.momentum, **settings), [*old, *new, *own]
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        assert self.recipe.learning_rate is not None  # The recipe has filled it in.
+        return Schedule(self.recipe.learning_rate, self.order.steps, self.recipe.schedule).rate(step)
+
+    def load(self, index: int, rng: np.random.Generator) -> DetectorExample:
+        """Read a picture, augment it and draw its regions; with crops, warp these."""
+        recipe, picture = self.recipe, self.pictures[index]
+        boxes = self.proposals(picture)[0][: recipe.candidates]
+        image, picture, boxes = augment(read_image(picture.path), picture, boxes, rng, self.long_sides)
+        regions = sample_regions(picture, boxes, rng, number=recipe.regions, foreground=recipe.foreground)
+        # Dropout, drawn here and not by torch: its generator serves the threads in whatever order they come.
+        drawn = rng.random((len(regions.labels), self.network.googlenet.inception_5b.outputs))
+        kept = (drawn >= recipe.dropout).astype(np.float32) / (1 - recipe.dropout)
+        allowed = np.ones(self.network.classes + 1, dtype=bool)
+        if picture.labelled is None:
+            allowed[1:] = False
+        else:
+            allowed[[label + 1 for label in picture.labelled]] = False
+        if self.long_sides is None:
+            return DetectorExample(crop_regions(image, regions.boxes), regions, allowed, kept, picture)
+        return DetectorExample(prepare_picture(image, max(image.shape[:2]))[0], regions, allowed, kept, picture)
+
+    def loss(self, batch: Sequence[DetectorExample]) -> tuple[list[Tensor], NDArray[np.float64]]:
+        """Compute the losses of some pictures, each summed, and four counts.
+
+        Returns
+        -------
+        losses : list of Tensor
+            Classification and regression loss of the regions, location and confidence loss of a MultiBox; scalars.
+        counts : ndarray, shape (4,), float64
+            Foreground regions that are classified right, foreground regions, regions, matched predictions of a
+            MultiBox.
+        """
+        device = self.group.device
+        batch = [example for example in batch if len(example.regions.labels)]
+        location = confidence = nothing = torch.zeros((), device=device)
+        if not batch:
+            return [nothing] * 4, np.zeros(4)
+        aligned, matched = [], 0
+        with mixed_precision(device):
+            for example in batch:
+                # Frozen layers keep no activations for the backward pass.
+                features = self.network.trunk(to_device(example.array, device))
+                if self.recipe.scoring == "shared":
+                    boxes = torch.from_numpy(example.regions.boxes).to(device)
+                    aligned.append(roi_align(self.network.project_channels(features), boxes))
+                else:
+                    aligned.append(self.network.project_channels(pool_crops(features)))
+                if self.multibox is not None:
+                    *parts, count = picture_loss(self.multibox, features, example.picture)
+                    location, confidence, matched = location + parts[0], confidence + parts[1], matched + count
+            kept = torch.from_numpy(np.concatenate([example.kept for example in batch])).to(device)
+            logits, deltas = self.network.score_regions(torch.cat(aligned), kept)
+        labels = torch.from_numpy(np.concatenate([e.regions.labels for e in batch])).to(device)
+        targets = torch.from_numpy(np.concatenate([e.regions.targets for e in batch])).to(device)
+        allowed = np.concatenate([np.repeat(e.allowed[None], len(e.regions.labels), 0) for e in batch])
+        means = detection_loss(logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device))
+        right = (logits.argmax(1) == labels)[labels > 0].sum().item()
+        counts = [right, (labels > 0).sum().item(), len(labels), matched]
+        return [*(mean * len(labels) for mean in means), location, confidence], np.array(counts, np.float64)
+
+    def gradients(
+        self, batch: Sequence[list[DetectorExample]], pool: Executor
+    ) -> tuple[Sequence[Tensor], NDArray[np.float64]]:
+        """Compute gradients of the mean loss; the figures are the sums of the four losses and counts of `loss`."""
+        losses, counts = zip(*pool.map(self.loss, batch), strict=True)
+        count = np.sum(counts, axis=0)
+        # The numbers to average over are known only after the forward pass of all pictures, in all processes.
+        counted = torch.from_numpy(count.copy()).to(self.group.device)
+        self.group.all_reduce([counted])
+        regions, matched = (max(1.0, divisor) for divisor in counted.tolist()[2:])
+
+        def part_gradients(part: Sequence[Tensor]) -> Sequence[Tensor]:
+            classification, regression, location, confidence = part
+            loss = (classification + regression if self.recipe.box_regression else classification) / regions
+            loss = loss + self.recipe.multibox_weight * (location + confidence) / matched
+            if not loss.requires_grad:  # Not one region.
+                return [torch.zeros_like(parameter) for parameter in self.parameters]
+            return torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
+
+        # Added in a fixed order, so that the sum is the same every time.
+        gradients = [functools.reduce(torch.add, some) for some in zip(*pool.map(part_gradients, losses), strict=True)]
+        return gradients, np.array([*np.sum([[loss.item() for loss in part] for part in losses], axis=0), *count])
+
+    def divisor(self, figures: Sequence[float]) -> float:
+        """Return 1: the gradients are those of the mean."""
+        return 1.0
+
+    def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
+        """Return the mean losses, and the share of the foreground that is classified right."""
+        regions, matched = np.maximum(1, figures[:, 6]), np.maximum(1, figures[:, 7])
+        row = {
+            "classification": (figures[:, 0] / regions).mean(),
+            "regression": (figures[:, 1] / regions).mean(),
+            "accuracy": figures[:, 4].sum() / max(1, figures[:, 5].sum()),
+        }
+        if self.multibox is not None:
+            row |= {name: (figures[:, i] / matched).mean() for i, name in ((2, "location"), (3, "confidence"))}
+        return row
+
+    def validate(self, row: dict[str, float]) -> None:
+        """Add the mAP in the first process, if there are pictures where everything is labelled."""
+        if self.group.rank == 0 and any(picture.labelled is None for picture in self.validation):
+            row["mAP"] = measure_map(
+                self.network, self.validation, self.proposals, scoring=self.recipe.scoring, device=self.group.device,
+                box_regression=self.recipe.box_regression, long_side=self.recipe.long_side,
+            )  # fmt: skip
 
 
 def _epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.intp]:
-    """Picture indices of one epoch: each ``weights`` times, the fraction by chance, shuffled."""
+    """Draw the order of an epoch: each picture ``weights`` times, the fraction of that by chance, shuffled."""
     rng = np.random.default_rng([seed, epoch])
     times = np.floor(weights) + (rng.random(len(weights)) < weights % 1)
     return rng.permutation(np.repeat(np.arange(len(weights)), times.astype(np.int64)))
-
-
-def _steps(
-    weights: NDArray[np.float64], seed: int, batch: int, epochs: float
-) -> tuple[list[NDArray[np.intp]], set[int]]:
-    """Picture indices of every step of the run, and after how many steps an epoch ends."""
-    orders = [_epoch_order(weights, seed, epoch) for epoch in range(math.ceil(epochs))]
-    return cut_steps(orders, round(sum(len(order) for order in orders) * epochs / math.ceil(epochs)), batch)
 
 
 def train_detector(
     network: RegionNetwork,
     pictures: Sequence[Picture],
     proposals: Callable[[Picture], Proposed],
-    validation: Sequence[Picture] = (),
+    validation: Sequence[Picture],
+    recipe: DetectorRecipe,
     *,
     multibox: GridHead | VectorHead | None = None,
-    scoring: str = "shared",
-    epochs: float = 2.5,
-    batch: int = 4,
-    regions_per_picture: int = 48,
-    optimizer: str = "sgd",
-    learning_rate: float | None = None,
-    schedule: str = "cosine",
-    box_regression: bool = True,
-    freeze: str = "stem",
-    scales: Sequence[float] = SCALES,
-    long_side: int = 640,
-    seed: int = 0,
-    group: ProcessGroup = SINGLE_PROCESS,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    time_limit: float | None = None,
-    report: Callable[[dict[str, float]], None] = lambda row: None,
+    run: RunSettings = NOTHING_KEPT,
 ) -> bool:
     """Fine-tune a region network in place.
 
     Parameters
     ----------
     network : RegionNetwork
-        With ImageNet weights in its ``googlenet``, or trained before.
+        Its ``googlenet`` has ImageNet weights, or it was trained before.
     pictures : sequence of Picture
     proposals : callable
         Picture -> boxes (N, 4) float32 in its pixels, best first, and their objectness (N,) or None.
     validation : sequence of Picture
         To measure mAP on after every epoch, see `measure_map`.
+    recipe : DetectorRecipe
     multibox : GridHead or VectorHead, optional
-        The head of a MultiBox that stands on the network's trunk: it learns along, in place, and the trunk from both.
-        Not with crops.
-    scoring : {"shared", "crops"}
-        Read regions out of the features of the whole picture as Fast R-CNN does, or warp each to a crop as R-CNN does.
-    epochs : float
-        Passes over the pictures; a repeated picture (see `repeat_factors`) counts once for each showing.
-    batch : int
-        Pictures a step, of all processes together.
-    regions_per_picture : int
-    optimizer : {"sgd", "adamw"}
-        Momentum SGD as R-CNN's, or AdamW, which bears a MultiBox's uneven loss.
-    learning_rate : float, optional
-        Its peak; default 0.003 for SGD, 0.0001 for AdamW. New layers learn at twice that, a MultiBox at five times.
-    schedule : {"cosine", "step"}
-        See `learning_rate_at`.
-    box_regression : bool
-        False for the setting of the GoogLeNet team, who had none.
-    freeze : {"stem", "trunk", "googlenet"}
-        What stays as it is: the layers before inception 3a, which no recipe trains; everything up to inception 4e, so
-        that what else stands on it, a MultiBox or another member of an ensemble, goes on fitting; or all but the new
-        layers.
-    scales : sequence of float
-        Pictures are resized to one of these shares of `long_side`, drawn for each showing; of no meaning for crops.
-    long_side : int
-        Pixels of the longer side of pictures when the network is used, and of those of `validation`.
-    seed : int
-    group : ProcessGroup
-        The device, and the other processes that train with this one. bfloat16 is used where it is faster.
-    checkpoint : Path, optional
-        Where to keep the state, saved every minute and at the end by the first process, and read by all.
-    resume : bool
-        Go on from `checkpoint` if it exists: on a CPU with as many cores, bit for bit what would have been.
-    time_limit : float, optional
-        Seconds after which to save and stop.
-    report : callable
-        Gets, in the first process, ``{"step", "steps", "epoch", "classification", "regression", "accuracy",
-        "learning_rate", "seconds_left"}`` every 50 steps and at the end of every epoch, then with ``"mAP"`` too.
+        The head of a MultiBox on the network's trunk, trained in place too; the trunk learns from both. Not with crops.
+    run : RunSettings
+        Its ``report`` gets ``"classification"``, ``"regression"``, ``"accuracy"`` too, with a MultiBox ``"location"``
+        and ``"confidence"``, and at the end of every epoch ``"mAP"``.
 
     Returns
     -------
     bool
-        True if all steps were done, False if `time_limit` came first.
+        True if all steps were done, False if the time limit came first.
 
     Raises
     ------
     FloatingPointError
         If the loss is not finite.
     CheckpointError
-        If `checkpoint` was made with other settings or pictures, or there are fewer pictures than one batch.
+        If the checkpoint was made with other settings or pictures, or there are fewer pictures than one batch.
+    SettingError
+        If a MultiBox is to learn along with crops.
+
+    References
+    ----------
+    Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
     """
-    learning_rate = LEARNING_RATES[optimizer] if learning_rate is None else learning_rate
-    steps, ends = _steps(repeat_factors(pictures, network.classes), seed, batch, epochs)
-    settings = {
-        "pictures": fingerprint(pictures), "epochs": epochs, "batch": batch, "regions": regions_per_picture,
-        "optimizer": optimizer, "learning_rate": learning_rate, "schedule": schedule,
-        "box_regression": box_regression, "scoring": scoring,
-        "scales": list(scales), "long_side": long_side, "seed": seed, "freeze": freeze, "start": weights_hash(network),
-        "proposals": getattr(proposals, "settings", ""), "multibox": multibox and weights_hash(multibox),
-    }  # fmt: skip
-    enough_steps(steps, len(pictures), batch)
-    if multibox is not None and scoring == "crops":
-        raise SettingError("a MultiBox looks at whole pictures; it cannot learn along with crops")
-    device = group.device
-    modules = nn.ModuleDict({"detector": network})
-    if multibox is not None:
-        modules["multibox"] = multibox.to(device).to(memory_format=torch.channels_last).train()
-    network.to(device).to(memory_format=torch.channels_last).train()
-    for name, parameter in network.named_parameters():
-        # The first pass is fitted afterwards.
-        frozen = (in_trunk(name) and (freeze == "trunk" or "inception" not in name)) or name.startswith("first_pass.")
-        parameter.requires_grad_(not (frozen or (freeze == "googlenet" and name.startswith("googlenet."))))
-    new = [*network.score.parameters(), *network.delta.parameters()]
-    old = [p for p in network.googlenet.parameters() if p.requires_grad]
-    own = [] if multibox is None else [*multibox.parameters()]
-    parameters = [*old, *new, *own]
-    groups: list[dict[str, Any]] = [
-        {"params": old, "factor": 1.0}, {"params": new, "factor": 2.0}, {"params": own, "factor": 5.0},
-    ]  # fmt: skip
-    solvers: dict[str, Callable[..., torch.optim.Optimizer]] = {
-        "sgd": functools.partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4),
-        "adamw": functools.partial(torch.optim.AdamW, weight_decay=0.01),
-    }
-    solver = solvers[optimizer](groups, lr=learning_rate)
-    start = begin_at(checkpoint, modules, solver, settings, group, resume=resume)
-    began = saved = time.monotonic()
-    sides = [round(long_side * scale) for scale in scales] if scoring == "shared" else None
-
-    def examples(step: int) -> list[DetectorExample]:
-        share = [*enumerate(steps[step])][group.rank :: group.world]
-        return [
-            _load_example(
-                pictures[i],
-                proposals(pictures[i])[0],
-                np.random.default_rng([seed, step, slot]),
-                network.classes,
-                regions_per_picture,
-                sides,
-            )
-            for slot, i in share
-        ]
-
-    # On a CPU one thread per picture, each with its own backward pass: threads inside an operation wait for each
-    # other a thousand times a step. Gradients are added in a fixed order, so that the sum is the same every time.
-    workers = min(batch, usable_cores()) if device == "cpu" else 1
-    half = bfloat16_is_faster(device)
-
-    def part_losses(part: list[DetectorExample]) -> tuple[list[Tensor], NDArray[np.float64]]:
-        return _losses(network, part, device, scoring=scoring, half=half, multibox=multibox)
-
-    def part_gradients(losses: Sequence[Tensor], regions: float, matched: float) -> Sequence[Tensor]:
-        classification, regression, location, confidence = losses
-        loss = (classification + regression if box_regression else classification) / regions
-        loss = loss + MULTIBOX * (location + confidence) / matched
-        if not loss.requires_grad:  # Not one region.
-            return [torch.zeros_like(parameter) for parameter in parameters]
-        return torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-
-    totals, window = np.zeros(6), 0
-    threads = torch.get_num_threads() if device != "cpu" else 1
-    with (
-        torch_threads(threads),
-        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
-        ThreadPoolExecutor(1) as reader,
-    ):
-        for step, future in prefetch(reader, examples, range(start, len(steps)), limit=4):
-            loaded = future.result()
-            losses, counts = zip(*pool.map(part_losses, [loaded[i::workers] for i in range(workers)]), strict=True)
-            # What is averaged over is known only when all pictures of the step, of all processes, are through.
-            counted = torch.from_numpy(np.sum(counts, axis=0)).to(device)
-            group.all_reduce([counted])
-            right, positive, *divisors = counted.tolist()
-            regions, matched = (max(1.0, divisor) for divisor in divisors)
-            parts = pool.map(part_gradients, losses, [regions] * workers, [matched] * workers)
-            gradients = [functools.reduce(torch.add, some) for some in zip(*parts, strict=True)]
-            late = time_limit is not None and time.monotonic() - began > time_limit
-            sums = np.sum([[loss.item() for loss in part] for part in losses], axis=0)
-            *sums, any_late = add_up(group, gradients, [*sums, late])
-            figures = np.array([*np.divide(sums, [regions, regions, matched, matched]), right, positive])
-            if not np.isfinite(figures).all():
-                names = ", ".join(pictures[i].path.name for i in steps[step])
-                raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
-            rate = learning_rate_at(step, len(steps), learning_rate, min(200, len(steps) // 10), schedule)
-            take_step(solver, parameters, gradients, rate)
-            totals, window = totals + figures, window + 1
-            done = step + 1
-            due = time.monotonic() - saved > SAVE_SECONDS or done in ends or any_late
-            if group.rank == 0 and checkpoint is not None and due:
-                save_checkpoint(checkpoint, modules, solver, done, settings)
-                saved = time.monotonic()
-            if group.rank == 0 and (done % 50 == 0 or done in ends):
-                spent = time.monotonic() - began
-                row = {
-                    "step": done,
-                    "steps": len(steps),
-                    "epoch": epochs * done / len(steps),
-                    "classification": totals[0] / window,
-                    "regression": totals[1] / window,
-                    "accuracy": totals[4] / max(1, totals[5]),
-                    "learning_rate": rate,
-                    "seconds_left": spent / (done - start) * (len(steps) - done),
-                }
-                if multibox is not None:
-                    row |= {"location": totals[2] / window, "confidence": totals[3] / window}
-                # Where nothing is labelled exhaustively there is nothing to measure on.
-                if done in ends and any(picture.labelled is None for picture in validation):
-                    row["mAP"] = measure_map(
-                        network, validation, proposals, scoring=scoring, box_regression=box_regression,
-                        long_side=long_side, device=device,
-                    )  # fmt: skip
-                report(row)
-                totals, window = np.zeros(6), 0
-            if any_late and done < len(steps):
-                return False
-    return True
-
-
-def _losses(
-    network: RegionNetwork,
-    examples: Sequence[DetectorExample],
-    device: str,
-    *,
-    scoring: str,
-    half: bool,
-    multibox: GridHead | VectorHead | None = None,
-) -> tuple[list[Tensor], NDArray[np.float64]]:
-    """Sum the classification and the regression loss of some pictures' regions, and a MultiBox's two.
-
-    The second result counts the regions that are foreground and classified right, those that are foreground, all of
-    them, and the predictions of a MultiBox that are matched.
-    """
-    examples = [example for example in examples if len(example.regions.labels)]
-    nothing = torch.zeros((), device=device)
-    if not examples:
-        return [nothing] * 4, np.zeros(4)
-    location = confidence = nothing
-    matched = 0
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
-        aligned = []
-        for example in examples:
-            # What is frozen of the trunk notes nothing for the way back.
-            features = network.trunk(to_device(example.array, device))
-            if scoring == "shared":
-                boxes = torch.from_numpy(example.regions.boxes).to(device)
-                aligned.append(roi_align(network.project_channels(features), boxes))
-            else:
-                aligned.append(network.project_channels(pool_crops(features)))
-            if multibox is not None:
-                *parts, count = picture_loss(multibox, features, example.picture, many=isinstance(multibox, GridHead))
-                location, confidence, matched = location + parts[0], confidence + parts[1], matched + count
-        kept = torch.from_numpy(np.concatenate([example.kept for example in examples])).to(device)
-        logits, deltas = network.score_regions(torch.cat(aligned), kept)
-    labels = torch.from_numpy(np.concatenate([e.regions.labels for e in examples])).to(device)
-    targets = torch.from_numpy(np.concatenate([e.regions.targets for e in examples])).to(device)
-    allowed = np.concatenate([np.repeat(e.allowed[None], len(e.regions.labels), 0) for e in examples])
-    means = detection_loss(logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device))
-    right = (logits.argmax(1) == labels)[labels > 0].sum().item()
-    counts = [right, (labels > 0).sum().item(), len(labels), matched]
-    return [*(mean * len(labels) for mean in means), location, confidence], np.array(counts, np.float64)
+    if multibox is not None and recipe.scoring == "crops":
+        raise SettingError(
+            "a MultiBox needs whole pictures and cannot learn along with crops; use scoring shared, or no MultiBox"
+        )
+    return TrainingLoop(DetectorTask(network, pictures, proposals, validation, recipe, multibox, run), run).run()

@@ -1,13 +1,19 @@
-"""The training loop."""
+"""The training loop, the same for detector, MultiBox and classifier. A `Task` defines the steps of one of them.
+
+Every step draws from a seed of its own, so that a training that was interrupted and resumed ends with the weights of
+one that was not.
+"""
 
 from __future__ import annotations
 
-import json
+import functools
 import math
-import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,137 +21,326 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...data.errors import CheckpointError
-from .process_group import ProcessGroup
+from ...data.system.processes import prefetch, usable_cores
+from .checkpoint import load_checkpoint, save_checkpoint
+from .data import first_names
+from .device import thread_pool
+from .process_group import SINGLE_PROCESS, ProcessGroup
+from .recipes import GRADIENT_NORM, WARM_UP_STEPS, Decay, Recipe
 
-# What an interruption may cost.
+# Seconds between checkpoints: so much work is lost at most when a training is killed.
 SAVE_SECONDS = 60.0
+# Steps between two rows of the log.
+ROW_STEPS = 50
+
+Example = TypeVar("Example")
 
 
-def cut_steps(orders: Sequence[NDArray[np.intp]], shown: int, batch: int) -> tuple[list[NDArray[np.intp]], set[int]]:
-    """Cut the orders of epochs, the first `shown` pictures of them all, into steps; also after which an epoch ends."""
-    whole = np.concatenate(orders)[:shown]
-    steps = [whole[start : start + batch] for start in range(0, len(whole) - batch + 1, batch)]
-    return steps, {int(end) // batch for end in np.cumsum([len(order) for order in orders])} | {len(steps)}
+@dataclass(frozen=True)
+class RunSettings:
+    """Where a training runs, what it writes and where it reports. Nothing here changes the weights.
 
-
-def add_up(group: ProcessGroup, gradients: Sequence[Tensor], notes: Sequence[float]) -> list[float]:
-    """Sum gradients over all processes, in place, and with them the notes that all must agree on."""
-    together = torch.tensor(notes, dtype=torch.float64).to(group.device)
-    group.all_reduce([*gradients, together])
-    return together.tolist()
-
-
-def take_step(
-    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor], rate: float
-) -> None:
-    """Clip gradients and step; a group of parameters with a ``factor`` learns at that times the rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("factor", 1.0)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    torch.nn.utils.clip_grad_norm_(parameters, 10.0)
-    optimizer.step()
-
-
-def enough_steps(steps: Sequence[object], pictures: int, batch: int) -> None:
-    """Refuse a training that would do nothing.
-
-    Raises
-    ------
-    CheckpointError
-        If there is not one step.
+    Attributes
+    ----------
+    group : ProcessGroup
+        The device, and the other processes that train with this one. bfloat16 is used where it is faster.
+    checkpoint : Path, optional
+        Where to keep the state, saved every minute and at the end of every epoch by the first process, and read by all.
+    resume : bool
+        Go on from `checkpoint` if it exists. On a CPU with as many cores the weights are, bit for bit, those of a
+        training without interruption.
+    time_limit : float
+        Seconds after which to save and stop.
+    report : callable
+        Called in the first process every 50 steps, when time is up and at the end of every epoch, with a row of the
+        log: ``{"step", "steps", "epoch", "learning_rate", "seconds_left"}`` and the columns of the task.
     """
-    if not steps:
-        raise CheckpointError(
-            f"{pictures} pictures give no step of {batch}; give more pictures or epochs, or less --batch"
-        )
+
+    group: ProcessGroup = SINGLE_PROCESS
+    checkpoint: Path | None = None
+    resume: bool = False
+    time_limit: float = math.inf
+    report: Callable[[dict[str, float]], None] = lambda row: None
 
 
-def learning_rate_at(step: int, steps: int, peak: float, warm_up: int = 200, schedule: str = "cosine") -> float:
-    """Linear warm-up, then a half cosine down to 1 % of the peak, or a tenth of it for the last quarter ("step").
+NOTHING_KEPT = RunSettings()
 
-    Examples
-    --------
-    >>> [learning_rate_at(step, 1000, 1.0, schedule="step") for step in (99, 200, 749, 750)]
-    [0.5, 1.0, 1.0, 0.1]
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate of every step: it rises linearly for 200 steps, or a tenth of all if that is less, then falls.
+
+    Attributes
+    ----------
+    peak : float
+    steps : int
+        Of the whole training.
+    decay : {"cosine", "step"}
+        How it falls: by half a cosine to 1 % of the peak, or to a tenth of it for the last quarter of the steps.
     """
-    if step < warm_up:
-        return peak * (step + 1) / warm_up
-    if schedule == "step":
-        return peak if step < 0.75 * steps else peak / 10
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))))
+
+    peak: float
+    steps: int
+    decay: Decay = "cosine"
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step.
+
+        Examples
+        --------
+        >>> [Schedule(1.0, 1000, "step").rate(step) for step in (49, 100, 749, 750)]
+        [0.5, 1.0, 1.0, 0.1]
+        """
+        warm_up = min(WARM_UP_STEPS, self.steps // 10)
+        if step < warm_up:
+            return self.peak * (step + 1) / warm_up
+        if self.decay == "step":
+            return self.peak if step < 0.75 * self.steps else self.peak / 10
+        fallen = (step - warm_up) / max(1, self.steps - warm_up)
+        return self.peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fallen)))
 
 
-def open_log(path: Path) -> Callable[[dict[str, float]], None]:
-    """Make a `report` that writes JSON lines, and TensorBoard's curves beside them if ``tensorboard`` is installed.
+class Order:
+    """Indices of the pictures that each step of a training shows.
 
     Parameters
     ----------
-    path : Path
-        The file of JSON lines, which is appended to. The curves go to the folder of the same name without suffix.
+    of_epoch : callable
+        Number of an epoch -> indices of its pictures in their order, ndarray of intp.
+    lengths : sequence of int
+        Number of pictures of each epoch; the last one counts in full.
+    shown : int
+        Number of pictures of the whole training.
+    batch : int
+        Pictures a step.
 
-    Returns
-    -------
-    callable
-        Row -> None.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     open_log(Path(folder) / "run.jsonl")({"step": 1, "location": 0.5})
-    ...     print((Path(folder) / "run.jsonl").read_text(), end="")
-    {"step": 1, "location": 0.5}
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-
-        writer = SummaryWriter(str(path.with_suffix("")))
-    except ImportError:
-        writer = None
-
-    def report(row: dict[str, float]) -> None:
-        with path.open("a") as log:
-            log.write(json.dumps(row) + "\n")
-        if writer is not None:
-            for name, value in row.items():
-                if name != "step":
-                    writer.add_scalar(name, value, int(row["step"]))
-            writer.flush()
-
-    return report
-
-
-def bfloat16_is_faster(device: str) -> bool:
-    """Whether a device multiplies bfloat16 matrices faster than float32 ones.
-
-    GPUs from Ampere on do, and CPUs with AMX or AVX512-BF16, unless ``ONEDNN_MAX_CPU_ISA`` forbids their use.
+    Attributes
+    ----------
+    steps : int
+    epoch_ends : set of int
+        Numbers of steps after which an epoch ends.
 
     Examples
     --------
-    >>> bfloat16_is_faster("cuda")
-    True
+    >>> order = Order(lambda epoch: np.arange(5), [5, 5], 8, 2)
+    >>> [order.pictures(step).tolist() for step in range(order.steps)], sorted(order.epoch_ends)
+    ([[0, 1], [2, 3], [4, 0], [1, 2]], [2, 4, 5])
     """
-    if device != "cpu":
-        return not torch.cuda.is_available() or torch.cuda.get_device_capability(device) >= (8, 0)
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
-    if allowed.startswith(("SSE", "AVX2")) or allowed in ("AVX", "AVX512_CORE", "AVX512_CORE_VNNI"):
-        return False
-    # Names of torch's own, which not every version has.
-    return any(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("amx_tile", "avx512_bf16"))
+
+    def __init__(
+        self, of_epoch: Callable[[int], NDArray[np.intp]], lengths: Sequence[int], shown: int, batch: int
+    ) -> None:
+        self.of_epoch = functools.lru_cache(2)(of_epoch)  # A step can have pictures of two epochs.
+        self.ends = np.cumsum([0, *lengths])
+        self.batch = batch
+        self.steps = shown // batch
+        self.epoch_ends = {int(end) // batch for end in self.ends[1:]} | {self.steps}
+
+    @classmethod
+    def shuffled(cls, pictures: int, recipe: Recipe) -> Order:
+        """Make the order that shows every picture once an epoch, in an order drawn for each."""
+        return cls(
+            lambda epoch: np.random.default_rng([recipe.seed, epoch]).permutation(pictures),
+            [pictures] * math.ceil(recipe.epochs), round(pictures * recipe.epochs), recipe.batch,
+        )  # fmt: skip
+
+    def pictures(self, step: int) -> NDArray[np.intp]:
+        """Return the indices of the pictures of a step."""
+        places = np.arange(step * self.batch, (step + 1) * self.batch)
+        epochs = np.searchsorted(self.ends, places, side="right") - 1
+        return np.array([self.of_epoch(int(e))[i - self.ends[e]] for i, e in zip(places, epochs, strict=True)], np.intp)
 
 
-@contextmanager
-def torch_threads(number: int) -> Iterator[None]:
-    """Run with `number` threads inside an operation."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class Task(Protocol[Example]):
+    """The steps of one kind of training.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    settings : dict of str to object
+        What a checkpoint must have been made with: the recipe, hashes of the first weights and of the pictures.
+    modules : Module
+        Saved in checkpoints.
+    optimizer : Optimizer
+        Its groups of parameters are trained; a group with a ``factor`` learns at that times the rate.
+    order : Order
+    paths : list of Path
+        Files of the pictures, for messages.
+    by_picture : bool
+        Whether each thread of a CPU takes some of a batch's pictures. Otherwise the batch goes through as a whole.
+    """
+
+    settings: dict[str, object]
+    modules: nn.Module
+    optimizer: torch.optim.Optimizer
+    order: Order
+    paths: list[Path]
+    by_picture: bool
+
+    @property
+    def recipe(self) -> Recipe:
+        """Its hyper-parameters."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+
+    def load(self, index: int, rng: np.random.Generator) -> Example:
+        """Read a picture and make it ready for the network."""
+
+    def gradients(self, batch: Sequence[list[Example]], pool: Executor) -> tuple[Sequence[Tensor], NDArray[np.float64]]:
+        """Compute gradients and figures of a batch, which comes in a part for each thread of the pool.
+
+        Returns
+        -------
+        gradients : sequence of Tensor
+            One for each parameter of the optimizer, not yet divided by `divisor`.
+        figures : ndarray, shape (F,), float64
+            Sums over the pictures: losses, and whatever is counted.
+        """
+
+    def divisor(self, figures: Sequence[float]) -> float:
+        """Return what gradients are divided by, from all processes' figures; 0 if there is nothing to learn from."""
+
+    def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
+        """Columns of the log, from the figures (S, F) of the steps since the last row."""
+
+    def validate(self, row: dict[str, float]) -> None:
+        """Measure on the pictures set aside, and add to a row; called in all processes."""
 
 
-def to_device(array: NDArray[np.float32], device: str) -> Tensor:
-    """Bring prepared pictures (N, 3, H, W) to where a network is, in channels-last memory."""
-    return torch.from_numpy(array).to(device).contiguous(memory_format=torch.channels_last)
+class TrainingLoop(Generic[Example]):
+    """The training of one task."""
+
+    def __init__(self, task: Task[Example], run: RunSettings) -> None:
+        self.task = task
+        self.settings = run
+        self.parameters = [parameter for group in task.optimizer.param_groups for parameter in group["params"]]
+
+    def run(self) -> bool:
+        """Train in place. Return True if all steps were done, False if the time limit came first.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite.
+        CheckpointError
+            If the checkpoint was made with other settings or pictures, or there are fewer pictures than one batch.
+        """
+        task, order, (_, _, device) = self.task, self.task.order, self.settings.group
+        self.check_length()
+        start = self.resume_or_start()
+        workers, threads, readers = self.count_threads()
+        began = saved = time.monotonic()
+        figures: list[list[float]] = []
+        with (
+            thread_pool(workers, threads) as pool,
+            # Dropout draws from torch's generator, which the caller has a use for too.
+            torch.random.fork_rng([] if device == "cpu" else [device]),
+            ThreadPoolExecutor(readers) as reader,
+        ):
+            for step, batch in self.batches(reader, range(start, order.steps), limit=readers + 3):
+                gradients, own = task.gradients([batch[i::workers] for i in range(workers)], pool)
+                late = time.monotonic() - began > self.settings.time_limit
+                *sums, late_processes = self.sum_over_processes(gradients, [*own, late])
+                self.check_finite(step, sums)
+                if divisor := task.divisor(sums):
+                    self.optimizer_step(step, [gradient / divisor for gradient in gradients])
+                figures.append(sums)
+                done = step + 1
+                stops = done in order.epoch_ends or late_processes > 0
+                if stops or time.monotonic() - saved > SAVE_SECONDS:
+                    self.save(done)
+                    saved = time.monotonic()
+                if stops or done % ROW_STEPS == 0:
+                    left = (time.monotonic() - began) / (done - start) * (order.steps - done)
+                    self.report(done, np.array(figures), left)
+                    figures.clear()
+                if late_processes and done < order.steps:
+                    return False
+        return True
+
+    def check_length(self) -> None:
+        """Refuse a training that would do nothing."""
+        if not self.task.order.steps:
+            raise CheckpointError(
+                f"{len(self.task.paths)} pictures give no step of {self.task.recipe.batch}; give more pictures or "
+                "epochs, or less --batch"
+            )
+
+    def resume_or_start(self) -> int:
+        """Go on from a checkpoint, if asked for and there is one; return how many steps are done in all processes."""
+        path, group, start = self.settings.checkpoint, self.settings.group, 0
+        if self.settings.resume and path is not None and path.exists():
+            defaults = asdict(type(self.task.recipe)())
+            start = load_checkpoint(path, self.task.modules, self.task.optimizer, self.task.settings, defaults)
+        if not group.agree((start, self.task.settings)):
+            raise CheckpointError(
+                f"{path}: not all processes have the same checkpoint and settings; give them a folder that all share"
+            )
+        return start
+
+    def count_threads(self) -> tuple[int, int, int]:
+        """Return numbers of threads: those that take a part of a batch, those inside an operation, those that read."""
+        cores, by_picture = usable_cores(), self.task.by_picture
+        if self.settings.group.device != "cpu":
+            # A GPU is faster than one thread reads; examples of detectors are too large to keep many.
+            return 1, torch.get_num_threads(), 1 if by_picture else cores
+        # With one thread a picture, no thread waits for the others within an operation, a thousand times a step.
+        return (min(self.task.recipe.batch, cores), 1, 1) if by_picture else (1, cores, 1)
+
+    def batches(self, reader: Executor, steps: range, limit: int) -> Iterator[tuple[int, list[Example]]]:
+        """Yield steps with this process's examples, of which at most `limit` batches are read ahead."""
+        task, (rank, world, _) = self.task, self.settings.group
+
+        def load(step: int) -> list[Example]:
+            # A picture's seed does not depend on how many processes there are.
+            own = [*enumerate(task.order.pictures(step))][rank::world]
+            return [task.load(int(i), np.random.default_rng([task.recipe.seed, step, slot])) for slot, i in own]
+
+        for step, future in prefetch(reader, load, steps, limit):
+            examples = future.result()
+            torch.manual_seed(int(np.random.SeedSequence([task.recipe.seed, step, rank]).generate_state(1)[0]))
+            yield step, examples
+
+    def sum_over_processes(self, gradients: Sequence[Tensor], figures: Sequence[float]) -> list[float]:
+        """Sum gradients over all processes, in place, and figures with them."""
+        together = torch.tensor(figures, dtype=torch.float64).to(self.settings.group.device)
+        self.settings.group.all_reduce([*gradients, together])
+        return together.tolist()
+
+    def check_finite(self, step: int, figures: Sequence[float]) -> None:
+        """End a training whose loss is not finite."""
+        if not np.isfinite(figures).all():
+            names = first_names([self.task.paths[i].name for i in self.task.order.pictures(step)])
+            raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
+
+    def optimizer_step(self, step: int, gradients: Sequence[Tensor]) -> None:
+        """Set the learning rate, clip the gradients and take a step of the optimizer."""
+        for group in self.task.optimizer.param_groups:
+            group["lr"] = self.task.rate(step) * group.get("factor", 1.0)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        torch.nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
+        self.task.optimizer.step()
+
+    def save(self, done: int) -> None:
+        """Write the checkpoint, in the first process."""
+        if self.settings.group.rank == 0 and self.settings.checkpoint is not None:
+            task = self.task
+            save_checkpoint(self.settings.checkpoint, task.modules, task.optimizer, done, task.settings)
+
+    def report(self, done: int, figures: NDArray[np.float64], seconds_left: float) -> None:
+        """Report a row in the first process; at the end of an epoch with measurements on the pictures set aside."""
+        order = self.task.order
+        row = {
+            "step": done,
+            "steps": order.steps,
+            "epoch": self.task.recipe.epochs * done / order.steps,
+            **self.task.row(figures),
+            "learning_rate": self.task.rate(done - 1),
+            "seconds_left": seconds_left,
+        }
+        if done in order.epoch_ends:
+            self.task.validate(row)
+        if self.settings.group.rank == 0:
+            self.settings.report(row)

@@ -1,19 +1,16 @@
-"""Training MultiBox: a head on a detector's trunk, which stays as it is, or both, from ImageNet weights.
+"""Training of a MultiBox: its head only, on the trunk of a detector, or head and trunk.
 
-The loss of Erhan et al., "Scalable Object Detection using Deep Neural Networks", CVPR 2014, on the network of
-`proposals.multibox_network`, by AdamW. Every step draws from its own seed, so that a run that was interrupted and
-resumed gives the weights of one that was not.
+The loss of Erhan et al., "Scalable Object Detection using Deep Neural Networks", CVPR 2014, on the networks of
+`inception_rcnn.proposals.multibox.network`, by AdamW.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,38 +19,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...backbone.preprocessing import prepare_picture
+from ...backbone.regions.network import RegionNetwork
 from ...backbone.weights.model_file import in_trunk
 from ...data import Picture, read_image
-from ...data.errors import SettingError
-from ...data.system.processes import prefetch, usable_cores
 from ...eval import evaluate_proposals
 from ...proposals import MergedProposals
 from ...proposals.calibration import RankingCalibration, fit_calibration
 from ...proposals.multibox.loss import picture_loss
 from ...proposals.multibox.network import GridHead, VectorHead
 from ...proposals.multibox.priors import cluster_boxes, cluster_sides
-from .augmentation import SCALES, augment
-from .checkpoint import begin_at, fingerprint, save_checkpoint, weights_hash
-from .loop import (
-    SAVE_SECONDS,
-    add_up,
-    bfloat16_is_faster,
-    cut_steps,
-    enough_steps,
-    learning_rate_at,
-    take_step,
-    torch_threads,
-)
-from .process_group import SINGLE_PROCESS, ProcessGroup
-from .validation import _trunk_features, propose_all
+from .augmentation import augment
+from .checkpoint import fingerprint, weights_hash
+from .device import mixed_precision, to_device
+from .loop import NOTHING_KEPT, Order, RunSettings, Schedule, TrainingLoop
+from .recipes import Head, MultiBoxRecipe, check_setting
+from .validation import propose_all
 
+# Boxes of a picture at which recall is measured.
 LIMITS = (50, 200)
 
 
 def find_priors(
-    pictures: Sequence[Picture], *, head: str = "grid", number: int = 5, long_side: int = 640, seed: int = 0
+    pictures: Sequence[Picture], *, head: Head, number: int, long_side: int, seed: int
 ) -> NDArray[np.float32]:
-    """Find priors for the objects of some pictures.
+    """Find the priors of a head by clustering the boxes of some pictures' objects.
 
     Parameters
     ----------
@@ -61,30 +50,32 @@ def find_priors(
     head : {"grid", "vector"}
         For `GridHead` or `VectorHead`.
     number : int
-        Priors of a cell, or of the whole vector.
+        Priors of a cell (grid), or in all (vector).
     long_side : int
-        Pixels of the longer side of the pictures when the network gets them.
+        Pixels of the longer side of the pictures as the network gets them.
     seed : int
 
     Returns
     -------
-    ndarray, float32
-        (5, number, 2) widths and heights in pixels, or (number, 4) boxes as shares of the picture.
+    ndarray, shape (5, number, 2) or (number, 4), float32
+        Widths and heights in pixels (grid), or boxes as shares of the picture's sides (vector).
 
     Raises
     ------
-    ValueError
-        If there are not enough objects, or the head is unknown.
+    UserError
+        If there are fewer different boxes than priors.
+    SettingError
+        If the head is unknown.
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> box, no = np.array([[0, 0, 20, 10]], np.float32), np.array([False])
     >>> picture = Picture("a", Path("a.jpg"), 40, 20, box, np.array([7]), no, no)
-    >>> find_priors([picture], head="vector", number=1).tolist()
+    >>> find_priors([picture], head="vector", number=1, long_side=640, seed=0).tolist()
     [[0.0, 0.0, 0.5, 0.5]]
     """
-    if head not in ("grid", "vector"):
-        raise SettingError(f"head {head!r} is unknown; use grid or vector")
+    check_setting("head", head, Head)
     boxes = []
     for picture in pictures:
         size = np.array([picture.width, picture.height] * 2, np.float32)
@@ -97,49 +88,174 @@ def find_priors(
 
 
 class MultiBoxExample(NamedTuple):
-    """One picture made ready for the network."""
+    """A picture as the network gets it."""
 
     array: NDArray[np.float32]
     picture: Picture  # boxes in pixels of `array`
 
 
-def _load_example(picture: Picture, rng: np.random.Generator, long_sides: Sequence[int]) -> MultiBoxExample:
-    nothing = np.zeros((0, 4), np.float32)
-    image, picture, _ = augment(read_image(picture.path), picture, nothing, rng, long_sides)
-    array, _ = prepare_picture(image, max(image.shape[:2]))
-    return MultiBoxExample(array, picture)
+class MultiBoxTask:
+    """The steps of a MultiBox's training, see `inception_rcnn.detect.train.loop.Task`."""
 
+    by_picture = True
 
-def _gradients(
-    head: GridHead | VectorHead,
-    trunk: Callable[[Tensor], Tensor],
-    parameters: Sequence[nn.Parameter],
-    examples: Sequence[MultiBoxExample],
-    device: str,
-    *,
-    whole: bool,
-    many: bool,
-) -> tuple[list[Tensor], NDArray[np.float64]]:
-    """Gradients of the summed loss of some pictures, its parts, and the number of matched predictions."""
-    total = [torch.zeros_like(parameter) for parameter in parameters]
-    figures = np.zeros(3)
-    for example in examples:
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16_is_faster(device)):
-            with torch.set_grad_enabled(whole):
-                features = _trunk_features(trunk, example.array, device)
-            location, confidence, matched = picture_loss(head, features, example.picture, many=many)
-        figures += [location.item(), confidence.item(), matched]
-        if not np.isfinite(figures).all():
+    def __init__(
+        self,
+        head: GridHead | VectorHead,
+        trunk: RegionNetwork,
+        pictures: Sequence[Picture],
+        validation: Sequence[Picture],
+        recipe: MultiBoxRecipe,
+        run: RunSettings,
+    ) -> None:
+        self.head, self.trunk, self.recipe, self.group = head, trunk, recipe, run.group
+        self.pictures, self.validation = pictures, validation
+        self.paths = [picture.path for picture in pictures]
+        self.long_sides = [round(recipe.long_side * scale) for scale in recipe.scales]
+        self.settings: dict[str, object] = {
+            "pictures": fingerprint(pictures), **asdict(recipe), "head": weights_hash(head),
+            "trunk": weights_hash(trunk), "priors": hashlib.sha256(head.priors.tobytes()).hexdigest()[:16],
+            "many": isinstance(head, GridHead),
+        }  # fmt: skip
+        self.settings["whole"] = self.settings.pop("train_trunk")  # The name that checkpoints have for it.
+        self.order = Order.shuffled(len(pictures), recipe)
+        trunk.to(run.group.device).to(memory_format=torch.channels_last).eval()
+        head.to(run.group.device).to(memory_format=torch.channels_last).train()
+        self.modules: nn.Module = nn.ModuleDict({"head": head})
+        self.parameters = [*head.parameters()]
+        groups: list[dict[str, Any]] = [{"params": [*self.parameters]}]
+        if recipe.train_trunk:
+            self.modules["trunk"] = trunk
+            for name, parameter in trunk.named_parameters():
+                parameter.requires_grad_(in_trunk(name) and "inception" in name)
+            trained = [parameter for parameter in trunk.parameters() if parameter.requires_grad]
+            groups.append({"params": trained, "factor": recipe.trunk_rate})
+            self.parameters += trained
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        return Schedule(self.recipe.learning_rate, self.order.steps).rate(step)
+
+    def load(self, index: int, rng: np.random.Generator) -> MultiBoxExample:
+        """Read a picture and augment it."""
+        picture, nothing = self.pictures[index], np.zeros((0, 4), np.float32)
+        image, picture, _ = augment(read_image(picture.path), picture, nothing, rng, self.long_sides)
+        return MultiBoxExample(prepare_picture(image, max(image.shape[:2]))[0], picture)
+
+    def loss(self, example: MultiBoxExample) -> tuple[Tensor, Tensor, int]:
+        """Compute a picture's location and confidence loss, as sums, and the number of matched predictions."""
+        with mixed_precision(self.group.device):
+            with torch.set_grad_enabled(self.recipe.train_trunk):
+                features = self.trunk.trunk(to_device(example.array, self.group.device))
+            return picture_loss(self.head, features, example.picture)
+
+    def gradients(
+        self, batch: Sequence[list[MultiBoxExample]], pool: Executor
+    ) -> tuple[Sequence[Tensor], NDArray[np.float64]]:
+        """Compute gradients of the summed loss; the figures are the sums of what `loss` returns."""
+
+        def part_gradients(part: list[MultiBoxExample]) -> tuple[list[Tensor], NDArray[np.float64]]:
+            total, figures = [torch.zeros_like(parameter) for parameter in self.parameters], np.zeros(3)
+            for example in part:
+                location, confidence, matched = self.loss(example)
+                figures += [location.item(), confidence.item(), matched]
+                for one, gradient in zip(
+                    total, torch.autograd.grad(location + confidence, self.parameters), strict=True
+                ):
+                    one += gradient
             return total, figures
-        for one, gradient in zip(total, torch.autograd.grad(location + confidence, parameters), strict=True):
-            one += gradient
-    return total, figures
+
+        gradients, figures = zip(*pool.map(part_gradients, batch), strict=True)
+        # Added in a fixed order, so that the sum is the same every time.
+        return [functools.reduce(torch.add, some) for some in zip(*gradients, strict=True)], np.sum(figures, axis=0)
+
+    def divisor(self, figures: Sequence[float]) -> float:
+        """Return the number of matched predictions, at least 1."""
+        return max(1.0, figures[2])
+
+    def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
+        """Return the mean losses."""
+        location, confidence = (figures[:, :2] / np.maximum(1, figures[:, 2:])).mean(0).tolist()
+        return {"location": location, "confidence": confidence}
+
+    def validate(self, row: dict[str, float]) -> None:
+        """Add the recall in the first process."""
+        if self.group.rank == 0 and self.validation:
+            found = propose_all(
+                self.head, self.trunk.trunk, self.validation, long_side=self.recipe.long_side, limit=LIMITS[-1],
+                device=self.group.device,
+            )  # fmt: skip
+            boxes = {image_id: boxes for image_id, (boxes, _) in found.items()}
+            recall = evaluate_proposals(self.validation, boxes, LIMITS)["recall_at"]
+            row |= {f"recall_{limit}": share for limit, share in recall.items()}
+
+
+def train_multibox(
+    head: GridHead | VectorHead,
+    trunk: RegionNetwork,
+    pictures: Sequence[Picture],
+    validation: Sequence[Picture],
+    recipe: MultiBoxRecipe,
+    run: RunSettings = NOTHING_KEPT,
+) -> bool:
+    """Train a MultiBox head, and its trunk if the recipe says so, in place.
+
+    Parameters
+    ----------
+    head : GridHead or VectorHead
+    trunk : RegionNetwork
+        Its method ``trunk`` gives pictures (1, 3, H, W) -> features (1, 832, h, w).
+    pictures : sequence of Picture
+        To learn from. Difficult objects and crowds count neither as objects nor as background. Pictures where objects
+        may be unlabelled (``labelled`` is not None) have no background.
+    validation : sequence of Picture
+        To measure recall on after every epoch.
+    recipe : MultiBoxRecipe
+    run : RunSettings
+        Its ``report`` gets ``"location"`` and ``"confidence"`` too, and at the end of every epoch ``"recall_50"`` and
+        ``"recall_200"``.
+
+    Returns
+    -------
+    bool
+        True if all steps were done, False if the time limit came first.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss is not finite.
+    CheckpointError
+        If the checkpoint was made with other settings or pictures, or there are fewer pictures than one batch.
+
+    References
+    ----------
+    Erhan et al., CVPR 2014, section 3; Szegedy et al., arXiv 1412.1441, section 3.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import cv2
+    >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
+    >>> box, no = np.array([[10, 10, 50, 50]], np.float32), np.array([False])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.png"
+    ...     _ = cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
+    ...     picture = Picture("a", path, 64, 64, box, np.array([7]), no, no)
+    ...     recipe = MultiBoxRecipe(epochs=1, batch=2, scales=(0.1,))
+    ...     train_multibox(head, RegionNetwork(20), [picture] * 2, [], recipe)
+    True
+    """
+    return TrainingLoop(MultiBoxTask(head, trunk, pictures, validation, recipe, run), run).run()
 
 
 def calibrate(
     pictures: Sequence[Picture], found: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 ) -> RankingCalibration:
-    """Find how a head's boxes are to be merged with those of selective search with superpixels twice as large.
+    """Fit how a head's boxes are merged with those of selective search with superpixels twice as large.
 
     Parameters
     ----------
@@ -154,189 +270,10 @@ def calibrate(
 
     Raises
     ------
-    ValueError
-        See `inception_rcnn.proposals.merge.fit_calibration`.
+    UserError
+        See `inception_rcnn.proposals.calibration.fit_calibration`.
     """
     search = MergedProposals.SEARCH
     searched = [search(read_image(picture.path)) for picture in pictures]
     objects = [picture.boxes[~(picture.difficult | picture.crowd)] for picture in pictures]
     return fit_calibration(objects, searched, [found[picture.image_id] for picture in pictures])
-
-
-def train_multibox(
-    head: GridHead | VectorHead,
-    trunk: nn.Module,
-    pictures: Sequence[Picture],
-    validation: Sequence[Picture] = (),
-    *,
-    whole: bool = False,
-    epochs: float = 2.3,
-    batch: int = 4,
-    learning_rate: float = 0.001,
-    many: bool = True,
-    scales: Sequence[float] = SCALES,
-    long_side: int = 640,
-    seed: int = 0,
-    group: ProcessGroup = SINGLE_PROCESS,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    time_limit: float | None = None,
-    report: Callable[[dict[str, float]], None] = lambda row: None,
-) -> bool:
-    """Train a MultiBox head, and its trunk if asked for, in place.
-
-    Parameters
-    ----------
-    head : GridHead or VectorHead
-    trunk : Module
-        `RegionNetwork`: its method ``trunk`` gives pictures (1, 3, H, W) -> features (1, 832, h, w).
-    pictures : sequence of Picture
-        To learn from. Difficult objects and crowds count neither way; pictures where objects may be unlabelled
-        (``labelled`` is not None) are no evidence of background.
-    validation : sequence of Picture
-        To measure recall on after every epoch.
-    whole : bool
-        Train the trunk too, from inception 3a up, at a tenth of the head's learning rate. Otherwise it stays as it is.
-    epochs : float
-        Passes over the pictures.
-    batch : int
-        Pictures a step.
-    learning_rate : float
-        Its peak.
-    many : bool
-        See `proposals.multibox_network.set_targets`.
-    scales : sequence of float
-        Pictures are resized to one of these shares of `long_side`, drawn for each showing.
-    long_side : int
-        Pixels of the longer side of pictures when the head is used, and of those of `validation`.
-    seed : int
-    group : ProcessGroup
-        The device, and the other processes that train with this one. bfloat16 is used where it is faster.
-    checkpoint : Path, optional
-        Where to keep the state, saved every minute and at the end of every epoch by the first process, and read by all.
-    resume : bool
-        Go on from `checkpoint` if it exists: on a machine with as many cores, bit for bit what would have been.
-    time_limit : float, optional
-        Seconds after which to save and stop.
-    report : callable
-        Gets, in the first process, ``{"step", "steps", "epoch", "location", "confidence", "learning_rate",
-        "seconds_left"}`` every 50 steps and at the end of every epoch, then with ``"recall_50"`` and ``"recall_200"``
-        too.
-
-    Returns
-    -------
-    bool
-        True if all steps were done, False if `time_limit` came first.
-
-    Raises
-    ------
-    FloatingPointError
-        If the loss is not finite.
-    CheckpointError
-        If `checkpoint` was made with other settings or pictures, or there are fewer pictures than one batch.
-
-    References
-    ----------
-    Erhan et al., CVPR 2014, section 3; Szegedy et al., arXiv 1412.1441, section 3.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import cv2
-    >>> from inception_rcnn.backbone.regions.network import RegionNetwork
-    >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
-    >>> box, no = np.array([[10, 10, 50, 50]], np.float32), np.array([False])
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "a.png"
-    ...     _ = cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
-    ...     picture = Picture("a", path, 64, 64, box, np.array([7]), no, no)
-    ...     train_multibox(head, RegionNetwork(20), [picture] * 2, epochs=1, batch=2, scales=(0.1,))
-    True
-    """
-    steps, ends = _steps(len(pictures), seed, batch, epochs)
-    settings = {
-        "pictures": fingerprint(pictures), "epochs": epochs, "batch": batch, "learning_rate": learning_rate,
-        "many": many, "scales": list(scales), "long_side": long_side, "seed": seed,
-        "head": weights_hash(head), "trunk": weights_hash(trunk), "whole": whole,
-        "priors": hashlib.sha256(head.priors.tobytes()).hexdigest()[:16],
-    }  # fmt: skip
-    enough_steps(steps, len(pictures), batch)
-    device, sides = group.device, [round(long_side * scale) for scale in scales]
-    trunk = trunk.to(device).to(memory_format=torch.channels_last).eval()
-    forward: Callable[[Tensor], Tensor] = trunk.trunk  # type: ignore[assignment]
-    head.to(device).to(memory_format=torch.channels_last).train()
-    groups: list[dict[str, Any]] = [{"params": list(head.parameters()), "factor": 1.0}]
-    modules = nn.ModuleDict({"head": head})
-    if whole:
-        modules["trunk"] = trunk
-        for name, parameter in trunk.named_parameters():
-            parameter.requires_grad_(in_trunk(name) and "inception" in name)
-        trained = [parameter for parameter in trunk.parameters() if parameter.requires_grad]
-        groups.append({"params": trained, "factor": 0.1})
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.01)
-    start = begin_at(checkpoint, modules, optimizer, settings, group, resume=resume)
-    began = saved = time.monotonic()
-
-    def examples(step: int) -> list[MultiBoxExample]:
-        own = [*enumerate(steps[step])][group.rank :: group.world]
-        return [_load_example(pictures[i], np.random.default_rng([seed, step, slot]), sides) for slot, i in own]
-
-    def part_gradients(part: list[MultiBoxExample]) -> tuple[list[Tensor], NDArray[np.float64]]:
-        return _gradients(head, forward, parameters, part, device, whole=whole, many=many)
-
-    # One thread a picture, and gradients added in a fixed order: as in `training`.
-    workers = min(batch, usable_cores()) if device == "cpu" else 1
-    threads = torch.get_num_threads() if device != "cpu" else 1
-    totals, window = np.zeros(2), 0
-    with (
-        torch_threads(threads),
-        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool,
-        ThreadPoolExecutor(1) as reader,
-    ):
-        for step, future in prefetch(reader, examples, range(start, len(steps)), limit=4):
-            loaded = future.result()
-            results = list(pool.map(part_gradients, [loaded[i::workers] for i in range(workers)]))
-            gradients = [functools.reduce(torch.add, parts) for parts in zip(*(g for g, _ in results), strict=True)]
-            late = time_limit is not None and time.monotonic() - began > time_limit
-            notes = add_up(group, gradients, [*np.sum([figures for _, figures in results], axis=0), late])
-            *losses, matched, any_late = notes
-            figures = np.array(losses) / max(1.0, matched)
-            if not np.isfinite(figures).all():
-                names = ", ".join(pictures[i].path.name for i in steps[step])
-                raise FloatingPointError(f"the loss is not finite at step {step} ({names}); lower the learning rate")
-            rate = learning_rate_at(step, len(steps), learning_rate, min(200, len(steps) // 10))
-            take_step(optimizer, parameters, [gradient / max(1.0, matched) for gradient in gradients], rate)
-            totals, window = totals + figures, window + 1
-            done = step + 1
-            due = time.monotonic() - saved > SAVE_SECONDS or done in ends or any_late
-            if group.rank == 0 and checkpoint is not None and due:
-                save_checkpoint(checkpoint, modules, optimizer, done, settings)
-                saved = time.monotonic()
-            if group.rank == 0 and (done % 50 == 0 or done in ends):
-                spent = time.monotonic() - began
-                row = {
-                    "step": done,
-                    "steps": len(steps),
-                    "epoch": epochs * done / len(steps),
-                    "location": float(totals[0]) / window,
-                    "confidence": float(totals[1]) / window,
-                    "learning_rate": rate,
-                    "seconds_left": spent / (done - start) * (len(steps) - done),
-                }
-                if done in ends and validation:
-                    found = propose_all(head, forward, validation, long_side=long_side, device=device)
-                    boxes = {image_id: boxes for image_id, (boxes, _) in found.items()}
-                    recall = evaluate_proposals(validation, boxes, LIMITS)["recall_at"]
-                    row |= {f"recall_{limit}": share for limit, share in recall.items()}
-                report(row)
-                totals, window = np.zeros(2), 0
-            if any_late and done < len(steps):
-                return False
-    return True
-
-
-def _steps(pictures: int, seed: int, batch: int, epochs: float) -> tuple[list[NDArray[np.intp]], set[int]]:
-    """Picture indices of every step of the run, and after how many steps an epoch ends."""
-    orders = [np.random.default_rng([seed, epoch]).permutation(pictures) for epoch in range(math.ceil(epochs))]
-    return cut_steps(orders, round(pictures * epochs), batch)

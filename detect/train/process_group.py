@@ -1,6 +1,7 @@
-"""Several processes that train one network together, on the GPUs of one machine or more, as torchrun starts them.
+"""Processes that train one network together, as torchrun starts them, on the GPUs of one machine or more.
 
-Every process has the network, works on its share of each batch, and takes the same step with the sum of all gradients.
+Each process has the whole network and takes a share of each batch. Gradients are summed over all of them, so that all
+take the same step.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from ...data.errors import DeviceError
 
 
 class ProcessGroup(NamedTuple):
-    """A process among those that train together.
+    """Place of this process among those that train together.
 
     Attributes
     ----------
     rank, world : int
-        Its number, and how many there are.
+        Number of this process, from 0, and number of all.
     device : str
         Its torch device.
     """
@@ -37,7 +38,7 @@ class ProcessGroup(NamedTuple):
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its sum over all processes."""
         if self.world > 1:
-            # One message instead of a hundred; float64 where counts are among them.
+            # One message for each type instead of one for each tensor.
             for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
                 own = [tensor for tensor in tensors if tensor.dtype == dtype]
                 flat = torch.cat([tensor.flatten() for tensor in own])
@@ -72,8 +73,8 @@ def join_process_group(device: str = "auto") -> ProcessGroup:
     Raises
     ------
     DeviceError
-        See `inception_rcnn.backbone.regions.scorer.choose_device`; also if there are fewer GPUs than processes, or the
-        variables that torchrun sets are not complete.
+        See `inception_rcnn.backbone.regions.placement.choose_device`; also if there are fewer GPUs than processes, or
+        some of torchrun's variables are not set.
 
     Examples
     --------
@@ -95,11 +96,11 @@ def join_process_group(device: str = "auto") -> ProcessGroup:
     if world == 1:
         return ProcessGroup(device=kind)
     if not distributed.is_initialized():
-        # Imported later on, its functions would hold the group as a default argument, and its threads would not end
-        # with it: one that lets go of a message while Python ends aborts the process.
+        # Imported before there is a group: its functions would keep it as a default argument, with its threads, and a
+        # thread that frees a message while Python ends aborts the process.
         import_module("torch.distributed.nn")
-        # The others wait while the first measures recall.
+        # The other processes wait while the first measures recall or mAP.
         distributed.init_process_group("gloo" if kind == "cpu" else "nccl", timeout=timedelta(hours=2))
-        # Its threads end here, however the process ends.
+        # Ends the group's threads, however the process ends.
         atexit.register(distributed.destroy_process_group)
     return ProcessGroup(distributed.get_rank(), world, kind)

@@ -1,4 +1,4 @@
-"""Proposals of training pictures, computed once."""
+"""Proposals of training pictures, computed once and kept in files."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ProposalCache:
     Parameters
     ----------
     folder : Path
-        Made if it does not exist. One file a picture, named by a hash of the picture's file and of the proposer's
-        settings: a changed picture is computed anew, one that was moved or copied is not.
+        Made if it does not exist. It has a file for each picture, named by a hash of the picture's file and of the
+        proposer's settings: proposals of a changed picture are computed anew, those of a moved or copied one are not.
     proposer : SelectiveSearch or MergedProposals
     objectness : bool
-        Whether its scores are the chance of an object, see `inception_rcnn.proposals.knows_objects`.
+        Whether the proposer's scores are probabilities of an object, see `inception_rcnn.proposals.knows_objects`.
     """
 
     def __init__(self, folder: Path, proposer: Proposer, *, objectness: bool = False) -> None:
@@ -42,9 +42,9 @@ class ProposalCache:
         return self.folder / f"{hashlib.sha256(key).hexdigest()[:32]}.ranked"
 
     def __call__(self, picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Proposals of a picture, best first, from the folder or computed now.
+        """Return the proposals of a picture, best first, from the folder or computed now.
 
-        Boxes (N, 4) float32, and the chance that each is an object (N,) float32 or None.
+        Boxes (N, 4) float32, and the probability that each is an object (N,) float32, or None.
         """
         file = self._file(picture)
         if not file.exists():
@@ -54,7 +54,7 @@ class ProposalCache:
         return rows[:, :4], rows[:, 4] if self.objectness else None
 
     def fill(self, pictures: Sequence[Picture], workers: int, report: Callable[[int], None] = lambda n: None) -> None:
-        """Compute what is missing, in `workers` processes; `report` gets the number done."""
+        """Compute the proposals that are missing, in `workers` processes; `report` gets the number of pictures done."""
         missing = [picture for picture in pictures if not self._file(picture).exists()]
         done = len(pictures) - len(missing)
         report(done)

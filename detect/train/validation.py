@@ -1,4 +1,4 @@
-"""Measuring networks in training on pictures set aside."""
+"""Figures of networks in training, measured on pictures set aside."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -26,8 +27,9 @@ from ...proposals.multibox.priors import place_priors
 from ...proposals.multibox.proposer import rank_boxes
 from ..postprocessing import suppress
 from ..settings import DetectorSettings
-from .loop import bfloat16_is_faster, to_device, torch_threads
+from .device import mixed_precision, thread_pool, to_device
 from .process_group import SINGLE_PROCESS, ProcessGroup
+from .recipes import Scoring
 
 Proposed: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
@@ -37,11 +39,10 @@ def measure_map(
     pictures: Sequence[Picture],
     proposals: Callable[[Picture], Proposed],
     *,
-    scoring: str = "shared",
-    box_regression: bool = True,
-    long_side: int = 640,
-    limit: int = DetectorSettings.proposals,
-    device: str = "cpu",
+    scoring: Scoring,
+    box_regression: bool,
+    long_side: int,
+    device: str,
 ) -> float:
     """Measure the 11-point mAP of a network in training on pictures that it does not learn from.
 
@@ -49,36 +50,34 @@ def measure_map(
     ----------
     network : RegionNetwork
     pictures : sequence of Picture
-        Those with ``labelled`` not None are left out: what is found there may be right.
+        Those with ``labelled`` not None are left out: objects that are found there may be unlabelled.
     proposals : callable
         Picture -> boxes (N, 4) float32 in its pixels, best first, and their objectness (N,) or None.
     scoring, box_regression, long_side
         See `inception_rcnn.backbone.weights.model_file.RegionModel`.
-    limit : int
-        Regions of a picture.
     device : str
 
     Returns
     -------
     float
-        0 to 1, of the classes that the pictures have.
+        0 to 1, the mean over the classes that occur in the pictures; NaN without pictures.
 
     Examples
     --------
-    >>> measure_map(RegionNetwork(20), [], lambda picture: (np.zeros((0, 4), np.float32), None))
+    >>> settings = {"scoring": "shared", "box_regression": True, "long_side": 640, "device": "cpu"}
+    >>> measure_map(RegionNetwork(20), [], lambda picture: (np.zeros((0, 4), np.float32), None), **settings)
     nan
     """
     classes = tuple(str(label) for label in range(network.classes))
     pictures = [picture for picture in pictures if picture.labelled is None]
-    half = bfloat16_is_faster(device)
 
     def detect(picture: Picture) -> Detections:
         image, (boxes, objectness) = read_image(picture.path), proposals(picture)
-        boxes, objectness = boxes[:limit], objectness if objectness is None else objectness[:limit]
+        boxes, objectness = boxes[: DetectorSettings.proposals], objectness if objectness is None else objectness[: DetectorSettings.proposals]
         outputs = []
         if not len(boxes):
-            return Detections(boxes, np.zeros(0, np.float32), np.zeros(0, np.int64), classes)
-        with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            return Detections.empty(classes)
+        with torch.no_grad(), mixed_precision(device):
             if scoring == "shared":
                 array, scale = prepare_picture(image, long_side)
                 features = network.trunk(to_device(array, device))
@@ -90,26 +89,14 @@ def measure_map(
                     outputs.append(network.score_crops(network.trunk(to_device(crops, device))))
         probabilities = torch.cat([logits.float().softmax(1) for logits, _ in outputs]).cpu().numpy()
         deltas = torch.cat([deltas.float() for _, deltas in outputs]).cpu().numpy() if box_regression else None
-        return suppress(
-            boxes,
-            probabilities,
-            deltas,
-            (picture.width, picture.height),
-            classes,
-            DetectorSettings(min_score=0.01),
-            objectness,
-        )
+        size = picture.width, picture.height
+        return suppress(boxes, probabilities, deltas, size, classes, DetectorSettings(min_score=0.01), objectness)
 
     network.eval()
-    workers = usable_cores() if device == "cpu" else 1
-    with torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with thread_pool(usable_cores() if device == "cpu" else 1) as pool:
         found = dict(zip((picture.image_id for picture in pictures), pool.map(detect, pictures), strict=True))
     network.train()
     return float(evaluate_voc(pictures, found, classes, metric="voc07")["mAP"]) if pictures else math.nan
-
-
-def _trunk_features(trunk: Callable[[Tensor], Tensor], array: NDArray[np.float32], device: str) -> Tensor:
-    return trunk(to_device(array, device))
 
 
 def propose_all(
@@ -117,12 +104,11 @@ def propose_all(
     trunk: Callable[[Tensor], Tensor],
     pictures: Sequence[Picture],
     *,
-    long_side: int = 640,
-    limit: int = 200,
-    iou: float = 0.5,
-    device: str = "cpu",
+    long_side: int,
+    limit: int,
+    device: str,
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Propose boxes with a head in training.
+    """Propose boxes of pictures with a MultiBox head in training.
 
     Parameters
     ----------
@@ -134,8 +120,6 @@ def propose_all(
         Pixels.
     limit : int
         Boxes of a picture.
-    iou : float
-        Of the suppression among the boxes.
     device : str
 
     Returns
@@ -146,63 +130,62 @@ def propose_all(
     Examples
     --------
     >>> head = GridHead(np.full((2, 1, 2), 40, np.float32), channels=4)
-    >>> propose_all(head, lambda picture: torch.zeros(1, 832, 4, 4), [])
+    >>> propose_all(head, lambda picture: torch.zeros(1, 832, 4, 4), [], long_side=640, limit=200, device="cpu")
     {}
     """
 
     def propose(picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         array, scale = prepare_picture(read_image(picture.path), long_side)
-        half = bfloat16_is_faster(device)
-        with torch.no_grad(), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
-            features = _trunk_features(trunk, array, device)
+        with torch.no_grad(), mixed_precision(device):
+            features = trunk(to_device(array, device))
             residuals, logits = (made[0].float().cpu().numpy() for made in head(features))
         size = picture.width * scale, picture.height * scale
         priors = place_priors(head.priors, (features.shape[2], features.shape[3]), size)
-        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=limit, iou_threshold=iou)
+        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=limit)
         return boxes / np.float32(scale), scores
 
-    workers = usable_cores() if device == "cpu" else 1
-    with torch_threads(1), ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with thread_pool(usable_cores() if device == "cpu" else 1) as pool:
         return dict(zip((picture.image_id for picture in pictures), pool.map(propose, pictures), strict=True))
 
 
-def read_crops(
-    samples: Sequence[Sample], make: Callable[[int, NDArray[np.uint8]], NDArray[np.uint8]]
-) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64], list[str]]:
-    """Crops (size, size, 3), labels, and what is wrong with the pictures that cannot be read."""
-    crops, labels, errors = [], [], []
-    for slot, (path, label) in enumerate(samples):
-        try:
-            image = read_image(path)
-        except ImageError as error:
-            errors.append(str(error))
-            continue
-        crops.append(make(slot, image))
-        labels.append(label)
-    return crops, np.array(labels, np.int64), errors
+def read_crop(path: Path, cut: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> NDArray[np.uint8] | ImageError:
+    """Read a picture and cut a crop out of it. Return the error if it cannot be read."""
+    try:
+        return cut(read_image(path))
+    except ImageError as error:
+        return error
+
+
+def readable_crops(
+    examples: Sequence[tuple[NDArray[np.uint8] | ImageError, int]], warn: Callable[[str], None]
+) -> tuple[list[NDArray[np.uint8]], Tensor]:
+    """Return crops and labels (N,) int64 of the pictures that can be read; `warn` gets a line for each other one."""
+    crops, labels = [], []
+    for crop, label in examples:
+        if isinstance(crop, ImageError):
+            warn(str(crop))
+        else:
+            crops.append(crop)
+            labels.append(label)
+    return crops, torch.tensor(labels, dtype=torch.int64)
 
 
 def crops_to_input(crops: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
-    """RGB crops (size, size, 3) -> the published network's input (N, 3, size, size), in channels-last memory."""
-    array = torch.from_numpy(np.stack(crops)).to(device)  # bytes: a quarter of what floats would be on the way
+    """Make the published network's input (N, 3, size, size) of RGB crops (size, size, 3), in channels-last memory."""
+    array = torch.from_numpy(np.stack(crops)).to(device)  # As bytes: a quarter of the transfer.
     return (array.flip(3).float() - torch.from_numpy(MEAN_BGR).to(device)).permute(0, 3, 1, 2)
-
-
-def reading_threads(group: ProcessGroup) -> int:
-    """Threads that read pictures: on a CPU all cores have enough to do, a GPU waits for them."""
-    return 1 if group.device == "cpu" else usable_cores()
 
 
 def measure_errors(
     network: nn.Module,
     samples: Sequence[Sample],
     *,
-    batch: int = 32,
-    size: int = 224,
+    batch: int,
+    size: int,
     group: ProcessGroup = SINGLE_PROCESS,
     warn: Callable[[str], None] = lambda text: None,
 ) -> dict[str, float]:
-    """Measure the top-1 and top-5 error on the middles of pictures.
+    """Measure the top-1 and top-5 error of a classifier on the centre crops of pictures.
 
     Parameters
     ----------
@@ -231,34 +214,33 @@ def measure_errors(
 
     Examples
     --------
-    >>> from pathlib import Path
     >>> from inception_rcnn.backbone.googlenet import GoogLeNet
-    >>> measure_errors(GoogLeNet(classes=10), [(Path("absent.jpg"), 0)], warn=print)
+    >>> measure_errors(GoogLeNet(classes=10), [(Path("absent.jpg"), 0)], batch=32, size=224, warn=print)
     absent.jpg: does not exist; check the name
     {'unreadable': 1.0}
     """
     own = samples[group.rank :: group.world]
     parts = [own[start : start + batch] for start in range(0, len(own), batch)]
-    read = functools.partial(read_crops, make=lambda slot, image: centre_crop(image, size))
+
+    def read(part: Sequence[Sample]) -> list[tuple[NDArray[np.uint8] | ImageError, int]]:
+        return [(read_crop(path, functools.partial(centre_crop, size=size)), label) for path, label in part]
+
     counts = torch.zeros(4, dtype=torch.float64)
-    was_training, readers = network.training, reading_threads(group)
+    was_training, readers = network.training, 1 if group.device == "cpu" else usable_cores()
     network.eval()
-    half = bfloat16_is_faster(group.device)
     with torch.no_grad(), ThreadPoolExecutor(readers) as pool:
-        for _, future in prefetch(pool, read, parts, limit=readers + 3):
-            crops, labels, errors = future.result()
-            for error in errors:
-                warn(error)
-            counts[3] += len(errors)
+        for part, future in prefetch(pool, read, parts, limit=readers + 3):
+            crops, labels = readable_crops(future.result(), warn)
+            counts[3] += len(part) - len(crops)
             if not crops:
                 continue
-            with torch.autocast(torch.device(group.device).type, torch.bfloat16, enabled=half):
+            with mixed_precision(group.device):
                 logits = network(crops_to_input(crops, group.device)).float().cpu()
-            best = logits.topk(min(5, logits.shape[1])).indices == torch.from_numpy(labels)[:, None]
+            best = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
             counts[:3] += torch.tensor([best[:, 0].sum(), best.sum(), len(labels)])
     network.train(was_training)
     counts = counts.to(group.device)
     group.all_reduce([counts])
     first, five, number, unreadable = counts.tolist()
-    errors_found = {"top_1_error": 1 - first / number, "top_5_error": 1 - five / number} if number else {}
-    return errors_found | {"unreadable": unreadable}
+    errors = {"top_1_error": 1 - first / number, "top_5_error": 1 - five / number} if number else {}
+    return errors | {"unreadable": unreadable}

@@ -67,21 +67,50 @@ def match_objects(cost: NDArray[np.floating]) -> NDArray[np.int64]:
     return matched
 
 
+def away_from(boxes: NDArray[np.float32], doubtful: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Tell which boxes are away from difficult objects and crowds: the others can be neither object nor background.
+
+    Parameters
+    ----------
+    boxes : ndarray, shape (N, 4), float32
+    doubtful : ndarray, shape (M, 4), float32
+        Difficult objects and crowds.
+
+    Returns
+    -------
+    ndarray, shape (N,), bool
+        False if the IoU with one of them is 0.3 or more, or half of the box lies in it.
+
+    Examples
+    --------
+    >>> crowd = np.array([[0, 0, 100, 100]], np.float32)
+    >>> away_from(np.array([[10, 10, 20, 20], [0, 0, 100, 400], [0, 95, 100, 400]], np.float32), crowd).tolist()
+    [False, True, True]
+    """
+    if not len(doubtful):
+        return np.ones(len(boxes), bool)
+    low = np.maximum(boxes[:, None, :2], doubtful[:, :2])
+    high = np.minimum(boxes[:, None, 2:], doubtful[:, 2:])
+    inside = np.clip(high - low, 0, None).prod(2) / (boxes[:, 2:] - boxes[:, :2]).prod(1)[:, None]
+    return (inside < 0.5).all(1) & (box_iou(boxes, doubtful) < 0.3).all(1)
+
+
 def set_targets(
     priors: NDArray[np.float32],
     objects: NDArray[np.float32],
     doubtful: NDArray[np.float32],
     *,
     exhaustive: bool = True,
-    many: bool = True,
     predicted: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> MatchedPriors:
     """Decide which priors shall become which objects, and which confidences count.
 
-    Every object gets one prior, all pairs together of the largest sum of overlaps. That much is the paper's. With tens
-    of thousands of priors, of which neighbours look at nearly the same pixels, one match an object would have the
-    network learn to tell them apart and little else, so with `many` every prior that overlaps an object by at least
-    half is matched too, as in the Faster R-CNN that followed.
+    With `predicted`, every object gets one prior, and every other prior is background, as published.
+
+    Without it, every object gets one prior, all pairs together of the largest sum of overlaps; and every prior that
+    overlaps an object by at least half is matched too, as in the Faster R-CNN that followed. With tens of thousands of
+    priors, of which neighbours look at nearly the same pixels, one match an object would have the network learn to
+    tell them apart and little else.
 
     Parameters
     ----------
@@ -90,14 +119,12 @@ def set_targets(
     objects : ndarray, shape (N, 4), float32
         Boxes to find, in the same pixels.
     doubtful : ndarray, shape (M, 4), float32
-        Difficult objects and crowds: priors that overlap one by 0.3 or lie in it by half count neither way.
+        Difficult objects and crowds: priors that are not `away_from` them count neither way.
     exhaustive : bool
         False where objects may be unlabelled: then no prior counts as background.
-    many : bool
-        False for one match an object, and every other prior background, as published.
     predicted : (ndarray (P, 4), ndarray (P,)), optional
-        Residuals and logits. With them the matching is by the cost of what the network predicts, location and
-        confidence (Erhan et al., equation 3), instead of by the priors' overlap.
+        Residuals and logits, for a matching by the cost of what the network predicts, location and confidence (Erhan
+        et al., equation 3), instead of by the priors' overlap.
 
     Returns
     -------
@@ -117,15 +144,11 @@ def set_targets(
     matched = np.full(len(priors), -1, np.int64)
     counted = np.full(len(priors), exhaustive)
     residuals = np.zeros((len(priors), 4), np.float32)
-    if len(doubtful):
-        low = np.maximum(priors[:, None, :2], doubtful[:, :2])
-        high = np.minimum(priors[:, None, 2:], doubtful[:, 2:])
-        inside = np.clip(high - low, 0, None).prod(2) / (priors[:, 2:] - priors[:, :2]).prod(1)[:, None]
-        counted &= (inside < 0.5).all(1) & (box_iou(priors, doubtful) < 0.3).all(1)
+    counted &= away_from(priors, doubtful)
     if len(objects):
         overlap = box_iou(priors, objects)
         matched = match_objects(1 - overlap if predicted is None else _costs(priors, objects, *predicted))
-        if many:
+        if predicted is None:
             best, nearest = overlap.max(1), overlap.argmax(1)
             matched = np.where((matched < 0) & (best >= 0.5), nearest, matched)
             counted &= best < 0.4
@@ -188,10 +211,11 @@ def multibox_loss(
     return location, each[counted].sum()
 
 
-def picture_loss(
-    head: GridHead | VectorHead, features: Tensor, picture: Picture, *, many: bool = True
-) -> tuple[Tensor, Tensor, int]:
+def picture_loss(head: GridHead | VectorHead, features: Tensor, picture: Picture) -> tuple[Tensor, Tensor, int]:
     """Location and confidence loss of what a head says of a picture, as sums, and how many predictions are matched.
+
+    The priors of a `GridHead` are matched by their overlap, many to an object; the boxes of a `VectorHead` by what is
+    predicted, one to an object. See `set_targets`.
 
     Parameters
     ----------
@@ -200,8 +224,6 @@ def picture_loss(
         The trunk's, of the picture.
     picture : Picture
         Its labels, in the pixels that the trunk saw. Difficult objects and crowds count neither way.
-    many : bool
-        See `set_targets`.
 
     Returns
     -------
@@ -235,7 +257,6 @@ def picture_loss(
         boxes[real & ~doubtful],
         boxes[real & doubtful],
         exhaustive=picture.labelled is None,
-        many=many,
         predicted=predicted,
     )
     matched, counted, wanted = (torch.from_numpy(array).to(logits.device) for array in targets)

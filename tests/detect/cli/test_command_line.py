@@ -387,7 +387,7 @@ def test_mistakes_with_training_a_multibox(
     pytest.importorskip("onnx")
     train = ["train", "multibox", "--data", labelled, "--cache", tmp_path / "cache", "--output"]
     output = tmp_path / "a.safetensors"
-    assert "--head tree: unknown; use grid or vector" in mistake(capsys, *train, output, "--head", "tree")
+    assert "head 'tree' is unknown; use grid or vector" in mistake(capsys, *train, output, "--head", "tree")
     assert "nosuch: no such model or file" in mistake(capsys, *train, output, "--model", "nosuch")
     assert "no such weights" in mistake(capsys, *train, output, "--weights", "nosuch")
     assert "absent: no such folder" in mistake(capsys, *train, tmp_path / "absent" / "a.safetensors")
@@ -401,8 +401,8 @@ def test_mistakes_with_training_a_multibox(
     assert "are two files; name another" in mistake(capsys, *along, output)
     assert "is a folder; name a file" in mistake(capsys, *along, tmp_path)
     assert "none: no such folder" in mistake(capsys, *along, tmp_path / "none" / "a.safetensors")
-    for option in ("--scoring", "--schedule", "--freeze"):
-        assert f"{option} neither: unknown; use " in mistake(capsys, *detector, option, "neither")
+    for option in ("scoring", "schedule", "freeze", "optimizer"):
+        assert f"{option} 'neither' is unknown; use " in mistake(capsys, *detector, f"--{option}", "neither")
     (tmp_path / "misspelled.txt").write_text("Cat\n")
     assert run(*train, output, "--classes", tmp_path / "misspelled.txt") == 2
     assert "none of 6 pictures has an object of Cat" in capsys.readouterr().err.splitlines()[-1]

@@ -23,6 +23,8 @@ from inception_rcnn.backbone.preprocessing import decode_boxes
 from inception_rcnn.data import Picture, box_iou
 from inception_rcnn.data.errors import CheckpointError
 from inception_rcnn.detect.train.detector import detection_loss, repeat_factors, sample_regions, train_detector
+from inception_rcnn.detect.train.loop import RunSettings
+from inception_rcnn.detect.train.recipes import DetectorRecipe
 from inception_rcnn.detect.train.validation import measure_map
 from inception_rcnn.proposals.multibox.network import GridHead
 
@@ -69,7 +71,10 @@ def test_small_objects_are_drawn_as_often_as_large_ones() -> None:
     picture = make_picture([small, large], [0, 1])
     near_large = (np.float32(large) + np.random.default_rng(0).uniform(-5, 5, (500, 4))).astype(np.float32)
     labels = np.concatenate(
-        [sample_regions(picture, near_large, np.random.default_rng(seed)).labels for seed in range(30)]
+        [
+            sample_regions(picture, near_large, np.random.default_rng(seed), number=32, foreground=0.25).labels
+            for seed in range(30)
+        ]
     )
     ratio = (labels == 1).sum() / (labels == 2).sum()
     assert 0.4 < ratio < 1.5
@@ -79,7 +84,7 @@ def test_small_objects_are_drawn_as_often_as_large_ones() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_learned_from_difficult_objects_and_crowds(kind: str, seed: int) -> None:
     picture = make_picture(OBJECTS, [4, 0, 2], **{kind: [1]})
-    regions = sample_regions(picture, random_boxes(300), np.random.default_rng(seed), number=60)
+    regions = sample_regions(picture, random_boxes(300), np.random.default_rng(seed), number=60, foreground=0.25)
     assert 1 not in regions.labels
     background = regions.boxes[regions.labels == 0]
     assert len(background) > 20
@@ -90,32 +95,33 @@ def test_nothing_is_learned_from_difficult_objects_and_crowds(kind: str, seed: i
 @pytest.mark.parametrize("seed", range(3))
 def test_no_easy_background_where_not_everything_is_labelled(seed: int) -> None:
     picture = make_picture(OBJECTS, [4, 0, 2], labelled=(0, 2, 4), exhaustive=False)
-    regions = sample_regions(picture, random_boxes(300), np.random.default_rng(seed), number=64)
+    regions = sample_regions(picture, random_boxes(300), np.random.default_rng(seed), number=64, foreground=0.25)
     overlap = box_iou(regions.boxes, picture.boxes).max(1)
     assert (regions.labels == 0).any()
     assert (overlap >= 0.1).all()
     # Where every object of some classes is, the rest is known to be none of those.
     picture = dataclasses.replace(picture, exhaustive=True)
-    regions = sample_regions(picture, random_boxes(300), np.random.default_rng(seed), number=64)
+    regions = sample_regions(picture, random_boxes(300), np.random.default_rng(seed), number=64, foreground=0.25)
     assert (box_iou(regions.boxes, picture.boxes).max(1) < 0.1).any()
 
 
 def test_pictures_without_objects() -> None:
     rng = np.random.default_rng(0)
-    regions = sample_regions(make_picture([], []), random_boxes(300), rng, number=20)
+    regions = sample_regions(make_picture([], []), random_boxes(300), rng, number=20, foreground=0.25)
     assert regions.labels.tolist() == [0] * 20
     for picture, proposals in (
         (make_picture([], [], labelled=(3,), exhaustive=False), random_boxes(300)),
         (make_picture([], []), np.zeros((0, 4), np.float32)),
         (make_picture(OBJECTS[:1], [0], difficult=[0]), np.float32(OBJECTS[:1])),
     ):
-        regions = sample_regions(picture, proposals, rng)
+        regions = sample_regions(picture, proposals, rng, number=32, foreground=0.25)
         assert (regions.boxes.shape, regions.labels.shape, regions.targets.shape) == ((0, 4), (0,), (0, 4))
 
 
 def test_sampling_follows_its_generator() -> None:
     def sample(seed: int) -> np.ndarray:
-        return sample_regions(make_picture(OBJECTS, [4, 0, 2]), random_boxes(300), np.random.default_rng(seed)).boxes
+        picture, rng = make_picture(OBJECTS, [4, 0, 2]), np.random.default_rng(seed)
+        return sample_regions(picture, random_boxes(300), rng, number=32, foreground=0.25).boxes
 
     np.testing.assert_array_equal(sample(1), sample(1))
     assert (sample(1) != sample(2)).any()
@@ -176,9 +182,9 @@ def test_thin_classes_are_shown_more_often() -> None:
     common = [make_picture(OBJECTS[:1], [0]) for _ in range(36)]
     rare = [make_picture(OBJECTS[:2], [0, 1])]
     empty = [make_picture([], []) for _ in range(3)]
-    factors = repeat_factors(common + rare + empty, 3)
+    factors = repeat_factors(common + rare + empty, 3, 0.1)
     np.testing.assert_allclose(factors, [1.0] * 36 + [math.sqrt(0.1 / (1 / 40))] + [1.0] * 3)
-    np.testing.assert_array_equal(repeat_factors(common + rare, 3, threshold=1e-6), 1)
+    np.testing.assert_array_equal(repeat_factors(common + rare, 3, rare_share=1e-6), 1)
 
 
 @pytest.fixture
@@ -198,22 +204,25 @@ def train(
     prepare = changes.pop("prepare", lambda network: None)
     prepare(network)  # type: ignore[operator]
     rows: list[dict[str, float]] = []
+    run = {name: changes.pop(name) for name in ("checkpoint", "resume", "time_limit") if name in changes}
+    multibox = changes.pop("multibox", None)
     settings = {
         "epochs": 2.0,
         "batch": 1,
-        "regions_per_picture": 8,
+        "regions": 8,
         "scales": (1.0,),
         "long_side": 64,
         # Large enough that four steps move every weight, small enough that random weights stay finite anywhere.
         "learning_rate": 0.01,
-        "report": rows.append,
     }
     finished = train_detector(
         network,
         pictures,
         lambda picture: (random_boxes(40), None),
         validation,
-        **(settings | changes),  # type: ignore[arg-type]
+        DetectorRecipe(**(settings | changes)),  # type: ignore[arg-type]
+        multibox=multibox,  # type: ignore[arg-type]
+        run=RunSettings(report=rows.append, **run),  # type: ignore[arg-type]
     )
     return finished, {name: value.clone() for name, value in network.state_dict().items()}, rows
 
@@ -221,8 +230,8 @@ def train(
 @pytest.mark.parametrize("scoring", ["shared", pytest.param("crops", marks=pytest.mark.slow)])
 def test_interrupted_and_resumed_is_uninterrupted(two_pictures: list[Picture], tmp_path: Path, scoring: str) -> None:
     # A crop goes through the whole network by itself, so that fewer do.
-    regions = 8 if scoring == "shared" else 3
-    run = functools.partial(train, two_pictures, two_pictures, scoring=scoring, regions_per_picture=regions)
+    regions = 8 if scoring == "shared" else 4
+    run = functools.partial(train, two_pictures, two_pictures, scoring=scoring, regions=regions)
     finished, whole, rows = run()
     assert finished
     assert rows[-1]["step"] == rows[-1]["steps"] == 4
@@ -351,7 +360,9 @@ def test_map_of_a_network_that_knows_the_answer(two_pictures: list[Picture], sco
         network.score.bias.copy_(torch.tensor([0.0, 0.0, 5.0, 0.0]))
         network.delta.weight.zero_()
         network.delta.bias.zero_()
-    everything = functools.partial(measure_map, network, scoring=scoring, long_side=64)
+    everything = functools.partial(
+        measure_map, network, scoring=scoring, box_regression=True, long_side=64, device="cpu"
+    )
     # Proposals are the objects of class 1, which the second and the first picture have one of each.
     ones = lambda picture: (picture.boxes[picture.labels == 1], None)  # noqa: E731
     assert everything(two_pictures, ones) == pytest.approx(1 / 3)  # classes 0 and 2 are never said
@@ -378,6 +389,8 @@ from builders import make_picture, random_boxes
 from test_training import OBJECTS
 from inception_rcnn.detect.train.process_group import join_process_group
 from inception_rcnn.detect.train.detector import train_detector
+from inception_rcnn.detect.train.loop import RunSettings
+from inception_rcnn.detect.train.recipes import DetectorRecipe
 
 folder, group = Path(sys.argv[1]), join_process_group("cpu")
 pictures = []
@@ -393,8 +406,9 @@ for i in range(4):
 network = random_network(1)
 rows = []
 assert train_detector(
-    network, pictures, lambda picture: (random_boxes(40), None), epochs=1.0, batch=2, regions_per_picture=8,
-    learning_rate=0.001, scales=(1.0,), long_side=64, group=group, checkpoint=folder / "checkpoint", report=rows.append,
+    network, pictures, lambda picture: (random_boxes(40), None), [],
+    DetectorRecipe(epochs=1.0, batch=2, regions=8, learning_rate=0.001, scales=(1.0,), long_side=64),
+    run=RunSettings(group=group, checkpoint=folder / "checkpoint", report=rows.append),
 )
 assert bool(rows) == (group.rank == 0)
 torch.save(network.state_dict(), folder / f"{group.rank}.of.{group.world}.pt")

@@ -24,7 +24,8 @@ from inception_rcnn.backbone.weights.published import load_imagenet
 from inception_rcnn.data import AnnotationError
 from inception_rcnn.data.errors import CheckpointError
 from inception_rcnn.data.formats.imagenet import read_class_folders
-from inception_rcnn.detect.train import classifier as training_classifier
+from inception_rcnn.detect.train import device as training_device
+from inception_rcnn.detect.train import loop as training_loop
 from inception_rcnn.detect.train.classifier import (
     adopt_weights,
     augment_crop,
@@ -34,8 +35,10 @@ from inception_rcnn.detect.train.classifier import (
     train_classifier,
     write_weights,
 )
+from inception_rcnn.detect.train.loop import RunSettings
 from inception_rcnn.detect.train.process_group import SINGLE_PROCESS, ProcessGroup
-from inception_rcnn.detect.train.validation import crops_to_input, measure_errors, read_crops
+from inception_rcnn.detect.train.recipes import ClassifierRecipe
+from inception_rcnn.detect.train.validation import crops_to_input, measure_errors
 
 
 def draw(path: Path, colour: tuple[int, int, int], width: int = 80, height: int = 60) -> Path:
@@ -47,7 +50,7 @@ def draw(path: Path, colour: tuple[int, int, int], width: int = 80, height: int 
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads that wait for each other on a busy machine take many times as long as one."""
-    monkeypatch.setattr(training_classifier, "usable_cores", lambda: 1)
+    monkeypatch.setattr(training_loop, "usable_cores", lambda: 1)
 
 
 @pytest.fixture
@@ -144,8 +147,8 @@ def test_losses_of_auxiliary_classifiers_weigh_three_tenths() -> None:
     labels = torch.tensor([0, 1])
     logits = torch.tensor([[2.0, 0.0], [0.0, 0.0]])
     by_hand = math.log(1 + math.exp(-2)) + math.log(2)
-    assert classifier_loss(logits, labels).item() == pytest.approx(by_hand)
-    both = classifier_loss((logits, torch.zeros(2, 2), -logits), labels).item()
+    assert classifier_loss(logits, labels, 0.3).item() == pytest.approx(by_hand)
+    both = classifier_loss((logits, torch.zeros(2, 2), -logits), labels, 0.3).item()
     assert both == pytest.approx(by_hand + 0.3 * 2 * math.log(2) + 0.3 * (math.log(1 + math.exp(2)) + math.log(2)))
 
 
@@ -194,8 +197,12 @@ def test_other_layouts_are_refused(folder: Path, tmp_path: Path) -> None:
 def train(model: torch.nn.Module, folder: Path, **changes: object) -> tuple[bool, list[dict[str, float]]]:
     rows: list[dict[str, float]] = []
     training, validation, _ = read_class_folders(folder)
-    settings = {"validation": validation, "epochs": 1.0, "batch": 2, "size": 32, "report": rows.append}
-    return train_classifier(model, training, **(settings | changes)), rows  # type: ignore[arg-type]
+    run = {name: changes.pop(name) for name in ("group", "checkpoint", "resume", "time_limit") if name in changes}
+    others = {"warn": changes.pop("warn")} if "warn" in changes else {}
+    validation = changes.pop("validation", validation)  # type: ignore[assignment]
+    recipe = ClassifierRecipe(**({"epochs": 1.0, "batch": 2, "size": 32} | changes))  # type: ignore[arg-type]
+    settings = RunSettings(report=rows.append, **run)  # type: ignore[arg-type]
+    return train_classifier(model, training, validation, recipe, run=settings, **others), rows  # type: ignore[arg-type]
 
 
 def test_red_and_blue_are_told_apart(folder: Path) -> None:
@@ -263,10 +270,6 @@ def test_a_picture_that_cannot_be_read_is_passed_over_and_told(folder: Path) -> 
     assert sum(row["unreadable"] for row in rows) == 3 + 3
     assert all(row["top_1_error"] in (0, 1) for row in rows)
     assert sorted(text.split(": ")[0] for text in told) == sorted(map(str, (broken, absent)))
-    crops, labels, errors = read_crops(
-        [(broken, 1), (folder / "train" / "red" / "0.JPEG", 1)], lambda slot, i: i[:slot]
-    )
-    assert (len(crops), crops[0].shape[0], labels.tolist(), len(errors)) == (1, 1, [1], 1)
 
 
 def test_a_step_without_a_picture_changes_nothing(folder: Path) -> None:
@@ -293,7 +296,7 @@ def test_errors_are_of_the_first_and_of_the_first_five(folder: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_the_run(folder: Path) -> None:
     made = Small()
     made.classifier.bias.data.fill_(math.nan)
-    with pytest.raises(FloatingPointError, match="not finite at step 0; lower the learning rate"):
+    with pytest.raises(FloatingPointError, match=r"not finite at step 0 \(\d.JPEG, \d.JPEG\); lower the learning rate"):
         train(made, folder)
     with pytest.raises(CheckpointError, match="6 pictures give no step of 8"):
         train(Small(), folder, batch=8)
@@ -333,7 +336,7 @@ def train_together(
     made, told = Small(), list[str]()
     made.dropout.p = 0.0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_classifier, "bfloat16_is_faster", lambda device: False)
+        patch.setattr(training_device, "bfloat16_is_faster", lambda device: False)
         finished, rows = train(made, folder, epochs=3.0, learning_rate=0.3, group=group, warn=told.append)
     assert finished
     return made.state_dict(), rows, told
@@ -386,7 +389,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert "time is up" in written
     assert not output.exists()
     written = run("--resume")
-    assert "step 2/2  epoch 1.00" in written
+    assert "step 2  of 2  epoch 1.00" in written
     assert "top-1 error" in written
     assert f"wrote {output}" in written
     assert (tmp_path / "net.classes.txt").read_text() == "blue\nred\n"
@@ -412,7 +415,9 @@ def test_mistakes_with_the_command(folder: Path, tmp_path: Path, capsys: pytest.
 
     output = tmp_path / "net.npz"
     assert "weights are read from .npz" in mistake("--data", folder, "--output", tmp_path / "net.safetensors")
-    assert "--schedule x: unknown" in mistake("--data", folder, "--output", output, "--schedule", "x")
+    assert "schedule 'x' is unknown; use cosine or step" in mistake(
+        "--data", folder, "--output", output, "--schedule", "x"
+    )
     assert "nosuch: is no folder" in mistake("--data", tmp_path / "nosuch", "--output", output)
     assert "no such weights" in mistake("--data", folder, "--output", output, "--weights", "nosuch")
     assert "6 pictures give no step of 32" in mistake("--data", folder, "--output", output, "--epochs", 5)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from inception_rcnn.detect.train import data as training_data
 from inception_rcnn.detect.train.data import (
     balanced_halves,
     read_labelled_folder,
+    read_training_pictures,
     read_validation,
     split_validation,
     write_ilsvrc_halves,
@@ -234,34 +236,45 @@ def test_ilsvrc_with_other_classes(kit: Path) -> None:
         read_labelled_folder(kit, ["unicorn"])
 
 
-def test_what_the_commands_read(
-    kit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from inception_rcnn.detect.cli.train import _read_pictures
+def test_training_pictures_are_checked(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    counted: list[int] = []
+
+    @contextmanager
+    def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+        yield counted.append
+        assert counted.pop() == total
+
+    def read(folders: list[Path], classes: tuple[str, ...]) -> tuple[list[Picture], list[Picture]]:
+        return read_training_pictures(folders, classes, "trainval", tell=told.append, progress=progress)
 
     voc = voc_folder(tmp_path / "voc", "cat", "zebra", "ant")
     (voc / "JPEGImages").mkdir()
     for path in [voc / "JPEGImages" / "000005.jpg", *kit.rglob("*.JPEG")]:
         Image.new("RGB", (60, 40)).save(path)
     monkeypatch.setattr(training_data, "split_validation", lambda pictures: ([], pictures))
-    training, validation = _read_pictures([kit, voc], ("ant", "zebra"))
+    training, validation = read([kit, voc], ("ant", "zebra"))
     # Only of the folder that has no pictures for validation some are set aside.
     assert [len(training), len(validation), validation[-1].image_id] == [7, 5, "000005"]
-    assert capsys.readouterr().err.endswith("7 pictures to train on, 5 set aside\n")
-    _read_pictures([kit], ("ant", "unicorn"))
-    assert "no picture is labelled for all of the classes" in capsys.readouterr().err
+    assert told[-1] == "7 pictures to train on, 5 set aside"
+    told.clear()
+    read([kit], ("ant", "unicorn"))
+    assert "no object to learn from: unicorn" in told
+    assert any("no picture is labelled for all of the classes" in text for text in told)
     # A picture that cannot be read is told and passed over; one that lies on its side has wrong labels.
     broken = read_validation(kit, ["ant"])[1].path
     broken.write_bytes(b"no picture")
-    assert [len(pictures) for pictures in _read_pictures([kit], ("ant", "zebra"))] == [7, 3]
-    assert f"passed over: {broken}" in capsys.readouterr().err.replace("\n", "")
+    assert [len(pictures) for pictures in read([kit], ("ant", "zebra"))] == [7, 3]
+    assert any(text.startswith(f"passed over: {broken}") for text in told)
     Image.new("RGB", (40, 60)).save(broken, "jpeg")
-    with pytest.raises(ValueError, match=r"pixels, its labels are for .*save the picture upright"):
-        _read_pictures([kit], ("ant", "zebra"))
+    with pytest.raises(AnnotationError, match=r"pixels, its labels are for .*save the picture upright"):
+        read([kit], ("ant", "zebra"))
+    with pytest.raises(AnnotationError, match=r"is in .*voc and again in .*voc; give it once"):
+        read([voc, voc], ("cat",))
     kept = read_validation(kit, ["ant"])[0].path
     kept.unlink()
-    with pytest.raises(ValueError, match=r"there is no such picture, but .*kit has labels for it"):
-        _read_pictures([kit], ("ant",))
+    with pytest.raises(AnnotationError, match=r"there is no such picture, but .*kit has labels for it"):
+        read([kit], ("ant",))
 
 
 @pytest.mark.parametrize("command", ["detector", "multibox"])

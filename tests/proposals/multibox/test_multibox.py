@@ -170,7 +170,7 @@ def test_matching_is_the_best_of_all() -> None:
 def test_every_object_gets_a_prior_however_little_they_overlap() -> None:
     priors = place_priors(SIDES, (4, 4), (64, 64))
     objects = np.array([[3, 3, 6, 6], [3, 3, 6, 6.5], [0, 0, 64, 5]], np.float32)
-    targets = set_targets(priors, objects, NONE, many=False)
+    targets = set_targets(priors, objects, NONE)
     assert targets.matched.sum() == 3
     assert targets.counted.all()
     back = decode_boxes(priors[targets.matched], targets.residuals[targets.matched][:, None])[:, 0]
@@ -185,7 +185,8 @@ def test_what_overlaps_by_half_is_matched_too_and_what_nearly_does_counts_neithe
     assert targets.counted.tolist() == [True, True, True, False, False, True, True]
     np.testing.assert_allclose(targets.residuals[1], encode_boxes(priors[1:2], objects[:1])[0])
     assert not targets.residuals[3:6].any()
-    published = set_targets(priors, objects, NONE, many=False)
+    # As published, where the network predicts the priors themselves.
+    published = set_targets(priors, objects, NONE, predicted=(np.zeros((7, 4), np.float32), np.zeros(7, np.float32)))
     assert published.matched.tolist() == [True, False, False, False, False, False, True]
     assert published.counted.all()
 
@@ -206,7 +207,7 @@ def test_matching_by_predictions_weighs_location_and_confidence() -> None:
 
     def chosen(first_logit: float) -> list[bool]:
         predicted = wanted + off * [[1], [0]], np.array([first_logit, 0], np.float32)
-        return set_targets(priors, priors[:1], NONE, many=False, predicted=predicted).matched.tolist()
+        return set_targets(priors, priors[:1], NONE, predicted=predicted).matched.tolist()
 
     assert chosen(0.59) == [False, True]
     assert chosen(0.61) == [True, False]

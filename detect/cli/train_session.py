@@ -1,0 +1,121 @@
+"""Parts that the commands of ``train`` share: checks before the training, its files, what is printed."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ...data.errors import CommandError, needs_packages
+from .terminal import console
+
+if TYPE_CHECKING:
+    from ..train.loop import RunSettings
+    from ..train.process_group import ProcessGroup
+
+# How the columns of a training's log are printed.
+_COLUMNS = {
+    "step": "step {:.0f}", "steps": "of {:.0f}", "epoch": "epoch {:.2f}", "loss": "loss {:.3f}",
+    "classification": "classification {:.3f}", "regression": "regression {:.3f}", "location": "location {:.3f}",
+    "confidence": "confidence {:.3f}", "accuracy": "foreground right {:.2f}", "training_error": "wrong {:.1%}",
+    "top_1_error": "top-1 error {:.1%}", "top_5_error": "top-5 error {:.1%}", "unreadable": "{:.0f} unreadable",
+    "mAP": "mAP {:.3f} on those set aside", "recall_50": "recall {:.1%} of the first 50",
+    "recall_200": "{:.1%} of the first 200",
+}  # fmt: skip
+
+
+def print_once(text: str) -> None:
+    """Print a line, in the first of several processes that train together."""
+    if os.environ.get("RANK", "0") == "0":
+        console.print(text)
+
+
+@contextmanager
+def training_session(device: str, *outputs: Path) -> Iterator[None]:
+    """Check outputs, packages and device before a training; turn interruptions and bad losses into one line."""
+    for output in outputs:
+        if not output.parent.is_dir():
+            raise OSError(2, "no such folder", str(output.parent))
+        if output.is_dir():
+            raise CommandError(f"{output}: is a folder; name a file")
+    if len({output.absolute() for output in outputs}) < len(outputs):
+        raise CommandError(f"{outputs[0]}: --output and --multibox-output are two files; name another")
+    with needs_packages("training", "train"):
+        from ...backbone.export import graphs as export  # noqa: F401 - needed after the training
+        from ...backbone.regions.placement import choose_device
+    choose_device(device)
+    try:
+        yield
+    except FloatingPointError as error:
+        raise CommandError(str(error)) from None
+    except KeyboardInterrupt:
+        print_once(
+            "interrupted; the same command with --resume goes on from what the cache holds, a minute's work less"
+        )
+        raise typer.Exit(130) from None
+
+
+def prepare_run(cache: Path, name: str, *, resume: bool, time_limit: float | None, group: ProcessGroup) -> RunSettings:
+    """Make the settings of a run that keeps its checkpoint and log in the cache, and prints the log.
+
+    Without `resume`, files of an earlier training of the name are renamed.
+
+    Parameters
+    ----------
+    cache : Path
+    name : str
+        Of the checkpoint and the log.
+    resume : bool
+    time_limit : float, optional
+        Minutes.
+    group : ProcessGroup
+    """
+    from ..train.log import open_log
+    from ..train.loop import RunSettings
+
+    checkpoint, log = cache / f"{name}.checkpoint.safetensors", cache / f"{name}.jsonl"
+    write: Callable[[dict[str, float]], None] = lambda row: None  # noqa: E731
+    if group.rank == 0:
+        cache.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            _move_aside(checkpoint, log, log.with_suffix(""))
+        elif checkpoint.exists():
+            print_once(f"goes on from {checkpoint}")
+        else:
+            print_once(f"{checkpoint}: no such checkpoint, so from the beginning")
+        write = open_log(log)
+
+    def report(row: dict[str, float]) -> None:
+        write(row)
+        columns = [text.format(row[column]) for column, text in _COLUMNS.items() if column in row]
+        print_once("  ".join([*columns, f"{row['seconds_left'] / 60:.0f} min left"]))
+
+    seconds = math.inf if time_limit is None else time_limit * 60
+    return RunSettings(group=group, checkpoint=checkpoint, resume=resume, time_limit=seconds, report=report)
+
+
+def _move_aside(checkpoint: Path, *others: Path) -> None:
+    if checkpoint.exists():
+        print_once(
+            f"{checkpoint}: of an earlier training, kept as {checkpoint.name}.before; --resume would go on with it"
+        )
+    for path in (checkpoint, *others):
+        before = path.with_name(f"{path.name}.before")
+        if path.is_dir():
+            shutil.rmtree(before, ignore_errors=True)
+        if path.exists():
+            path.replace(before)
+
+
+def leave_unless_done(finished: bool, group: ProcessGroup) -> None:
+    """End the command if time was up, and in all processes but the first, which writes the model."""
+    if not finished:
+        print_once("time is up; the same command with --resume goes on")
+    if not finished or group.rank > 0:
+        raise typer.Exit
