@@ -43,14 +43,7 @@ class ConvReLU(nn.Module):
     """Convolution, batch norm if asked for, ReLU: (N, C, H, W) -> (N, C', H', W')."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        batch_norm: bool = False,
+        self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0, batch_norm: bool = False
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, size, stride, padding, bias=not batch_norm)

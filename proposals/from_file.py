@@ -130,7 +130,7 @@ class FileProposals:
         return searched or self(features.image, name)
 
     def has_objectness(self, classes: Sequence[str]) -> bool:
-        """No: a file does not say what its scores mean."""
+        """Return False: a file does not say whether its scores are probabilities."""
         return False
 
 

@@ -198,6 +198,7 @@ def export_part(
             tensor.ClearField("raw_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value="weights")
+            tensor.name = tensor.name.removeprefix("network.")
     for node in graph.graph.node:
         # Stack traces of the exporting machine, with its paths, which the runtime does not need.
         del node.metadata_props[:]
@@ -205,9 +206,6 @@ def export_part(
         for i, name in enumerate(node.input):
             if name in names:
                 node.input[i] = name.removeprefix("network.")
-    for tensor in graph.graph.initializer:
-        if tensor.name in names:
-            tensor.name = tensor.name.removeprefix("network.")
     del graph.graph.value_info[:]
     del graph.graph.metadata_props[:]
     del graph.metadata_props[:]

@@ -95,7 +95,7 @@ class OnnxRegions:
         bits = ".int8" if precision == "int8" else ""
         heavy = f"{'crops' if model.scoring == 'crops' else 'head'}{bits}"
         if bits and heavy not in model.graphs:
-            raise ModelError("the model has no graph in 8 bits: it was packed without pictures; use precision float32")
+            raise ModelError("the model cannot run in 8 bits: it was packed without pictures; use precision float32")
         names = "first_pass", "project", heavy
         sessions = {n: onnx_session(model.graphs[n], model.weights, threads) for n in names if n in model.graphs}
         self._first_pass, self._heavy = sessions["first_pass"], sessions[heavy]

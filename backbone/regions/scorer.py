@@ -147,12 +147,7 @@ class RegionScorer:
     """
 
     def __init__(
-        self,
-        model: RegionModel,
-        placement: Placement | None = None,
-        *,
-        trunk: Trunk | None = None,
-        scale: float = 1.0,
+        self, model: RegionModel, placement: Placement | None = None, *, trunk: Trunk | None = None, scale: float = 1.0
     ) -> None:
         if not 0 < scale < np.inf:
             raise SettingError(f"scale must be more than 0, not {scale}")

@@ -161,7 +161,7 @@ class SelectiveSearch:
         return searched or self(features.image)
 
     def has_objectness(self, classes: Sequence[str]) -> bool:
-        """No: scores are ranks, which depend on sizes of regions and random numbers."""
+        """Return False: the scores are ranks."""
         return False
 
 
@@ -226,9 +226,9 @@ def selective_search(
     The first call on a machine compiles the kernels, and logs a line if that takes long. Later calls read them from the
     disk.
 
-    The authors' MATLAB code and this function give similar boxes. Of the boxes published for two pictures of VOC 2007,
-    with `min_side` 0, four fifths have a box of ours with an IoU of 0.7 or more, and two fifths one with 0.9
-    (``benchmarks/README.md``, with the figures of OpenCV). The differences have two causes. The settings of the
+    The boxes of the authors' MATLAB code are similar, as far as they published them, for two pictures of VOC 2007. With
+    `min_side` 0, four fifths of theirs have a box of ours with an IoU of 0.7 or more, and two fifths one with 0.9.
+    ``benchmarks/README.md`` has these figures for OpenCV too. The differences have two causes. The settings of the
     published boxes are not known; ours are half as many again. And colours, texture and smoothing are computed in other
     arithmetic: where two merges are nearly equal, a small difference leads to another hierarchy.
 
