@@ -23,7 +23,7 @@ from ..preprocessing import CROP_SIDE
 from ..regions.first_pass import fit_first_pass
 from ..regions.network import PROJECTED, RegionNetwork
 from ..regions.roi_align import BINS, TRUNK_CHANNELS
-from ..weights.model_file import RegionModel
+from ..weights.model_file import GRAPHS, RegionModel
 from .quantization import PROJECTIONS, calibration_inputs, quantize, with_weights
 
 OUTPUTS = ["probabilities", "deltas"]
@@ -106,14 +106,13 @@ def export_graphs(classes: int, scoring: str = "shared") -> Mapping[str, bytes]:
     network = _network(classes)
     if scoring == "crops":
         crops = {"crops": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}
-        graphs = {"crops": export_part(Part(network, _score_crops), crops, OUTPUTS, {"crops": (0,)})}
-        common = ["trunk", "first_pass"]
+        by_region = export_part(Part(network, _score_crops), crops, OUTPUTS, {"crops": (0,)})
     else:
         regions = {n: torch.zeros(3, BINS, BINS, size) for n, size in zip(PROJECTIONS, PROJECTED, strict=True)}
         dynamic = dict.fromkeys(PROJECTIONS, (0,))
-        graphs = {"head": export_part(Part(network, _score_regions), regions, OUTPUTS, dynamic)}
-        common = ["trunk", "first_pass", "project"]
-    return MappingProxyType({name: export_common(name) for name in common} | graphs)
+        by_region = export_part(Part(network, _score_regions), regions, OUTPUTS, dynamic)
+    *common, last = GRAPHS[scoring]
+    return MappingProxyType({name: export_common(name) for name in common} | {last: by_region})
 
 
 def _network(classes: int) -> RegionNetwork:
@@ -129,7 +128,7 @@ def with_all_weights(module: Module) -> Module:
 
     Examples
     --------
-    >>> float(with_all_weights(nn.Linear(2, 3)).bias.abs().min()) > 0
+    >>> bool((with_all_weights(nn.Linear(2, 3)).bias != 0).all())
     True
     """
     generator = torch.Generator().manual_seed(0)
@@ -254,10 +253,10 @@ def to_model(
     graphs = dict(export_graphs(network.classes, scoring))
     weights = {name: p.detach().numpy().astype(np.float16) for name, p in network.named_parameters()}
     if samples:
-        heavy = "crops" if scoring == "crops" else "head"
         inputs = calibration_inputs(network, samples, long_side=long_side, scoring=scoring)
         if inputs:  # There are none if no picture has a proposal.
-            graphs[f"{heavy}.int8"] = quantize(graphs[heavy], weights, inputs)
+            by_region = GRAPHS[scoring][-1]
+            graphs[f"{by_region}.int8"] = quantize(graphs[by_region], weights, inputs)
     return RegionModel(classes, long_side, box_regression, weights, graphs, "", dict(trained or {}), scoring)
 
 

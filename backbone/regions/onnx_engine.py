@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...data.errors import ModelError
 from ...data.system.processes import usable_cores
 from ..preprocessing import crop_regions, normalise_picture
-from ..weights.model_file import RegionModel
+from ..weights.model_file import GRAPHS, RegionModel
 from .roi_align import BINS, read_first_pass, read_regions
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ class OnnxRegions:
 
     def __init__(self, model: RegionModel, precision: str = "float32", threads: int | None = None) -> None:
         bits = ".int8" if precision == "int8" else ""
-        heavy = f"{'crops' if model.scoring == 'crops' else 'head'}{bits}"
-        if bits and heavy not in model.graphs:
+        by_region = f"{GRAPHS[model.scoring][-1]}{bits}"
+        if bits and by_region not in model.graphs:
             raise ModelError("the model cannot run in 8 bits: it was packed without pictures; use precision float32")
-        names = "first_pass", "project", heavy
+        names = "first_pass", "project", by_region
         sessions = {n: onnx_session(model.graphs[n], model.weights, threads) for n in names if n in model.graphs}
-        self._first_pass, self._heavy = sessions["first_pass"], sessions[heavy]
+        self._first_pass, self._by_region = sessions["first_pass"], sessions[by_region]
         self._project = sessions.get("project")
 
     def first_pass_logits(self, maps: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -110,7 +110,7 @@ class OnnxRegions:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `scorer.RegionEngine`."""
         assert self._project is not None
-        names = [entry.name for entry in self._heavy.get_inputs()]
+        names = [entry.name for entry in self._by_region.get_inputs()]
         projections = dict(zip(names, self._project.run(None, {"features": maps}), strict=True))
         memory = {
             name: np.empty((min(CHUNK, len(boxes)), BINS, BINS, projected.shape[2]), np.float32)
@@ -120,7 +120,7 @@ class OnnxRegions:
         for start in range(0, len(boxes), CHUNK):
             batch = boxes[start : start + CHUNK]
             regions = {name: read_regions(array, batch, memory[name]) for name, array in projections.items()}
-            parts.append(self._heavy.run(None, regions))
+            parts.append(self._by_region.run(None, regions))
         return _concatenate(parts)
 
     def score_crops(
@@ -128,7 +128,7 @@ class OnnxRegions:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `scorer.RegionEngine`."""
         parts = [
-            self._heavy.run(None, {"crops": crop_regions(image, boxes[start : start + CROPS])})
+            self._by_region.run(None, {"crops": crop_regions(image, boxes[start : start + CROPS])})
             for start in range(0, len(boxes), CROPS)
         ]
         return _concatenate(parts)

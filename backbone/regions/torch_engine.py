@@ -40,7 +40,7 @@ def survive_forks() -> None:
     """Have forked children run torch with one thread on a CPU.
 
     A forked child has none of torch's other threads, and would wait for them for ever. torch's DataLoader too sets one
-    thread in its workers. Call this before torch runs anything; then it changes nothing for processes without torch.
+    thread in its workers. Call this before torch runs anything. Forks of processes that never call it are not changed.
 
     Examples
     --------

@@ -26,11 +26,9 @@ from ...data.errors import ModelError
 FORMAT = "inception-rcnn region model 3"
 # Larger files are not read into memory: GoogLeNet's weights in float32, with all classifiers, have 53 MB.
 MAX_BYTES = 512 * 2**20
-SCORINGS = ("shared", "crops")
-# Graphs that run once for a picture, with either scoring.
-PICTURE_GRAPHS = ("trunk", "first_pass")
-# Graphs of each scoring. "project" runs once for a picture, "head" once for a region, "crops" once for a crop.
-REGION_GRAPHS = {"shared": ("project", "head"), "crops": ("crops",)}
+# Graphs of each scoring. The last runs once for a region, the others once for a picture.
+GRAPHS = {"shared": ("trunk", "first_pass", "project", "head"), "crops": ("trunk", "first_pass", "crops")}
+SCORINGS = tuple(GRAPHS)
 
 
 @dataclass(frozen=True)
@@ -224,7 +222,7 @@ def read_model(path: str | Path) -> RegionModel:
             raise ValueError(f"scoring is {scoring!r}")
         if not isinstance(box_regression, bool) or not isinstance(trained, dict):
             raise ValueError("box_regression or trained is of the wrong type")
-        if missing := [name for name in (*PICTURE_GRAPHS, *REGION_GRAPHS[scoring]) if name not in graphs]:
+        if missing := [name for name in GRAPHS[scoring] if name not in graphs]:
             raise ValueError(f"has no graph {missing[0]}")
         return RegionModel(tuple(classes), long_side, box_regression, weights, graphs, sha256, trained, scoring)
     except (KeyError, ValueError) as error:
