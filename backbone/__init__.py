@@ -1,4 +1,4 @@
-"""GoogLeNet and what runs it: the network, its weights, model files, scoring of regions on CPU and GPU."""
+"""GoogLeNet: the network, its weights, model files, and scores of pictures and regions on CPU and GPU."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ __all__ = ["Classifier", "GoogLeNet"]
 
 
 def __getattr__(name: str) -> Any:
-    # Not imported before it is asked for: both need torch.
+    # Imported when it is first used: both need torch.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with needs_packages(name, "train"):

@@ -1,4 +1,4 @@
-"""What is in a picture as a whole: GoogLeNet's probabilities, averaged over crops of the picture and over networks.
+"""Classification of whole pictures: GoogLeNet's probabilities, averaged over crops of the picture and over networks.
 
 Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 7: 1, 10 or 144 crops.
 """
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 
 CROPS = (1, 10, 144)
+# Pixels that the short side of a picture is resized to for 1 and 10 crops, and for 144.
 SHORT_SIDE = 256
-# Short sides of the 144 crops.
 SHORT_SIDES = (256, 288, 320, 352)
 
 
 def check_crops(number: int) -> None:
-    """Refuse another number of crops than `CROPS`.
+    """Refuse a number of crops that is not in `CROPS`.
 
     Raises
     ------
-    ValueError
-        Says which there are.
+    SettingError
+        If it is not.
 
     Examples
     --------
@@ -46,23 +46,24 @@ def check_crops(number: int) -> None:
         raise SettingError(f"crops must be one of {', '.join(map(str, CROPS))}, not {number}")
 
 
-def _square(image: NDArray[np.uint8], place: float, side: int) -> NDArray[np.uint8]:
-    """Cut a square out of a picture, 0 to 1 of the way along its longer side, and resize it to `side` pixels.
+def _cut_square(image: NDArray[np.uint8], position: float, side: int) -> NDArray[np.uint8]:
+    """Cut the largest square out of a picture, and resize it to `side` pixels.
 
-    Cut first and then resized: a picture of one row of pixels is not to become one of 256 times as many.
+    `position` is 0 for the start of the longer side, 1 for its end. The square is cut before it is resized: a strip of
+    one row of pixels, resized first, would become 256 times as wide.
     """
     height, width = image.shape[:2]
     short = min(height, width)
-    y, x = (int((length - short) * place) for length in (height, width))
+    y, x = (int((length - short) * position) for length in (height, width))
     interpolation = cv2.INTER_AREA if side < short else cv2.INTER_LINEAR
     return cv2.resize(image[y : y + short, x : x + short], (side, side), interpolation=interpolation)  # type: ignore
 
 
-def _five(square: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
-    """Cut the four corners and the middle out of a square."""
+def _cut_five(square: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
+    """Cut crops of `size` pixels out of a square: its four corners, then its middle."""
     end, middle = len(square) - size, (len(square) - size) // 2
-    places = [(0, 0), (0, end), (end, 0), (end, end), (middle, middle)]
-    return [square[y : y + size, x : x + size] for y, x in places]
+    corners = [(0, 0), (0, end), (end, 0), (end, end), (middle, middle)]
+    return [square[y : y + size, x : x + size] for y, x in corners]
 
 
 def centre_crop(image: NDArray[np.uint8], size: int = CROP_SIDE) -> NDArray[np.uint8]:
@@ -73,7 +74,7 @@ def centre_crop(image: NDArray[np.uint8], size: int = CROP_SIDE) -> NDArray[np.u
     image : ndarray, shape (H, W, 3), uint8
         RGB.
     size : int
-        Pixels of the result's sides; the short side is in proportion.
+        Width and height of the result in pixels; for other sizes than 224 the 256 pixels change in proportion.
 
     Returns
     -------
@@ -85,20 +86,21 @@ def centre_crop(image: NDArray[np.uint8], size: int = CROP_SIDE) -> NDArray[np.u
     >>> centre_crop(np.zeros((60, 80, 3), np.uint8)).shape
     (224, 224, 3)
     """
-    return _five(_square(image, 0.5, round(size * SHORT_SIDE / CROP_SIDE)), size)[4]
+    return _cut_five(_cut_square(image, 0.5, round(size * SHORT_SIDE / CROP_SIDE)), size)[4]
 
 
 def cut_crops(image: NDArray[np.uint8], number: int = 1) -> NDArray[np.uint8]:
-    """Cut the crops out of a picture that a classification looks at.
+    """Cut the crops out of a picture that are to be classified.
 
     Parameters
     ----------
     image : ndarray, shape (H, W, 3), uint8
         RGB.
     number : {1, 10, 144}
-        1: the middle of the picture at a short side of 256 pixels. 10: corners and middle of the middle square there,
-        and their mirror images (Krizhevsky et al.). 144: at short sides of 256, 288, 320 and 352 pixels, of the squares
-        at either end and in the middle, corners, middle and the square as a whole, and their mirror images.
+        1: the middle of the picture, which is resized to a short side of 256 pixels. 10: of the square in the middle of
+        that picture the corners and the middle, and their mirror images (Krizhevsky et al.). 144: short sides of 256,
+        288, 320 and 352 pixels; at each the squares at both ends and in the middle; of each square the corners, the
+        middle and the whole square; and all mirror images.
 
     Returns
     -------
@@ -107,8 +109,8 @@ def cut_crops(image: NDArray[np.uint8], number: int = 1) -> NDArray[np.uint8]:
 
     Raises
     ------
-    ValueError
-        If the number is another.
+    SettingError
+        If `number` is not one of these.
 
     References
     ----------
@@ -124,25 +126,25 @@ def cut_crops(image: NDArray[np.uint8], number: int = 1) -> NDArray[np.uint8]:
     if number == 1:
         return centre_crop(image)[None]
     if number == 10:
-        crops = _five(_square(image, 0.5, SHORT_SIDE), CROP_SIDE)
+        crops = _cut_five(_cut_square(image, 0.5, SHORT_SIDE), CROP_SIDE)
     else:
         crops = []
         for side in SHORT_SIDES:
-            for place in (0.0, 0.5, 1.0):
-                square = _square(image, place, side)
-                crops += [*_five(square, CROP_SIDE), _square(square, 0.0, CROP_SIDE)]
+            for position in (0.0, 0.5, 1.0):
+                square = _cut_square(image, position, side)
+                crops += [*_cut_five(square, CROP_SIDE), _cut_square(square, 0.0, CROP_SIDE)]
     return np.stack([*crops, *(crop[:, ::-1] for crop in crops)])
 
 
 class Classifier:
-    """Says what is in a picture as a whole: picture -> probability of each class.
+    """Classifies whole pictures: picture -> probability of each class.
 
     Parameters
     ----------
     networks : sequence of GoogLeNet
         Several form an ensemble: their probabilities are averaged.
     classes : sequence of str
-        Names.
+        Their names, in the order of the networks' outputs.
     crops : {1, 10, 144}
         See `cut_crops`.
     device : {"auto", "cpu", "cuda"}
@@ -150,11 +152,11 @@ class Classifier:
     Raises
     ------
     ModelError
-        If the networks are of different numbers of classes, or there are not as many names.
+        If the networks differ in their number of classes, or the number of names is another.
     DeviceError
         If the device is not there.
-    ValueError
-        If the number of crops is unknown.
+    SettingError
+        If the number of crops is not one of these.
     """
 
     def __init__(
@@ -165,9 +167,9 @@ class Classifier:
         check_crops(crops)
         numbers = {network.classifier.out_features for network in networks}
         if numbers != {len(classes)}:
-            told = " and ".join(map(str, sorted(numbers))) or "no"
+            counts = " and ".join(map(str, sorted(numbers))) or "no"
             raise ModelError(
-                f"the networks tell {told} classes, and there are {len(classes)} names; give networks of the same "
+                f"the networks have {counts} classes, and there are {len(classes)} names; give networks of the same "
                 "classes, and their names"
             )
         self.classes, self.crops = tuple(classes), crops
@@ -190,18 +192,19 @@ class Classifier:
         Parameters
         ----------
         *models : str or Path
-            See `weights.load_imagenet`; default ``"googlenet-bvlc"``.
+            See `weights.published.load_imagenet`; default ``"googlenet-bvlc"``.
         classes : sequence of str, optional
-            Names; default those that ``inception-rcnn train classifier`` wrote beside the first file, or ImageNet's.
+            Names of the classes. By default those that ``inception-rcnn train classifier`` wrote beside the first file,
+            and without such a file ImageNet's.
         crops, device
             See the class.
         report : callable
-            See `weights.fetch`.
+            See `weights.published.fetch`.
 
         Raises
         ------
         ModelError
-            If weights cannot be had or read, or do not fit together.
+            If weights cannot be found, downloaded or read, or do not fit together.
         """
         from .googlenet import GoogLeNet
         from .weights.published import load_imagenet
@@ -236,14 +239,14 @@ class Classifier:
 
         Raises
         ------
-        ValueError
+        SettingError
             If the picture is not uint8, is empty or has not 1, 3 or 4 channels.
         """
         check_image(image)
         return self.score(cut_crops(as_rgb(image), self.crops))
 
     def score(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Average the probabilities of crops (N, 224, 224, 3) uint8 RGB over them and over the networks."""
+        """Average the probabilities over crops (N, 224, 224, 3) uint8 RGB and over the networks: (C,) float32."""
         import torch
 
         from .regions.torch_engine import survive_forks
@@ -254,13 +257,12 @@ class Classifier:
         mean = torch.zeros(len(self.classes), dtype=torch.float64, device=self.device)
         with torch.inference_mode(), half:
             for network in self.networks:
-                if network.batch_norm:  # As torchvision trained it: RGB, -1 to 1.
+                if network.batch_norm:  # torchvision trained it on RGB from -1 to 1.
                     inputs = pixels / 127.5 - 1
                 else:
                     inputs = pixels.flip(1) - torch.from_numpy(MEAN_BGR).to(self.device)[:, None, None]
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
                 for part in inputs.split(16 if self.device == "cpu" else 256):
-                    logits = network(part)
-                    mean += logits.double().softmax(1).sum(0)
+                    mean += network(part).double().softmax(1).sum(0)
         mean /= len(crops) * len(self.networks)
         return mean.float().cpu().numpy()

@@ -1,8 +1,7 @@
 """GoogLeNet, the 22-layer Inception network that won ILSVRC 2014.
 
-Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, Table 1. Two forms of one network: as published
-(biases, local response normalisation, no batch norm) and the batch-norm form whose weights torchvision
-publishes.
+Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, Table 1. The network has two forms. One is as published:
+biases, local response normalisation, no batch norm. The other has batch norm; torchvision publishes its weights.
 """
 
 from __future__ import annotations
@@ -44,21 +43,14 @@ class ConvReLU(nn.Module):
     """Convolution, batch norm if asked for, ReLU: (N, C, H, W) -> (N, C', H', W')."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        batch_norm: bool = False,
+        self, inputs: int, outputs: int, size: int, *, stride: int = 1, padding: int = 0, batch_norm: bool = False
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, size, stride, padding, bias=not batch_norm)
         self.norm = nn.BatchNorm2d(outputs, eps=1e-3) if batch_norm else None
 
     def linear(self, x: Tensor) -> Tensor:
-        """Everything before the ReLU."""
+        """Convolve and normalise, without the ReLU: (N, C, H, W) -> (N, C', H', W')."""
         x = self.conv(x)
         return x if self.norm is None else self.norm(x)
 
@@ -71,10 +63,10 @@ class LocalResponseNorm(nn.Module):
     """Normalisation across five neighbouring channels: (N, C, H, W) -> (N, C, H, W).
 
     ``x / (1 + 1e-4 / 5 * sum(x ** 2)) ** 0.75`` (Krizhevsky et al., NIPS 2012, section 3.3), equal to
-    ``torch.nn.functional.local_response_norm(x, 5, 1e-4, 0.75, 1.0)``. The power is two square roots, the sum over
-    channels a 1x1 convolution with a banded matrix; in an exported graph it is a pooling over channels, which takes
-    ONNX Runtime 0.4 of that convolution's time, but torch twice as long. The stock operators spend more time than the
-    layer before them.
+    ``torch.nn.functional.local_response_norm(x, 5, 1e-4, 0.75, 1.0)``. The operators of that function take more time
+    than the convolution before it. So here the power is two square roots, and the sum over channels is a 1x1
+    convolution with a banded matrix. In an exported graph the sum is a pooling over channels: it takes ONNX Runtime 0.4
+    of the convolution's time, but torch twice that time.
     """
 
     band: Tensor
@@ -92,14 +84,15 @@ class LocalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         if torch.compiler.is_exporting():
-            # Before the square: else ONNX Runtime converts from its layout of convolutions twice, x and its square.
+            # The axis is added before squaring: otherwise ONNX Runtime changes the memory layout of both x and x * x.
             planes = x.unsqueeze(1)
             mean = F.avg_pool3d(planes * planes, (5, 1, 1), 1, (2, 0, 0)).squeeze(1)
-            # 1 + 1e-4 * mean, in one pass over memory instead of two.
+            # The root of 1 + 1e-4 * mean; as a batch norm it is one pass over memory instead of two.
             root = F.batch_norm(mean, self.zero, self.one, 1e-4 * self.one, self.one, eps=0.0).sqrt()
         else:
             band, small = self.band, x
-            if x.dtype == torch.float16:  # Ends at 65,504: squares of activations reach that, these from 26,000 on.
+            # float16 ends at 65,504, which squares of activations exceed; scaled before squaring, x may reach 26,000.
+            if x.dtype == torch.float16:
                 band, small = (band > 0).half(), x * (1e-4 / 5) ** 0.5
             root = F.conv2d(small * small, band.to(x.dtype), self.one.to(x.dtype)).sqrt()
         return x / (root * root.sqrt())
@@ -108,7 +101,7 @@ class LocalResponseNorm(nn.Module):
 class Inception(nn.Module):
     """Inception module, figure 2 of the paper: (N, inputs, H, W) -> (N, self.outputs, H, W).
 
-    Three of its branches begin with a 1x1 convolution, which can run by itself, see `begin`.
+    Three of its four branches begin with a 1x1 convolution. `begin` runs these alone.
 
     Parameters
     ----------
@@ -119,26 +112,25 @@ class Inception(nn.Module):
     batch_norm : bool
         Batch norm after each convolution; torchvision's form, whose "5x5" branch is in fact 3x3.
     naive : bool
-        Figure 2(a): no 1x1 reductions and no projection after the pooling, so that the width grows from
-        module to module. For comparing costs.
+        Figure 2(a): no 1x1 reductions and no projection after the pooling, so that every module has more channels
+        than the one before. For comparing costs.
     """
 
     def __init__(self, inputs: int, widths: Widths, *, batch_norm: bool = False, naive: bool = False) -> None:
         super().__init__()
         wide = 3 if batch_norm else 5
-        norm = batch_norm
-        self.one = ConvReLU(inputs, widths.one, 1, batch_norm=norm)
+        self.one = ConvReLU(inputs, widths.one, 1, batch_norm=batch_norm)
         self.three_reduce: nn.Module = nn.Identity()
         self.five_reduce: nn.Module = nn.Identity()
         self.pool: nn.Module = nn.Identity()
         three_inputs = five_inputs = pool_outputs = inputs
         if not naive:
-            self.three_reduce = ConvReLU(inputs, widths.three_reduce, 1, batch_norm=norm)
-            self.five_reduce = ConvReLU(inputs, widths.five_reduce, 1, batch_norm=norm)
-            self.pool = ConvReLU(inputs, widths.pool, 1, batch_norm=norm)
+            self.three_reduce = ConvReLU(inputs, widths.three_reduce, 1, batch_norm=batch_norm)
+            self.five_reduce = ConvReLU(inputs, widths.five_reduce, 1, batch_norm=batch_norm)
+            self.pool = ConvReLU(inputs, widths.pool, 1, batch_norm=batch_norm)
             three_inputs, five_inputs, pool_outputs = widths.three_reduce, widths.five_reduce, widths.pool
-        self.three = ConvReLU(three_inputs, widths.three, 3, padding=1, batch_norm=norm)
-        self.five = ConvReLU(five_inputs, widths.five, wide, padding=wide // 2, batch_norm=norm)
+        self.three = ConvReLU(three_inputs, widths.three, 3, padding=1, batch_norm=batch_norm)
+        self.five = ConvReLU(five_inputs, widths.five, wide, padding=wide // 2, batch_norm=batch_norm)
         self.outputs = widths.one + widths.three + widths.five + pool_outputs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,12 +138,12 @@ class Inception(nn.Module):
         return self.finish(x, self.begin(x))
 
     def begin(self, x: Tensor) -> list[Tensor]:
-        """Run the three branches up to their first ReLU: what of them is linear, and works on every place by itself."""
+        """Run the 1x1 convolutions that three branches begin with: (N, inputs, H, W) -> three maps, before the ReLU."""
         firsts = (self.one, self.three_reduce, self.five_reduce)
         return [first.linear(x) if isinstance(first, ConvReLU) else x for first in firsts]
 
     def finish(self, x: Tensor, begun: Sequence[Tensor]) -> Tensor:
-        """Run the rest of the three branches, and the fourth: `x` and `begin` of it -> (N, self.outputs, H, W)."""
+        """Run the rest of the module: the input and what `begin` made of it -> (N, self.outputs, H, W)."""
         one, three, five = (F.relu(branch) for branch in begun)
         pooled = F.max_pool2d(x, 3, stride=1, padding=1, ceil_mode=True)
         return torch.cat([one, self.three(three), self.five(five), self.pool(pooled)], dim=1)
@@ -253,18 +245,18 @@ class GoogLeNet(nn.Module):
         return self.inception_4d(self.inception_4c(self.inception_4b(x)))
 
     def trunk(self, x: Tensor) -> Tensor:
-        """Everything up to inception 4e, what a whole picture shares: (N, 3, H, W) -> (N, 832, ~H/16, ~W/16)."""
+        """Layers up to inception 4e, which run once for a picture: (N, 3, H, W) -> (N, 832, ~H/16, ~W/16)."""
         return self.inception_4e(self.modules_4b_to_4d(self.modules_3a_to_4a(self.stem(x))))
 
     def top(self, x: Tensor) -> Tensor:
-        """Inception 5a and 5b, what runs once a region: (N, 832, h, w) -> (N, 1024, h, w)."""
+        """Inception 5a and 5b, which run once for each region: (N, 832, h, w) -> (N, 1024, h, w)."""
         return self.inception_5b(self.inception_5a(x))
 
     def features(self, x: Tensor) -> Tensor:
         """Average of the last module's maps: (N, 3, 224, 224) -> (N, 1024)."""
-        return self._pool(self.trunk(x))
+        return self._average_top(self.trunk(x))
 
-    def _pool(self, x: Tensor) -> Tensor:
+    def _average_top(self, x: Tensor) -> Tensor:
         size = 2 if self.batch_norm else 3
         return self.top(F.max_pool2d(x, size, 2, ceil_mode=True)).mean((2, 3))
 
@@ -272,23 +264,32 @@ class GoogLeNet(nn.Module):
         """(N, 3, H, W) -> (N, classes) logits; see the class for training with auxiliary classifiers."""
         x4a = self.modules_3a_to_4a(self.stem(x))
         x4d = self.modules_4b_to_4d(x4a)
-        logits = self.classifier(self.dropout(self._pool(self.inception_4e(x4d))))
+        logits = self.classifier(self.dropout(self._average_top(self.inception_4e(x4d))))
         if self.training and self.auxiliary_4a is not None and self.auxiliary_4d is not None:
             return logits, self.auxiliary_4a(x4a), self.auxiliary_4d(x4d)
         return logits
 
 
-_CAFFE_BRANCHES = {
-    "1x1": "one", "3x3_reduce": "three_reduce", "3x3": "three",
-    "5x5_reduce": "five_reduce", "5x5": "five", "pool_proj": "pool",
+# Layers of BVLC's network -> ours.
+_CAFFE_LAYERS = {
+    "conv1_7x7_s2": "conv1.conv", "conv2_3x3_reduce": "conv2_reduce.conv", "conv2_3x3": "conv2.conv",
+    "loss3_classifier": "classifier",
+} | {
+    f"inception_{module}_{theirs}": f"inception_{module}.{ours}.conv"
+    for module in INCEPTION_WIDTHS
+    for theirs, ours in [
+        ("1x1", "one"), ("3x3_reduce", "three_reduce"), ("3x3", "three"),
+        ("5x5_reduce", "five_reduce"), ("5x5", "five"), ("pool_proj", "pool"),
+    ]
+} | {
+    f"{loss}_{theirs}": f"auxiliary_{module}.{ours}"
+    for loss, module in [("loss1", "4a"), ("loss2", "4d")]
+    for theirs, ours in [("conv", "conv.conv"), ("fc", "hidden"), ("classifier", "classifier")]
 }  # fmt: skip
-_CAFFE_STEM = {"conv1_7x7_s2": "conv1", "conv2_3x3_reduce": "conv2_reduce", "conv2_3x3": "conv2"}
-_CAFFE_AUXILIARY = {"loss1": "auxiliary_4a", "loss2": "auxiliary_4d"}
-_CAFFE_AUXILIARY_LAYERS = {"conv": "conv.conv", "fc": "hidden", "classifier": "classifier"}
 
 
 def state_from_caffe(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Turn the published Caffe network's arrays into a state dict of ``GoogLeNet()``.
+    """Turn the arrays of the published Caffe network into a state dict of ``GoogLeNet()``.
 
     Parameters
     ----------
@@ -309,22 +310,14 @@ def state_from_caffe(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     state = {}
     for key, array in arrays.items():
         layer, _, kind = key.replace("/", "_").rpartition(".")
-        if layer in _CAFFE_STEM:
-            name = _CAFFE_STEM[layer] + ".conv"
-        elif layer == "loss3_classifier":
-            name = "classifier"
-        elif layer.startswith("inception_") and layer[13:] in _CAFFE_BRANCHES:
-            name = f"{layer[:12]}.{_CAFFE_BRANCHES[layer[13:]]}.conv"
-        elif layer[:5] in _CAFFE_AUXILIARY and layer[6:] in _CAFFE_AUXILIARY_LAYERS:
-            name = f"{_CAFFE_AUXILIARY[layer[:5]]}.{_CAFFE_AUXILIARY_LAYERS[layer[6:]]}"
-        else:
+        if layer not in _CAFFE_LAYERS:
             raise ValueError(f"{key!r} is not a layer of BVLC's GoogLeNet")
-        state[f"{name}.{kind}"] = torch.from_numpy(np.asarray(array, dtype=np.float32))
+        state[f"{_CAFFE_LAYERS[layer]}.{kind}"] = torch.from_numpy(np.asarray(array, dtype=np.float32))
     return state
 
 
 def state_to_caffe(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    """Turn a state dict of ``GoogLeNet()`` into the published Caffe network's arrays, as `state_from_caffe` takes them.
+    """Turn a state dict of ``GoogLeNet()`` into the arrays of the published Caffe network; undoes `state_from_caffe`.
 
     Parameters
     ----------
@@ -347,11 +340,7 @@ def state_to_caffe(state: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     >>> arrays["inception_3a_5x5_reduce.weight"].shape, arrays["loss3_classifier.bias"].shape
     ((16, 192, 1, 1), (10,))
     """
-    theirs = {"classifier": "loss3_classifier"} | {f"{ours}.conv": layer for layer, ours in _CAFFE_STEM.items()}
-    for module in INCEPTION_WIDTHS:
-        theirs |= {f"inception_{module}.{o}.conv": f"inception_{module}_{t}" for t, o in _CAFFE_BRANCHES.items()}
-    for loss, ours in _CAFFE_AUXILIARY.items():
-        theirs |= {f"{ours}.{o}": f"{loss}_{t}" for t, o in _CAFFE_AUXILIARY_LAYERS.items()}
+    theirs = {ours: layer for layer, ours in _CAFFE_LAYERS.items()}
     arrays = {}
     for key, value in state.items():
         layer, _, kind = key.rpartition(".")

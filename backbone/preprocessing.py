@@ -1,4 +1,4 @@
-"""From a picture to the network's input, and from its box deltas back to pixels. Plain numpy, no torch."""
+"""Pictures and crops as input of the network; box deltas from boxes, and boxes from box deltas. No torch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 MEAN_BGR = np.array([104.0, 117.0, 123.0], dtype=np.float32)
-# R-CNN warps a box so that 16 of the crop's 224 pixels on each side are context (Girshick et al., appendix A).
+# R-CNN warps a region so that each edge of its 224-pixel crop has 16 pixels of context (Girshick et al., appendix A).
 CROP_SIDE = 224
 CONTEXT = CROP_SIDE / (CROP_SIDE - 2 * 16)
-# Deltas are divided by their typical spread, so that all four weigh alike in the loss (Fast R-CNN's constants).
+# Deltas are divided by these, about their standard deviations, so that all four have the same weight in the loss. The
+# values are those of Fast R-CNN's code.
 DELTA_SCALE = np.array([0.1, 0.1, 0.2, 0.2], dtype=np.float32)
-# A regressed side grows at most this much (natural logarithm): exp() must not overflow on a wild delta.
+# Largest natural logarithm of a side's growth, so that exp() of a wrong delta does not overflow. Detectron's value.
 MAX_LOG_RATIO = float(np.log(1000.0 / 16.0))
+# Pixels. The trunk has a cell for every 16, and needs at least one.
+MIN_SIDE = 32
 
 
 def resize_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[np.uint8], float]:
-    """Resize a picture to the size that it is looked at in.
+    """Resize a picture to the size that the network gets.
 
     Parameters
     ----------
@@ -29,7 +32,7 @@ def resize_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[np
     Returns
     -------
     picture : ndarray, shape (h, w, 3), uint8
-        RGB; at least 32 pixels either way, beyond the picture its border repeated.
+        RGB; at least 32 pixels wide and high. A smaller picture is extended by repeating its border.
     scale : float
         Resized pixels per pixel of `image`; boxes times `scale` are boxes on `picture`.
 
@@ -44,17 +47,14 @@ def resize_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[np
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     resized = cv2.resize(image, size, interpolation=interpolation)
-    # The trunk halves four times and needs at least one cell at the end.
-    short = 32
-    if min(size) < short:
-        resized = cv2.copyMakeBorder(
-            resized, 0, max(0, short - size[1]), 0, max(0, short - size[0]), cv2.BORDER_REPLICATE
-        )
+    if min(size) < MIN_SIDE:
+        right, bottom = (max(0, MIN_SIDE - side) for side in size)
+        resized = cv2.copyMakeBorder(resized, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
     return np.asarray(resized, np.uint8), scale
 
 
 def normalise_picture(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Bring a picture into the published network's input space.
+    """Convert a picture to the published network's input: BGR minus the mean, channels first.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def normalise_picture(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def prepare_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[np.float32], float]:
-    """Resize a picture and bring it into the network's input space: `resize_picture`, then `normalise_picture`.
+    """Resize a picture and convert it to the network's input: `resize_picture`, then `normalise_picture`.
 
     Examples
     --------
@@ -96,13 +96,13 @@ def crop_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArra
     image : ndarray, shape (H, W, 3), uint8
         RGB.
     boxes : ndarray, shape (N, 4), float32
-        x1 y1 x2 y2 in pixels of `image`, of positive width and height. Each is enlarged so that 16 px of context
+        x1 y1 x2 y2 in pixels of `image`, of positive width and height. Each is enlarged so that 16 pixels of context
         surround it in the crop.
 
     Returns
     -------
     ndarray, shape (N, 3, 224, 224), float32
-        BGR, 0..255, minus the mean; zero, the mean colour, outside the picture. Bilinear, without antialiasing.
+        BGR, 0..255, minus the mean; outside the picture 0, which is the mean colour. Bilinear, without antialiasing.
 
     References
     ----------
@@ -117,7 +117,7 @@ def crop_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArra
     crops = np.empty((len(boxes), 3, CROP_SIDE, CROP_SIDE), np.float32)
     for crop, box in zip(crops, boxes, strict=True):
         step = (box[2:] - box[:2]) * CONTEXT / CROP_SIDE
-        # Pixel i of the crop has its centre at i + 0.5, and so has the picture's.
+        # In the crop and in the picture, pixel i has its centre at i + 0.5.
         start = (box[:2] + box[2:]) / 2 - step * (CROP_SIDE / 2) + step / 2 - 0.5
         matrix = np.array([[step[0], 0, start[0]], [0, step[1], start[1]]], np.float64)
         warped = cv2.warpAffine(
@@ -130,7 +130,7 @@ def crop_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArra
 
 
 def encode_boxes(boxes: NDArray[np.float32], targets: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Express target boxes relative to the boxes that they are regressed from.
+    """Compute the box deltas that move boxes onto target boxes.
 
     Parameters
     ----------
@@ -140,7 +140,8 @@ def encode_boxes(boxes: NDArray[np.float32], targets: NDArray[np.float32]) -> ND
     Returns
     -------
     ndarray, shape (N, 4), float32
-        Shift of the centre over the side, logarithm of the ratio of sides; scaled to unit spread.
+        Shifts of the centre in sides of the box, then natural logarithms of the ratios of the sides; all of them
+        divided by `DELTA_SCALE`.
 
     References
     ----------
@@ -159,18 +160,19 @@ def encode_boxes(boxes: NDArray[np.float32], targets: NDArray[np.float32]) -> ND
 
 
 def decode_boxes(boxes: NDArray[np.float32], deltas: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Apply box deltas, the inverse of `encode_boxes`.
+    """Move boxes by box deltas: the inverse of `encode_boxes`.
 
     Parameters
     ----------
     boxes : ndarray, shape (N, 4), float32
         x1 y1 x2 y2.
     deltas : ndarray, shape (N, C, 4), float32
-        One row of deltas a class.
+        A row of deltas for each class.
 
     Returns
     -------
     ndarray, shape (N, C, 4), float32
+        x1 y1 x2 y2 of each box for each class.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Picture to ranked boxes."""
+"""Proposals: a picture -> boxes that may hold an object, best first."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Not imported before it is asked for: selective search needs none of the packages that run a network.
+    # Imported when it is first used: selective search needs no package that runs a network.
     if name == "MultiBox":
         from .multibox.proposer import MultiBox
 

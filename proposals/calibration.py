@@ -1,4 +1,4 @@
-"""What ranks and confidences are worth in one ranking, and how that is fitted."""
+"""Calibration of a merged ranking: the gain that is expected of a box by its rank or confidence, and its fit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..data import box_iou
 from ..data.errors import UserError
 from .proposer import Ranked
 
-# Average recall is over these (COCO): a box is worth something that covers an object, and more if it does so closely.
+# IoU thresholds that average recall is over, as COCO's. A box that covers an object more closely gains more of them.
 THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
 
 
 class RankingCalibration(NamedTuple):
-    """What a box is expected to add to the average recall of a merged ranking, as logistic functions.
+    """The gain in average recall that is expected of a box in a merged ranking, as two logistic functions.
 
     Attributes
     ----------
@@ -34,32 +34,32 @@ class RankingCalibration(NamedTuple):
 
     @classmethod
     def checked(cls, numbers: Any) -> RankingCalibration:
-        """Make one of what a file holds.
+        """Make a calibration of the numbers in a file.
 
         Raises
         ------
         ValueError
-            If it is not two pairs of finite numbers that let confident boxes and early ranks be worth more.
+            If they are not two pairs of finite numbers, or a lower confidence or a later rank would have more gain.
         """
         if np.shape(numbers) != (2, 2) or not np.isfinite(np.array(numbers, np.float64)).all():
-            raise ValueError(f"worth is {numbers!r}, not two pairs of numbers")
+            raise ValueError(f"the calibration is {numbers!r}, not two pairs of numbers")
         (a, b), (c, d) = numbers
         if b <= 0 or d >= 0:
-            raise ValueError(f"worth is {numbers!r}, which would turn the rankings round")
+            raise ValueError(f"the calibration is {numbers!r}, which would reverse a ranking")
         return cls((float(a), float(b)), (float(c), float(d)))
 
 
 def expected_gain(
     search_boxes: Ranked, multibox_boxes: Ranked, calibration: RankingCalibration
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gain that is expected of selective search's boxes and of MultiBox's, each in their order."""
+    """Compute the expected gains of selective search's boxes (N,) and of MultiBox's (M,), in their order."""
     ranks = np.log(np.arange(1, len(search_boxes[0]) + 1))
     (a, b), (c, d) = calibration
     return expit(c + d * ranks), expit(a + b * _log_odds(multibox_boxes[1]))
 
 
 def _log_odds(confidences: ArrayLike) -> NDArray[np.float64]:
-    """Logarithms of the odds, finite also for 0 and 1."""
+    """Compute the logarithms of the odds; finite also for confidences of 0 and 1."""
     return np.asarray(logit(np.clip(np.asarray(confidences, np.float64), 1e-6, 1 - 1e-6)))
 
 
@@ -72,18 +72,19 @@ def fit_calibration(
 ) -> RankingCalibration:
     """Fit the calibration on pictures that MultiBox was not trained on.
 
-    What a box adds depends on what stands before it, that is on the worth of all boxes. So the boxes are ranked, it is
-    noted which are the first to cover an object at how many of the thresholds 0.5, 0.55, ..., 0.95, the two curves are
-    fitted to that by maximum likelihood, and so on from the ranking that they give.
+    The gain of a box depends on the boxes ranked before it, and so on the calibration itself. Therefore each round has
+    two steps. First the boxes are ranked by the calibration so far. The gain of a box is the share of the thresholds
+    0.5, 0.55, ..., 0.95 at which it is the first to cover an object. Then both functions are fitted to these gains by
+    maximum likelihood.
 
     Parameters
     ----------
     objects : sequence of ndarray, shape (G, 4), float32
-        Objects of each picture.
+        Boxes of the objects in each picture.
     search_boxes, multibox_boxes : sequence of (ndarray (N, 4), ndarray (N,))
         Boxes and scores of selective search and of MultiBox in each picture, best first.
     rounds : int
-        How often.
+        Number of rounds.
 
     Returns
     -------
@@ -91,8 +92,8 @@ def fit_calibration(
 
     Raises
     ------
-    ValueError
-        If there is nothing to learn from: no pictures, or no box covers an object.
+    UserError
+        If there are no pictures, or no box covers an object.
 
     Examples
     --------
@@ -103,7 +104,7 @@ def fit_calibration(
     True
     """
     if not objects:
-        raise UserError("there are no pictures to measure on")
+        raise UserError("there are no pictures to fit the calibration on; give some")
     covers = [
         box_iou(np.concatenate([a[0], b[0]]), truth) >= np.array(THRESHOLDS, np.float32)[:, None, None]
         for truth, a, b in zip(objects, search_boxes, multibox_boxes, strict=True)
@@ -129,9 +130,9 @@ def fit_calibration(
 
 
 def _fit_logistic(x: NDArray[np.float64], shares: NDArray[np.float64], sign: int) -> tuple[float, float]:
-    """Intercept and slope of the likeliest ``expit(a + b x)``, the slope of the given sign.
+    """Fit ``expit(a + b x)`` to shares by maximum likelihood: a, and b of the given sign.
 
-    A little weight is on a slope of 1, so that there is one also where a threshold divides hits and misses.
+    A weak prior draws b to plus or minus 1. Without it b would be infinite where a threshold separates hits and misses.
     """
 
     def cost(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -141,9 +142,9 @@ def _fit_logistic(x: NDArray[np.float64], shares: NDArray[np.float64], sign: int
         loss = np.logaddexp(0, z).sum() - (z * shares).sum() + 0.5 * values[1] ** 2
         return loss, np.array([error.sum(), (error * x).sum() * sign * slope + values[1]])
 
-    if not shares.any():  # the other method's boxes are all that is needed
+    if not shares.any():  # The other method's boxes cover all objects that are covered.
         return float(_log_odds(0)), float(sign)
-    from scipy.optimize import minimize  # a fifth of a second that only fitting needs
+    from scipy.optimize import minimize  # Its import takes 0.2 s, which only a fit needs.
 
     start = np.array([_log_odds(shares.mean()), 0.0])
     a, b = minimize(cost, start, jac=True, method="L-BFGS-B").x

@@ -1,4 +1,4 @@
-"""A proposer of boxes that somebody computed before: the original selective search's, EdgeBoxes, an RPN's."""
+"""A proposer of boxes in a file that another program computed: the original selective search, EdgeBoxes, an RPN."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileProposals:
-    """Boxes of a file, found by the picture's name; see `Proposer`.
+    """Proposes the boxes that a file has for a picture's name; see `Proposer`.
 
-    A picture's name is matched in full or, where that is enough, without folders, in both cases without the suffix: the
-    names in ``.mat`` and ``.pkl`` files are ids such as ``000005``.
+    Names are compared without suffixes, because ``.mat`` and ``.pkl`` files hold ids such as ``000005``. Folders are
+    compared only if the file has several pictures of that name.
 
     Parameters
     ----------
     path : Path
-        The file, for errors.
+        The file's path, for errors.
     sha256 : str
-        Hash of the file.
+        SHA-256 of the file, for `settings`.
     limit : int, optional
         Return at most this many boxes of a picture, the best.
     pictures : dict of str to list of Proposals
-        By name without folders and suffix.
+        Boxes of the pictures, by name without folders and suffix.
 
     Examples
     --------
@@ -56,7 +56,7 @@ class FileProposals:
     pictures: dict[str, list[Proposals]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_ranking(self.limit, 0)
+        check_ranking(self.limit)
 
     @classmethod
     def load(cls, path: str | Path, *, limit: int | None = None) -> FileProposals:
@@ -68,7 +68,7 @@ class FileProposals:
             In any of the formats that `inception_rcnn.data.read_proposals` reads: ``.mat`` of Fast R-CNN, ``.pkl`` of
             Detectron, ``.parquet``, ``.json`` or ``.npz``.
         limit : int, optional
-            Keep at most this many boxes of a picture, the best; the memory needed is 20 bytes a box.
+            Keep at most this many boxes of a picture, the best. They need 20 bytes of memory each.
 
         Raises
         ------
@@ -88,16 +88,17 @@ class FileProposals:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the boxes depend on."""
+        """All that the boxes depend on."""
         return {"proposals": self.sha256, "limit": self.limit}
 
     def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
-        """Boxes (N, 4) and scores (N,) of the picture of that name, best first.
+        """Return the boxes (N, 4) and scores (N,) of the picture of that name, best first.
 
         Raises
         ------
         ProposalFileError
-            If the file has no boxes for that name, or they are for a picture of another size.
+            If no name is given, the file has no boxes or several lists of boxes for it, or they are for a picture of
+            another size.
         """
         if name is None:
             raise ProposalFileError(f"{self.path}: its boxes are found by the picture's name; give the name")
@@ -109,8 +110,8 @@ class FileProposals:
                 f"{name!r} has {width} x {height}; compute them anew"
             )
         boxes = clip_boxes(found.boxes, width, height)
-        inside = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
-        return boxes[inside][: self.limit], found.scores[inside][: self.limit]
+        large = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
+        return boxes[large][: self.limit], found.scores[large][: self.limit]
 
     def _find(self, name: str) -> Proposals:
         candidates = self.pictures.get(stem(name), [])
@@ -123,7 +124,7 @@ class FileProposals:
         return (full or candidates)[0]
 
     def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
-        """Look the boxes up; see `Proposer`."""
+        """Return the boxes of the file; see `Proposer`."""
         return self(image, name)
 
     def propose(self, features: PictureFeatures, searched: Ranked | None = None, name: str | None = None) -> Ranked:
@@ -131,5 +132,5 @@ class FileProposals:
         return searched or self(features.image, name)
 
     def has_objectness(self, classes: Sequence[str]) -> bool:
-        """No: a file does not say what its scores mean."""
+        """Return False: a file does not say whether its scores are probabilities."""
         return False

@@ -1,9 +1,9 @@
-"""Selective search and MultiBox, merged into one ranking whose first N boxes are good for any N.
+"""Boxes of selective search and MultiBox in one ranking, of which any number of first boxes can be used.
 
 The GoogLeNet team added 200 MultiBox boxes to those of selective search with superpixels twice as large (Szegedy et
-al., "Going Deeper with Convolutions", CVPR 2015, section 8). All were scored, so their order did not matter. Here it
-does: MultiBox's confidences and selective search's ranks are both turned into one quantity, the gain in average recall
-that is expected of a box; see `calibration`.
+al., "Going Deeper with Convolutions", CVPR 2015, section 8). They scored all boxes, so the order did not matter. Here
+it does. MultiBox gives confidences and selective search ranks; both are converted to the gain in average recall that is
+expected of a box, see `calibration`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from .multibox.proposer import MultiBox
 
 
-# Boxes that overlap a better one by more are dropped: no detector tells them apart, and box regression moves further.
+# Boxes that overlap a better one by more are dropped: a detector gives both nearly the same score, and box regression
+# moves them by more than they differ.
 NEAR_DUPLICATE = 0.9
 
 
@@ -41,17 +42,17 @@ def merge_proposals(
     limit: int | None = None,
     iou_threshold: float = NEAR_DUPLICATE,
 ) -> Ranked:
-    """Join the boxes of selective search and MultiBox into one ranking.
+    """Merge the boxes of selective search and MultiBox into one ranking.
 
     Parameters
     ----------
     selective_search : (ndarray (N, 4), ndarray (N,))
-        Boxes and scores, best first; of the scores only the order is used. The GoogLeNet team's had superpixels twice
-        as large: ``SelectiveSearch("fast", superpixel_scale=2)``.
+        Boxes and scores, best first; only the order of the scores is used. The GoogLeNet team's were those of
+        ``SelectiveSearch("fast", superpixel_scale=2)``.
     multibox : (ndarray (M, 4), ndarray (M,))
         Boxes and confidences, best first.
     calibration : RankingCalibration
-        Of that MultiBox: ``MultiBox.calibration``.
+        That of the MultiBox, ``MultiBox.calibration``.
     limit : int, optional
         Return at most this many boxes, the best.
     iou_threshold : float
@@ -59,7 +60,7 @@ def merge_proposals(
 
     Raises
     ------
-    ValueError
+    SettingError
         If `limit` or `iou_threshold` is out of range.
 
     Returns
@@ -67,8 +68,8 @@ def merge_proposals(
     boxes : ndarray, shape (K, 4), float32
         x1 y1 x2 y2, best first.
     scores : ndarray, shape (K,), float32
-        Expected gain in average recall, in objects: the share of the IoU thresholds 0.5, 0.55, ..., 0.95 at which the
-        box covers an object that no box before it covers; falling.
+        Expected gain in average recall, falling: at how large a share of the IoU thresholds 0.5, 0.55, ..., 0.95 the
+        box is expected to cover an object that no box before it covers.
 
     Examples
     --------
@@ -92,7 +93,7 @@ METHODS = ("merged", "selective-search", "multibox")
 
 @dataclass(frozen=True)
 class MergedProposals:
-    """Selective search and MultiBox together, as a callable with its settings; see `merge_proposals`.
+    """Proposes the merged boxes of selective search and MultiBox; see `merge_proposals`.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ class MergedProposals:
     limit: int | None = None
     iou_threshold: float = NEAR_DUPLICATE
 
-    # The calibration of ranks is fitted to this one.
+    # Calibrations are fitted to the ranks of this one.
     SEARCH: ClassVar[SelectiveSearch] = SelectiveSearch("fast", superpixel_scale=2.0)
 
     def __post_init__(self) -> None:
@@ -125,7 +126,7 @@ class MergedProposals:
 
     @classmethod
     def load(cls, name_or_file: str | Path = "voc", *, limit: int | None = None, **settings: Any) -> MergedProposals:
-        """Load a trained MultiBox to go with the default selective search.
+        """Load a trained MultiBox, and merge its boxes with those of the default selective search.
 
         Parameters
         ----------
@@ -134,7 +135,7 @@ class MergedProposals:
         limit : int, optional
             See the class.
         **settings
-            Of `MultiBox.load`, such as ``detector``, ``device`` and ``threads``.
+            Other arguments of `MultiBox.load`, such as ``detector``, ``device`` and ``threads``.
 
         Raises
         ------
@@ -149,17 +150,17 @@ class MergedProposals:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the boxes depend on."""
+        """All that the boxes depend on."""
         parts = {"search": self.selective_search.settings, "multibox": self.multibox.settings}
         return parts | {"limit": self.limit, "iou_threshold": self.iou_threshold}
 
     @property
     def kernels(self) -> tuple[Any, ...]:
-        """What a call runs that is compiled, see `data.system.kernels.compile_all`."""
+        """Compiled functions that a call runs, for `data.system.kernels.compile_all`."""
         return (*self.selective_search.kernels, *self.multibox.kernels)
 
     def __call__(self, image: NDArray[np.uint8]) -> Ranked:
-        """Boxes (N, 4) and scores (N,) of one picture, best first."""
+        """Propose boxes (N, 4) and scores (N,) of a picture (H, W, 3) uint8 RGB, best first."""
         return self._merge(self.selective_search(image), self.multibox(image))
 
     def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
@@ -171,7 +172,7 @@ class MergedProposals:
         return self._merge(searched or self.search(features.image), self.multibox.propose(features))
 
     def has_objectness(self, classes: Sequence[str]) -> bool:
-        """See `MultiBox.has_objectness`: calibrated on it, the expected gain stands for the probability."""
+        """Tell whether MultiBox learned all of `classes`; then expected gains serve as probabilities of an object."""
         return self.multibox.has_objectness(classes)
 
     def _merge(self, search_boxes: Ranked, multibox_boxes: Ranked) -> Ranked:
@@ -195,13 +196,13 @@ def load_proposer(
     precision: str | None = None,
     loaded_trunks: Sequence[Trunk] = (),
 ) -> SelectiveSearch | MultiBox | MergedProposals:
-    """Make a proposer by the name of its method.
+    """Load a proposer by the name of its method.
 
     Parameters
     ----------
     method : {"merged", "selective-search", "multibox"}
     limit : int, optional
-        Return at most this many boxes, the best. Of MultiBox alone it is 200 by default.
+        Return at most this many boxes, the best. The default is 200 for "multibox", else all boxes.
     mode, superpixel_scale, seed
         See `SelectiveSearch`; `superpixel_scale` is 2 by default for "merged".
     multibox : str or Path
@@ -234,7 +235,7 @@ def load_proposer(
     from ..backbone.regions.placement import choose_placement
     from .multibox.proposer import MultiBox, load_head
 
-    # The kernels are compiled in a thread: on a fresh machine that and the loading take seconds each.
+    # Kernels are compiled in a thread meanwhile: on a new machine, compiling and loading take seconds each.
     with compiling(*(search.kernels if method == "merged" else ()), *NMS_KERNELS):
         placement = choose_placement(device, threads=threads, engine=engine, precision=precision)
         parts = load_head(multibox, placement, detector=detector, loaded_trunks=loaded_trunks)

@@ -1,4 +1,4 @@
-"""What a proposer is: the protocol that detector and runs ask for. Nothing of ours is needed to fulfil it."""
+"""The protocol of proposers, for detector and runs. A proposer needs nothing else of this package."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from ..data.errors import SettingError
 if TYPE_CHECKING:
     from ..backbone.regions.features import PictureFeatures
 
+# Boxes (N, 4) and scores (N,), best first.
 Ranked: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Proposer(Protocol):
-    """Proposes boxes that may hold an object: `SelectiveSearch`, `MultiBox`, both merged, boxes of a file, or yours.
+    """Proposes boxes that may hold an object.
 
-    Boxes are ``x1 y1 x2 y2`` in pixels of the picture, (N, 4) float32, best first; scores are (N,) float32 and never
-    rise.
+    `SelectiveSearch`, `MultiBox`, `MergedProposals` and `FileProposals` are proposers; any object with these members is
+    one. Boxes are ``x1 y1 x2 y2`` in pixels of the picture, best first. Scores never rise from one box to the next.
     """
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that the boxes depend on: an interrupted run goes on, and cached boxes are used, only if it is the same.
+        """All that the boxes depend on, as JSON can hold it; of a file or of weights the hash.
 
-        Of a file its hash, of a network that of its weights.
+        An interrupted run goes on only with the same settings, and cached boxes are used only with the same settings.
         """
 
     def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked | None:
-        """Do the part of the work that needs no network; threads run it ahead of the network.
+        """Propose boxes as far as no network is needed. Threads run this for the next pictures meanwhile.
 
         Parameters
         ----------
@@ -43,18 +44,18 @@ class Proposer(Protocol):
         Returns
         -------
         (ndarray, shape (N, 4), float32; ndarray, shape (N,), float32), or None
-            For `propose`. None if there is nothing to do ahead.
+            Passed to `propose`. None if there is nothing to compute ahead.
         """
 
     def propose(self, features: PictureFeatures, searched: Ranked | None = None, name: str | None = None) -> Ranked:
-        """Propose boxes.
+        """Propose the boxes of a picture.
 
         Parameters
         ----------
         features : PictureFeatures
-            The picture is ``features.image``; ``features.of(trunk, long_side)`` are a trunk's features of it.
+            ``features.image`` is the picture, ``features.of(trunk, long_side)`` are its features by a trunk.
         searched : tuple, optional
-            The result of `search` for this picture, if that ran already.
+            The result of `search` for this picture, if it has run.
         name : str, optional
             See `search`.
 
@@ -65,9 +66,9 @@ class Proposer(Protocol):
         """
 
     def has_objectness(self, classes: Sequence[str]) -> bool:
-        """Tell whether the scores are the probability that there is an object, if it is of one of `classes`.
+        """Tell whether the scores are probabilities of an object, for objects of all of `classes`.
 
-        Then they count in the scores of detections.
+        If so, the scores of detections depend on them.
         """
 
 
@@ -78,12 +79,12 @@ def propose_boxes(proposer: Proposer, image: NDArray[np.uint8], name: str | None
     return proposer.propose(PictureFeatures(image), proposer.search(image, name), name)
 
 
-def check_ranking(limit: int | None, iou_threshold: float) -> None:
-    """Refuse a number of boxes or a threshold of suppression that is out of range.
+def check_ranking(limit: int | None, iou_threshold: float = 0.0) -> None:
+    """Refuse a number of boxes or an IoU threshold that is out of range.
 
     Examples
     --------
-    >>> check_ranking(0, 0.5)
+    >>> check_ranking(0)
     Traceback (most recent call last):
     inception_rcnn.data.errors.SettingError: limit must be at least 1 or None, not 0
     """

@@ -149,6 +149,8 @@ def test_proposals_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         if language == "python" and "import torch" not in text:
             exec(compile(text, "docs/proposals.md", "exec"), names)
     assert names["picture"].file == "cat.jpg"  # type: ignore[attr-defined]
+    found = names["found"]
+    assert found.classes[found.labels[0]] == "cat"  # type: ignore[attr-defined]
     pytest.importorskip("torch")
     for language, text in blocks(page):
         if language == "python" and "import torch" in text:

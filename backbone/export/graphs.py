@@ -1,4 +1,4 @@
-"""From the torch module to the ONNX graphs that a model file carries, or to one that stands alone."""
+"""Export of networks: torch module -> the ONNX graphs of a model file, or one ONNX model with its weights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..preprocessing import CROP_SIDE
 from ..regions.first_pass import fit_first_pass
 from ..regions.network import PROJECTED, RegionNetwork
-from ..regions.roi_align import BINS
-from ..weights.model_file import RegionModel
+from ..regions.roi_align import BINS, TRUNK_CHANNELS
+from ..weights.model_file import GRAPHS, RegionModel
 from .quantization import PROJECTIONS, calibration_inputs, quantize, with_weights
 
 OUTPUTS = ["probabilities", "deltas"]
@@ -30,11 +31,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Part(nn.Module):
-    """What a function computes with a network: the form in which it is exported.
+    """A function of a network and tensors, as a module: torch exports only modules.
 
     Parameters
     ----------
     network : Module
+        Its weights are those that the graph names.
     compute : callable
         Network, Tensor... -> Tensor or tuple of Tensor.
     """
@@ -53,34 +55,34 @@ def _softmax(scores: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return logits.softmax(1), deltas
 
 
-def _first_pass(network: RegionNetwork, features: Tensor) -> Tensor:
+def _first_pass_maps(network: RegionNetwork, features: Tensor) -> Tensor:
     return network.first_pass(features)[0].permute(1, 2, 0)
 
 
-def _project(network: RegionNetwork, features: Tensor) -> tuple[Tensor, ...]:
+def _project_channels(network: RegionNetwork, features: Tensor) -> tuple[Tensor, ...]:
     maps = features, *network.googlenet.inception_5a.begin(features)
-    return tuple(some[0].permute(1, 2, 0) for some in maps)
+    return tuple(channels[0].permute(1, 2, 0) for channels in maps)
 
 
-def _head(network: RegionNetwork, features: Tensor, *begun: Tensor) -> tuple[Tensor, Tensor]:
-    # The ReLU, which changes nothing the second time, comes before the axes are exchanged: so ONNX Runtime exchanges
-    # them while it reads the regions, and not by itself.
+def _score_regions(network: RegionNetwork, features: Tensor, *begun: Tensor) -> tuple[Tensor, Tensor]:
+    # After a ReLU, ONNX Runtime exchanges the axes while it reads the regions, without a pass over memory for it. The
+    # network's own ReLU comes later and changes nothing.
     parts = [features, *(F.relu(branch) for branch in begun)]
     features, *begun_ = (part.permute(0, 3, 1, 2) for part in parts)
     return _softmax(network.score_parts(features, begun_))
 
 
-def _crops(network: RegionNetwork, crops: Tensor) -> tuple[Tensor, Tensor]:
+def _score_crops(network: RegionNetwork, crops: Tensor) -> tuple[Tensor, Tensor]:
     return _softmax(network.score_crops(network.trunk(crops)))
 
 
-def _whole(network: RegionNetwork, picture: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+def _score_picture(network: RegionNetwork, picture: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     return _softmax(network(picture, boxes))
 
 
 @cache
 def export_graphs(classes: int, scoring: str = "shared") -> Mapping[str, bytes]:
-    """Export the structure of a network, which depends on the number of classes alone.
+    """Export the graphs of a model file, without weights; they depend only on the number of classes and the scoring.
 
     Parameters
     ----------
@@ -91,39 +93,42 @@ def export_graphs(classes: int, scoring: str = "shared") -> Mapping[str, bytes]:
     Returns
     -------
     mapping of str to bytes
-        ONNX models. ``trunk``: ``picture`` (N, 3, H, W) -> ``features`` (N, 832, h, w). ``first_pass``: ``features``
-        (1, 832, h, w) -> ``parts`` (h, w, 9), see `roi_align.read_first_pass`. Of shared scoring ``project``:
-        ``features`` (1, 832, h, w) -> four maps (h, w, ...), see `RegionNetwork.project`, and ``head``: the same four
-        (N, 7, 7, ...) as `roi_align.read_regions` reads them for each region -> ``probabilities`` (N, 1 + C),
-        ``deltas`` (N, C, 4). Of crops ``crops``: ``crops`` (N, 3, 224, 224) -> the same two. The weights are external
-        initializers named as in the network's ``state_dict()``.
+        ONNX models by name. Their weights are external initializers, named as in the network's ``state_dict()``.
+
+        - ``trunk``: ``picture`` (N, 3, H, W) -> ``features`` (N, 832, h, w).
+        - ``first_pass``: ``features`` (1, 832, h, w) -> ``parts`` (h, w, 9), see `roi_align.read_first_pass`.
+        - ``project``, for shared scoring: ``features`` (1, 832, h, w) -> four maps (h, w, ...), see
+          `RegionNetwork.project_channels`.
+        - ``head``, for shared scoring: these four, read for each region by `roi_align.read_regions` (N, 7, 7, ...) ->
+          ``probabilities`` (N, 1 + C), ``deltas`` (N, C, 4).
+        - ``crops``, for scoring crops: ``crops`` (N, 3, 224, 224) -> the same two.
     """
     network = _network(classes)
     if scoring == "crops":
-        crops = {"crops": torch.zeros(3, 3, 224, 224)}
-        graphs = {"crops": export_part(Part(network, _crops), crops, OUTPUTS, {"crops": (0,)})}
-        common = ["trunk", "first_pass"]
+        crops = {"crops": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}
+        by_region = export_part(Part(network, _score_crops), crops, OUTPUTS, {"crops": (0,)})
     else:
         regions = {n: torch.zeros(3, BINS, BINS, size) for n, size in zip(PROJECTIONS, PROJECTED, strict=True)}
-        graphs = {"head": export_part(Part(network, _head), regions, OUTPUTS, dict.fromkeys(PROJECTIONS, (0,)))}
-        common = ["trunk", "first_pass", "project"]
-    return MappingProxyType({name: export_common(name) for name in common} | graphs)
+        dynamic = dict.fromkeys(PROJECTIONS, (0,))
+        by_region = export_part(Part(network, _score_regions), regions, OUTPUTS, dynamic)
+    *common, last = GRAPHS[scoring]
+    return MappingProxyType({name: export_common(name) for name in common} | {last: by_region})
 
 
 def _network(classes: int) -> RegionNetwork:
-    """Make a network to export; the caller's random numbers stay what they would be."""
+    """Build a network to export, without changing the state of torch's random numbers."""
     with torch.random.fork_rng(devices=[]):
         return with_all_weights(RegionNetwork(classes))
 
 
 def with_all_weights(module: Module) -> Module:
-    """Give every weight a value of its own, and return the module.
+    """Give every weight different values, and return the module.
 
-    The exporter drops a bias of zeros, and a tensor that equals another.
+    The exporter would leave out a bias of zeros, and a tensor that equals another.
 
     Examples
     --------
-    >>> float(with_all_weights(nn.Linear(2, 3)).bias.abs().min()) > 0
+    >>> bool((with_all_weights(nn.Linear(2, 3)).bias != 0).all())
     True
     """
     generator = torch.Generator().manual_seed(0)
@@ -134,27 +139,27 @@ def with_all_weights(module: Module) -> Module:
 
 @cache
 def export_common(name: str) -> bytes:
-    """Export what is the same in networks of any classes: ``trunk``, ``first_pass`` or ``project``."""
+    """Export a graph that is the same for any classes: ``trunk``, ``first_pass`` or ``project``."""
     network = _network(1)
     if name == "trunk":
         picture = {"picture": torch.zeros(2, 3, 96, 128)}
         return export_part(Part(network, RegionNetwork.trunk), picture, ["features"], {"picture": (0, 2, 3)})
-    features, places = {"features": torch.zeros(1, 832, 6, 8)}, {"features": (2, 3)}
+    features, dynamic = {"features": torch.zeros(1, TRUNK_CHANNELS, 6, 8)}, {"features": (2, 3)}
     if name == "first_pass":
-        return export_part(Part(network, _first_pass), features, ["parts"], places)
-    return export_part(Part(network, _project), features, [f"all_{one}" for one in PROJECTIONS], places)
+        return export_part(Part(network, _first_pass_maps), features, ["parts"], dynamic)
+    return export_part(Part(network, _project_channels), features, [f"all_{name}" for name in PROJECTIONS], dynamic)
 
 
 def export_part(
     module: Part, inputs: Mapping[str, Tensor], outputs: Sequence[str], dynamic: Mapping[str, Sequence[int]]
 ) -> bytes:
-    """Export what a part computes, without its weights.
+    """Export the graph of a part, without its weights.
 
     Parameters
     ----------
     module : Part
     inputs : mapping of str to Tensor
-        Names and examples of what it is computed from, in order.
+        Inputs by name, in order; the values are only examples.
     outputs : sequence of str
         Names of the outputs.
     dynamic : mapping of str to sequence of int
@@ -166,7 +171,7 @@ def export_part(
         ONNX model; the weights are external initializers named as in ``module.network.state_dict()``.
     """
     shapes = tuple({axis: torch.export.Dim.DYNAMIC for axis in dynamic.get(name, ())} for name in inputs)
-    # The exporter reports each of its steps and reasons aloud about shapes; an error is raised all the same.
+    # The exporter prints and logs its steps and its conclusions about shapes. Errors are raised nevertheless.
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -179,7 +184,7 @@ def export_part(
                 input_names=list(inputs),
                 output_names=list(outputs),
                 dynamic_shapes=(shapes,),
-                # From 19 on ONNX Runtime has another average pooling, ten times as slow over three dimensions.
+                # From opset 19 on, ONNX Runtime's average pooling over three dimensions takes ten times as long.
                 opset_version=18,
             )
     finally:
@@ -192,16 +197,14 @@ def export_part(
             tensor.ClearField("raw_data")
             tensor.data_location = onnx.TensorProto.EXTERNAL
             tensor.external_data.add(key="location", value="weights")
+            tensor.name = tensor.name.removeprefix("network.")
     for node in graph.graph.node:
-        # Stack traces of the exporting machine: of no use to the runtime, and full of its paths.
+        # Stack traces of the exporting machine, with its paths, which the runtime does not need.
         del node.metadata_props[:]
         node.doc_string = ""
         for i, name in enumerate(node.input):
             if name in names:
                 node.input[i] = name.removeprefix("network.")
-    for tensor in graph.graph.initializer:
-        if tensor.name in names:
-            tensor.name = tensor.name.removeprefix("network.")
     del graph.graph.value_info[:]
     del graph.graph.metadata_props[:]
     del graph.metadata_props[:]
@@ -218,12 +221,12 @@ def to_model(
     trained: Mapping[str, object] | None = None,
     samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]] = (),
 ) -> RegionModel:
-    """Pack a trained network as a model that runs without torch.
+    """Pack a trained network as a model, which runs without torch.
 
     Parameters
     ----------
     network : RegionNetwork
-        Its first pass is fitted, if there are samples.
+        It is changed: its first pass is fitted, if there are samples.
     classes : tuple of str
         Names of its classes.
     long_side : int
@@ -233,10 +236,11 @@ def to_model(
     scoring : {"shared", "crops"}
         See `RegionModel`.
     trained : dict, optional
-        How it was trained; must be representable as JSON.
+        Settings and results of the training, for the record, as JSON can hold them.
     samples : sequence of (ndarray, shape (H, W, 3), uint8; ndarray, shape (N, 4), float32)
-        Pictures, RGB, and proposals in their pixels, such as the model will see, but none that it is to be judged by:
-        a hundred pictures do. Without them the model has no first pass, and no graphs in 8 bits.
+        Pictures, RGB, and proposals in their pixels, like those that the model will get; 100 pictures are enough. Do
+        not take pictures that the model is evaluated on. Without samples the model has no first pass and no graphs in 8
+        bits.
 
     Returns
     -------
@@ -249,15 +253,15 @@ def to_model(
     graphs = dict(export_graphs(network.classes, scoring))
     weights = {name: p.detach().numpy().astype(np.float16) for name, p in network.named_parameters()}
     if samples:
-        heavy = "crops" if scoring == "crops" else "head"
         inputs = calibration_inputs(network, samples, long_side=long_side, scoring=scoring)
-        if inputs:  # Pictures may all be without a proposal.
-            graphs[f"{heavy}.int8"] = quantize(graphs[heavy], weights, inputs)
+        if inputs:  # There are none if no picture has a proposal.
+            by_region = GRAPHS[scoring][-1]
+            graphs[f"{by_region}.int8"] = quantize(graphs[by_region], weights, inputs)
     return RegionModel(classes, long_side, box_regression, weights, graphs, "", dict(trained or {}), scoring)
 
 
 def export_whole(model: RegionModel) -> bytes:
-    """Export a model as one graph with its weights, for whatever runs ONNX.
+    """Export a model as one graph with its weights, for any program that runs ONNX.
 
     Parameters
     ----------
@@ -266,11 +270,11 @@ def export_whole(model: RegionModel) -> bytes:
     Returns
     -------
     bytes
-        ONNX model in float32. ``shared`` scoring: ``picture`` (1, 3, H, W), as `preprocessing.prepare_picture` makes
-        it, and ``boxes`` (N, 4) in its pixels, any N, H and W. ``crops``: ``picture`` (N, 3, 224, 224), as
-        `preprocessing.crop_regions` makes them. Both give ``probabilities`` (N, 1 + C), column 0 background, and
-        ``deltas`` (N, C, 4), see `preprocessing.decode_boxes`. Its metadata has ``classes``, ``long_side``, ``scoring``
-        and ``box_regression`` as JSON.
+        ONNX model in float32. For shared scoring its inputs are ``picture`` (1, 3, H, W), see
+        `preprocessing.prepare_picture`, and ``boxes`` (N, 4) in pixels of ``picture``, with any N, H and W. For scoring
+        crops its input is ``picture`` (N, 3, 224, 224), see `preprocessing.crop_regions`. The outputs are
+        ``probabilities`` (N, 1 + C), column 0 background, and ``deltas`` (N, C, 4), see `preprocessing.decode_boxes`.
+        The metadata has ``classes``, ``long_side``, ``scoring`` and ``box_regression`` as JSON.
 
     Examples
     --------
@@ -281,21 +285,22 @@ def export_whole(model: RegionModel) -> bytes:
     (['picture', 'boxes'], ['probabilities', 'deltas'])
     """
     whole = with_weights(_export_whole(len(model.classes), model.scoring), model.weights)
-    about = {
+    metadata = {
         "classes": model.classes, "long_side": model.long_side, "scoring": model.scoring,
         "box_regression": model.box_regression,
     }  # fmt: skip
-    onnx.helper.set_model_props(whole, {key: json.dumps(value) for key, value in about.items()})
+    onnx.helper.set_model_props(whole, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.checker.check_model(whole)
     return whole.SerializeToString()
 
 
 @cache
 def _export_whole(classes: int, scoring: str) -> bytes:
-    """Export the structure of a whole network of so many classes."""
+    """Export the graph of `export_whole` without its weights."""
     network = _network(classes)
     if scoring == "crops":
-        return export_part(Part(network, _crops), {"picture": torch.zeros(3, 3, 224, 224)}, OUTPUTS, {"picture": (0,)})
+        crops = {"picture": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}
+        return export_part(Part(network, _score_crops), crops, OUTPUTS, {"picture": (0,)})
     boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
     inputs = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}
-    return export_part(Part(network, _whole), inputs, OUTPUTS, {"picture": (2, 3), "boxes": (0,)})
+    return export_part(Part(network, _score_picture), inputs, OUTPUTS, {"picture": (2, 3), "boxes": (0,)})

@@ -1,11 +1,11 @@
-"""8-bit arithmetic: a graph in float32 -> one whose convolutions multiply bytes, for ONNX Runtime.
+"""Quantization: a graph in float32 -> a graph whose convolutions compute in 8 bits, for ONNX Runtime.
 
-Static and per channel: the ranges of activations are measured on real pictures, those of weights taken per output
-channel. The graph keeps its weights outside and in full, as it did before, and has pairs of QuantizeLinear and
-DequantizeLinear where numbers lose bits; the runtime turns them into integer kernels when it loads the graph.
+It is static and per channel: the ranges of activations are measured on pictures, and each output channel of weights has
+its own range. The weights stay outside the graph, in float16. The graph gets pairs of QuantizeLinear and
+DequantizeLinear where numbers are rounded. The runtime makes integer kernels of them when it loads the graph.
 
-ONNX Runtime has a tool for the same. It also rounds what poolings read that come before any convolution, and then runs
-these poolings five times slower than in float32, which costs the head of this network half of what there is to gain.
+ONNX Runtime has a tool for this too. But the tool also rounds the inputs of poolings that come before any convolution,
+and these poolings then take five times as long as in float32. For the head of this network that is half of the gain.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from ..preprocessing import crop_regions, prepare_picture
 from ..regions.network import RegionNetwork
 from ..regions.roi_align import read_regions
 
-# What is read out of a picture for each region: the trunk's features and three branches of inception 5a, begun.
+# Inputs of the graph ``head``: the trunk's features, and the first convolutions of three branches of inception 5a.
 PROJECTIONS = ("features", "one", "three", "five")
-# Pictures to measure ranges on, and regions of each.
+# Numbers of pictures that ranges are measured on, and of regions in each.
 PICTURES, REGIONS = 16, 32
-# Share of an activation's values that its range holds: few are far beyond the others, and all would lose bits to them.
+# Percentile of an activation's values that ends its range. A few values are far larger than all others; a range with
+# them in it would have too few steps for the others.
 WITHIN = 99.999
 
 
 def with_weights(graph: bytes, weights: Mapping[str, NDArray[np.float16]]) -> onnx.ModelProto:
-    """Put float32 weights into a graph whose initializers are external.
+    """Load a graph and put its external weights into it, as float32.
 
     Parameters
     ----------
@@ -60,14 +61,15 @@ def calibration_inputs(
     long_side: int,
     scoring: str = "shared",
 ) -> list[dict[str, NDArray[np.float32]]]:
-    """Make what the layers that run once a region see of real pictures.
+    """Compute inputs of the layers that run once for each region, from pictures and regions.
 
     Parameters
     ----------
     network : RegionNetwork
         On a CPU.
     samples : sequence of (ndarray, shape (H, W, 3), uint8; ndarray, shape (N, 4), float32)
-        Pictures, RGB, and regions in their pixels, of which the first 32 are taken, of the first 16 pictures.
+        Pictures, RGB, and regions in their pixels. Of the first 16 pictures with regions, the first 32 regions are
+        taken.
     long_side : int
         Pictures are resized to this many pixels on their longer side.
     scoring : {"shared", "crops"}
@@ -85,17 +87,17 @@ def calibration_inputs(
         array, scale = prepare_picture(image, long_side)
         with torch.inference_mode():
             maps = network.trunk(torch.from_numpy(array))
-            seen = [maps, *network.googlenet.inception_5a.begin(maps)]
-        contiguous = [some[0].permute(1, 2, 0).contiguous().numpy() for some in seen]
-        read = [read_regions(some, boxes * np.float32(scale)) for some in contiguous]
-        inputs.append(dict(zip(PROJECTIONS, read, strict=True)))
+            projected = [maps, *network.googlenet.inception_5a.begin(maps)]
+        last = [channels[0].permute(1, 2, 0).contiguous().numpy() for channels in projected]
+        regions = [read_regions(array, boxes * np.float32(scale)) for array in last]
+        inputs.append(dict(zip(PROJECTIONS, regions, strict=True)))
     return inputs
 
 
 def quantize(
     graph: bytes, weights: Mapping[str, NDArray[np.float16]], inputs: Sequence[Mapping[str, NDArray[np.float32]]]
 ) -> bytes:
-    """Have a graph's convolutions, and what lies between them, run in 8 bits.
+    """Quantize a graph: its convolutions, and the operators between them, compute in 8 bits.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def quantize(
     Returns
     -------
     bytes
-        ONNX, its weights external as before; the biases of the convolutions are inside, as integers.
+        ONNX, its weights external too; the biases of the convolutions are inside, as integers.
 
     References
     ----------
@@ -119,7 +121,7 @@ def quantize(
     model = with_weights(graph, weights)
     nodes = list(model.graph.node)
     maker = {output: node for node in nodes for output in node.output}
-    # The first convolution has three channels, which bytes make no faster, and costs most of the exactness.
+    # Not the first convolution, of 3 channels: in 8 bits it is not faster, and its rounding changes scores the most.
     convolutions = [
         node for node in nodes if node.op_type == "Conv" and weights.get(node.input[1], np.zeros((0, 0))).shape[1] > 3
     ]
@@ -129,7 +131,7 @@ def quantize(
         if node.op_type == "MaxPool" and maker.get(node.input[0]) in (*joins, *pools):
             pools.append(node)
     rounding = [*convolutions, *joins, *pools]
-    # A convolution multiplies bytes only if its result becomes bytes too, behind the ReLU that each has.
+    # ONNX Runtime computes a convolution in 8 bits only if its result, after the ReLU, is rounded too.
     activated = [
         node.output[0] for node in nodes if node.op_type == "Relu" and maker.get(node.input[0]) in convolutions
     ]
@@ -140,10 +142,10 @@ def quantize(
         + activated
     )
     ranges = _measure_ranges(model, list(rounded), inputs)
-    for node in pools:  # The largest of some bytes is a byte of the same scale.
+    for node in pools:  # A maximum of rounded numbers is one of them, so input and output have the same range.
         ranges[node.output[0]] = ranges[node.input[0]]
     constants: list[onnx.TensorProto] = []
-    # Before each node what it needs.
+    # In an order that the graph may have: before each node the nodes that round its inputs.
     made: list[onnx.NodeProto] = []
 
     def constant(array: NDArray[Any]) -> str:
@@ -171,23 +173,23 @@ def quantize(
         if node in convolutions:
             scale = scales[node.input[0]]
             weight = weights[node.input[1]].astype(np.float32)
-            own = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-8) / np.float32(127)
+            steps = np.maximum(np.abs(weight).max((1, 2, 3)), 1e-8) / np.float32(127)
             bias = weights[node.input[2]].astype(np.float32)
-            # A channel of next to no weights has coarser ones, so that 32 bits hold its bias.
-            own = np.maximum(own, np.abs(bias) / (scale * np.float32(2**30)))
-            bias = np.rint(bias / (own * scale)).astype(np.int32)
+            # Larger steps where weights are nearly 0, so that the bias, counted in them, fits 32 bits.
+            steps = np.maximum(steps, np.abs(bias) / (scale * np.float32(2**30)))
+            bias = np.rint(bias / (steps * scale)).astype(np.int32)
             node.input[0] = rounded_of(node.input[0])
-            node.input[1] = round_trip(node.input[1], own, np.zeros(len(own), np.int8))
+            node.input[1] = round_trip(node.input[1], steps, np.zeros(len(steps), np.int8))
             unscaled = f"bias_{len(made)}"
             made.append(
-                helper.make_node("DequantizeLinear", [constant(bias), constant(own * scale)], [unscaled], axis=0)
+                helper.make_node("DequantizeLinear", [constant(bias), constant(steps * scale)], [unscaled], axis=0)
             )
             node.input[2] = unscaled
         elif node in rounding:
             for i, name in enumerate(node.input):
                 node.input[i] = rounded_of(name)
         made.append(node)
-    # These are read as bytes by whoever reads them.
+    # All that read these results read them rounded.
     pooled_or_joined = [name for node in (*joins, *pools) for name in node.output]
     results = {name: rounded_of(name) for name in (*pooled_or_joined, *activated)}
     for node in nodes:
@@ -205,7 +207,7 @@ def quantize(
 def _measure_ranges(
     model: onnx.ModelProto, names: Sequence[str], inputs: Sequence[Mapping[str, NDArray[np.float32]]]
 ) -> dict[str, tuple[float, float]]:
-    """Ranges of a graph's tensors, zero always in them."""
+    """Measure the ranges of a graph's tensors; each contains zero."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     known = {value.name for value in watched.graph.input}

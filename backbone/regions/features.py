@@ -1,4 +1,4 @@
-"""What trunks compute of a picture, each once, however many models ask for it."""
+"""The features that trunks compute of a picture, each once, however many models need them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class TrunkFeatures(NamedTuple):
-    """Features of one picture.
+    """A trunk's features of one picture.
 
     Attributes
     ----------
     maps : ndarray or Tensor, shape (1, 832, h, w)
-        Output of inception 4e, where the engine has it.
+        Output of inception 4e. ONNX Runtime gives an array, torch a tensor on its device.
     scale : float
-        Pixels that the trunk got per pixel of the picture.
+        Pixels of the resized picture per pixel of the picture: boxes times `scale` are boxes on the resized one.
     """
 
     maps: Any
@@ -29,7 +29,7 @@ class TrunkFeatures(NamedTuple):
 
 
 class PictureFeatures:
-    """A picture and its features, each computed when they are first asked for.
+    """A picture and its features by any number of trunks; each are computed when they are first needed.
 
     Parameters
     ----------
@@ -48,7 +48,10 @@ class PictureFeatures:
         self._features: dict[tuple[object, ...], TrunkFeatures] = {}
 
     def of(self, trunk: Trunk, long_side: int) -> TrunkFeatures:
-        """Return a trunk's features of the picture, resized to `long_side` pixels; equal trunks compute them once."""
+        """Return a trunk's features of the picture, its longer side resized to `long_side` pixels.
+
+        Trunks of equal weights and placement share them.
+        """
         key = *trunk.key, long_side
         if key not in self._features:
             self._features[key] = trunk(self.image, long_side)

@@ -1,7 +1,7 @@
-"""Fitting the first pass: a linear score of the trunk's features that says which regions to score with all layers.
+"""Fitting the first pass: a linear score of the trunk's features that selects the regions to score with all layers.
 
-It is fitted by least squares to the whole network's scores of some thousand regions, and used by
-`scorer.RegionScorer.first_pass_logits`.
+It is fitted by least squares to the scores that all layers give to some thousand regions.
+`scorer.RegionScorer.first_pass_logits` computes it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch import Tensor
 from ..preprocessing import crop_regions, prepare_picture
 from .network import RegionNetwork, roi_align
 from .onnx_engine import CROPS
-from .roi_align import PARTS
+from .roi_align import PARTS, TRUNK_CHANNELS
 
-# Regions of a picture that are learned from; a crop takes ten times the time of a region.
+# Regions of a picture that are fitted to. Crops are fewer: one takes the time of ten regions.
 REGIONS = {"shared": 200, "crops": 100}
-# Ridge, as a share of the features' mean square.
+# Ridge of the regression, as a share of the features' mean square.
 RIDGE = 0.03
-# Odds beyond these say no more about which regions to keep.
-MOST_CERTAIN = 9.0
+# Logarithms of odds are cut off at plus and minus this: which regions to keep does not depend on larger ones.
+MAX_LOG_ODDS = 9.0
 
 
 def _part_features(maps: Tensor, boxes: Tensor) -> Tensor:
-    """Features of regions, averaged in nine parts: (N, 832 * 9)."""
-    parts = torch.from_numpy(PARTS).reshape(9, -1)
+    """Average the features of regions in nine parts: (1, 832, h, w), (N, 4) -> (N, 832 * 9)."""
+    parts = torch.from_numpy(PARTS).flatten(1)
     return torch.einsum("ncb,pb->ncp", roi_align(maps, boxes).flatten(2), parts).flatten(1)
 
 
@@ -53,14 +53,14 @@ def fit_first_pass(
         Pictures are resized to this many pixels on their longer side.
     scoring : {"shared", "crops"}
     seed : int
-        Some of the regions of each picture are drawn.
+        Of the random choice of regions where a picture has more than are fitted to.
 
     References
     ----------
     Hoerl and Kennard, "Ridge regression", Technometrics 1970.
     """
     rng = np.random.default_rng(seed)
-    size = 832 * len(PARTS) + 1
+    size = TRUNK_CHANNELS * len(PARTS) + 1
     products, sums, number = torch.zeros(size, size), torch.zeros(size), 0
     with torch.inference_mode():
         for image, boxes in samples:
@@ -72,11 +72,11 @@ def fit_first_pass(
             places = torch.from_numpy(drawn * np.float32(scale))
             if scoring == "crops":
                 crops = torch.from_numpy(crop_regions(image, drawn)).split(CROPS)
-                logits = torch.cat([network.score_crops(network.trunk(some))[0] for some in crops])
+                logits = torch.cat([network.score_crops(network.trunk(batch))[0] for batch in crops])
             else:
                 logits, _ = network.region_head(maps, places)
-            # The odds of an object of any class.
-            odds = (logits[:, 1:].logsumexp(1) - logits[:, 0]).clamp(-MOST_CERTAIN, MOST_CERTAIN)
+            # The logarithm of the odds of an object of any class.
+            odds = (logits[:, 1:].logsumexp(1) - logits[:, 0]).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
             features = torch.cat([_part_features(maps, places), torch.ones(len(drawn), 1)], dim=1)
             products += features.T @ features
             sums += features.T @ odds
@@ -85,7 +85,7 @@ def fit_first_pass(
         return
     matrix = products.numpy()
     matrix[np.diag_indices(size)] += RIDGE * np.trace(matrix) / size
-    # The constant is the same for all regions, so it is of no use to a ranking.
+    # The constant is left out: it is the same for all regions and does not change their order.
     weights = cho_solve(cho_factor(matrix, overwrite_a=True), sums.numpy())[:-1]
     with torch.no_grad():
-        network.first_pass.weight.copy_(torch.from_numpy(weights.reshape(832, len(PARTS)).T[:, :, None, None]))
+        network.first_pass.weight.copy_(torch.from_numpy(weights.reshape(-1, len(PARTS)).T[:, :, None, None]))

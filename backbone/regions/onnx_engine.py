@@ -1,7 +1,7 @@
-"""Running a model's graphs on a CPU by ONNX Runtime.
+"""The engine for CPUs: a model's graphs, run by ONNX Runtime.
 
-Of what runs this network on a CPU it is the fastest in float32, a tenth ahead of OpenVINO and half as fast again as
-torch, and a twentieth of torch's size to install; in 8 bits OpenVINO is a tenth ahead (``benchmarks/scoring.py``).
+In float32 it is the fastest for this network: 10 % faster than OpenVINO, 50 % faster than torch. In 8 bits OpenVINO is
+10 % faster (``benchmarks/scoring.py``). To install, it has a twentieth of torch's size.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from numpy.typing import NDArray
 from ...data.errors import ModelError
 from ...data.system.processes import usable_cores
 from ..preprocessing import crop_regions, normalise_picture
-from ..weights.model_file import RegionModel
+from ..weights.model_file import GRAPHS, RegionModel
 from .roi_align import BINS, read_first_pass, read_regions
 
 if TYPE_CHECKING:
     import onnxruntime
 
 
-# Regions that go through the head at once: the largest activations of 64 regions stay inside a usual L2 + L3 share.
+# Regions a batch of the head. The activations of 64 regions fit into a core's L2 cache and its usual share of the L3.
 CHUNK = 64
-# And crops through the whole network: the passes over memory between convolutions find 4 of them in a usual L3 share.
+# Crops a batch of the whole network. The activations of 4 crops fit into a core's usual share of the L3 cache.
 CROPS = 4
 
 
 def onnx_session(
     graph: bytes, weights: Mapping[str, NDArray[np.float16]], threads: int | None = None
 ) -> onnxruntime.InferenceSession:
-    """Make what runs a graph of a model file.
+    """Load a graph of a model file into ONNX Runtime.
 
     Parameters
     ----------
     graph : bytes
         ONNX; its initializers are named as the weights.
     weights : mapping of str to ndarray
-        float16; those that the graph does not name are left out.
+        float16, by name; weights that the graph does not name are left out.
     threads : int, optional
         Default all cores that this process may use.
 
@@ -52,31 +52,31 @@ def onnx_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3
-    # Spinning threads would take the cores from the threads that propose for the next picture.
+    # Threads that wait in a loop would take the cores from the threads that compute proposals of the next picture.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # ONNX Runtime refuses weights that a graph does not name, and a file's graphs share few.
-    own = {
+    # ONNX Runtime refuses weights that a graph does not name.
+    named = {
         name: onnxruntime.OrtValue.ortvalue_from_numpy(weight.astype(np.float32))
         for name, weight in weights.items()
         if name.encode() in graph
     }
-    options.add_external_initializers(list(own), list(own.values()))
+    options.add_external_initializers(list(named), list(named.values()))
     try:
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises one class per kind of failure, none of them public.
+    except Exception as error:  # ONNX Runtime has a class for each kind of failure, none of them public.
         raise ModelError(f"the model's graph cannot be run: {str(error).splitlines()[0]}") from error
 
 
 def onnx_trunk(
     graph: bytes, weights: Mapping[str, NDArray[np.float16]], threads: int | None = None
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Make what runs a trunk: resized picture (H, W, 3) uint8 RGB -> features (1, 832, h, w) float32."""
+    """Load a trunk as a function: resized picture (H, W, 3) uint8 RGB -> features (1, 832, h, w) float32."""
     session = onnx_session(graph, weights, threads)
     return lambda picture: session.run(None, {"picture": normalise_picture(picture)})[0]
 
 
 class OnnxRegions:
-    """A model's layers above the trunk, and its crops, see `scorer.RegionEngine`.
+    """A model's layers above the trunk, and its crops, in ONNX Runtime; see `scorer.RegionEngine`.
 
     Parameters
     ----------
@@ -88,17 +88,17 @@ class OnnxRegions:
     Raises
     ------
     ModelError
-        If the model's graphs and weights do not fit together, or there are none in 8 bits.
+        If the model's graphs and weights do not fit together, or it lacks the graph in 8 bits.
     """
 
     def __init__(self, model: RegionModel, precision: str = "float32", threads: int | None = None) -> None:
         bits = ".int8" if precision == "int8" else ""
-        heavy = f"{'crops' if model.scoring == 'crops' else 'head'}{bits}"
-        if bits and heavy not in model.graphs:
-            raise ModelError("the model cannot run in 8 bits: it was packed without pictures to calibrate on")
-        names = "first_pass", "project", heavy
+        by_region = f"{GRAPHS[model.scoring][-1]}{bits}"
+        if bits and by_region not in model.graphs:
+            raise ModelError("the model cannot run in 8 bits: it was packed without pictures; use precision float32")
+        names = "first_pass", "project", by_region
         sessions = {n: onnx_session(model.graphs[n], model.weights, threads) for n in names if n in model.graphs}
-        self._first_pass, self._heavy = sessions["first_pass"], sessions[heavy]
+        self._first_pass, self._by_region = sessions["first_pass"], sessions[by_region]
         self._project = sessions.get("project")
 
     def first_pass_logits(self, maps: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -110,31 +110,31 @@ class OnnxRegions:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `scorer.RegionEngine`."""
         assert self._project is not None
-        names = [entry.name for entry in self._heavy.get_inputs()]
+        names = [entry.name for entry in self._by_region.get_inputs()]
         projections = dict(zip(names, self._project.run(None, {"features": maps}), strict=True))
         memory = {
-            name: np.empty((min(CHUNK, len(boxes)), BINS, BINS, seen.shape[2]), np.float32)
-            for name, seen in projections.items()
+            name: np.empty((min(CHUNK, len(boxes)), BINS, BINS, projected.shape[2]), np.float32)
+            for name, projected in projections.items()
         }
         parts = []
         for start in range(0, len(boxes), CHUNK):
-            some = boxes[start : start + CHUNK]
-            read = {name: read_regions(seen, some, memory[name]) for name, seen in projections.items()}
-            parts.append(self._heavy.run(None, read))
-        return _join(parts)
+            batch = boxes[start : start + CHUNK]
+            regions = {name: read_regions(array, batch, memory[name]) for name, array in projections.items()}
+            parts.append(self._by_region.run(None, regions))
+        return _concatenate(parts)
 
     def score_crops(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `scorer.RegionEngine`."""
         parts = [
-            self._heavy.run(None, {"crops": crop_regions(image, boxes[start : start + CROPS])})
+            self._by_region.run(None, {"crops": crop_regions(image, boxes[start : start + CROPS])})
             for start in range(0, len(boxes), CROPS)
         ]
-        return _join(parts)
+        return _concatenate(parts)
 
 
-def _join(parts: Sequence[Sequence[NDArray[np.float32]]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Put the probabilities and the deltas of batches together."""
-    probabilities, deltas = (np.concatenate(some) for some in zip(*parts, strict=True))
+def _concatenate(parts: Sequence[Sequence[NDArray[np.float32]]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Concatenate the probabilities and the box deltas of batches."""
+    probabilities, deltas = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return probabilities, deltas

@@ -1,4 +1,4 @@
-"""Where a network runs and in what it computes: device, engine, precision and threads, chosen once and passed on."""
+"""Device, engine, precision and threads of a network: chosen here once, and passed on as a `Placement`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...data.errors import DeviceError, MissingPackageError, needs_packages
 
 DEVICES = ("auto", "cpu", "cuda")
 ENGINES = ("onnxruntime", "torch")
-# Of the engine's arithmetic; the weights are float16 in all of them.
+# The numbers that the engine computes with. Files always hold the weights in float16.
 PRECISIONS = ("float32", "float16", "int8")
 ONNX_ON_GPU = "engine onnxruntime is for a CPU; leave the engine out, or use --device cpu"
 
@@ -26,14 +26,14 @@ class Placement:
     engine : {"onnxruntime", "torch"}
         ONNX Runtime is for a CPU only.
     precision : {"float32", "float16", "int8"}
-        8 bits are for ONNX Runtime, half precision for torch.
+        int8 is for ONNX Runtime only, float16 for torch only.
     threads : int, optional
-        CPU threads; default all cores that this process may use.
+        Threads of the CPU. Default: all cores that this process may use.
 
     Raises
     ------
     DeviceError
-        If these do not go together.
+        If a value is unknown, or the values do not fit together.
 
     Examples
     --------
@@ -61,30 +61,30 @@ class Placement:
 
     @property
     def of_trunk(self) -> Placement:
-        """The same, but never in 8 bits: several models share a trunk, and it runs only once a picture."""
+        """Placement of the trunk: float32 instead of int8, so that models of any precision share a trunk."""
         return replace(self, precision="float32") if self.precision == "int8" else self
 
 
 def choose_placement(
     device: str = "auto", *, threads: int | None = None, engine: str | None = None, precision: str | None = None
 ) -> Placement:
-    """Choose where a network runs.
+    """Choose the placement of a network from what is given, and defaults for the rest.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
         See `choose_device`.
     threads : int, optional
-        CPU threads; default all cores that this process may use.
+        Threads of the CPU. Default: all cores that this process may use.
     engine : {"onnxruntime", "torch"}, optional
         Default ONNX Runtime on a CPU, torch on a GPU.
     precision : {"float32", "float16", "int8"}, optional
-        Default half precision on a GPU, float32 on a CPU.
+        Default float16 on a GPU, float32 on a CPU.
 
     Raises
     ------
     DeviceError
-        If the device is not there, or cannot do what is asked of it.
+        If the device is not there, or the values do not fit together.
 
     Examples
     --------
@@ -99,13 +99,13 @@ def choose_placement(
 
 
 def choose_device(device: str = "auto") -> str:
-    """Choose the device.
+    """Choose the device of a network, and check that it is there.
 
     Parameters
     ----------
     device : {"auto", "cpu", "cuda"}
-        "auto" takes the GPU if torch is installed and sees one. Where no driver of a GPU is loaded, torch is not
-        imported to find that out.
+        "auto" is the GPU if torch is installed and finds one, else the CPU. torch is not imported where no driver of a
+        GPU is loaded.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def choose_device(device: str = "auto") -> str:
 
         if torch.cuda.is_available():
             return "cuda"
-        missing = "torch sees no GPU; check the driver"
+        missing = "torch finds no GPU; check the driver"
     except MissingPackageError as error:
         missing = str(error)
     if device == "cuda":
@@ -141,14 +141,15 @@ def choose_device(device: str = "auto") -> str:
 
 
 def has_gpu_driver() -> bool:
-    """Tell whether a driver of NVIDIA's or AMD's GPUs is loaded, in a millisecond and without torch.
+    """Tell whether a driver of NVIDIA's or AMD's GPUs may be loaded, in a millisecond and without importing torch.
 
     Examples
     --------
     >>> has_gpu_driver() in (True, False)
     True
     """
-    if "torch" in sys.modules or Path("/dev/kfd").exists():  # AMD's; torch, where it is there already, knows best.
+    # Where torch is imported already, it costs nothing to ask it. /dev/kfd is the device of AMD's driver.
+    if "torch" in sys.modules or Path("/dev/kfd").exists():
         return True
     try:
         ctypes.CDLL("libcuda.so.1")

@@ -1,7 +1,7 @@
-"""RoIAlign on a CPU, without torch: a region's features out of those of the whole picture.
+"""RoIAlign on a CPU, without torch: each region's features, read out of the picture's.
 
-A bin's average touches a dozen of the picture's thousand cells. `network.roi_align`, for training and GPUs, is a matrix
-product, in which nearly all factors are zero: on a CPU it takes half as long as the layers that come after.
+The average in a bin needs about 12 of a picture's 1,000 cells. `regions.network.roi_align`, for training and GPUs, is a
+matrix product, in which nearly all factors are zero: on a CPU it takes half the time of the layers that come after it.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ from ...data.errors import SettingError
 from ...data.system.kernels import kernel
 from ..preprocessing import CONTEXT
 
+# Cells of a region's features in each direction.
 BINS = 7
-# Share of each of a region's bins (7, 7) in the average of each of its nine parts: 3x3 bins, every second one.
+# Weights (9, 7, 7) of a region's bins in its nine parts: averages of 3x3 bins, two bins apart from each other.
 PARTS = np.zeros((9, BINS, BINS), np.float32)
 for _part in range(9):
     PARTS[_part, 2 * (_part // 3) :, 2 * (_part % 3) :][:3, :3] = 1 / 9
-# Cell i of the trunk's output looks at the pixels around 16 i + 14.5: three unpadded stride-2 poolings shift the
-# grid by 6.5 px against the usual 16 i + 8. Boxes of small objects would be read half a cell off.
+TRUNK_CHANNELS = 832
+# Pixels. Cell i of the trunk's output has its centre at 16 i + 14.5 and not at the usual 16 i + 8, because three
+# poolings of stride 2 have no padding. With 16 i + 8, small objects would be read half a cell beside their place.
 STRIDE, FIRST_CENTRE = 16.0, 14.5
 
 
 @kernel()
-def _spread(low, high, cells, first, count, weights):  # type: ignore[no-untyped-def]
-    """Of each bin along one axis the first cell that it touches, how many from there on, and their weights."""
+def _weigh_cells(low, high, cells, first, count, weights):  # type: ignore[no-untyped-def]
+    """Fill, for each bin along one axis, its first cell, its number of cells, and their weights."""
     length = (high - low) * CONTEXT
     begin = (low + high - length) / 2
     for b in range(BINS):
         for at in range(cells + 1):
             weights[b, at] = 0
         for s in range(2):
-            place = (begin + length * ((2 * b + s + 0.5) / (2 * BINS)) - FIRST_CENTRE) / STRIDE
-            # So that what is no number is at the border too, and not beyond the memory.
-            place = place if place > 0.0 else 0.0
-            place = place if place < cells - 1.0 else cells - 1.0
-            cell = np.int64(place)
+            position = (begin + length * ((2 * b + s + 0.5) / (2 * BINS)) - FIRST_CENTRE) / STRIDE
+            # Written so that NaN is moved to the border too, and nothing outside the array is read.
+            position = position if position > 0.0 else 0.0
+            position = position if position < cells - 1.0 else cells - 1.0
+            cell = np.int64(position)
             if s == 0:
                 first[b] = cell
-            share = place - cell
+            share = position - cell
             at = cell - first[b]
             weights[b, at] += 0.5 * (1 - share)
             count[b] = at + 1
@@ -54,13 +56,13 @@ def _spread(low, high, cells, first, count, weights):  # type: ignore[no-untyped
     "float32[:,:,:,::1])",
     fastmath=True,
 )
-def _read(features, boxes, cells, across, down, regions):  # type: ignore[no-untyped-def]
-    """Fill `regions`; `cells` (7 each), `across` (7, width + 1) and `down` (7, height + 1) are room."""
+def _read_bins(features, boxes, cells, across, down, regions):  # type: ignore[no-untyped-def]
+    """Fill `regions`; `cells` (7 each), `across` (7, width + 1) and `down` (7, height + 1) are memory to work in."""
     left, top, columns, rows = cells
     height, width, channels = features.shape
     for n in range(len(boxes)):
-        _spread(boxes[n, 0], boxes[n, 2], width, left, columns, across)
-        _spread(boxes[n, 1], boxes[n, 3], height, top, rows, down)
+        _weigh_cells(boxes[n, 0], boxes[n, 2], width, left, columns, across)
+        _weigh_cells(boxes[n, 1], boxes[n, 3], height, top, rows, down)
         for i in range(BINS):
             for j in range(BINS):
                 for c in range(channels):
@@ -73,7 +75,7 @@ def _read(features, boxes, cells, across, down, regions):  # type: ignore[no-unt
                                 regions[n, i, j, c] += weight * features[y, x, c]
 
 
-KERNELS = (_read,)
+KERNELS = (_read_bins,)
 
 
 def read_regions(
@@ -84,12 +86,12 @@ def read_regions(
     Parameters
     ----------
     features : ndarray, shape (h, w, C), float32
-        Of one picture; contiguous.
+        Features of one picture.
     boxes : ndarray, shape (N, 4), float32
-        x1 y1 x2 y2 in pixels of the picture that the features were computed from. Each is enlarged by the
-        16/224 px of context of R-CNN's crops.
+        x1 y1 x2 y2 in pixels of the picture that the features were computed from. Each is enlarged by the context of
+        R-CNN's crops, see `preprocessing.CONTEXT`.
     out : ndarray, shape (M, 7, 7, C), float32, optional
-        Of M >= N; the first N are written and returned. Fresh memory costs as much as what is written into it.
+        Array to write into, M >= N; its first N rows are returned. A new array would cost as much time as filling it.
 
     Returns
     -------
@@ -97,7 +99,7 @@ def read_regions(
 
     Raises
     ------
-    ValueError
+    SettingError
         If `out` has another shape.
 
     References
@@ -117,24 +119,24 @@ def read_regions(
     height, width = features.shape[:2]
     cells = tuple(np.empty((4, BINS), np.int64))
     room = np.empty((BINS, width + 1), np.float32), np.empty((BINS, height + 1), np.float32)
-    _read(kernel_array(features), kernel_array(boxes), cells, *room, regions)
+    _read_bins(kernel_array(features), kernel_array(boxes), cells, *room, regions)
     return regions
 
 
 def read_first_pass(parts: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Read the first pass's score of each box out of its maps, see `network.RegionNetwork.first_pass_logits`.
+    """Read the first pass's score of each box out of its maps, see `regions.network.RegionNetwork.first_pass_logits`.
 
     Parameters
     ----------
     parts : ndarray, shape (h, w, 9), float32
-        What the first pass makes of a picture's features, a map for each part of a region.
+        The first pass's maps of a picture, one for each part of a region.
     boxes : ndarray, shape (N, 4), float32
         As for `read_regions`.
 
     Returns
     -------
     ndarray, shape (N,), float32
-        Only their order matters.
+        Only their order has a meaning.
 
     Examples
     --------

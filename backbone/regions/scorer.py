@@ -1,7 +1,7 @@
-"""Scoring regions with a model: on a CPU by ONNX Runtime, on a GPU by torch, the same weights in both.
+"""Scores of regions by a model: on a CPU by ONNX Runtime, on a GPU by torch, with the same weights.
 
-This is the door; `onnx_engine` and `torch_engine` are the two engines behind it. torch is imported only when a GPU, or
-its engine, is asked for.
+Other rooms use this file. It runs one of two engines, `onnx_engine` and `torch_engine`. torch is imported only for the
+second.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from .placement import Placement, choose_placement
 
 
 class Trunk:
-    """GoogLeNet's layers up to inception 4e, which models share: picture -> features.
+    """GoogLeNet's layers up to inception 4e, which several models may share: picture -> features.
 
     Parameters
     ----------
     weights : mapping of str to ndarray
-        float16, named as in `network.RegionNetwork`.
+        float16, named as in `regions.network.RegionNetwork`.
     graph : bytes
         ONNX, ``picture`` (N, 3, H, W) -> ``features``.
     placement : Placement, optional
-        Default `choose_placement`'s. A trunk never runs in 8 bits.
+        Default ``choose_placement()``. A trunk never runs in 8 bits, see `Placement.of_trunk`.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class Trunk:
     ) -> None:
         self.placement = placement = (placement or choose_placement()).of_trunk
         self.sha256 = hash_weights(weights)
-        # Features are only of use to what runs on the same engine and device.
+        # Only layers on the same engine and device can use the features.
         self.key = self.sha256, placement.engine, placement.device, placement.precision
         self._again = partial(Trunk, weights, graph, placement)
         self._forward: Callable[[NDArray[np.uint8]], Any]
@@ -67,7 +67,7 @@ class Trunk:
             self._forward = torch_trunk(weights, placement)
 
     def __call__(self, image: NDArray[np.uint8], long_side: int) -> TrunkFeatures:
-        """Compute the features of a picture (H, W, 3) uint8 RGB, resized to `long_side` pixels."""
+        """Compute the features of a picture (H, W, 3) uint8 RGB, its longer side resized to `long_side` pixels."""
         picture, scale = resize_picture(image, long_side)
         return TrunkFeatures(self._forward(picture), scale)
 
@@ -76,7 +76,7 @@ class Trunk:
 
 
 class RegionEngine(Protocol):
-    """Runs a model's layers above the trunk: what an engine has to do, whichever it is."""
+    """Runs a model's layers above the trunk, and its crops: the methods that an engine must have."""
 
     def first_pass_logits(self, maps: Any, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rank regions by a linear score of the trunk's features.
@@ -84,23 +84,23 @@ class RegionEngine(Protocol):
         Parameters
         ----------
         maps : ndarray or Tensor, shape (1, 832, h, w)
-            Features of the picture, where the engine has them.
+            Features of the picture, from a trunk on the same engine.
         boxes : ndarray, shape (N, 4), float32
-            At least one, in pixels that the trunk got.
+            At least one, in pixels of the resized picture.
 
         Returns
         -------
         ndarray, shape (N,), float32
-            About the logarithm of the odds that there is an object; only their order matters.
+            About the logarithm of the odds of an object, without its constant: only the order has a meaning.
         """
 
     def score_regions(self, maps: Any, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Score at least one region by a picture's features: probabilities (N, 1 + C), deltas (N, C, 4)."""
+        """Score one or more regions by a picture's features: probabilities (N, 1 + C), box deltas (N, C, 4)."""
 
     def score_crops(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Score regions of a picture (H, W, 3) RGB, boxes in its pixels, each warped and sent through all layers."""
+        """Score regions of a picture (H, W, 3) RGB as crops: warped, then sent through all layers."""
 
 
 def _check_boxes(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -117,20 +117,21 @@ class RegionScorer:
     ----------
     model : RegionModel
     placement : Placement, optional
-        Default that of `trunk`, or `choose_placement`'s.
+        Default that of `trunk`; without a trunk ``choose_placement()``.
     trunk : Trunk, optional
-        One that is loaded already, of the same weights and on the same device and engine.
+        A trunk that is loaded already, with the model's weights, on the same device and engine.
     scale : float
-        Pictures are resized to so many times the model's size; of no meaning for crops.
+        Factor of the model's ``long_side``, which pictures are resized to. Crops do not depend on it.
 
     Raises
     ------
     DeviceError
         If `trunk` runs elsewhere.
     ModelError
-        If the model's graphs and weights do not fit together, its trunk is another, or it has no graphs in 8 bits.
+        If the model's graphs and weights do not fit together, `trunk` has other weights than the model, or the model
+        has no graph in 8 bits and `placement` needs it.
     SettingError
-        If `scale` is out of range; of the methods if boxes are not (N, 4) finite numbers.
+        If `scale` is out of range. The methods raise it if boxes are not (N, 4) finite numbers.
 
     Examples
     --------
@@ -146,12 +147,7 @@ class RegionScorer:
     """
 
     def __init__(
-        self,
-        model: RegionModel,
-        placement: Placement | None = None,
-        *,
-        trunk: Trunk | None = None,
-        scale: float = 1.0,
+        self, model: RegionModel, placement: Placement | None = None, *, trunk: Trunk | None = None, scale: float = 1.0
     ) -> None:
         if not 0 < scale < np.inf:
             raise SettingError(f"scale must be more than 0, not {scale}")
@@ -160,9 +156,9 @@ class RegionScorer:
         self.placement = placement = placement or (trunk.placement if trunk else choose_placement())
         self.trunk = trunk or Trunk(model.trunk_weights, model.graphs["trunk"], placement)
         if self.trunk.sha256 != model.trunk_sha256:
-            raise ModelError("the trunk's weights are not the model's")
+            raise ModelError("the given trunk has other weights than the model's trunk; give the model's, or none")
         if self.trunk.placement != placement.of_trunk:
-            raise DeviceError(f"the trunk that is given runs with {self.trunk.placement}, not {placement}")
+            raise DeviceError(f"the given trunk runs with {self.trunk.placement}, not {placement}; load another")
         self._regions: RegionEngine
         if placement.engine == "onnxruntime":
             from .onnx_engine import OnnxRegions
@@ -178,7 +174,7 @@ class RegionScorer:
         return partial(RegionScorer, self.model, self.placement, trunk=self.trunk, scale=scale), ()
 
     def first_pass_logits(self, features: PictureFeatures, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Rank regions by a linear score of the trunk's features, at the cost of none of the layers above it.
+        """Rank regions by a linear score of the trunk's features, without running the layers above the trunk.
 
         Parameters
         ----------
@@ -190,8 +186,8 @@ class RegionScorer:
         Returns
         -------
         ndarray, shape (N,), float32
-            About the logarithm of the odds that there is an object; all zero of a model that was packed without
-            pictures to fit it on.
+            About the logarithm of the odds of an object, without its constant: only the order has a meaning. All
+            zero if the model has no first pass, see `RegionModel.has_first_pass`.
         """
         boxes = _check_boxes(boxes)
         if len(boxes) == 0:

@@ -1,7 +1,7 @@
-"""Running a model by torch: on a GPU, where half precision is used, or on a CPU, where the same lines are tested.
+"""The engine for GPUs: a model run by torch, in float16. It also runs on a CPU, where the same lines are tested.
 
-A picture goes to the GPU once, as the bytes that it is; regions are cut and warped there. Batches are of a few sizes,
-so that a GPU can record the few hundred kernels of a pass once as a CUDA graph and replay them without Python.
+A picture is sent to the GPU once, as uint8; regions are cut and warped there. A pass is a few hundred kernels. They are
+recorded once for each size of batch as a CUDA graph, and replayed without Python; so batches have only a few sizes.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from ..weights.model_file import RegionModel, in_trunk
 from .network import RegionNetwork, roi_align
 from .placement import Placement
 
-# Regions and crops a batch, at first: halved where the memory does not hold them.
+# Regions and crops a batch. The numbers are halved where the device's memory does not hold a batch.
 REGIONS = {"cpu": 64, "cuda": 512}
 CROPS = {"cpu": 16, "cuda": 256}
-# Recorded batches have at least so many rows; a GPU is hardly faster with fewer.
-LEAST = 32
-_one_thread = threading.RLock()
+# Recorded batches have at least so many rows: a GPU is hardly faster with fewer.
+MIN_RECORDED = 32
+_settings_lock = threading.RLock()
 _is_forked = False
 
 
 @cache
 def survive_forks() -> None:
-    """Let a forked child go on with what its parent ran by torch on a CPU: with one thread.
+    """Have forked children run torch with one thread on a CPU.
 
-    torch's other threads do not live on in the child, which would wait for them for ever; torch's DataLoader also sets
-    one thread in its workers. To be called before torch runs something: a process that never does is left alone.
+    A forked child has none of torch's other threads, and would wait for them for ever. torch's DataLoader too sets one
+    thread in its workers. Call this before torch runs anything. Forks of processes that never call it are not changed.
 
     Examples
     --------
@@ -48,9 +48,9 @@ def survive_forks() -> None:
     """
 
     def in_child() -> None:
-        global _one_thread, _is_forked
+        global _settings_lock, _is_forked
         _is_forked = True
-        _one_thread = threading.RLock()  # Another thread, which the child does not have, may hold the parent's.
+        _settings_lock = threading.RLock()  # A thread that the child does not have may hold the parent's.
         torch.set_num_threads(1)
 
     if hasattr(os, "register_at_fork"):
@@ -59,11 +59,11 @@ def survive_forks() -> None:
 
 @contextlib.contextmanager
 def full_precision(threads: int | None = None) -> Iterator[None]:
-    """Have a GPU compute in float32 what is float32: by default its convolutions keep only ten bits.
+    """Compute float32 on a GPU with all of its bits: by default, convolutions keep only ten bits of the fraction.
 
-    On a CPU `threads` is the number of threads inside an operation, if it is given. All these settings are the whole
-    process's, so other threads wait here. That also keeps one thread from writing into the rows of another's recorded
-    batches. A precision that was inherited from a wider setting is the narrower one's own afterwards.
+    On a CPU `threads`, if it is given, is the number of threads inside an operation. These settings hold for the whole
+    process, so other threads wait here until the block ends. That also protects the memory of recorded batches, which
+    all threads share. Afterwards each setting has the value that it had, set explicitly where it was inherited.
 
     Examples
     --------
@@ -72,24 +72,24 @@ def full_precision(threads: int | None = None) -> Iterator[None]:
     'ieee'
     """
     survive_forks()
-    places: tuple[Any, Any] = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
-    with _one_thread:
-        before, threads_before = [place.fp32_precision for place in places], torch.get_num_threads()
+    backends: tuple[Any, Any] = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    with _settings_lock:
+        before, threads_before = [backend.fp32_precision for backend in backends], torch.get_num_threads()
         try:
             if threads and not _is_forked:
                 torch.set_num_threads(threads)
-            for place in places:
-                place.fp32_precision = "ieee"
+            for backend in backends:
+                backend.fp32_precision = "ieee"
             yield
         finally:
             torch.set_num_threads(threads_before)
-            for place, precision in zip(places, before, strict=True):
-                place.fp32_precision = precision
+            for backend, precision in zip(backends, before, strict=True):
+                backend.fp32_precision = precision
 
 
 @cache
 def _side_stream() -> torch.cuda.Stream:
-    """Make the one stream on which graphs are recorded: libraries keep memory for each that they see."""
+    """Make the stream on which all graphs are recorded. There is only one: libraries keep memory for each stream."""
     return torch.cuda.Stream()
 
 
@@ -101,16 +101,17 @@ def torch_network(
     trunk_alone: bool = False,
     precision: str = "float32",
 ) -> RegionNetwork:
-    """Make the network of a model in torch.
+    """Build the network of a model in torch.
 
     Parameters
     ----------
     weights : mapping of str to ndarray
-        float16, named as in `network.RegionNetwork`.
+        float16, named as in `regions.network.RegionNetwork`.
     classes : int
+        Number of classes C.
     device : {"cpu", "cuda"}
     trunk_alone : bool
-        The weights are only those up to inception 4e.
+        `weights` may lack those above inception 4e.
     precision : {"float32", "float16"}
 
     Raises
@@ -132,7 +133,6 @@ def torch_network(
         missing, unexpected = network.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise ModelError(f"the model's weights do not fit the network: {str(error).splitlines()[0]}") from error
-    # A trunk comes without the layers above it.
     missing = [name for name in missing if in_trunk(name) or not trunk_alone]
     if unexpected or missing:
         raise ModelError(f"the model's weights do not fit the network: {[*unexpected, *missing][0]}")
@@ -142,7 +142,7 @@ def torch_network(
 def torch_trunk(
     weights: Mapping[str, NDArray[np.float16]], placement: Placement
 ) -> Callable[[NDArray[np.uint8]], Tensor]:
-    """Make what runs a trunk: resized picture (H, W, 3) uint8 RGB -> features (1, 832, h, w), on the device."""
+    """Load a trunk as a function: resized picture (H, W, 3) uint8 RGB -> features (1, 832, h, w), on the device."""
     network = torch_network(weights, 1, placement.device, trunk_alone=True, precision=placement.precision)
     like = next(network.parameters())
 
@@ -155,29 +155,29 @@ def torch_trunk(
 
 
 def _upload(picture: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Send a picture to the device; torch takes no arrays that run backwards, and complains of read-only ones."""
+    """Send a picture to the device; copied first where torch refuses it (negative strides) or warns (read-only)."""
     return torch.from_numpy(np.require(picture, requirements=["C", "W"])).to(device)
 
 
 def _normalise(picture: Tensor) -> Tensor:
-    """Bring a picture (H, W, 3) uint8 RGB into the published network's input space: (3, H, W) float32."""
+    """Convert a picture (H, W, 3) uint8 RGB to the network's input: (3, H, W) float32 BGR minus the mean."""
     return (picture.flip(2) - torch.from_numpy(MEAN_BGR).to(picture.device)).permute(2, 0, 1)
 
 
 def warp_regions(picture: Tensor, boxes: Tensor) -> Tensor:
-    """Warp regions of a picture where it is, all at once, as `preprocessing.crop_regions` does on a CPU.
+    """Warp regions of a picture on its device, all at once; `preprocessing.crop_regions` is the same on a CPU.
 
     Parameters
     ----------
     picture : Tensor, shape (H, W, 3), uint8
         RGB.
     boxes : Tensor, shape (N, 4), float32
-        On the same device.
+        x1 y1 x2 y2 in pixels of `picture`, on the same device.
 
     Returns
     -------
     Tensor, shape (N, 3, 224, 224), float32
-        BGR, 0..255, minus the mean; zero, the mean colour, outside the picture.
+        BGR, 0..255, minus the mean; outside the picture 0, which is the mean colour.
 
     Examples
     --------
@@ -185,31 +185,30 @@ def warp_regions(picture: Tensor, boxes: Tensor) -> Tensor:
     torch.Size([1, 3, 224, 224])
     """
     height, width, _ = picture.shape
-    # Centres of the crop's pixels, from its middle, in pixels of the picture.
-    steps = (torch.arange(CROP_SIDE, device=boxes.device) + 0.5 - CROP_SIDE / 2) * (CONTEXT / CROP_SIDE)
+    # Offsets of the crop's pixels from its middle, as shares of the region's side.
+    offsets = (torch.arange(CROP_SIDE, device=boxes.device) + 0.5 - CROP_SIDE / 2) * (CONTEXT / CROP_SIDE)
     centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-    places = centres[:, None] + sides[:, None] * steps[:, None]
-    # grid_sample counts from -1 to 1, edge to edge.
-    across, down = places[:, :, 0] * (2 / width) - 1, places[:, :, 1] * (2 / height) - 1
-    number = len(boxes)
-    size = number, CROP_SIDE, CROP_SIDE
+    positions = centres[:, None] + sides[:, None] * offsets[:, None]
+    # For grid_sample the edges of the picture are at -1 and 1.
+    across, down = positions[:, :, 0] * (2 / width) - 1, positions[:, :, 1] * (2 / height) - 1
+    size = len(boxes), CROP_SIDE, CROP_SIDE
     grid = torch.stack([across[:, None, :].expand(size), down[:, :, None].expand(size)], dim=3)
-    # Whole grey levels, as OpenCV gives them.
-    return F.grid_sample(_normalise(picture).expand(number, -1, -1, -1), grid, align_corners=False).round_()
+    # OpenCV, which crops on a CPU, gives whole grey levels.
+    return F.grid_sample(_normalise(picture).expand(len(boxes), -1, -1, -1), grid, align_corners=False).round_()
 
 
 class Batches:
-    """Runs a function on any number of rows, in batches; one thread at a time.
+    """Runs a function on any number of rows, in batches. Only one thread may use it at a time.
 
     Parameters
     ----------
     compute : callable
-        Tensor, shape (B, ...) -> tensors of B rows, each row from its own.
+        Tensor, shape (B, ...) -> tensors of B rows, each computed from the same row of the input.
     size : int
-        Most rows of a batch; halved, for good, whenever the device's memory does not hold one.
+        Most rows of a batch. It is halved, and stays so, when the device's memory does not hold a batch.
     record : bool
-        Record each size of batch once as a CUDA graph, and replay it; if it cannot be recorded, a warning says so and
-        it runs unrecorded. A batch of fewer rows is filled up to a power of two.
+        Record a CUDA graph for each size of batch, and replay it. Sizes are powers of two, and smaller batches are
+        filled up. If recording fails, there is a warning, and batches run unrecorded.
 
     Examples
     --------
@@ -223,7 +222,7 @@ class Batches:
         self._recorded: dict[int, tuple[Tensor, tuple[Tensor, ...], torch.cuda.CUDAGraph]] = {}
 
     def __call__(self, number: int, make: Callable[[int, int], Tensor]) -> tuple[Tensor, ...]:
-        """Run on `number` rows, at least one; ``make(start, stop)`` makes those of a batch when it is their turn."""
+        """Run on `number` rows, at least one. ``make(start, stop)`` makes the rows of a batch just before it runs."""
         parts: list[tuple[Tensor, ...]] = []
         start = 0
         while start < number:
@@ -235,7 +234,7 @@ class Batches:
             except torch.cuda.OutOfMemoryError:
                 if self._padded(stop - start) == 1:
                     raise
-            # Out here, where no error holds on to what did not fit.
+            # Outside the except clause: there, the error would still hold the tensors that did not fit.
             self._recorded.clear()
             with contextlib.suppress(RuntimeError):  # After a recording that failed torch may refuse.
                 torch.cuda.empty_cache()
@@ -243,7 +242,7 @@ class Batches:
         return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
     def _padded(self, rows: int) -> int:
-        return min(self.size, max(LEAST, 2 ** (rows - 1).bit_length())) if self.record else rows
+        return min(self.size, max(MIN_RECORDED, 2 ** (rows - 1).bit_length())) if self.record else rows
 
     def _run(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Run on the rows of one batch, at most `size`."""
@@ -254,7 +253,7 @@ class Batches:
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                # The recording that ends too soon is told of first, and the memory that ended it behind that.
+                # Where memory runs out while recording, torch raises another error, with that one as its context.
                 if isinstance(error.__context__, torch.cuda.OutOfMemoryError):
                     raise error.__context__ from None
                 warnings.warn(f"batches run unrecorded, and slower: {str(error).splitlines()[0]}", stacklevel=2)
@@ -265,21 +264,21 @@ class Batches:
         static, outputs, graph = self._recorded[size]
         static[: len(rows)].copy_(rows)
         graph.replay()
-        # The next replay overwrites them.
+        # Copied, because the next replay overwrites them.
         return tuple(output[: len(rows)].clone() for output in outputs)
 
     def _capture(self, size: int, rows: Tensor) -> tuple[Tensor, tuple[Tensor, ...], torch.cuda.CUDAGraph]:
         static = torch.zeros((size, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
         static = static.contiguous(memory_format=torch.channels_last)
         graph, side = torch.cuda.CUDAGraph(), _side_stream()
-        # One runs at a time, and its outputs are copied: all can work in the same memory.
+        # All graphs share memory: only one runs at a time, and its outputs are copied.
         pool = next((other.pool() for _, _, other in self._recorded.values()), None)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            # Libraries choose their kernels and take their memory in the first passes, which must not be recorded.
+            # In their first passes libraries choose kernels and allocate memory, which must not be recorded.
             for _ in range(3):
                 self.compute(static)
-            # Other threads may allocate meanwhile.
+            # "thread_local": other threads may allocate memory meanwhile.
             with torch.cuda.graph(graph, pool=pool, stream=side, capture_error_mode="thread_local"):
                 outputs = self.compute(static)
         torch.cuda.current_stream().wait_stream(side)
@@ -287,7 +286,7 @@ class Batches:
 
 
 class TorchRegions:
-    """A model's layers above the trunk, and its crops, see `scorer.RegionEngine`.
+    """A model's layers above the trunk, and its crops, in torch; see `scorer.RegionEngine`.
 
     Parameters
     ----------
@@ -321,19 +320,17 @@ class TorchRegions:
     def first_pass_logits(self, maps: Tensor, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `scorer.RegionEngine`."""
         with torch.inference_mode(), full_precision(self.threads):
-            parts, places = self.network.first_pass(maps), self._boxes(boxes)
-            (found,) = self._first_pass(len(boxes), lambda start, stop: roi_align(parts, places[start:stop]))
-            return found.cpu().numpy()
+            parts, sent = self.network.first_pass(maps), self._send(boxes)
+            (logits,) = self._first_pass(len(boxes), lambda start, stop: roi_align(parts, sent[start:stop]))
+            return logits.cpu().numpy()
 
     def score_regions(
         self, maps: Tensor, boxes: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `scorer.RegionEngine`."""
         with torch.inference_mode(), full_precision(self.threads):
-            features, places = self.network.project_channels(maps), self._boxes(boxes)
-            probabilities, deltas = self._regions(
-                len(boxes), lambda start, stop: roi_align(features, places[start:stop])
-            )
+            features, sent = self.network.project_channels(maps), self._send(boxes)
+            probabilities, deltas = self._regions(len(boxes), lambda start, stop: roi_align(features, sent[start:stop]))
             return probabilities.cpu().numpy(), deltas.cpu().numpy()
 
     def score_crops(
@@ -341,13 +338,13 @@ class TorchRegions:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `scorer.RegionEngine`."""
         with torch.inference_mode(), full_precision(self.threads):
-            picture, places = _upload(image, self.like.device), self._boxes(boxes)
-            probabilities, deltas = self._crops(len(boxes), lambda start, stop: self._warp(picture, places[start:stop]))
+            picture, sent = _upload(image, self.like.device), self._send(boxes)
+            probabilities, deltas = self._crops(len(boxes), lambda start, stop: self._warp(picture, sent[start:stop]))
             return probabilities.cpu().numpy(), deltas.cpu().numpy()
 
     def _warp(self, picture: Tensor, boxes: Tensor) -> Tensor:
         return warp_regions(picture, boxes).to(self.like.dtype).contiguous(memory_format=torch.channels_last)
 
-    def _boxes(self, boxes: NDArray[np.float32]) -> Tensor:
-        # They stay float32: half precision has no half pixels past 1024.
+    def _send(self, boxes: NDArray[np.float32]) -> Tensor:
+        # float32 also on a GPU: above 1024, float16 has whole numbers only.
         return torch.from_numpy(boxes).to(self.like.device)

@@ -1,4 +1,4 @@
-"""Reading a ``.caffemodel``: the few fields of Caffe's protocol buffers that hold weights, and nothing else."""
+"""Reading a ``.caffemodel``: the fields of Caffe's protocol buffers that hold weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from ...data.errors import ModelError
 from .model_file import MAX_BYTES
 
-# Field numbers of caffe.proto. A network has layers in the old form (V1LayerParameter) or the new one.
-_LAYER_FIELDS = {2: (4, 6), 100: (1, 7)}  # field in NetParameter -> (field of the name, field of the blobs)
+# Numbers of fields in caffe.proto. Layers have an old form, V1LayerParameter, and a new one. For each: the field of the
+# layers in NetParameter -> (field of the name, field of the blobs).
+_LAYER_FIELDS = {2: (4, 6), 100: (1, 7)}
 _SHAPE, _DATA, _LEGACY_DIMENSIONS = 7, 5, (1, 2, 3, 4)
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Read a number of variable length: its value, and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -30,7 +32,7 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield (field number, value) of one message; the value of a length-delimited field is its bytes."""
+    """Yield the number and the value of each field of a message; fields that are not numbers as their bytes."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)
@@ -52,6 +54,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 
 def _blob(data: memoryview) -> NDArray[np.float32]:
+    """Read the array of a BlobProto."""
     legacy = dict.fromkeys(_LEGACY_DIMENSIONS, 1)
     shape: list[int] | None = None
     values: list[memoryview] = []

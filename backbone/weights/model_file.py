@@ -1,7 +1,7 @@
-"""One file is one model: weights, the graphs that run them, and what a user must know, as safetensors.
+"""The file of a region model: its weights, the graphs that run them, and a description, as safetensors.
 
-No pickle, no code. The weights are float16; the ONNX graphs, see `export.graphs`, hold no weights of
-their own and take them by name, so that torch and ONNX Runtime run the very same numbers.
+It holds no pickle and no code. The weights are float16. The ONNX graphs, see `export.graphs`, hold no weights and take
+these by name, so torch and ONNX Runtime use the same numbers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +24,11 @@ from ...data import atomic_write
 from ...data.errors import ModelError
 
 FORMAT = "inception-rcnn region model 3"
-# No model of this kind is near it; a file that claims to be one is not read into memory whole.
+# Larger files are not read into memory: GoogLeNet's weights in float32, with all classifiers, have 53 MB.
 MAX_BYTES = 512 * 2**20
-SCORINGS = ("shared", "crops")
-# What a picture as a whole goes through, whatever the scoring.
-PICTURE_GRAPHS = ("trunk", "first_pass")
-# Then, with shared features: once a picture, and once a region. Or only each crop, through the whole network.
-REGION_GRAPHS = {"shared": ("project", "head"), "crops": ("crops",)}
+# Graphs of each scoring. The last runs once for a region, the others once for a picture.
+GRAPHS = {"shared": ("trunk", "first_pass", "project", "head"), "crops": ("trunk", "first_pass", "crops")}
+SCORINGS = tuple(GRAPHS)
 
 
 @dataclass(frozen=True)
@@ -43,18 +42,18 @@ class RegionModel:
     long_side : int
         Pictures are resized to this many pixels on their longer side.
     box_regression : bool
-        Whether the box deltas were trained.
+        True if the box deltas were trained, and are to be used.
     weights : dict of str to ndarray
         float16, named as in `regions.network.RegionNetwork`.
     graphs : dict of str to bytes
         ONNX graphs whose initializers are named as the weights, see `export.graphs.export_graphs`.
     sha256 : str
-        Hash of the file.
+        SHA-256 of the file.
     trained : dict
-        How it was trained, for the record.
+        Settings and results of the training, for the record.
     scoring : {"shared", "crops"}
-        Whether regions are read out of the whole picture's features or warped to crops, each of which goes through the
-        whole network.
+        "shared": regions are read out of the picture's features. "crops": each region is warped to a crop, which goes
+        through the whole network.
     """
 
     classes: tuple[str, ...]
@@ -68,7 +67,7 @@ class RegionModel:
 
     @property
     def has_first_pass(self) -> bool:
-        """Whether it has a first pass, see `regions.first_pass.fit_first_pass`."""
+        """True if it has a first pass, see `regions.first_pass.fit_first_pass`."""
         return bool(np.any(self.weights["first_pass.weight"]))
 
     @property
@@ -78,17 +77,17 @@ class RegionModel:
 
     @cached_property
     def trunk_sha256(self) -> str:
-        """Hash of those weights: whatever stands on them works with every model that has them."""
+        """SHA-256 of `trunk_weights`: layers on top of a trunk work with every model whose trunk has this hash."""
         return hash_weights(self.trunk_weights)
 
 
 def in_trunk(name: str) -> bool:
-    """Whether a parameter is of the layers up to inception 4e."""
+    """Tell by its name whether a parameter belongs to the layers up to inception 4e."""
     return name.startswith("googlenet.") and not name.startswith("googlenet.inception_5")
 
 
 def hash_weights(weights: Mapping[str, NDArray]) -> str:
-    """SHA-256 over names and values of weights, in the order of the names.
+    """Compute the SHA-256 of weights: of their names, shapes and values as float16, in the order of the names.
 
     Examples
     --------
@@ -103,17 +102,14 @@ def hash_weights(weights: Mapping[str, NDArray]) -> str:
 
 
 def write_model(path: str | Path, model: RegionModel) -> None:
-    """Write a model file. ``model.sha256`` is not used.
+    """Write a model file.
 
     Parameters
     ----------
     path : str or Path
     model : RegionModel
+        Its ``sha256`` is not used.
     """
-    tensors: dict[str, NDArray] = {name: np.ascontiguousarray(w, np.float16) for name, w in model.weights.items()}
-    for name, graph in model.graphs.items():
-        tensors[f"graph.{name}"] = np.frombuffer(graph, dtype=np.uint8)
-    # One key: safetensors writes several in an order that changes from run to run, and with it the file's hash.
     description = {
         "format": FORMAT,
         "classes": model.classes,
@@ -122,30 +118,78 @@ def write_model(path: str | Path, model: RegionModel) -> None:
         "trained": model.trained,
         "scoring": model.scoring,
     }
-    metadata = {"model": json.dumps(description, sort_keys=True)}
-    atomic_write(path, save_tensors(tensors, metadata=metadata))
+    write_tensors(path, "model", description, model.weights, model.graphs)
 
 
-def read_limited(path: Path, what: str, advice: str) -> bytes:
-    """Read a file that is small enough to be a model.
+def write_tensors(
+    path: str | Path,
+    key: str,
+    description: Mapping[str, object],
+    weights: Mapping[str, NDArray],
+    graphs: Mapping[str, bytes],
+) -> None:
+    """Write weights, graphs and a description as a safetensors file.
+
+    Parameters
+    ----------
+    path : str or Path
+    key : str
+        Name of the description in the file's metadata.
+    description : mapping
+        As JSON can hold it; has the format's name under ``"format"``.
+    weights : mapping of str to ndarray
+        Written as float16.
+    graphs : mapping of str to bytes
+        Written as tensors of bytes, named ``graph.<name>``.
+    """
+    tensors: dict[str, NDArray] = {name: np.ascontiguousarray(w, np.float16) for name, w in weights.items()}
+    tensors |= {f"graph.{name}": np.frombuffer(graph, dtype=np.uint8) for name, graph in graphs.items()}
+    # One key: safetensors writes several in an order that changes from run to run, and with it the file's hash.
+    atomic_write(path, save_tensors(tensors, metadata={key: json.dumps(description, sort_keys=True)}))
+
+
+def read_tensors(
+    path: Path, key: str, format_name: str, what: str, advice: str
+) -> tuple[dict[str, NDArray], dict[str, bytes], dict[str, Any], str]:
+    """Read what `write_tensors` wrote: weights, graphs, description, and the file's SHA-256.
 
     Parameters
     ----------
     path : Path
+    key : str
+        See `write_tensors`.
+    format_name : str
+        The description's ``"format"``.
     what : str
-        What it should be, and `advice` what to do if it is not, for the error.
+        What the file should be, with its article, for errors.
+    advice : str
+        What to do if it is not, for errors.
 
     Raises
     ------
     ModelError
-        If there is no such file, or it is too large.
+        If there is no such file, or it is too large, not safetensors or of another format.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ModelError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so not {what}; {advice}")
-        return path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); {advice}") from None
+    try:
+        tensors = load_tensors(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: not a safetensors file ({error}); {advice}") from None
+    try:
+        description = json.loads(header.get("__metadata__", {}).get(key, "{}"))
+        found = description.get("format")
+    except (AttributeError, ValueError, RecursionError):
+        found = None
+    if found != format_name:
+        raise ModelError(f"{path}: not {what} (format {found!r}); {advice}")
+    graphs = {name[6:]: tensors.pop(name).tobytes() for name in [*tensors] if name.startswith("graph.")}
+    return tensors, graphs, description, hashlib.sha256(data).hexdigest()
 
 
 def read_model(path: str | Path) -> RegionModel:
@@ -166,21 +210,8 @@ def read_model(path: str | Path) -> RegionModel:
     """
     path = Path(path)
     advice = "name a file that `inception-rcnn train detector` wrote"
-    data = read_limited(path, "a region model", advice)
+    weights, graphs, description, sha256 = read_tensors(path, "model", FORMAT, "a region model", advice)
     try:
-        tensors = load_tensors(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: not a safetensors file ({error}); {advice}") from None
-    try:
-        description = json.loads(header.get("__metadata__", {}).get("model", "{}"))
-        format_name = description.get("format")
-    except (AttributeError, ValueError, RecursionError):
-        format_name = None
-    if format_name != FORMAT:
-        raise ModelError(f"{path}: not a region model (format {format_name!r}); {advice}")
-    try:
-        graphs = {name[6:]: tensors.pop(name).tobytes() for name in [*tensors] if name.startswith("graph.")}
         classes, long_side = description["classes"], description["long_side"]
         box_regression, trained = description["box_regression"], description["trained"]
         if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
@@ -191,17 +222,8 @@ def read_model(path: str | Path) -> RegionModel:
             raise ValueError(f"scoring is {scoring!r}")
         if not isinstance(box_regression, bool) or not isinstance(trained, dict):
             raise ValueError("box_regression or trained is of the wrong type")
-        if missing := [name for name in (*PICTURE_GRAPHS, *REGION_GRAPHS[scoring]) if name not in graphs]:
+        if missing := [name for name in GRAPHS[scoring] if name not in graphs]:
             raise ValueError(f"has no graph {missing[0]}")
-        return RegionModel(
-            classes=tuple(classes),
-            long_side=long_side,
-            box_regression=box_regression,
-            weights=tensors,
-            graphs=graphs,
-            sha256=hashlib.sha256(data).hexdigest(),
-            trained=trained,
-            scoring=scoring,
-        )
+        return RegionModel(tuple(classes), long_side, box_regression, weights, graphs, sha256, trained, scoring)
     except (KeyError, ValueError) as error:
         raise ModelError(f"{path}: a region model with a broken header ({error}); {advice}") from None

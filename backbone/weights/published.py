@@ -1,4 +1,4 @@
-"""Where weights come from: bundled with the package, the user's cache, or a download whose hash is checked."""
+"""Weights by name: bundled with the package, in the user's cache, or downloaded, with a check of the hash."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ BUNDLED = Path(__file__).parents[1] / "models"
 
 
 class Published(NamedTuple):
-    """Weights that somebody else publishes, and the hash that they publish with them."""
+    """A file of weights that others publish, its address, and its hash as its publisher gives it."""
 
     file: str
     url: str
     algorithm: str
     digest: str
-    """Hexadecimal; only its beginning where the publisher gives no more."""
+    """Hexadecimal; only the beginning where the publisher gives only that."""
 
 
 PUBLISHED = {
     "googlenet-bvlc": Published(
         "bvlc_googlenet.caffemodel",
         "http://dl.caffe.berkeleyvision.org/bvlc_googlenet.caffemodel",
-        "sha1",  # All that BVLC's model card gives.
+        "sha1",  # The only hash on BVLC's model card.
         "405fc5acd08a3bb12de8ee5e23a96bec22f08204",
     ),
     "googlenet-torchvision": Published(
@@ -49,7 +49,7 @@ PUBLISHED = {
 
 
 def bundled_models() -> list[str]:
-    """Names of the models that come with the package.
+    """List the names of the models that come with the package.
 
     Examples
     --------
@@ -60,7 +60,7 @@ def bundled_models() -> list[str]:
 
 
 def find_model(name_or_file: str | Path) -> Path:
-    """Find a detection model by the name of a bundled one or by file.
+    """Find the file of a detection model, by the name of a bundled one or by its path.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def find_model(name_or_file: str | Path) -> Path:
     Raises
     ------
     ModelError
-        If there is neither.
+        If there is no bundled model of that name and no such file.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def find_model(name_or_file: str | Path) -> Path:
     raise ModelError(f"{name_or_file}: no such model or file; bundled models: {', '.join(bundled_models()) or 'none'}")
 
 
-def _genuine(path: Path, published: Published) -> bool:
+def _has_hash(path: Path, published: Published) -> bool:
     digest = hashlib.new(published.algorithm)
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -97,24 +97,24 @@ def _genuine(path: Path, published: Published) -> bool:
 
 
 def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: None) -> Path:
-    """Get published weights: from the cache, or by downloading them into it.
+    """Return the file of published weights in the cache, downloaded first if it is not there.
 
     Parameters
     ----------
     name : str
         A key of `PUBLISHED`.
     report : callable
-        Gets the bytes read and the bytes expected (0 if unknown), for a progress bar.
+        Called with the bytes read and the bytes expected (0 if unknown), for a progress bar.
 
     Returns
     -------
     Path
-        A file whose hash was checked.
+        Its hash is checked.
 
     Raises
     ------
     ModelError
-        If the name is unknown, the download fails or its hash is wrong. Nothing is left behind.
+        If the name is unknown, the download fails or the hash is wrong. A failed download leaves no file.
     """
     if name not in PUBLISHED:
         raise ModelError(f"{name}: no such weights; published: {', '.join(PUBLISHED)}, or name a file")
@@ -122,7 +122,7 @@ def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: No
     wrong = f"{published.algorithm.upper()} does not begin with {published.digest}"
     target = cache_folder() / published.file
     if target.is_file():
-        if _genuine(target, published):
+        if _has_hash(target, published):
             return target
         raise ModelError(f"{target}: its {wrong}; remove it and try again")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -134,11 +134,11 @@ def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: No
             while block := response.read(1 << 18):
                 done += len(block)
                 if done > MAX_BYTES:
-                    raise ModelError(f"{published.url}: more than {MAX_BYTES >> 20} MiB; not what it should be")
+                    raise ModelError(f"{published.url}: more than {MAX_BYTES >> 20} MiB, so not GoogLeNet's weights")
                 file.write(block)
                 report(done, total)
-        if not _genuine(part, published):
-            raise ModelError(f"{published.url}: the download's {wrong}; it was thrown away")
+        if not _has_hash(part, published):
+            raise ModelError(f"{published.url}: the download's {wrong}; it was deleted")
         part.replace(target)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
@@ -154,14 +154,14 @@ def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: No
 def load_imagenet(
     name_or_file: str | Path, report: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[dict[str, Tensor], bool]:
-    """Load weights of GoogLeNet as a classifier, those of ImageNet or of other classes.
+    """Load the weights of a GoogLeNet that classifies pictures, of ImageNet's or other classes.
 
     Parameters
     ----------
     name_or_file : str or Path
-        ``.npz`` or ``.safetensors`` with the arrays of BVLC's network (``<layer>.weight``, ``<layer>.bias``), its
-        ``bvlc_googlenet.caffemodel``, torchvision's ``googlenet-1378be20.pth``; or ``"googlenet-bvlc"`` or
-        ``"googlenet-torchvision"`` for those files from the cache or the network.
+        One of these files: ``.npz`` or ``.safetensors`` with the arrays of BVLC's network (``<layer>.weight``,
+        ``<layer>.bias``), BVLC's ``bvlc_googlenet.caffemodel``, torchvision's ``googlenet-1378be20.pth``. Or
+        ``"googlenet-bvlc"`` or ``"googlenet-torchvision"``: then the last two are downloaded, see `fetch`.
     report : callable
         See `fetch`.
 
@@ -171,12 +171,12 @@ def load_imagenet(
         For ``GoogLeNet(len(state["classifier.bias"]), batch_norm=batch_norm).load_state_dict``; auxiliary classifiers
         only if the file has them.
     batch_norm : bool
-        Which form of the network the weights are for.
+        The form of the network that the weights are for, see `GoogLeNet`.
 
     Raises
     ------
     ModelError
-        If the file is missing, not one of these, or not of the whole network.
+        If the file is missing, is not one of these, or lacks weights of the network.
     """
     path = Path(name_or_file)
     if not path.is_file():
@@ -187,7 +187,7 @@ def load_imagenet(
         return _read_imagenet(path)
     except ModelError:
         raise
-    except Exception as error:  # Each reader has its own ways to fail on a damaged file; all mean the same here.
+    except Exception as error:  # Each library raises other errors for a damaged file.
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(f"{path}: cannot be read as GoogLeNet weights ({reason})") from error
 
@@ -215,7 +215,7 @@ def _read_imagenet(path: Path) -> tuple[dict[str, Tensor], bool]:
         state = state_from_torchvision(torch.load(path, map_location="cpu", weights_only=True))
     else:
         raise ModelError(f"{path}: unknown kind of file; give .npz, .safetensors, .caffemodel or .pth")
-    # Of classes there may be any number; all else is the network's.
+    # The number of classes is free; all other shapes must be the network's.
     classes = len(state.get("classifier.weight", ())) or 1000
     with torch.device("meta"):
         expected = GoogLeNet(classes, batch_norm=batch_norm).state_dict()

@@ -73,7 +73,10 @@ def measure_map(
 
     def detect(picture: Picture) -> Detections:
         image, (boxes, objectness) = read_image(picture.path), proposals(picture)
-        boxes, objectness = boxes[: DetectorSettings.proposals], objectness if objectness is None else objectness[: DetectorSettings.proposals]
+        boxes, objectness = (
+            boxes[: DetectorSettings.proposals],
+            objectness if objectness is None else objectness[: DetectorSettings.proposals],
+        )
         outputs = []
         if not len(boxes):
             return Detections.empty(classes)

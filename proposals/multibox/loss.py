@@ -1,4 +1,4 @@
-"""What MultiBox learns from: matching of predictions to objects, and the loss."""
+"""The loss of MultiBox: priors are matched to objects, then residuals and confidences are compared with the match."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ...data import Picture, box_iou
 from .network import GridHead, VectorHead
 from .priors import place_priors
 
-# Weight of the location term (Erhan et al., section 4.1). The paper's locations are shares of the picture; ours are in
-# units of their typical spread (`backbone.preprocessing.encode_boxes`), in which the two terms are of a size too.
+# Weight of the location term (Erhan et al., section 4.1). The paper's locations are shares of the picture; ours are box
+# deltas, see `backbone.preprocessing.encode_boxes`. With both, the location and confidence terms have a similar size.
 ALPHA = 0.3
 
 
 class MatchedPriors(NamedTuple):
-    """What a picture's predictions should be.
+    """Targets of the predictions for a picture.
 
     Attributes
     ----------
     matched : ndarray, shape (P,), bool
-        The prior shall become an object.
+        The prior is matched to an object.
     counted : ndarray, shape (P,), bool
-        Its confidence counts in the loss.
+        The prior's confidence counts in the loss.
     residuals : ndarray, shape (P, 4), float32
-        Of the object from the prior, in units of their typical spread; zero where nothing is matched.
+        Box deltas from the prior to its object; zero where no object is matched.
     """
 
     matched: NDArray[np.bool_]
@@ -40,17 +40,17 @@ class MatchedPriors(NamedTuple):
 
 
 def match_objects(cost: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Give every object a prior or prediction of its own so that the sum of the costs is least.
+    """Match every object to a different prediction so that the sum of the costs is least.
 
     Parameters
     ----------
     cost : ndarray, shape (P, N), floating
-        Of giving prediction p to object n.
+        Cost of matching prediction p to object n.
 
     Returns
     -------
     ndarray, shape (P,), int64
-        The object of each prediction, or -1. With more objects than predictions some objects get none.
+        The object of each prediction, or -1. Some objects get none if there are more objects than predictions.
 
     References
     ----------
@@ -58,7 +58,7 @@ def match_objects(cost: NDArray[np.floating]) -> NDArray[np.int64]:
 
     Examples
     --------
-    >>> match_objects(np.array([[0.1, 0.2], [0.3, 0.9], [0.8, 0.7]])).tolist()  # the dearest pair is avoided
+    >>> match_objects(np.array([[0.1, 0.2], [0.3, 0.9], [0.8, 0.7]])).tolist()  # the largest cost is avoided
     [1, 0, -1]
     """
     matched = np.full(len(cost), -1, np.int64)
@@ -103,7 +103,7 @@ def set_targets(
     exhaustive: bool = True,
     predicted: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> MatchedPriors:
-    """Decide which priors shall become which objects, and which confidences count.
+    """Match priors to objects, and decide which confidences count in the loss.
 
     With `predicted`, every object gets one prior, and every other prior is background, as published.
 
@@ -115,9 +115,9 @@ def set_targets(
     Parameters
     ----------
     priors : ndarray, shape (P, 4), float32
-        See `multibox.place_priors`.
+        See `priors.place_priors`.
     objects : ndarray, shape (N, 4), float32
-        Boxes to find, in the same pixels.
+        Boxes of the objects, in the same pixels.
     doubtful : ndarray, shape (M, 4), float32
         Difficult objects and crowds: priors that are not `away_from` them count neither way.
     exhaustive : bool
@@ -164,7 +164,7 @@ def _costs(
     residuals: NDArray[np.float32],
     logits: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    """Cost (P, N) of matching a prediction to an object: alpha / 2 ||l - g||^2 - log c + log(1 - c)."""
+    """Compute the costs (P, N) of matching predictions to objects: alpha / 2 ||l - g||^2 - log c + log(1 - c)."""
     columns = [ALPHA / 2 * ((residuals - encode_boxes(priors, box[None])) ** 2).sum(1) for box in objects]
     return np.stack(columns, axis=1).astype(np.float64) - logits[:, None]  # log(c / (1 - c)) is the logit
 
@@ -172,17 +172,17 @@ def _costs(
 def multibox_loss(
     residuals: Tensor, logits: Tensor, targets: Tensor, matched: Tensor, counted: Tensor, *, alpha: float = ALPHA
 ) -> tuple[Tensor, Tensor]:
-    """Location and confidence loss, each a sum over predictions.
+    """Compute the location and the confidence loss, each a sum over predictions.
 
-    ``alpha / 2 * ||l - g||^2`` over the matched ones; ``-log c`` over the matched and ``-log(1 - c)`` over the other
-    counted ones. Divide by the number of matched ones.
+    The location loss is ``alpha / 2 * ||l - g||^2`` of the matched predictions. The confidence loss is ``-log c`` of
+    the matched and ``-log(1 - c)`` of the other counted predictions. Divide both by the number of matched predictions.
 
     Parameters
     ----------
     residuals : Tensor, shape (..., 4)
-        l, the predicted corrections of the priors, in units of their typical spread.
+        l, the predicted box deltas of the priors.
     logits : Tensor, shape (...)
-        Of the confidences c.
+        Logits of the confidences c.
     targets : Tensor, shape (..., 4)
         g, see `MatchedPriors`.
     matched, counted : Tensor, shape (...), bool
@@ -221,16 +221,17 @@ def picture_loss(head: GridHead | VectorHead, features: Tensor, picture: Picture
     ----------
     head : GridHead or VectorHead
     features : Tensor, shape (1, 832, h, w)
-        The trunk's, of the picture.
+        The trunk's features of the picture.
     picture : Picture
         Its labels, in the pixels that the trunk saw. Difficult objects and crowds count neither way.
 
     Returns
     -------
     location, confidence : Tensor
-        Scalars; not finite if what the head says is not. To be divided by what is matched, in all pictures of a step.
+        Scalars, sums over predictions; NaN if an output of the head is not finite. To be divided by the number of
+        matched predictions in all pictures of a step.
     matched : int
-        Predictions that shall become objects.
+        Number of matched predictions.
 
     Examples
     --------
@@ -241,11 +242,11 @@ def picture_loss(head: GridHead | VectorHead, features: Tensor, picture: Picture
     >>> picture_loss(head, torch.zeros(1, 832, 4, 4), picture)[2]
     7
     """
-    residuals, logits = (made[0].float() for made in head(features))
+    residuals, logits = (output[0].float() for output in head(features))
     if not (residuals.isfinite().all() and logits.isfinite().all()):
         return residuals.sum() * torch.nan, logits.sum() * torch.nan, 0
     size = (picture.width, picture.height)
-    # Annotations can end a little outside, or have no area; a box's side must have a logarithm.
+    # Annotated boxes may end outside the picture or have no area; box deltas need sides above 0.
     boxes = np.clip(picture.boxes, 0, np.array([*size, *size], np.float32))
     doubtful = picture.difficult | picture.crowd
     real = ((boxes[:, 2:] - boxes[:, :2]) >= 2).all(1)

@@ -1,6 +1,6 @@
-"""The networks of MultiBox and how they learn: priors from training boxes, matching, loss.
+"""The networks of MultiBox: two heads, their export, and their packing for a file.
 
-Two heads on the features of GoogLeNet's trunk. `GridHead` is the multi-scale one of Szegedy et al., "Scalable,
+Both are heads on the features of GoogLeNet's trunk. `GridHead` is the multi-scale one of Szegedy et al., "Scalable,
 High-Quality Object Detection", arXiv 1412.1441: every cell of several grids corrects a few priors. `VectorHead` is the
 original of Erhan et al., "Scalable Object Detection using Deep Neural Networks", CVPR 2014: one vector of all boxes.
 """
@@ -18,18 +18,19 @@ from torch.nn import functional as F
 
 from ...backbone.export.graphs import Part, export_common, export_part, with_all_weights
 from ...backbone.regions.network import RegionNetwork
+from ...backbone.regions.roi_align import TRUNK_CHANNELS
 from ...backbone.weights.model_file import hash_weights, in_trunk
 from ...data.errors import ModelError
 from ..calibration import RankingCalibration
 from .file import MultiBoxModel
 
-TRUNK_CHANNELS = 832
-# Share of the priors that hold an object; a head that begins by claiming half of them spends its first steps on
-# unlearning that.
-RARITY = 0.001
+# Confidence of every prior before training, about the share of priors that hold an object. With 0.5, the first steps of
+# a training would only lower the confidences.
+FIRST_CONFIDENCE = 0.001
 
 
 def _initialise(module: nn.Module, seed: int) -> None:
+    """Draw all weights of a module by He's rule; biases are zero."""
     generator = torch.Generator().manual_seed(seed)
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
@@ -38,33 +39,34 @@ def _initialise(module: nn.Module, seed: int) -> None:
             nn.init.zeros_(part.bias)
 
 
-def _begin_at_priors(output: nn.Conv2d | nn.Linear, seed: int, cells: int = 1) -> None:
-    """Have an output layer say at first: the box is where its prior is, and is rarely an object.
+def _initialise_output(output: nn.Conv2d | nn.Linear, seed: int, cells: int = 1) -> None:
+    """Initialise an output layer: residuals near zero, and confidences of `FIRST_CONFIDENCE`.
 
-    Its channels are (priors, 5, cells): four residuals and the confidence of each prior of each cell.
+    Its channels are (priors, 5, cells): four residuals and the confidence of each prior in each cell.
     """
     assert output.bias is not None
     nn.init.normal_(output.weight, std=0.01, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        output.bias.view(-1, 5, cells)[:, 4] = float(np.log(RARITY / (1 - RARITY)))
+        output.bias.view(-1, 5, cells)[:, 4] = float(np.log(FIRST_CONFIDENCE / (1 - FIRST_CONFIDENCE)))
 
 
 class GridHead(nn.Module):
     """Multi-scale MultiBox: features (N, 832, h, w) -> residuals (N, P, 4), confidence logits (N, P).
 
-    A 1x1 convolution makes the trunk's 832 channels fewer, two 3x3 convolutions look around; grids twice as coarse
-    each follow by 2x2 max pooling, which keeps a cell in the middle of its pixels, and a 3x3 convolution. Every cell
-    corrects its priors by a 1x1 convolution. The finest grid, 8 px, has four cells in each of the trunk's: its outputs
-    are channels that are laid out side by side.
+    A 1x1 convolution reduces the trunk's 832 channels, and a 3x3 convolution follows. The finest two grids are computed
+    from that, the second after another 3x3 convolution. Each coarser grid follows by 2x2 max pooling, which keeps a
+    cell in the middle of its pixels, and a 3x3 convolution. In every grid a 1x1 convolution computes the residuals and
+    confidences of each cell's priors. The finest grid, of 8 pixels, has four cells in each cell of the trunk. Their
+    outputs are channels at first, and are then laid out side by side.
 
     Parameters
     ----------
     priors : ndarray, shape (L, A, 2), float32
-        Widths and heights, see `cluster_sides`.
+        Widths and heights in pixels, see `priors.cluster_sides`.
     channels : int
-        Width of the head.
+        Channels of the head's convolutions.
     seed : int
-        Of its initial weights.
+        Of the initial weights.
 
     Examples
     --------
@@ -82,13 +84,13 @@ class GridHead(nn.Module):
         self.reduce = nn.Conv2d(TRUNK_CHANNELS, channels, 1)
         self.around = nn.Conv2d(channels, channels, 3, padding=1)
         self.grids = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(levels - 1))
-        # Of each of the trunk's cells the finest grid has four, whose outputs lie one after the other.
+        # Cells of each grid in one cell of its convolution.
         cells = [4] + [1] * (levels - 1)
         self.outputs = nn.ModuleList(nn.Conv2d(channels, each * 5 * number, 1) for number in cells)
         _initialise(self, seed)
         for i, output in enumerate(self.outputs):
             assert isinstance(output, nn.Conv2d)
-            _begin_at_priors(output, seed + 1 + i, cells[i])
+            _initialise_output(output, seed + 1 + i, cells[i])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
@@ -98,22 +100,22 @@ class GridHead(nn.Module):
             if level >= 1:
                 x = x if level == 1 else F.max_pool2d(x, 2, ceil_mode=True)
                 x = F.relu(self.grids[level - 1](x))
-            made = output(x)
-            maps.append(F.pixel_shuffle(made, 2) if level == 0 else made)
-        rows = torch.cat([made.permute(0, 2, 3, 1).reshape(len(made), -1, 5) for made in maps], dim=1)
+            outputs = output(x)
+            maps.append(F.pixel_shuffle(outputs, 2) if level == 0 else outputs)
+        rows = torch.cat([grid.permute(0, 2, 3, 1).reshape(len(grid), -1, 5) for grid in maps], dim=1)
         return rows[..., :4], rows[..., 4]
 
 
 class VectorHead(nn.Module):
     """The original MultiBox: features (N, 832, h, w) -> residuals (N, K, 4), confidence logits (N, K).
 
-    The features, averaged in 7x7 cells whatever the picture's size and made narrower, go through one hidden layer to
-    a vector of K boxes and confidences.
+    A 1x1 convolution reduces the channels, and the features are averaged in 7x7 cells for pictures of any size. One
+    hidden layer leads to a vector of K boxes and confidences.
 
     Parameters
     ----------
     priors : ndarray, shape (K, 4), float32
-        Boxes as shares of the picture's width and height, see `cluster_boxes`.
+        Boxes as shares of the picture's width and height, see `priors.cluster_boxes`.
     channels : int
         Channels after the 1x1 convolution.
     hidden : int
@@ -137,27 +139,27 @@ class VectorHead(nn.Module):
         self.hidden = nn.Linear(channels * 49, hidden)
         self.output = nn.Linear(hidden, len(self.priors) * 5)
         _initialise(self, seed)
-        _begin_at_priors(self.output, seed + 1)
+        _initialise_output(self.output, seed + 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """See the class."""
         x = F.relu(self.reduce(features))
-        # Averages in 7x7 cells as products with two matrices: adaptive pooling exports for one size of picture only.
+        # Adaptive average pooling, as products with two matrices: torch exports its own for one size of picture only.
         x = _averages(x.shape[2], x) @ x @ _averages(x.shape[3], x).T
         rows = self.output(F.relu(self.hidden(x.flatten(1)))).unflatten(1, (-1, 5))
         return rows[..., :4], rows[..., 4]
 
 
 def _averages(length: int, like: Tensor, cells: int = 7) -> Tensor:
-    """Weights (cells, length) that average a line in cells, as adaptive average pooling does."""
-    cell, at = (torch.arange(count, device=like.device) for count in (cells, length))
+    """Weights (cells, length) of the averages in cells of one axis, as of adaptive average pooling."""
+    cell, position = (torch.arange(count, device=like.device) for count in (cells, length))
     low, high = cell * length // cells, ((cell + 1) * length + cells - 1) // cells
-    inside = (at >= low[:, None]) & (at < high[:, None])
+    inside = (position >= low[:, None]) & (position < high[:, None])
     return inside.to(like.dtype) / (high - low)[:, None].to(like.dtype)
 
 
 def head_for(priors: NDArray[np.float32], *, channels: int | None = None, seed: int = 0) -> GridHead | VectorHead:
-    """Make the head that goes with priors: (L, A, 2) `GridHead`, (K, 4) `VectorHead`.
+    """Build the head for priors: `GridHead` for (L, A, 2), `VectorHead` for (K, 4).
 
     Examples
     --------
@@ -170,12 +172,12 @@ def head_for(priors: NDArray[np.float32], *, channels: int | None = None, seed: 
 
 
 def from_model(model: MultiBoxModel) -> GridHead | VectorHead:
-    """Make the head of a file, with its weights.
+    """Build the head of a model, with its weights.
 
     Raises
     ------
     ModelError
-        If they do not fit it.
+        If the weights do not fit the head.
 
     Examples
     --------
@@ -187,12 +189,12 @@ def from_model(model: MultiBoxModel) -> GridHead | VectorHead:
     try:
         head.load_state_dict({name: torch.from_numpy(w.astype(np.float32)) for name, w in model.head_weights.items()})
     except RuntimeError as error:
-        raise ModelError(f"the head's weights do not fit it: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"the MultiBox's weights do not fit its head: {str(error).splitlines()[0]}") from error
     return head
 
 
-def _of_one(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Run a head on a batch of one picture."""
+def _run_single(head: nn.Module, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Run a head on one picture: features (1, 832, h, w) -> residuals (P, 4), logits (P,)."""
     residuals, logits = head(features)
     return residuals[0], logits[0]
 
@@ -201,10 +203,10 @@ _exported: dict[object, bytes] = {}
 
 
 def _export_head(head: GridHead | VectorHead) -> bytes:
-    """Export the structure of a head, which is that of every other one with weights of the same shapes."""
+    """Export the graph of a head without its weights, once for each kind of head and shapes of weights."""
     key = type(head), tuple((name, weight.shape) for name, weight in head.named_parameters())
     if key not in _exported:
-        part = Part(with_all_weights(copy.deepcopy(head).cpu()), _of_one)
+        part = Part(with_all_weights(copy.deepcopy(head).cpu()), _run_single)
         features = {"features": torch.zeros(1, TRUNK_CHANNELS, 6, 8)}
         _exported[key] = export_part(part, features, ["residuals", "logits"], {"features": (2, 3)})
     return _exported[key]
@@ -226,17 +228,17 @@ def to_model(
     ----------
     head : GridHead or VectorHead
     trunk : RegionNetwork
-        The network on whose trunk it was trained.
+        The network whose trunk the head was trained on.
     own_trunk : bool
-        Whether that was trained too and goes into the file, rather than being a detector's.
+        True if the trunk was trained too and goes into the file, False if it is a detector's.
     long_side : int
-        Pictures are to be resized to this many pixels on their longer side.
+        Pictures are resized to this many pixels on their longer side.
     calibration : RankingCalibration, optional
-        See `merge.fit_calibration`; default `RankingCalibration`'s own.
+        See `calibration.fit_calibration`; default ``RankingCalibration()``.
     classes : sequence of str
-        Whose objects it was trained on.
+        Classes of the objects that it was trained on.
     trained : dict, optional
-        How it was trained; must be representable as JSON.
+        Settings and results of the training, for the record, as JSON can hold them.
 
     Returns
     -------
@@ -248,19 +250,19 @@ def to_model(
     >>> model.weights["output.bias"].shape, model.trunk_graph
     ((35,), b'')
     """
-    below = {name: value for name, value in trunk.named_parameters() if in_trunk(name)}
-    halves = [
+    trunk_parameters = {name: value for name, value in trunk.named_parameters() if in_trunk(name)}
+    head_weights, trunk_weights = (
         {name: value.detach().cpu().numpy().astype(np.float16) for name, value in parameters.items()}
-        for parameters in (dict(head.named_parameters()), below)
-    ]
+        for parameters in (dict(head.named_parameters()), trunk_parameters)
+    )
     return MultiBoxModel(
         priors=head.priors,
         channels=head.channels,
         long_side=long_side,
-        weights=halves[0] | halves[1] if own_trunk else halves[0],
+        weights=head_weights | (trunk_weights if own_trunk else {}),
         graph=_export_head(head),
         trunk_graph=export_common("trunk") if own_trunk else b"",
-        trunk_sha256=hash_weights(halves[1]),
+        trunk_sha256=hash_weights(trunk_weights),
         calibration=calibration or RankingCalibration(),
         classes=tuple(classes),
         trained=dict(trained or {}),

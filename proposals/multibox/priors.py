@@ -1,40 +1,43 @@
-"""The priors of MultiBox: where they lie, and how they are found in training boxes."""
+"""The priors of MultiBox: their boxes on a picture, and their sizes by clustering of training boxes."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ...backbone.regions.roi_align import FIRST_CENTRE, STRIDE
 from ...data import box_iou
 from ...data.errors import UserError
 
-# Cell i of the trunk looks at the pixels around 16 i + 14.5, that is 6.5 px past the middle of its 16.
-SHIFT = 6.5
+# Pixels. The centre of a trunk's cell lies so far beyond the middle of its 16 pixels, see `roi_align`.
+SHIFT = FIRST_CENTRE - STRIDE / 2
+# Pixels between the cells of the finest grid; each next grid is twice as coarse.
+FINEST_STRIDE = 8
 
 
 def place_priors(priors: NDArray[np.float32], cells: tuple[int, int], size: tuple[float, float]) -> NDArray[np.float32]:
-    """Lay priors out on a picture, in the order of the network's outputs.
+    """Compute the boxes of priors on a picture, in the order of the network's outputs.
 
     Parameters
     ----------
     priors : ndarray, shape (L, A, 2) or (K, 4), float32
-        Three axes: widths and heights in pixels of the A priors of every cell of each of L grids; the cells of grid
-        l are ``8 * 2 ** l`` px apart. Two axes: whole boxes x1 y1 x2 y2 as shares of the picture's width and height.
+        With three axes they are widths and heights in pixels. Each cell of grid l has A priors; the cells of grid l are
+        ``8 * 2 ** l`` pixels apart. With two axes they are boxes, as shares of the picture's width and height.
     cells : (int, int)
         Rows and columns of the trunk's features of the picture.
     size : (float, float)
-        Width and height of the picture in pixels, as the trunk got it.
+        Width and height of the resized picture in pixels.
 
     Returns
     -------
     ndarray, shape (P, 4), float32
-        x1 y1 x2 y2 in pixels of the picture as the trunk got it. Grid after grid, the finest first; within a grid
-        row by row, within a cell in the order of `priors`.
+        x1 y1 x2 y2 in pixels of the resized picture. Grids follow each other, the finest first; cells row by row; in a
+        cell the order is that of `priors`.
 
     Examples
     --------
     >>> sides = np.array([[[10, 20]], [[40, 40]]], np.float32)
-    >>> boxes = place_priors(sides, (1, 2), (32, 16))  # 2 x 4 cells 8 px apart, 1 x 2 cells 16 px apart
+    >>> boxes = place_priors(sides, (1, 2), (32, 16))  # 2 x 4 cells 8 pixels apart, 1 x 2 cells 16 pixels apart
     >>> len(boxes), boxes[0].tolist(), boxes[-1].tolist()
     (10, [5.5, 0.5, 15.5, 20.5], [10.5, -5.5, 50.5, 34.5])
     """
@@ -52,23 +55,19 @@ def place_priors(priors: NDArray[np.float32], cells: tuple[int, int], size: tupl
     return np.concatenate(placed).astype(np.float32)
 
 
-# Pixels between the cells of the finest grid, half the trunk's 16; each next grid is twice as coarse.
-FINEST_STRIDE = 8
-
-
 def cluster_boxes(boxes: ArrayLike, clusters: int, *, seed: int = 0, steps: int = 50) -> NDArray[np.float32]:
-    """Find typical boxes: k-means with the distance 1 - IoU.
+    """Cluster boxes by k-means with the distance 1 - IoU.
 
     Parameters
     ----------
     boxes : array_like, shape (N, 4), float32
-        x1 y1 x2 y2 in any unit. With x1 = y1 = 0 it is widths and heights that are clustered.
+        x1 y1 x2 y2 in any unit. With x1 = y1 = 0, widths and heights are clustered.
     clusters : int
-        Number of boxes to find.
+        Number of clusters.
     seed : int
-        Of the first choice, which prefers boxes far from those chosen before (k-means++).
+        Of the random choice of the first centres, by k-means++: boxes far from the others are chosen more often.
     steps : int
-        At most so many rounds.
+        Largest number of rounds.
 
     Returns
     -------
@@ -77,7 +76,7 @@ def cluster_boxes(boxes: ArrayLike, clusters: int, *, seed: int = 0, steps: int 
 
     Raises
     ------
-    ValueError
+    UserError
         If there are fewer different boxes than clusters.
 
     References
@@ -109,20 +108,20 @@ def cluster_boxes(boxes: ArrayLike, clusters: int, *, seed: int = 0, steps: int 
 
 
 def cluster_sides(boxes: NDArray[np.float32], *, levels: int = 5, each: int = 5, seed: int = 0) -> NDArray[np.float32]:
-    """Find the widths and heights of the priors of every grid.
+    """Cluster training boxes to the widths and heights of the priors of every grid.
 
-    A grid whose cells are s pixels apart is for boxes of 2.5 s to 5 s (root of the area; the finest also for
-    smaller, the coarsest also for larger ones): wherever the box is, a prior overlaps it by about half. Its priors are
-    the clusters of those training boxes alone, or the many small objects would get them all.
+    A grid whose cells are s pixels apart is for boxes whose root of the area is 2.5 s to 5 s. Then some prior overlaps
+    a box at any place by about half. The finest grid is also for smaller boxes, the coarsest for larger ones. The boxes
+    of each grid are clustered alone: together, nearly all clusters would be of the many small objects.
 
     Parameters
     ----------
     boxes : ndarray, shape (N, 4), float32
-        Training boxes in pixels of pictures at the size that the network gets.
+        Training boxes in pixels of the resized pictures.
     levels : int
         Number of grids.
     each : int
-        Priors of a cell.
+        Number of priors of a cell.
     seed : int
         See `cluster_boxes`.
 
@@ -133,7 +132,7 @@ def cluster_sides(boxes: NDArray[np.float32], *, levels: int = 5, each: int = 5,
 
     Raises
     ------
-    ValueError
+    UserError
         If a grid has fewer different boxes than priors.
 
     Examples

@@ -2,8 +2,8 @@
 
 Erhan, Szegedy, Toshev & Anguelov, "Scalable Object Detection using Deep Neural Networks", CVPR 2014, in the improved
 form of Szegedy, Reed, Erhan & Anguelov, "Scalable, High-Quality Object Detection", arXiv 1412.1441. The network is a
-small head (`network`) on the features that a detector's trunk computes anyway. This file turns its outputs into ranked
-boxes, and needs no torch.
+small head (`multibox.network`) on the features of a detector's trunk. This file turns its outputs into ranked boxes. It
+needs torch only on a GPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..proposer import Ranked, check_ranking
 from .file import MODELS, MultiBoxModel, find_multibox, read_multibox
 from .priors import place_priors
 
-# Boxes that are compared with each other: suppressing all of 30,000 would cost more than the network.
+# Most confident boxes that suppression compares with each other: with all 30,000 it would take longer than the network.
 CANDIDATES = 2000
 
 
@@ -45,18 +45,18 @@ def rank_boxes(
     limit: int | None = 200,
     iou_threshold: float = 0.5,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Turn the network's numbers into ranked boxes.
+    """Turn the outputs of a head into ranked boxes.
 
     Parameters
     ----------
     priors : ndarray, shape (P, 4), float32
-        See `place_priors`.
+        See `priors.place_priors`.
     residuals : ndarray, shape (P, 4), float32
-        Corrections of the priors, see `backbone.preprocessing.decode_boxes`.
+        Box deltas of the priors, see `backbone.preprocessing.decode_boxes`.
     logits : ndarray, shape (P,), float32
         Logarithmic odds that a box holds an object.
     size : (float, float)
-        Width and height of the picture; boxes are clipped to it.
+        Width and height of the picture in pixels; boxes are clipped to it.
     limit : int, optional
         Return at most this many boxes, the best.
     iou_threshold : float
@@ -85,14 +85,14 @@ def rank_boxes(
 
 
 def tile_picture(width: int, height: int, tiles: int) -> NDArray[np.int64]:
-    """Cover a picture with squares that overlap by half or more.
+    """Compute square tiles that cover a picture and overlap by half or more.
 
     Parameters
     ----------
     width, height : int
         Of the picture, in pixels.
     tiles : int
-        How many squares lie across the shorter side.
+        Number of tiles along the shorter side.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def tile_picture(width: int, height: int, tiles: int) -> NDArray[np.int64]:
 
 
 class MultiBoxHead:
-    """Runs a head where its trunk runs: features (1, 832, h, w) -> residuals (P, 4), logits (P,), both float32.
+    """A head on the engine of its trunk: features (1, 832, h, w) -> residuals (P, 4), logits (P,), both float32.
 
     Parameters
     ----------
@@ -176,23 +176,23 @@ def _torch_head(
 
 @dataclass(frozen=True)
 class MultiBox:
-    """MultiBox as a callable with its settings: picture -> boxes and scores, best first.
+    """Proposes boxes with a trained MultiBox: picture -> boxes and confidences, best first.
 
     Parameters
     ----------
     model : MultiBoxModel
     trunk : Trunk
-        See `backbone.regions.scorer`.
+        The trunk that the head was trained on.
     head : callable
-        Features' maps -> residuals, logits; a `MultiBoxHead`.
+        Features (1, 832, h, w) -> residuals (P, 4), logits (P,); a `MultiBoxHead`.
     limit : int, optional
         Return at most this many boxes, the best.
     iou_threshold : float
-        A box is dropped that overlaps a better one by more. 0.5 covers the most objects at IoU 0.5; with 0.7 some more
-        are covered closely and fewer at all.
+        A box is dropped that overlaps a better one by more. 0.5 covers the most objects at an IoU of 0.5. 0.7 covers
+        fewer at that IoU, and some more at high IoUs.
     tiles : int
-        Propose also in squares, so many across the shorter side (see `tile_picture`), each at the same size as the
-        picture: this finds small objects, at a multiple of the time.
+        Propose also in tiles, this many along the shorter side, see `tile_picture`; 0 for none. Each tile is resized as
+        the picture is. This finds more small objects, in a multiple of the time.
 
     Examples
     --------
@@ -236,8 +236,8 @@ class MultiBox:
         name_or_file : str or Path
             A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
         detector : str or Path
-            The detector on whose trunk the head of a file was trained, by name or file. A bundled head stands on the
-            bundled detector of its name, and some have a trunk of their own.
+            The detector whose trunk the head of a file was trained on, by name or file. Not used for a bundled head,
+            which uses the bundled detector of its name, and for a file with its own trunk.
         device, threads, engine, precision
             See `backbone.regions.placement.choose_placement`.
         limit, iou_threshold, tiles
@@ -261,13 +261,13 @@ class MultiBox:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What the boxes depend on."""
+        """All that the boxes depend on."""
         settings = {"limit": self.limit, "iou_threshold": self.iou_threshold, "tiles": self.tiles}
         return {"multibox": self.model.sha256, **settings}
 
     @property
     def kernels(self) -> tuple[Any, ...]:
-        """What a call runs that is compiled, see `data.system.kernels.compile_all`."""
+        """Compiled functions that a call runs, for `data.system.kernels.compile_all`."""
         return NMS_KERNELS
 
     def __call__(self, image: NDArray[np.uint8]) -> Ranked:
@@ -293,20 +293,20 @@ class MultiBox:
         return self.propose(PictureFeatures(image))
 
     def search(self, image: NDArray[np.uint8], name: str | None = None) -> None:
-        """Do nothing: all boxes come from the network; see `Proposer`."""
+        """Return None: all boxes come from the network; see `Proposer`."""
 
     def propose(self, features: PictureFeatures, searched: Ranked | None = None, name: str | None = None) -> Ranked:
         """Propose boxes of a picture whose features may be computed already; see `Proposer`."""
         image = features.image
         height, width = image.shape[:2]
-        boxes, scores = self._rank(features.of(self.trunk, self.model.long_side), width, height)
+        boxes, scores = self._propose_boxes(features.of(self.trunk, self.model.long_side), width, height)
         if self.tiles:
             parts = [(boxes, scores)]
             for x1, y1, x2, y2 in tile_picture(width, height, self.tiles):
                 tile = image[y1:y2, x1:x2]
-                boxes, scores = self._rank(self.trunk(tile, self.model.long_side), x2 - x1, y2 - y1)
+                boxes, scores = self._propose_boxes(self.trunk(tile, self.model.long_side), x2 - x1, y2 - y1)
                 boxes += np.array([x1, y1, x1, y1], np.float32)
-                # A box that ends where the tile ends, and not the picture, is a part of an object.
+                # A box that ends at an edge of the tile inside the picture is only a part of an object.
                 inner = np.array([x1 > 0, y1 > 0, x2 < width, y2 < height])
                 whole = ~((np.abs(boxes - [x1, y1, x2, y2]) < 0.02 * (x2 - x1)) & inner).any(1)
                 parts.append((boxes[whole], scores[whole]))
@@ -316,19 +316,19 @@ class MultiBox:
         return boxes, scores
 
     def has_objectness(self, classes: Sequence[str]) -> bool:
-        """Tell whether it learned all of `classes`: objects of others are background to it."""
+        """Tell whether it learned all of `classes`; objects of other classes were background in training."""
         return set(classes) <= set(self.model.classes)
 
-    def _rank(
+    def _propose_boxes(
         self, features: TrunkFeatures, width: int, height: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Boxes (N, 4) in pixels of the picture or tile of that size, and scores (N,)."""
+        """Propose boxes (N, 4), in pixels of the picture or tile of that size, and scores (N,)."""
         residuals, logits = self.head(features.maps)
         size = width * features.scale, height * features.scale
         priors = place_priors(self.model.priors, features.maps.shape[2:], size)
         if len(priors) != len(logits):
             raise ModelError(
-                f"the MultiBox has {len(priors)} priors here and {len(logits)} outputs; its file is damaged"
+                f"the MultiBox has {len(priors)} priors for this picture and {len(logits)} outputs; its file is damaged"
             )
         boxes, scores = rank_boxes(priors, residuals, logits, size, limit=self.limit, iou_threshold=self.iou_threshold)
         return clip_boxes(boxes / np.float32(features.scale), width, height), scores
@@ -337,7 +337,7 @@ class MultiBox:
 def load_head(
     name_or_file: str | Path, placement: Placement, *, detector: str | Path = "voc", loaded_trunks: Sequence[Trunk] = ()
 ) -> tuple[MultiBoxModel, Trunk, MultiBoxHead]:
-    """Load what a `MultiBox` consists of: the model of a head, its trunk, and the head that runs on it.
+    """Load the parts of a `MultiBox`: the model of its head, its trunk, and the head on the trunk's engine.
 
     Parameters
     ----------
@@ -345,7 +345,7 @@ def load_head(
         See `MultiBox.load`.
     placement : Placement
     loaded_trunks : sequence of Trunk
-        Trunks that are loaded already: one with the right weights and placement is used.
+        Trunks that are loaded already; one with the right weights and placement is used instead of loading it.
 
     Raises
     ------
@@ -361,12 +361,12 @@ def load_head(
     if own_trunk is None and model.trunk_graph:
         own_trunk = Trunk(model.trunk_weights, model.trunk_graph, placement)
     elif own_trunk is None:
-        below = read_model(find_model(detector))
-        if below.trunk_sha256 != model.trunk_sha256:
+        region_model = read_model(find_model(detector))
+        if region_model.trunk_sha256 != model.trunk_sha256:
             raise ModelError(
                 f"{name_or_file}: this MultiBox was trained on another trunk (sha256 {model.trunk_sha256[:12]}...) "
-                f"than that of {detector} ({below.trunk_sha256[:12]}...); name the detector that it was trained "
+                f"than that of {detector} ({region_model.trunk_sha256[:12]}...); name the detector that it was trained "
                 "on, or train a MultiBox on this one"
             )
-        own_trunk = Trunk(below.trunk_weights, below.graphs["trunk"], placement)
+        own_trunk = Trunk(region_model.trunk_weights, region_model.graphs["trunk"], placement)
     return model, own_trunk, MultiBoxHead(model, own_trunk.placement)

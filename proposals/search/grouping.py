@@ -1,8 +1,8 @@
-"""SegmentGraph, what describes them, and the grouping that merges them until one is left.
+"""Hierarchical grouping: initial regions are described, and merged until one is left.
 
-Uijlings, van de Sande, Gevers & Smeulders, "Selective Search for Object Recognition", IJCV 104(2), 2013,
-section 3. A region carries its size, its tight box and two histograms; those of a merged region follow from
-those of its parts, so the picture is read once, to describe the initial regions, and never again.
+Uijlings, van de Sande, Gevers & Smeulders, "Selective Search for Object Recognition", IJCV 104(2), 2013, section 3. A
+region has a size, a tight box and two histograms. Those of a merged region are computed from those of its parts, so the
+pixels are read only once, for the initial regions.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from .segmentation import find_root
 
 COLOUR_BINS = 25  # per channel
 TEXTURE_BINS = 10  # per direction and channel
-# Responses of a unit-sum Gaussian derivative filter, sigma 1, to a picture in 0..255. A full black-to-white
-# step gives 255 / sqrt(2 pi) = 102, but natural edges are far weaker; stronger ones fall into the last bin.
+# Grey levels a pixel: the largest response of a unit-sum Gaussian derivative filter, sigma 1. A full step from black to
+# white gives 255 / sqrt(2 pi) = 102. Larger responses fall into the last bin.
 TEXTURE_RANGE = 102.0
 _CODES = 2 * TEXTURE_BINS - 1  # signed bins of one orientation: -9..9
 _PAIR = 2**32 - 1
@@ -28,7 +28,7 @@ _ONE = np.float32(1)
 
 
 class SegmentGraph(NamedTuple):
-    """The initial regions of one picture.
+    """The initial regions of a picture, and which of them touch.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class SegmentGraph(NamedTuple):
     texture : ndarray of float32, shape (R, 80 * C)
         Histograms of the gradient in 8 directions, each with sum 1.
     pairs : ndarray of int32, shape (E, 2)
-        SegmentGraph that touch, each pair once with the smaller number first, in ascending order.
+        Numbers of the regions that touch; each pair once, the smaller number first, in ascending order.
     """
 
     size: NDArray[np.int32]
@@ -52,10 +52,10 @@ class SegmentGraph(NamedTuple):
 
 
 def texture_codes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Gaussian derivatives (sigma 1) of every channel in 8 directions, as histogram bins.
+    """Compute the Gaussian derivatives (sigma 1) of every channel in 8 directions, as histogram bins.
 
-    A direction and its opposite are the positive and negative part of one orientation, and at most one of
-    them is not in bin 0; so a pixel needs 4 codes a channel, not 8.
+    Two opposite directions are the positive and the negative part of one orientation, and at most one of them is not in
+    bin 0. So a pixel needs 4 codes for each channel, not 8.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def texture_codes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     dx = cv2.sepFilter2D(image, cv2.CV_32F, derive, smooth, borderType=cv2.BORDER_REPLICATE)
     dy = cv2.sepFilter2D(image, cv2.CV_32F, smooth, derive, borderType=cv2.BORDER_REPLICATE)
     codes = np.empty((height, width, 4 * channels), np.uint8)
-    _steer(
+    _bin_directions(
         dx.reshape(-1, channels),
         dy.reshape(-1, channels),
         np.float32(TEXTURE_BINS / TEXTURE_RANGE),
@@ -99,7 +99,7 @@ def texture_codes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def describe_regions(
     labels: NDArray[np.int32], count: int, image: NDArray[np.uint8], codes: NDArray[np.uint8]
 ) -> SegmentGraph:
-    """Size, box, histograms and neighbours of every region, in one pass over the pixels.
+    """Compute the size, box, histograms and neighbours of every region, in one pass over the pixels.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def describe_regions(
     Returns
     -------
     SegmentGraph
-        What `group_regions` takes, once for every similarity.
+        Used by `group_regions` for every sum of similarities.
 
     References
     ----------
@@ -135,11 +135,11 @@ def describe_regions(
     box = np.tile(np.array([width, height, 0, 0], np.int32), (count, 1))
     colours = np.zeros((count, COLOUR_BINS * channels), np.int32)
     textures = np.zeros((count, _CODES * 4 * channels), np.int32)
-    # An open-addressed set: boundaries are long, pairs that touch few.
+    # A hash set with open addressing: pixels at boundaries are many, pairs of regions few.
     slots = np.full(max(1024, 1 << (16 * count - 1).bit_length()), -1, np.int64)
     colour = np.empty(colours.shape, np.float32)
     texture = np.empty((count, 2 * TEXTURE_BINS * 4 * channels), np.float32)
-    _describe(labels, image, codes, size, box, (colours, textures), colour, texture, slots)
+    _fill_descriptions(labels, image, codes, size, box, (colours, textures), colour, texture, slots)
     keys = np.sort(slots[slots >= 0])
     pairs = np.stack([keys // count, keys % count], axis=1).astype(np.int32)
     return SegmentGraph(size, box, colour, texture, pairs)
@@ -148,17 +148,17 @@ def describe_regions(
 def group_regions(
     regions: SegmentGraph, picture_size: int, measures: str = "CTSF"
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Merge the most similar pair of neighbours again and again until one region is left.
+    """Merge the most similar pair of neighbours again and again, until one region is left.
 
-    The similarity is the plain sum of the measures in use: C, intersection of the colour histograms; T, of
-    the texture histograms; S, small regions first; F, how well the two fill the box around both. Of equally
-    similar pairs the one that comes first in ``regions.pairs`` is merged; a pair of merged regions stands
-    where the first of the pairs it came from stood.
+    The similarity is the sum of some measures. C is the intersection of the colour histograms, T that of the texture
+    histograms. S is larger for smaller regions. F is larger the better two regions fill the box around both. Of equally
+    similar pairs the first in ``regions.pairs`` is merged; a pair with a merged region has the position of the first
+    pair that it replaces.
 
     Parameters
     ----------
     regions : SegmentGraph
-        The initial regions; left as they are.
+        The initial regions; they are not changed.
     picture_size : int
         Pixels of the picture, the unit of S and F.
     measures : str
@@ -167,10 +167,10 @@ def group_regions(
     Returns
     -------
     boxes : ndarray of int32, shape (2 * R - 1, 4)
-        Box of every node: the R initial regions, then the merged ones in the order of merging, the root last.
-        Fewer rows if the regions are not connected.
+        Boxes: of the R initial regions, then of the merged ones in the order of merging, the root last. Fewer rows if
+        the regions are not connected.
     merges : ndarray of int32, shape (R - 1, 2)
-        The two nodes that each merged one was made of, smaller number first.
+        Row numbers in `boxes` of the two parts of each merged region, the smaller first.
 
     References
     ----------
@@ -209,11 +209,13 @@ def group_regions(
 
 @kernel()
 def _signed_bin(response):  # type: ignore[no-untyped-def]
+    """Round a response in bins towards zero, at most to the last bin."""
     return np.int32(min(max(response, -_TOP), _TOP))
 
 
 @kernel("void(float32[:,::1], float32[:,::1], float32, uint8[:,::1])")
-def _steer(dx, dy, scale, codes):  # type: ignore[no-untyped-def]
+def _bin_directions(dx, dy, scale, codes):  # type: ignore[no-untyped-def]
+    """Fill `codes` by the derivatives of each pixel and channel."""
     pixels, channels = dx.shape
     for p in range(pixels):
         for c in range(channels):
@@ -230,10 +232,10 @@ def _steer(dx, dy, scale, codes):  # type: ignore[no-untyped-def]
     "void(int32[:,::1], uint8[:,:,::1], uint8[:,:,::1], int32[::1], int32[:,::1], UniTuple(int32[:,::1], 2), "
     "float32[:,::1], float32[:,::1], int64[::1])"
 )
-def _describe(labels, image, codes, size, box, counts, colour, texture, slots):  # type: ignore[no-untyped-def]
-    """Fill what `describe_regions` says of each region; `counts`, of colours and textures, come as zeros.
+def _fill_descriptions(labels, image, codes, size, box, counts, colour, texture, slots):  # type: ignore[no-untyped-def]
+    """Fill the sizes, boxes and histograms of the regions, and enter the pairs that touch into `slots`.
 
-    Pairs that touch are entered into `slots`, a set that comes empty (-1).
+    `counts`, of colours and textures, must be zeros; `slots` is a hash set and must be empty, all -1.
     """
     colours, textures = counts
     height, width, channels = image.shape
@@ -288,6 +290,7 @@ def _describe(labels, image, codes, size, box, counts, colour, texture, slots): 
 
 @kernel(fastmath=True)
 def _intersection(histograms, a, b, begin, end):  # type: ignore[no-untyped-def]
+    """Intersection of two regions' histograms, between two of their columns."""
     total = np.float32(0)
     for i in range(np.uintp(begin), np.uintp(end)):
         total += min(histograms[a, i], histograms[b, i])
@@ -295,8 +298,8 @@ def _intersection(histograms, a, b, begin, end):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _rank(pair, a, b, size, box, histograms, colours, unit, use_size, use_fill):  # type: ignore[no-untyped-def]
-    """Order in which a pair is merged, the smallest first: falling similarity above the pair's number."""
+def _merge_key(pair, a, b, size, box, histograms, colours, unit, use_size, use_fill):  # type: ignore[no-untyped-def]
+    """Compute the key of a pair; the smallest key is merged first. It has the similarity above the pair's number."""
     similarity = np.float32(0)
     begin, end = np.int64(0), colours
     while begin < histograms.shape[1]:
@@ -309,19 +312,19 @@ def _rank(pair, a, b, size, box, histograms, colours, unit, use_size, use_fill):
         w = max(box[a, 2], box[b, 2]) - min(box[a, 0], box[b, 0])
         h = max(box[a, 3], box[b, 3]) - min(box[a, 1], box[b, 1])
         similarity += _ONE - (np.float32(w * h) - both) * unit
-    # Read as integers, floats from 0 up rise.
+    # The bits of floats from 0 up, read as integers, have the order of the floats.
     return np.int64(0x7FFFFFFF - np.float32(similarity).view(np.int32)) << 32 | pair
 
 
-# `place` says where in the heap each pair stands (-1: no more), so that a pair's rank can change in place and the heap
-# never grows.
+# The heap holds the keys of pairs. `place` is each pair's index in the heap, -1 for pairs that were removed. With it a
+# pair's key can be replaced, and the heap never grows.
 
 
 @kernel()
-def _settle(heap, place, n, i):  # type: ignore[no-untyped-def]
-    """Move what stands at i of the first n to where it belongs."""
-    rank = heap[i]
-    while i > 0 and rank < heap[(i - 1) >> 1]:
+def _sift(heap, place, n, i):  # type: ignore[no-untyped-def]
+    """Move the key at index i of a heap of n keys up or down to its place."""
+    key = heap[i]
+    while i > 0 and key < heap[(i - 1) >> 1]:
         heap[i] = heap[(i - 1) >> 1]
         place[heap[i] & _PAIR] = i
         i = (i - 1) >> 1
@@ -329,13 +332,13 @@ def _settle(heap, place, n, i):  # type: ignore[no-untyped-def]
         child = 2 * i + 1
         if child + 1 < n and heap[child + 1] < heap[child]:
             child += 1
-        if rank < heap[child]:
+        if key < heap[child]:
             break
         heap[i] = heap[child]
         place[heap[i] & _PAIR] = i
         i = child
-    heap[i] = rank
-    place[rank & _PAIR] = i
+    heap[i] = key
+    place[key & _PAIR] = i
 
 
 @kernel()
@@ -346,7 +349,7 @@ def _remove(heap, place, n, pair):  # type: ignore[no-untyped-def]
     n -= 1
     if i < n:
         heap[i] = heap[n]
-        _settle(heap, place, n, i)
+        _sift(heap, place, n, i)
     return n
 
 
@@ -357,24 +360,24 @@ def _remove(heap, place, n, pair):  # type: ignore[no-untyped-def]
 def _group(  # type: ignore[no-untyped-def]
     size, box, histograms, colours, ends, unit, use_size, use_fill, of_regions, of_pairs, nodes
 ):
-    """Merge until no pair is left; fill `nodes` (merges; x1 y1 x2 y2 and the two parts) and return their number."""
+    """Merge until no pair is left. Fill a row of `nodes` for each merge, box and two parts; return their number."""
     head, parent, node, seen, across = of_regions
     following, heap, place = of_pairs
     n_merges = 0
 
-    # A region's neighbours are a linked list of half-pairs: half h belongs to region ends[h], the region on
-    # the other side is the one that has swallowed ends[h ^ 1], and the pair is h >> 1. Lists of merged
-    # regions are joined, so nothing is allocated while merging.
+    # A region's neighbours are a linked list of half-pairs. Half h belongs to region ends[h], and its pair is h >> 1.
+    # Its neighbour is the region that ends[h ^ 1] is part of by now. When two regions are merged, their lists are
+    # joined, so that nothing is allocated.
     for half in range(len(ends) - 1, -1, -1):
         following[half] = head[ends[half]]
         head[ends[half]] = half
 
     n = len(heap)
     for pair in range(n):
-        heap[pair] = _rank(
+        heap[pair] = _merge_key(
             pair, ends[2 * pair], ends[2 * pair + 1], size, box, histograms, colours, unit, use_size, use_fill
         )
-        _settle(heap, place, pair + 1, pair)
+        _sift(heap, place, pair + 1, pair)
 
     while n > 0:
         best = heap[0] & _PAIR
@@ -411,10 +414,10 @@ def _group(  # type: ignore[no-untyped-def]
                 following[half] = joined
                 joined = half
                 later = pair
-                if seen[other] != n_merges:  # met first in this merge, across this pair
+                if seen[other] != n_merges:  # The first pair with this neighbour in this merge.
                     seen[other] = n_merges
                     across[other] = pair
-                else:  # a neighbour of both: one pair is left, the first
+                else:  # A neighbour of both regions: of its two pairs the first stays.
                     if pair < across[other]:
                         later = across[other]
                         across[other] = pair
@@ -426,11 +429,11 @@ def _group(  # type: ignore[no-untyped-def]
             pair = half >> 1
             if place[pair] >= 0:
                 other = find_root(parent, ends[half ^ 1])
-                heap[place[pair]] = _rank(pair, a, other, size, box, histograms, colours, unit, use_size, use_fill)
-                _settle(heap, place, n, place[pair])
+                heap[place[pair]] = _merge_key(pair, a, other, size, box, histograms, colours, unit, use_size, use_fill)
+                _sift(heap, place, n, place[pair])
             half = following[half]
         n_merges += 1
     return n_merges
 
 
-KERNELS = (_steer, _describe, _group)
+KERNELS = (_bin_directions, _fill_descriptions, _group)

@@ -1,19 +1,17 @@
 """Graph-based image segmentation, the first step of selective search.
 
-Felzenszwalb & Huttenlocher, "Efficient Graph-Based Image Segmentation", IJCV 59(2), 2004. Every pixel is a
-node, every pair of 8-connected pixels an edge whose weight is their colour distance; edges are taken from
-the lightest to the heaviest, and two components are joined when the edge is no heavier than what holds
-either of them together.
+Felzenszwalb & Huttenlocher, "Efficient Graph-Based Image Segmentation", IJCV 59(2), 2004. Every pixel is a node. Every
+pair of 8-connected pixels is an edge, and its weight is their colour distance. Edges are taken from the lightest to the
+heaviest. An edge joins two components if its weight is at most the limit of each: the component's heaviest edge plus
+``k`` divided by its number of pixels.
 
-Nearly all the time of a plain implementation goes into sorting. Here every edge is listed once (4 a pixel),
-its weight is rounded to 16 bits so that one counting sort orders all of them, and the sorted graph is kept:
-it serves every threshold ``k``.
+A plain implementation needs nearly all of its time for sorting. Here every edge is listed once, 4 for each pixel. Its
+weight is rounded to 16 bits, so that a counting sort is enough. The sorted graph is used for every ``k``.
 
-The rounding has to be fine where weights are small: a component of n pixels tolerates ``k / n`` more than its
-heaviest edge, a few thousandths of a grey level where n is large, and steps wider than that stop its growth
-(uniform steps of 1/16 leave a fifth too many regions). So levels are even in the square root of the weight:
-steps of 1/1550 at weight 1, 1/490 at 10, 1/155 at 100. What is left of the cost: over 20 photographs the
-number of regions is 0.5 % off an exact sort's, and 1 % of the pixels belong to another region.
+Small weights need fine steps. The limit of a large component is only a few thousandths of a grey level above its
+heaviest edge; with wider steps it stops growing, and uniform steps of 1/16 give a fifth more regions. So the levels are
+uniform in the square root of the weight: steps of 1/1550 at weight 1, 1/490 at 10, 1/155 at 100. In 20 photographs the
+number of regions then differs by 0.5 % from that of an exact sort, and 1 % of the pixels are in another region.
 """
 
 from __future__ import annotations
@@ -30,12 +28,12 @@ from ...data.system.kernels import kernel
 LEVELS = 3100.0
 _SCALE, _HALF = np.float32(LEVELS), np.float32(0.5)
 _NO_EDGE = 65535
-# The weights of levels.
+# The weight of each level.
 _WEIGHTS = ((np.arange(_NO_EDGE) / LEVELS) ** 2).astype(np.float32)
 
 
 class PixelGraph(NamedTuple):
-    """The edges between the pixels of one picture, lightest first.
+    """The edges between the pixels of a picture, lightest first.
 
     Attributes
     ----------
@@ -66,7 +64,7 @@ def pixel_graph(image: NDArray[np.uint8], sigma: float = 0.8) -> PixelGraph:
     Returns
     -------
     PixelGraph
-        The graph that `segment` takes, once for every threshold.
+        Used by `segment` for every threshold.
 
     References
     ----------
@@ -82,7 +80,7 @@ def pixel_graph(image: NDArray[np.uint8], sigma: float = 0.8) -> PixelGraph:
     if sigma > 0:
         smooth = np.asarray(cv2.GaussianBlur(smooth, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
     height, width = image.shape[:2]
-    planes = np.stack(cv2.split(smooth))  # planes, because the inner loops then vectorise
+    planes = np.stack(cv2.split(smooth))  # With planes the compiler can vectorise the inner loops.
     levels = np.full((4, height * width), _NO_EDGE, np.uint16)
     _edge_levels(planes.ravel(), len(planes), height, width, np.zeros(width, np.float32), levels.ravel())
     starts = np.zeros(_NO_EDGE + 1, np.int32)
@@ -125,7 +123,7 @@ def segment(graph: PixelGraph, k: float, min_size: int) -> tuple[NDArray[np.int3
     height, width = graph.shape
     pixels = height * width
     parent, size = np.arange(pixels, dtype=np.int32), np.ones(pixels, np.int32)
-    limit = np.full(pixels, k, np.float32)  # Int(C) + k / |C|, the heaviest edge that C still accepts
+    limit = np.full(pixels, k, np.float32)  # Int(C) + k / |C|, the heaviest edge that component C accepts.
     step = np.array([1, width - 1, width, width + 1], np.int32)
     labels = np.empty((height, width), np.int32)
     refused = np.empty_like(graph.edges)
@@ -137,7 +135,7 @@ def segment(graph: PixelGraph, k: float, min_size: int) -> tuple[NDArray[np.int3
 
 @kernel("void(float32[::1], int64, int64, int64, float32[::1], uint16[::1])")
 def _edge_levels(planes, channels, height, width, total, levels):  # type: ignore[no-untyped-def]
-    """Fill `levels` (4, H, W); entries without a neighbour stay as they are. `total` is room for one row, of zeros."""
+    """Fill `levels` (4, H, W) where a neighbour exists. `total` is memory to work in: one row, zeros at the start."""
     for y in range(height):
         for direction in range(4):
             down = 1 if direction > 0 else 0
@@ -145,7 +143,7 @@ def _edge_levels(planes, channels, height, width, total, levels):  # type: ignor
             if y + down >= height:
                 continue
             first = 1 if step < 0 else 0
-            # Unsigned: an index that could be negative would count from the end, and keep the loops from vectorising.
+            # Unsigned: a check for negative indices would keep the compiler from vectorising the loops.
             length = np.uintp(width - abs(step))
             for c in range(channels):
                 here = np.uintp((c * height + y) * width + first)
@@ -161,7 +159,7 @@ def _edge_levels(planes, channels, height, width, total, levels):  # type: ignor
 
 @kernel("void(uint16[:,::1], int32[::1], int32[::1], uint32[::1])")
 def _sort_edges(levels, starts, place, edges):  # type: ignore[no-untyped-def]
-    """Fill `edges` and `starts` by a counting sort; `starts` comes as zeros, `place` is room for as many."""
+    """Fill `edges` and `starts` by a counting sort. `starts` must be zeros, `place` is memory to work in."""
     pixels = levels.shape[1]
     for direction in range(4):
         for pixel in range(pixels):
@@ -181,7 +179,7 @@ def _sort_edges(levels, starts, place, edges):  # type: ignore[no-untyped-def]
 
 @kernel()
 def find_root(parent, node):  # type: ignore[no-untyped-def]
-    """Root of a node (int64) in a union-find forest, an array of parents; halves the path on the way."""
+    """Find the root of a node (int64) in a union-find forest, an array of parents. Halves the path to the root."""
     while parent[node] != node:
         parent[node] = parent[parent[node]]
         node = parent[node]
@@ -189,8 +187,8 @@ def find_root(parent, node):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def _join(parent, size, a, b):  # type: ignore[no-untyped-def]
-    """Join two roots under the larger one, which is returned."""
+def _join_roots(parent, size, a, b):  # type: ignore[no-untyped-def]
+    """Join two roots; the one of the larger component becomes the root of both and is returned."""
     if size[a] < size[b]:
         a, b = b, a
     parent[b] = a
@@ -203,7 +201,7 @@ def _join(parent, size, a, b):  # type: ignore[no-untyped-def]
     "uint32[::1], int32[::1])"
 )
 def _grow(edges, starts, weights, step, k, min_size, parent, size, limit, refused, labels):  # type: ignore[no-untyped-def]
-    """Fill `labels` and return their number; at the start every pixel is a region."""
+    """Grow regions, which are single pixels at the start; fill `labels`, and return the number of regions."""
     n_refused = 0
     for level in range(len(weights)):
         weight = weights[level]
@@ -215,11 +213,10 @@ def _grow(edges, starts, weights, step, k, min_size, parent, size, limit, refuse
             if a == b:
                 continue
             if weight <= limit[a] and weight <= limit[b]:
-                a = _join(parent, size, a, b)
+                a = _join_roots(parent, size, a, b)
                 limit[a] = weight + k / np.float32(size[a])
             else:
-                # Only an edge that was refused can still separate two regions: the second pass needs no
-                # others.
+                # The second pass needs only these: other edges lie inside a region.
                 refused[n_refused] = edge
                 n_refused += 1
 
@@ -229,9 +226,9 @@ def _grow(edges, starts, weights, step, k, min_size, parent, size, limit, refuse
         a = find_root(parent, pixel)
         b = find_root(parent, pixel + step[edge & 3])
         if a != b and (size[a] < min_size or size[b] < min_size):
-            _join(parent, size, a, b)
+            _join_roots(parent, size, a, b)
 
-    # The sizes have done their work: a root's becomes the number of its region, negated, so that it is no size.
+    # Sizes are not needed any more. A root's is replaced by the number of its region, negated to differ from sizes.
     count = 0
     for pixel in range(len(labels)):
         root = find_root(parent, pixel)

@@ -1,10 +1,9 @@
 """Selective search: ranked boxes that may hold an object, of any class, from the picture alone.
 
-Uijlings, van de Sande, Gevers & Smeulders, "Selective Search for Object Recognition", IJCV 104(2), 2013,
-with the settings that R-CNN used (Girshick et al., CVPR 2014): the picture is 500 pixels wide, no box is
-narrower or lower than 20. A picture is segmented in several colour spaces at several scales
-(`segmentation`), the regions of each are merged until one is left (`hierarchy`), and the boxes of all those
-hierarchies are ranked together.
+Uijlings, van de Sande, Gevers & Smeulders, "Selective Search for Object Recognition", IJCV 104(2), 2013, with the
+settings that R-CNN used (Girshick et al., CVPR 2014): the picture is 500 pixels wide, and no box is narrower or lower
+than 20. A picture is segmented in several colour spaces at several scales, see `segmentation`. The regions of each
+segmentation are merged until one is left, see `grouping`. The boxes of all these hierarchies are ranked together.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from ...data.errors import SettingError
 from ...data.images.reading import as_rgb, check_image
 from ...data.system.kernels import compile_all
-from ..proposer import Ranked
+from ..proposer import Ranked, check_ranking
 from . import grouping, segmentation
 from .grouping import describe_regions, group_regions, texture_codes
 from .segmentation import PixelGraph, pixel_graph, segment
@@ -41,10 +40,11 @@ class Strategy(NamedTuple):
     spaces : tuple of {"HSV", "Lab", "rgI", "H", "I"}
         Colour spaces, see `convert_colour`.
     ks : tuple of float
-        Thresholds of the segmentation and at the same time minimum sizes of its regions, see `segment`.
+        Thresholds of the segmentation, see `segmentation.segment`. Each is also the minimum size of the regions, in
+        pixels.
     measures : tuple of str
-        Sums of similarities, each some of the letters ``C`` (colour), ``T`` (texture), ``S`` (size) and ``F``
-        (fill), see `group_regions`.
+        Sums of similarities, each some of the letters ``C`` (colour), ``T`` (texture), ``S`` (size) and ``F`` (fill),
+        see `grouping.group_regions`.
 
     Examples
     --------
@@ -64,30 +64,32 @@ STRATEGIES: dict[str, Strategy] = {
     "quality": Strategy(SPACES, (50, 100, 150, 300), ("CTSF", "TSF", "F", "S")),
 }
 KERNELS = (*segmentation.KERNELS, *grouping.KERNELS)
-WIDTH = 500  # pixels; the scale at which k and the minimum side are meant
-MAX_HEIGHT = 4 * WIDTH  # a strip one pixel wide would otherwise become a picture of 10^8 pixels
+# Pixels. Pictures are scaled to this width, which k and the minimum side refer to.
+WIDTH = 500
+# Pixels. Without it a strip one pixel wide would become a picture of 10^8 pixels.
+MAX_HEIGHT = 4 * WIDTH
 
 
 @dataclass(frozen=True)
 class SelectiveSearch:
-    """Selective search as a callable with its settings; see `selective_search`, which does the work.
+    """Proposes boxes by selective search, with the settings of `selective_search`.
 
     Parameters
     ----------
     mode : {"single", "fast", "quality"}
         1, 8 or 80 hierarchies.
     superpixel_scale : float
-        Factor of the size of the initial regions; 2 gives about half as many boxes.
+        Factor of k and of the minimum size of the initial regions; 2 gives about half as many boxes.
     seed : int
         Seed of the random part of the ranking.
     limit : int, optional
         Return at most this many boxes, the best.
     min_side : float
-        Drop boxes narrower or lower than this, pixels of the picture scaled to 500 pixels width.
+        Drop boxes narrower or lower than this, in pixels of the picture scaled to a width of 500 pixels.
     strategies : sequence of Strategy, optional
         The hierarchies to build instead of the mode's.
     threads : int
-        Hierarchies built at the same time.
+        Number of hierarchies built at the same time.
 
     Examples
     --------
@@ -107,24 +109,51 @@ class SelectiveSearch:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        _check_settings(**vars(self))
+        if not isinstance(self.mode, str) or self.mode not in STRATEGIES:
+            raise SettingError(f"unknown mode {self.mode!r}; choose one of {', '.join(STRATEGIES)}")
+        for name, value in {"seed": self.seed, "limit": self.limit, "threads": self.threads}.items():
+            if not isinstance(value, Integral) and not (name == "limit" and value is None):
+                raise SettingError(f"{name} must be a whole number, not {value!r}")
+        for name, size in {"superpixel_scale": self.superpixel_scale, "min_side": self.min_side}.items():
+            if not isinstance(size, Real):
+                raise SettingError(f"{name} must be a number, not {size!r}")
+        if not 0 < self.superpixel_scale <= 1000:
+            raise SettingError(f"superpixel_scale must be above 0 and at most 1000, not {self.superpixel_scale}")
+        if self.seed < 0:
+            raise SettingError(f"seed must be 0 or more, not {self.seed}")
+        check_ranking(self.limit)
+        if not self.min_side >= 0:
+            raise SettingError(f"min_side must be 0 or more pixels, not {self.min_side}")
+        if self.threads < 1:
+            raise SettingError(f"threads must be at least 1, not {self.threads}")
+        for strategy in self.strategies if self.strategies is not None else [STRATEGIES[self.mode]]:
+            if not isinstance(strategy, Strategy) or not all(isinstance(part, tuple) and part for part in strategy):
+                raise SettingError(f"a Strategy(spaces, ks, measures) has three tuples, none empty, not {strategy}")
+            if unknown := [space for space in strategy.spaces if space not in SPACES]:
+                raise SettingError(f"unknown colour space {unknown[0]!r}; choose from {', '.join(SPACES)}")
+            if wrong := [k for k in strategy.ks if not 0 < k <= 1e6]:
+                raise SettingError(f"k must be a number above 0 and at most 1000000, not {wrong[0]}")
+            if strange := [letters for letters in strategy.measures if not letters or set(letters) - set("CTSF")]:
+                raise SettingError(f"measures must be some of the letters C, T, S, F, not {strange[0]!r}")
+        if self.strategies is not None and not len(self.strategies):
+            raise SettingError("strategies is empty; give at least one, or None for the mode's")
 
     @property
     def settings(self) -> dict[str, object]:
-        """What the boxes depend on."""
+        """All that the boxes depend on."""
         return {name: value for name, value in vars(self).items() if name != "threads"}
 
     @property
     def kernels(self) -> tuple[Any, ...]:
-        """What a call runs that is compiled, see `data.system.kernels.compile_all`."""
+        """Compiled functions that a call runs, for `data.system.kernels.compile_all`."""
         return KERNELS
 
     def __call__(self, image: NDArray[np.uint8]) -> Ranked:
-        """Boxes (N, 4) and scores (N,) of one picture, best first."""
+        """Propose boxes (N, 4) and scores (N,) of a picture (H, W, 3) uint8 RGB, best first."""
         return selective_search(image, **vars(self))
 
     def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
-        """Do all of the work; see `Proposer`."""
+        """Propose the boxes; no network is needed. See `Proposer`."""
         return self(image)
 
     def propose(self, features: PictureFeatures, searched: Ranked | None = None, name: str | None = None) -> Ranked:
@@ -132,7 +161,7 @@ class SelectiveSearch:
         return searched or self(features.image)
 
     def has_objectness(self, classes: Sequence[str]) -> bool:
-        """No: boxes are ranked by size and chance."""
+        """Return False: the scores are ranks."""
         return False
 
 
@@ -154,54 +183,54 @@ def selective_search(
     image : ndarray of uint8, shape (H, W, 3)
         The picture, RGB. Greyscale (H, W) or (H, W, 1) and RGBA (H, W, 4), laid on white, are taken too.
     mode : {"single", "fast", "quality"}
-        ``single``: HSV, k = 100, one hierarchy. ``fast``: HSV and Lab, k = 50, 100, two similarities, 8
-        hierarchies, what R-CNN used. ``quality``: 5 colour spaces, 4 k, 4 similarities, 80 hierarchies.
+        ``single``: HSV, k = 100, one hierarchy. ``fast``: HSV and Lab, k = 50 and 100, two sums of similarities, 8
+        hierarchies, as in R-CNN. ``quality``: 5 colour spaces, 4 k, 4 sums of similarities, 80 hierarchies.
     superpixel_scale : float
-        Multiplies k and the minimum size of the initial regions; 2 gives about half as many boxes.
+        Factor of k and of the minimum size of the initial regions; 2 gives about half as many boxes.
     seed : int
-        Seed of the random part of the ranking: the same picture and seed give the same boxes in the same
-        order.
+        Seed of the random part of the ranking: the same picture and seed give the same boxes in the same order.
     limit : int, optional
         Return at most this many boxes, the best.
     min_side : float
-        Boxes narrower or lower than this are dropped. Counted in pixels of the picture *scaled to 500 pixels
-        width*, as in the protocol, so 20 is 1/25 of a picture's width. (A picture over four times as high as
-        wide is scaled to 2000 pixels height.)
+        Boxes narrower or lower than this are dropped. The unit is pixels of the picture *scaled to a width of 500
+        pixels*, as in the paper, so 20 is 1/25 of the picture's width. (A picture over four times as high as wide is
+        scaled to a height of 2000 pixels.)
     strategies : sequence of Strategy, optional
-        The hierarchies to build instead of the mode's; a hierarchy that two grids ask for is built once.
+        The hierarchies to build instead of the mode's; a hierarchy that is in two of them is built once.
     threads : int
-        Hierarchies built at the same time. The result does not depend on it; memory does, about 10 MB for each
-        of ``fast``'s.
+        Number of hierarchies built at the same time. The result does not depend on it. Each of ``fast`` needs about
+        10 MB of memory.
 
     Returns
     -------
     boxes : ndarray of float32, shape (N, 4)
-        ``x1 y1 x2 y2`` in pixels of `image`, continuous, 0-based, inside the picture; no two alike. At least
-        one: where no box is large enough, the whole picture.
+        ``x1 y1 x2 y2`` in pixels of `image`, continuous, 0-based, inside the picture; all different. If no box is large
+        enough, the whole picture.
     scores : ndarray of float32, shape (N,)
-        ``1 / (1 + priority)`` in (0, 1), strictly falling. A rank, not a probability.
+        ``1 / (1 + priority)``, strictly falling, see the notes. A rank, not a probability.
 
     Raises
     ------
-    ValueError
+    SettingError
         If the picture is not uint8, is empty or has not 1, 3 or 4 channels, or a setting is out of range.
 
     Notes
     -----
-    The same picture and settings give the same boxes on every run, with any number of threads, on one kind of
-    processor: on another, sums of similarities may be rounded otherwise and ties fall otherwise.
+    The priority of a box is its position in its hierarchy times a random number in [0, 1); boxes are ranked by it,
+    lowest first. The position is 1 for the whole picture and grows towards the initial regions. So large regions come
+    first, and every hierarchy has boxes among the first.
 
-    The first call on a machine compiles the kernels, and says so if that takes long; later ones find them on
-    the disk.
+    The same picture and settings give the same boxes on every run and with any number of threads, on one kind of
+    processor. Another kind may round sums of similarities differently, and then merge other regions.
 
-    Of the boxes that the authors' MATLAB code gave for two pictures of VOC 2007, four fifths have one of ours with
-    an IoU of 0.7 or more when `min_side` is 0, and two fifths one of 0.9 (``benchmarks/README.md``, beside
-    OpenCV's). What differs: those boxes have no minimum size and come from settings that are not published with
-    them (ours are half as many again); colours, texture and smoothing are computed in other arithmetic, and where
-    two merges are nearly equal, the least difference leads to another hierarchy from there on.
+    The first call on a machine compiles the kernels, and logs a line if that takes long. Later calls read them from the
+    disk.
 
-    The rank of a box is its position in its hierarchy, 1 for the whole picture and growing towards the initial
-    regions, times a random number in [0, 1). So large regions come first, but no hierarchy hides another.
+    The boxes of the authors' MATLAB code are similar, as far as they published them, for two pictures of VOC 2007. With
+    `min_side` 0, four fifths of theirs have a box of ours with an IoU of 0.7 or more, and two fifths one with 0.9.
+    ``benchmarks/README.md`` has these figures for OpenCV too. The differences have two causes. The settings of the
+    published boxes are not known; ours are half as many again. And colours, texture and smoothing are computed in other
+    arithmetic: where two merges are nearly equal, a small difference leads to another hierarchy.
 
     References
     ----------
@@ -215,7 +244,10 @@ def selective_search(
     >>> boxes.shape, scores.shape
     ((200, 4), (200,))
     """
-    _check_settings(mode, superpixel_scale, seed, limit, min_side, strategies, threads)
+    SelectiveSearch(  # It checks the settings.
+        mode, superpixel_scale=superpixel_scale, seed=seed, limit=limit, min_side=min_side, strategies=strategies,
+        threads=threads,
+    )  # fmt: skip
     check_image(image)
     height, width = image.shape[:2]
     # First the size, then the channels: a very large picture is not copied. RGBA is laid on white before, as in files.
@@ -238,32 +270,32 @@ def selective_search(
     first = np.sort(np.unique(key, return_index=True)[1])[:limit]  # the best of each set of duplicates
     stretch = np.array([width / scaled.shape[1], height / scaled.shape[0]] * 2)
     boxes = np.minimum(corners[first] * stretch, [width, height] * 2).astype(np.float32)
-    return boxes, _falling(1 / (1 + priority[order][first]))
+    return boxes, _strictly_falling(1 / (1 + priority[order][first]))
 
 
 def hierarchies(
     image: NDArray[np.uint8], strategies: Sequence[Strategy], superpixel_scale: float = 1.0, threads: int = 1
 ) -> list[NDArray[np.int32]]:
-    """Build the hierarchies of one or more grids.
+    """Build the hierarchies of some strategies.
 
-    What hierarchies have in common is computed once: smoothing, edges, their order and texture by all ``k``
-    of a colour space, regions and their histograms by all similarities of a ``k``.
+    Common steps run once: smoothing, edges, their order and texture for all ``k`` of a colour space; regions and their
+    histograms for all sums of similarities of a ``k``.
 
     Parameters
     ----------
     image : ndarray of uint8, shape (H, W, 3)
-        The picture, RGB, already at the scale wanted.
+        The scaled picture, RGB.
     strategies : sequence of Strategy
-        Which hierarchies.
+        The hierarchies to build.
     superpixel_scale : float
         Factor of k and of the minimum region size.
     threads : int
-        How many to build at the same time.
+        Number of hierarchies built at the same time.
 
     Returns
     -------
     list of ndarray of int32, shape (2 * R - 1, 4)
-        Boxes of every hierarchy, pixels, 0-based, ends exclusive: initial regions first, whole picture last.
+        Boxes of every hierarchy, in pixels, 0-based, ends exclusive: initial regions first, whole picture last.
 
     Examples
     --------
@@ -271,7 +303,7 @@ def hierarchies(
     >>> [boxes.tolist() for boxes in hierarchies(image, [STRATEGIES["single"]])]
     [[[0, 0, 30, 20]]]
     """
-    plan: dict[str, dict[float, dict[str, None]]] = {}  # dicts for sets that keep their order
+    plan: dict[str, dict[float, dict[str, None]]] = {}  # The inner dicts are sets that keep their order.
     for strategy in strategies:
         for space in strategy.spaces:
             for k in strategy.ks:
@@ -295,7 +327,7 @@ def hierarchies(
             for k, sums in ks.items():
                 levels += build(*prepared, k, tuple(sums))
         return levels
-    # Threads and not processes: the kernels hold no lock of the interpreter.
+    # Threads are enough: the kernels run without the interpreter's lock.
     with ThreadPoolExecutor(threads) as pool:
         preparing = {space: pool.submit(prepare, space) for space in plan}
         building = [
@@ -314,9 +346,8 @@ def convert_colour(image: NDArray[np.uint8], space: str) -> NDArray[np.uint8]:
     image : ndarray of uint8, shape (H, W, 3)
         RGB.
     space : {"HSV", "Lab", "rgI", "H", "I"}
-        ``rgI`` is normalised red and green (R, G over R + G + B; a third for black) and intensity, ``H`` the
-        hue of HSV, ``I`` the intensity. Lab's a and b are stretched over the values that sRGB colours can
-        take.
+        ``rgI`` is normalised red and green (R and G divided by R + G + B, a third for black) and intensity. ``H`` is
+        the hue of HSV, ``I`` the intensity. Lab's a and b are stretched: 0..255 are the values that sRGB colours have.
 
     Returns
     -------
@@ -348,7 +379,7 @@ def convert_colour(image: NDArray[np.uint8], space: str) -> NDArray[np.uint8]:
 
 
 def _stretch_lab() -> NDArray[np.uint8]:
-    # OpenCV keeps a + 128 and b + 128 in a byte, but sRGB reaches only these values; L is already stretched.
+    # OpenCV stores a + 128 and b + 128, of which sRGB colours have only these values; L is in 0..255 already.
     table = np.empty((256, 1, 3), np.uint8)
     byte = np.arange(256)
     for channel, (low, high) in enumerate([(0, 255), (42, 226), (20, 223)]):
@@ -360,10 +391,10 @@ _LAB_STRETCH = _stretch_lab()
 
 
 def compile_kernels() -> None:
-    """Make ready what `selective_search` runs: compiled on a machine's first call, read from the disk later.
+    """Load the kernels of `selective_search`: compiled on a machine's first call, read from the disk later.
 
-    `selective_search` does this itself. Call it before starting processes that all would compile at once, or
-    to keep the time out of a measurement.
+    `selective_search` does this itself. Call it before starting several processes, which would all compile, or before
+    measuring time.
 
     Examples
     --------
@@ -372,47 +403,8 @@ def compile_kernels() -> None:
     compile_all(*KERNELS)
 
 
-def _check_settings(
-    mode: str,
-    superpixel_scale: float,
-    seed: int,
-    limit: int | None,
-    min_side: float,
-    strategies: Sequence[Strategy] | None,
-    threads: int,
-) -> None:
-    if not isinstance(mode, str) or mode not in STRATEGIES:
-        raise SettingError(f"unknown mode {mode!r}; choose one of {', '.join(STRATEGIES)}")
-    for name, value in {"seed": seed, "limit": limit, "threads": threads}.items():
-        if not isinstance(value, Integral) and not (name == "limit" and value is None):
-            raise SettingError(f"{name} must be a whole number, not {value!r}")
-    for name, size in {"superpixel_scale": superpixel_scale, "min_side": min_side}.items():
-        if not isinstance(size, Real):
-            raise SettingError(f"{name} must be a number, not {size!r}")
-    if not 0 < superpixel_scale <= 1000:
-        raise SettingError(f"superpixel_scale must be a number above 0 and at most 1000, not {superpixel_scale}")
-    if seed < 0:
-        raise SettingError(f"seed must be 0 or more, not {seed}")
-    if limit is not None and limit < 1:
-        raise SettingError(f"limit must be at least 1 or None, not {limit}")
-    if not min_side >= 0:
-        raise SettingError(f"min_side must be 0 or more pixels, not {min_side}")
-    if threads < 1:
-        raise SettingError(f"threads must be at least 1, not {threads}")
-    for strategy in strategies if strategies is not None else [STRATEGIES[mode]]:
-        if not isinstance(strategy, Strategy) or not all(isinstance(part, tuple) and part for part in strategy):
-            raise SettingError(f"a strategy is a Strategy(spaces, ks, measures) of tuples, none empty, not {strategy}")
-        if unknown := [space for space in strategy.spaces if space not in SPACES]:
-            raise SettingError(f"unknown colour space {unknown[0]!r}; choose from {', '.join(SPACES)}")
-        if wrong := [k for k in strategy.ks if not 0 < k <= 1e6]:
-            raise SettingError(f"k must be a number above 0 and at most 1000000, not {wrong[0]}")
-        if strange := [letters for letters in strategy.measures if not letters or set(letters) - set("CTSF")]:
-            raise SettingError(f"measures must be some of the letters C, T, S, F, not {strange[0]!r}")
-    if strategies is not None and not len(strategies):
-        raise SettingError("strategies is empty; give at least one, or None for the mode's")
-
-
 def _scale(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Scale a picture to the width of 500 pixels."""
     height, width = image.shape[:2]
     factor = min(WIDTH / width, MAX_HEIGHT / height)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -420,9 +412,9 @@ def _scale(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
 
 
-def _falling(scores: NDArray[np.float64]) -> NDArray[np.float32]:
-    # Rounding to float32 can make neighbours equal. The bits of positive floats are ordered like the floats,
-    # so taking one unit in the last place where needed keeps the order strict.
+def _strictly_falling(scores: NDArray[np.float64]) -> NDArray[np.float32]:
+    # Rounding to float32 can make neighbours equal. The bits of positive floats, read as integers, have the order of
+    # the floats. So the bits are lowered by 1 where needed to make the order strict.
     bits = scores.astype(np.float32).view(np.int32).astype(np.int64)
     step = np.arange(len(bits))
     return (np.minimum.accumulate(bits + step) - step).astype(np.int32).view(np.float32)

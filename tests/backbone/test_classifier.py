@@ -92,9 +92,9 @@ def test_probabilities_are_averaged(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-6)
     assert found.sum() == pytest.approx(1, abs=1e-5)
     assert np.ptp(found) > 1e-3
-    with pytest.raises(ModelError, match="the networks tell 5 classes, and there are 4 names"):
+    with pytest.raises(ModelError, match="the networks have 5 classes, and there are 4 names"):
         Classifier(networks, "abcd")
-    with pytest.raises(ModelError, match="the networks tell 5 and 6 classes"):
+    with pytest.raises(ModelError, match="the networks have 5 and 6 classes"):
         Classifier([networks[0], GoogLeNet(6)], "abcde")
     with pytest.raises(ValueError, match="must be uint8"):
         classifier(image.astype(float))

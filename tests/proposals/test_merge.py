@@ -148,7 +148,7 @@ def test_nothing_to_fit_is_said() -> None:
         fit_calibration([truth + 1000 for truth in objects], search_boxes, multibox_boxes)
     with pytest.raises(ValueError, match="no box covers an object"):
         fit_calibration([np.zeros((0, 4), np.float32)] * 3, search_boxes, multibox_boxes)
-    with pytest.raises(ValueError, match="no pictures to measure on"):
+    with pytest.raises(ValueError, match="no pictures to fit the calibration on"):
         fit_calibration([], [], [])
     nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
     fit_calibration([*objects, objects[0]], [*search_boxes, nothing], [*multibox_boxes, nothing])
@@ -163,7 +163,7 @@ def test_the_gain_of_extreme_confidences_is_finite() -> None:
 
 @pytest.mark.parametrize("numbers", [None, [], [[1, 2]], [[0, -1], [0, -1]], [[0, 1], [0, 1]], [[0, np.nan], [0, -1]]])
 def test_numbers_that_are_no_worth(numbers: object) -> None:
-    with pytest.raises(ValueError, match="worth is"):
+    with pytest.raises(ValueError, match="the calibration is"):
         RankingCalibration.checked(numbers)
 
 

@@ -157,7 +157,7 @@ def test_cuda_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == "cpu"
-    with pytest.raises(DeviceError, match=r"torch sees no GPU.*or use --device cpu"):
+    with pytest.raises(DeviceError, match=r"torch finds no GPU.*or use --device cpu"):
         choose_device("cuda")
 
 

@@ -177,7 +177,7 @@ def test_precisions_that_an_engine_has_not(region_model: RegionModel) -> None:
     with pytest.raises(DeviceError, match="onnxruntime is for a CPU"):
         RegionScorer(region_model, choose_placement("cuda", engine="onnxruntime"))
     trunk = RegionScorer(region_model, choose_placement("cpu", engine="torch")).trunk
-    with pytest.raises(DeviceError, match="the trunk that is given runs with"):
+    with pytest.raises(DeviceError, match="the given trunk runs with"):
         RegionScorer(region_model, choose_placement("cpu", engine="torch", precision="float16"), trunk=trunk)
 
 
