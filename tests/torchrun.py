@@ -1,4 +1,4 @@
-"""Scripts that run in one process or, as torchrun starts them, in two that train together."""
+"""Run scripts in one process or, by torchrun, in two that train together."""
 
 import os
 import subprocess
@@ -15,10 +15,8 @@ def run_script(folder: Path, text: str, launch: list[str]) -> None:
     script = folder / "together.py"
     script.write_text(text)
     tests = Path(__file__).parent
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tests / "detect"), str(tests)]),
-        "OMP_NUM_THREADS": "1",
-    }
+    paths = [str(tests / "detect" / "train"), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*launch, str(script), str(folder)], env=environment, capture_output=True, text=True, check=False
     )

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from PIL import Image
+from torchrun import TORCHRUN, run_script
 from typer.testing import CliRunner
 
 from inception_rcnn.backbone.googlenet import GoogLeNet, state_from_caffe, state_to_caffe
@@ -361,14 +359,7 @@ torch.save(train_together(folder / "data", group), folder / f"{group.rank}.pt")
 def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path) -> None:
     (folder / "train" / "red" / "1.JPEG").write_bytes(b"")
     alone, rows, told = train_together(folder, SINGLE_PROCESS)
-    script = tmp_path / "together.py"
-    script.write_text(TOGETHER)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, tmp_path],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    run_script(tmp_path, TOGETHER, TORCHRUN)
     (first, rows_of_first, told_first), (second, none, told_second) = (torch.load(tmp_path / f"{i}.pt") for i in "01")
     for name, value in alone.items():
         torch.testing.assert_close(first[name], value, rtol=1e-5, atol=1e-7)
