@@ -1,4 +1,4 @@
-"""Scripts that run in one process or, as torchrun starts them, in two that train together."""
+"""Run scripts in one process or, by torchrun, in two that train together."""
 
 import os
 import subprocess

@@ -246,19 +246,21 @@ class DetectorTask:
         if multibox is not None:
             self.modules["multibox"] = multibox
         self.modules.to(run.group.device).to(memory_format=torch.channels_last).train()
-        self.optimizer, self.parameters = self._optimizer()
-        self.long_sides = None
-        if recipe.scoring == "shared":
-            self.long_sides = [round(recipe.long_side * scale) for scale in recipe.scales]
+        self.optimizer = self._make_optimizer()
+        self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        shared = recipe.scoring == "shared"
+        self.long_sides = [round(recipe.long_side * scale) for scale in recipe.scales] if shared else None
 
-    def _optimizer(self) -> tuple[torch.optim.Optimizer, list[nn.Parameter]]:
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        """Freeze what the recipe says, and make the optimizer of the rest."""
         network, recipe = self.network, self.recipe
         for name, parameter in network.named_parameters():
-            # The first pass is fitted afterwards.
-            frozen = name.startswith("first_pass.") or (
-                in_trunk(name) and (recipe.freeze == "trunk" or "inception" not in name)
+            frozen = (
+                name.startswith("first_pass.")  # fitted after the training
+                or (recipe.freeze == "googlenet" and name.startswith("googlenet."))
+                or (in_trunk(name) and (recipe.freeze == "trunk" or "inception" not in name))
             )
-            parameter.requires_grad_(not (frozen or (recipe.freeze == "googlenet" and name.startswith("googlenet."))))
+            parameter.requires_grad_(not frozen)
         old = [parameter for parameter in network.googlenet.parameters() if parameter.requires_grad]
         new = [*network.score.parameters(), *network.delta.parameters()]
         own = [] if self.multibox is None else [*self.multibox.parameters()]
@@ -268,8 +270,8 @@ class DetectorTask:
         ]  # fmt: skip
         settings: dict[str, Any] = {"lr": recipe.learning_rate, "weight_decay": WEIGHT_DECAYS[recipe.optimizer]}
         if recipe.optimizer == "adamw":
-            return torch.optim.AdamW(groups, **settings), [*old, *new, *own]
-        return torch.optim.SGD(groups, momentum=recipe.momentum, **settings), [*old, *new, *own]
+            return torch.optim.AdamW(groups, **settings)
+        return torch.optim.SGD(groups, momentum=recipe.momentum, **settings)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
@@ -286,13 +288,10 @@ class DetectorTask:
         drawn = rng.random((len(regions.labels), self.network.googlenet.inception_5b.outputs))
         kept = (drawn >= recipe.dropout).astype(np.float32) / (1 - recipe.dropout)
         allowed = np.ones(self.network.classes + 1, dtype=bool)
-        if picture.labelled is None:
-            allowed[1:] = False
-        else:
-            allowed[[label + 1 for label in picture.labelled]] = False
-        if self.long_sides is None:
-            return DetectorExample(crop_regions(image, regions.boxes), regions, allowed, kept, picture)
-        return DetectorExample(prepare_picture(image, max(image.shape[:2]))[0], regions, allowed, kept, picture)
+        allowed[slice(1, None) if picture.labelled is None else [label + 1 for label in picture.labelled]] = False
+        crops = recipe.scoring == "crops"
+        array = crop_regions(image, regions.boxes) if crops else prepare_picture(image, max(image.shape[:2]))[0]
+        return DetectorExample(array, regions, allowed, kept, picture)
 
     def loss(self, batch: Sequence[DetectorExample]) -> tuple[list[Tensor], NDArray[np.float64]]:
         """Compute the losses of some pictures, each summed, and four counts.

@@ -162,7 +162,9 @@ class Task(Protocol[Example]):
     modules : Module
         Saved in checkpoints.
     optimizer : Optimizer
-        Its groups of parameters are trained; a group with a ``factor`` learns at that times the rate.
+        A group of its parameters with a ``factor`` learns at that times the rate.
+    parameters : list of Parameter
+        Those of the optimizer, which are trained.
     order : Order
     paths : list of Path
         Files of the pictures, for messages.
@@ -173,6 +175,7 @@ class Task(Protocol[Example]):
     settings: dict[str, object]
     modules: nn.Module
     optimizer: torch.optim.Optimizer
+    parameters: list[nn.Parameter]
     order: Order
     paths: list[Path]
     by_picture: bool
@@ -193,7 +196,7 @@ class Task(Protocol[Example]):
         Returns
         -------
         gradients : sequence of Tensor
-            One for each parameter of the optimizer, not yet divided by `divisor`.
+            One for each parameter, not yet divided by `divisor`.
         figures : ndarray, shape (F,), float64
             Sums over the pictures: losses, and whatever is counted.
         """
@@ -212,9 +215,7 @@ class TrainingLoop(Generic[Example]):
     """The training of one task."""
 
     def __init__(self, task: Task[Example], run: RunSettings) -> None:
-        self.task = task
-        self.settings = run
-        self.parameters = [parameter for group in task.optimizer.param_groups for parameter in group["params"]]
+        self.task, self.settings = task, run
 
     def run(self) -> bool:
         """Train in place. Return True if all steps were done, False if the time limit came first.
@@ -290,16 +291,16 @@ class TrainingLoop(Generic[Example]):
 
     def batches(self, reader: Executor, steps: range, limit: int) -> Iterator[tuple[int, list[Example]]]:
         """Yield steps with this process's examples, of which at most `limit` batches are read ahead."""
-        task, (rank, world, _) = self.task, self.settings.group
+        task, seed, (rank, world, _) = self.task, self.task.recipe.seed, self.settings.group
 
         def load(step: int) -> list[Example]:
             # A picture's seed does not depend on how many processes there are.
             own = [*enumerate(task.order.pictures(step))][rank::world]
-            return [task.load(int(i), np.random.default_rng([task.recipe.seed, step, slot])) for slot, i in own]
+            return [task.load(int(i), np.random.default_rng([seed, step, slot])) for slot, i in own]
 
         for step, future in prefetch(reader, load, steps, limit):
             examples = future.result()
-            torch.manual_seed(int(np.random.SeedSequence([task.recipe.seed, step, rank]).generate_state(1)[0]))
+            torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
             yield step, examples
 
     def sum_over_processes(self, gradients: Sequence[Tensor], figures: Sequence[float]) -> list[float]:
@@ -318,9 +319,9 @@ class TrainingLoop(Generic[Example]):
         """Set the learning rate, clip the gradients and take a step of the optimizer."""
         for group in self.task.optimizer.param_groups:
             group["lr"] = self.task.rate(step) * group.get("factor", 1.0)
-        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+        for parameter, gradient in zip(self.task.parameters, gradients, strict=True):
             parameter.grad = gradient
-        torch.nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
+        torch.nn.utils.clip_grad_norm_(self.task.parameters, GRADIENT_NORM)
         self.task.optimizer.step()
 
     def save(self, done: int) -> None:

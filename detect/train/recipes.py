@@ -36,6 +36,7 @@ class Between(NamedTuple):
     high: float = math.inf
 
 
+Seed: TypeAlias = Annotated[int, Between(0)]
 Epochs: TypeAlias = Annotated[float, Between(0.01, 10_000)]
 # What a model file can hold.
 LongSide: TypeAlias = Annotated[int, Between(32, 10_000)]
@@ -118,7 +119,7 @@ class DetectorRecipe:
     freeze: Frozen = "stem"
     scales: Scales = SCALES
     long_side: LongSide = 640
-    seed: Annotated[int, Between(0)] = 0
+    seed: Seed = 0
     candidates: Count = 300
     foreground: Share = 0.25
     dropout: Annotated[float, Between(0, 0.99)] = 0.4
@@ -177,7 +178,7 @@ class MultiBoxRecipe:
     learning_rate: Weight = 0.001
     scales: Scales = SCALES
     long_side: LongSide = 640
-    seed: Annotated[int, Between(0)] = 0
+    seed: Seed = 0
     trunk_rate: Weight = 0.1
     weight_decay: Weight = 0.01
 
@@ -232,7 +233,7 @@ class ClassifierRecipe:
     momentum: Share = 0.9
     weight_decay: Weight = 2e-4
     size: Count = 224
-    seed: Annotated[int, Between(0)] = 0
+    seed: Seed = 0
     auxiliary_weight: Weight = 0.3
 
     def __post_init__(self) -> None:
