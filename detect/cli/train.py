@@ -50,9 +50,8 @@ def train_detector_command(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="ImageNet weights: BVLC's, by name, .caffemodel or .npz; with --start of its upper layers only, for "
-            "another member of an ensemble.  [default: googlenet-bvlc, or none]",
-            show_default=False,
+            help="ImageNet weights, by name, .caffemodel or .npz; with --start of its upper layers "
+            "only, for another member of an ensemble.  [default: googlenet-bvlc, or none]",
         ),
     ] = None,
     scoring: Annotated[Scoring | None, recipe_option(DetectorRecipe, "scoring", instead="that of --start")] = None,
@@ -85,8 +84,7 @@ def train_detector_command(
     seed: Annotated[int, recipe_option(DetectorRecipe, "seed")] = DetectorRecipe.seed,
     device: Device = "auto",
     workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes that compute proposals.  [default: one a core]", show_default=False),
+        int | None, typer.Option(min=1, help="Processes that compute proposals.  [default: one a core]")
     ] = None,
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
@@ -263,20 +261,12 @@ def train_multibox_command(
     ] = None,
     head: Annotated[
         Head | None,
-        typer.Option(
-            metavar="grid|vector",
-            parser=str,
-            help="Boxes at every place, or one vector.  [default: grid]",
-            show_default=False,
-        ),
+        typer.Option(metavar="grid|vector", parser=str, help="Boxes at every place (the default), or a vector."),
     ] = None,
     number: Annotated[
         int | None,
         typer.Option(
-            min=1,
-            metavar="N",
-            help="Priors of a cell, or boxes.  [default: {grid}, {vector}]".format(**PRIORS),
-            show_default=False,
+            min=1, metavar="N", help="Priors of a cell, or boxes.  [default: {grid}, {vector}]".format(**PRIORS)
         ),
     ] = None,
     epochs: Annotated[float, recipe_option(MultiBoxRecipe, "epochs")] = MultiBoxRecipe.epochs,

@@ -43,10 +43,10 @@ def recipe_option(recipe: type[Recipe], field: str, more: str = "", instead: str
     described = re.search(rf"^{field} : .*\n((?: {{4}}.*\n?)+)", inspect.getdoc(recipe) or "", re.MULTILINE)
     default = f"  [default: {instead}, or {getattr(recipe, field)}]" if instead else ""
     text = " ".join([*(described[1].split() if described else ()), more])
-    told: dict[str, Any] = {"help": text.rstrip() + default, "show_default": not instead}
+    text = text.rstrip() + default
     if choices == (True, False):
-        return typer.Option(**told)
+        return typer.Option(help=text)
     if choices:
         # The recipe refuses what is none of them; typer knows no Literal before 0.19.
-        return typer.Option(metavar="|".join(map(str, choices)), parser=str, **told)
-    return typer.Option(min=low, max=None if high == math.inf else high, **told)
+        return typer.Option(metavar="|".join(map(str, choices)), parser=str, help=text)
+    return typer.Option(min=low, max=None if high == math.inf else high, help=text)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,24 +81,25 @@ def prepare_run(cache: Path, name: str, *, resume: bool, time_limit: float | Non
     from ..train.loop import RunSettings
 
     checkpoint, log = cache / f"{name}.checkpoint.safetensors", cache / f"{name}.jsonl"
-    write: Callable[[dict[str, float]], None] = lambda row: None  # noqa: E731
-    if group.rank == 0:
-        cache.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            _move_aside(checkpoint, log, log.with_suffix(""))
-        elif checkpoint.exists():
-            print_once(f"goes on from {checkpoint}")
-        else:
-            print_once(f"{checkpoint}: no such checkpoint, so from the beginning")
-        write = open_log(log)
+    seconds = math.inf if time_limit is None else time_limit * 60
+    run = RunSettings(group=group, checkpoint=checkpoint, resume=resume, time_limit=seconds)
+    if group.rank > 0:
+        return run
+    cache.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        _move_aside(checkpoint, log, log.with_suffix(""))
+    elif checkpoint.exists():
+        print_once(f"goes on from {checkpoint}")
+    else:
+        print_once(f"{checkpoint}: no such checkpoint, so from the beginning")
+    write = open_log(log)
 
     def report(row: dict[str, float]) -> None:
         write(row)
         columns = [text.format(row[column]) for column, text in _COLUMNS.items() if column in row]
         print_once("  ".join([*columns, f"{row['seconds_left'] / 60:.0f} min left"]))
 
-    seconds = math.inf if time_limit is None else time_limit * 60
-    return RunSettings(group=group, checkpoint=checkpoint, resume=resume, time_limit=seconds, report=report)
+    return replace(run, report=report)
 
 
 def _move_aside(checkpoint: Path, *others: Path) -> None:

@@ -144,17 +144,14 @@ def sample_regions(
     hard = np.flatnonzero(usable & (overlap < 0.5) & (overlap >= 0.1))
     easy = np.flatnonzero(usable & (overlap < 0.1)) if picture.exhaustive else np.empty(0, dtype=np.int64)
 
-    def draw(indices: NDArray[np.intp], wanted: int) -> NDArray[np.intp]:
-        return rng.permutation(indices)[: max(0, wanted)]
-
     # Objects take turns, or the largest, with hundreds of good proposals, would crowd out the small ones.
     per_object = np.bincount(nearest[chosen_foreground], minlength=max(1, len(objects)))
     order = np.log(rng.random(len(chosen_foreground)) + 1e-12) * per_object[nearest[chosen_foreground]]
     wanted = round(number * foreground)
     chosen_foreground = chosen_foreground[np.argsort(-order, kind="stable")[:wanted]]
     background = number - len(chosen_foreground)
-    chosen_hard = draw(hard, max(round(background * 0.75), background - len(easy)))
-    chosen_easy = draw(easy, background - len(chosen_hard))
+    chosen_hard = rng.permutation(hard)[: max(round(background * 0.75), background - len(easy))]
+    chosen_easy = rng.permutation(easy)[: background - len(chosen_hard)]
     chosen = np.concatenate([chosen_foreground, chosen_hard, chosen_easy]).astype(np.int64)
     boxes = candidates[chosen]
     region_labels = np.zeros(len(chosen), dtype=np.int64)
@@ -361,15 +358,10 @@ class DetectorTask:
 
     def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
         """Return the mean losses, and the share of the foreground that is classified right."""
-        regions, matched = np.maximum(1, figures[:, 6]), np.maximum(1, figures[:, 7])
-        row = {
-            "classification": (figures[:, 0] / regions).mean(),
-            "regression": (figures[:, 1] / regions).mean(),
-            "accuracy": figures[:, 4].sum() / max(1, figures[:, 5].sum()),
-        }
-        if self.multibox is not None:
-            row |= {name: (figures[:, i] / matched).mean() for i, name in ((2, "location"), (3, "confidence"))}
-        return row
+        names = ["classification", "regression", *(["location", "confidence"] if self.multibox is not None else [])]
+        means = (figures[:, :4] / np.maximum(1, figures[:, [6, 6, 7, 7]])).mean(0).tolist()
+        accuracy = figures[:, 4].sum() / max(1, figures[:, 5].sum())
+        return dict(zip(names, means, strict=False)) | {"accuracy": float(accuracy)}
 
     def validate(self, row: dict[str, float]) -> None:
         """Add the mAP in the first process, if there are pictures where everything is labelled."""

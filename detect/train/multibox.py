@@ -162,9 +162,8 @@ class MultiBoxTask:
             for example in part:
                 location, confidence, matched = self.loss(example)
                 figures += [location.item(), confidence.item(), matched]
-                for one, gradient in zip(
-                    total, torch.autograd.grad(location + confidence, self.parameters), strict=True
-                ):
+                computed = torch.autograd.grad(location + confidence, self.parameters)
+                for one, gradient in zip(total, computed, strict=True):
                     one += gradient
             return total, figures
 

@@ -131,7 +131,6 @@ class DetectorRecipe:
 
     def __post_init__(self) -> None:
         check_recipe(self)
-        object.__setattr__(self, "scales", tuple(self.scales))
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
 
@@ -184,7 +183,6 @@ class MultiBoxRecipe:
 
     def __post_init__(self) -> None:
         check_recipe(self)
-        object.__setattr__(self, "scales", tuple(self.scales))
 
 
 @dataclass(frozen=True)
@@ -296,6 +294,8 @@ def check_setting(name: str, value: object, hint: Any) -> None:
 
 
 def check_recipe(recipe: object) -> None:
-    """Check every field of a recipe by `check_setting`."""
+    """Check every field of a recipe by `check_setting`, and make tuples of lists."""
     for name, hint in get_type_hints(type(recipe), include_extras=True).items():
-        check_setting(name, getattr(recipe, name), hint)
+        value = getattr(recipe, name)
+        check_setting(name, value, hint)
+        object.__setattr__(recipe, name, tuple(value) if isinstance(value, list) else value)
