@@ -4,8 +4,6 @@ Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, Table 1. The networ
 biases, local response normalisation, no batch norm. The other has batch norm; torchvision publishes its weights.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Pictures and crops as input of the network; box deltas from boxes, and boxes from box deltas. No torch."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray

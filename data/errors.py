@@ -4,8 +4,6 @@ The text of every error is one line: which file or setting, what is wrong, what 
 line and ends with status 2. What is no `UserError` and no `OSError` is a bug, and shows its traceback.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """One picture with its labelled objects."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Folders are parted by forward slashes; backslashes, as Windows writes them, mean
 of its file in its set, without the suffix: with folders in COCO's and ILSVRC's sets, without any in VOC's.
 """
 
-from __future__ import annotations
-
 import os
 import posixpath
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Pictures with detections drawn onto them: boxes, class names and scores."""
 
-from __future__ import annotations
-
 import colorsys
 from functools import lru_cache
 

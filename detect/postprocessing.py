@@ -1,7 +1,5 @@
 """Scores and box deltas of regions to detections: average models, weigh with objectness, regress, suppress."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Every setting of a detection and its default. The command line reads them too, so nothing heavy is imported here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ..data.errors import SettingError

@@ -1,7 +1,5 @@
 """Errors of classifications: how often a picture's class is not among the first guesses."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

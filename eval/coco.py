@@ -4,8 +4,6 @@ Here annotations and detections that do not know of each other are joined. A lis
 own ids. Documents, and what is in memory, are matched by the names of pictures and classes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Several detectors' detections as one: weighted box fusion, or suppression of them all together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 

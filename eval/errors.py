@@ -4,8 +4,6 @@ Hoiem, Chodpathumwan and Dai, "Diagnosing Error in Object Detectors", ECCV 2012.
 `match_voc` or `match_ilsvrc` returned.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 

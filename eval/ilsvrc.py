@@ -1,7 +1,5 @@
 """Average precision as the development kit of the ILSVRC detection challenge computes it."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ width of every intersection: the plain continuous overlap *is* the kits' inclusi
 converted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path

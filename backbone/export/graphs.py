@@ -1,7 +1,5 @@
 """Export of networks: torch module -> the ONNX graphs of a model file, or one ONNX model with its weights."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

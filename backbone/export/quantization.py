@@ -8,8 +8,6 @@ ONNX Runtime has a tool for this too. But the tool also rounds the inputs of poo
 and these poolings then take five times as long as in float32. For the head of this network that is half of the gain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

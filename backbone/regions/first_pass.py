@@ -4,8 +4,6 @@ It is fitted by least squares to the scores that all layers give to some thousan
 `scorer.RegionScorer.first_pass_logits` computes it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

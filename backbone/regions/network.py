@@ -6,8 +6,6 @@ R-CNN: each region is warped to the size that GoogLeNet was made for, and goes t
 work.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -4,8 +4,6 @@ The average in a bin needs about 12 of a picture's 1,000 cells. `regions.network
 matrix product, in which nearly all factors are zero: on a CPU it takes half the time of the layers that come after it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

@@ -4,8 +4,6 @@ A picture is sent to the GPU once, as uint8; regions are cut and warped there. A
 recorded once for each size of batch as a CUDA graph, and replayed without Python; so batches have only a few sizes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import threading

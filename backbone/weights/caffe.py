@@ -1,7 +1,5 @@
 """Reading a ``.caffemodel``: the fields of Caffe's protocol buffers that hold weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

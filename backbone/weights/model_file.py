@@ -4,8 +4,6 @@ It holds no pickle and no code. The weights are float16. The ONNX graphs, see `e
 these by name, so torch and ONNX Runtime use the same numbers.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 They stand in text files: a name a line, or a WordNet id, a tab and a name.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from ..errors import AnnotationError

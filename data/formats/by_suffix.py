@@ -4,8 +4,6 @@
 ``.json`` (COCO).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """COCO's JSON: annotations, results, and ``detections.json``, which is a document of the same form."""
 
-from __future__ import annotations
-
 import json
 import os
 from array import array

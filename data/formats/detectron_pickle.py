@@ -1,7 +1,5 @@
 """Ranked boxes as Detectron and Detectron2 read them: a pickled dict of lists. Reading runs no code."""
 
-from __future__ import annotations
-
 import pickle
 import pickletools
 import re

@@ -1,7 +1,5 @@
 """Ranked boxes as Fast R-CNN reads them: a ``.mat`` file with cells of boxes."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures in a folder for each class, as ImageNet has them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Ranked boxes as a NumPy archive."""
 
-from __future__ import annotations
-
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files, folders, globs and lists to a list of picture files."""
 
-from __future__ import annotations
-
 import glob
 import os
 from collections.abc import Iterable, Iterator

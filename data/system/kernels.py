@@ -10,8 +10,6 @@ types, the processor, numba's settings, and the versions of numba and Python. So
 file, and changed code does not. A damaged file counts as missing.
 """
 
-from __future__ import annotations
-
 import gc
 import hashlib
 import logging

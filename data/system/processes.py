@@ -1,7 +1,5 @@
 """Work on many items in parallel: threads that prefetch, and processes that may die without ending the run."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import multiprocessing

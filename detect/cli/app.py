@@ -1,7 +1,5 @@
 """The command ``inception-rcnn``: one function per subcommand, each a thin door to a room."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import sys

@@ -1,7 +1,5 @@
 """``inception-rcnn detect``: objects in pictures."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """``inception-rcnn ensemble``: the detections of several models, merged."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

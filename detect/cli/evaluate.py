@@ -1,7 +1,5 @@
 """``inception-rcnn evaluate``: files of detections or proposals to tables, a JSON document, a report."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager

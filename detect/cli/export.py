@@ -1,7 +1,5 @@
 """``inception-rcnn export``: one ONNX model of a detector."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Options that several commands share, and the pictures that IMAGES stands for."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any

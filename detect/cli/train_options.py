@@ -1,7 +1,5 @@
 """Options of the commands of ``train``: those that they share, and those of the recipes."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import re

@@ -4,8 +4,6 @@ While the network scores one picture, threads read the next ones and search them
 last ones. Every finished picture goes into the journal; a run that was interrupted goes on from there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

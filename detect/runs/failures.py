@@ -1,7 +1,5 @@
 """Pictures that a run could not process: their lines in the errors file, and which of them are worth another try."""
 
-from __future__ import annotations
-
 import errno
 import json
 from collections.abc import Iterable

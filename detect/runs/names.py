@@ -1,7 +1,5 @@
 """How runs over many pictures name them and recognise them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version

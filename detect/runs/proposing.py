@@ -5,8 +5,6 @@ format asked for, in the order of the pictures. A run that was interrupted, at a
 its journal.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

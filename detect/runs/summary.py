@@ -1,7 +1,5 @@
 """What a run over many pictures did: the counts and times of `detect` and `propose`, and their closing lines."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Collection, Iterator

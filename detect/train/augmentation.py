@@ -1,7 +1,5 @@
 """Augmentation of the pictures that detectors and MultiBox learn from: cuts, mirroring, exposure, size."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Checkpoints: the state of a training in a file, and the settings and data that it belongs to."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ The recipe of Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, secti
 every size, momentum SGD.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math

@@ -1,7 +1,5 @@
 """Training pictures: folders in VOC, COCO or ILSVRC layout, and which pictures are set aside for validation."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -4,8 +4,6 @@ Regions sampled in every picture, softmax and box regression for each class, eve
 momentum SGD (Girshick, "Fast R-CNN", ICCV 2015).
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

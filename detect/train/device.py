@@ -1,7 +1,5 @@
 """What a training asks of its device: precision, threads, the layout of memory."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """The log of a training: JSON lines, and curves for TensorBoard."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -4,8 +4,6 @@ The loss of Erhan et al., "Scalable Object Detection using Deep Neural Networks"
 `inception_rcnn.proposals.multibox.network`, by AdamW.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 from collections.abc import Mapping, Sequence

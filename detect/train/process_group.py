@@ -4,8 +4,6 @@ Each process has the whole network and takes a share of each batch. Gradients ar
 take the same step.
 """
 
-from __future__ import annotations
-
 import atexit
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Proposals of training pictures, computed once and kept in files."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence

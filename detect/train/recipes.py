@@ -1,7 +1,5 @@
 """The recipes of training: every hyper-parameter and its default, once. Imports no torch."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from numbers import Integral, Real

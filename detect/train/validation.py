@@ -1,7 +1,5 @@
 """Figures of networks in training, measured on pictures set aside."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ Each is a dictionary with the ``data`` and ``layout`` of a figure, as plotly.js 
 style sheet's, so that it follows the page from light to dark.
 """
 
-from __future__ import annotations
-
 import html
 import textwrap
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The pictures of the report: the worst mistakes, and the objects that were missed."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence

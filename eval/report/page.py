@@ -3,8 +3,6 @@
 Everything is in the page, plotly.js and the pictures included, so that it can be opened, mailed and archived as it is.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Collection, Mapping, Sequence

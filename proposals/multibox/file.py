@@ -3,8 +3,6 @@
 It is safetensors without pickle and code, see `backbone.weights.model_file`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

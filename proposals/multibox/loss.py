@@ -1,7 +1,5 @@
 """The loss of MultiBox: priors are matched to objects, then residuals and confidences are compared with the match."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -5,8 +5,6 @@ High-Quality Object Detection", arXiv 1412.1441: every cell of several grids cor
 original of Erhan et al., "Scalable Object Detection using Deep Neural Networks", CVPR 2014: one vector of all boxes.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 

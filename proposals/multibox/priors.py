@@ -1,7 +1,5 @@
 """The priors of MultiBox: their boxes on a picture, and their sizes by clustering of training boxes."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -5,8 +5,6 @@ region has a size, a tight box and two histograms. Those of a merged region are 
 pixels are read only once, for the initial regions.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import cv2

@@ -14,8 +14,6 @@ uniform in the square root of the weight: steps of 1/1550 at weight 1, 1/490 at 
 number of regions then differs by 0.5 % from that of an exact sort, and 1 % of the pixels are in another region.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import cv2

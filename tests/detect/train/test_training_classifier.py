@@ -15,7 +15,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from builders import noise_image, write_image
-from PIL import Image
 from torchrun import TORCHRUN, run_script
 from typer.testing import CliRunner
 
