@@ -7,7 +7,7 @@ OUTPUT ?= out
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help detect test test-all test-cpus lint typecheck bench train clean
+.PHONY: help detect test test-all test-cpus lint typecheck bench clean
 
 help:  ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'

@@ -28,7 +28,7 @@ def box_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
 
     Raises
     ------
-    ValueError
+    SettingError
         If an array is not of shape (N, 4).
 
     References
@@ -66,7 +66,7 @@ def clip_boxes(boxes: ArrayLike, width: float, height: float) -> NDArray[np.floa
 
     Raises
     ------
-    ValueError
+    SettingError
         If the array is not of shape (N, 4).
 
     Examples

@@ -38,7 +38,7 @@ class Detections:
 
     Raises
     ------
-    ValueError
+    SettingError
         If the arrays' shapes do not fit together.
 
     Examples

@@ -36,7 +36,7 @@ def nms(boxes: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np
 
     Raises
     ------
-    ValueError
+    SettingError
         If the shapes do not fit, or a box or score is not finite.
 
     References
@@ -85,7 +85,7 @@ def nms_per_class(
 
     Raises
     ------
-    ValueError
+    SettingError
         If the shapes do not fit, a box or score is not finite, or the scores are 2**32 or more.
 
     Notes
@@ -161,7 +161,7 @@ def soft_nms(
 
     Raises
     ------
-    ValueError
+    SettingError
         If the shapes do not fit, a box or score is not finite, `method` is neither, or `sigma` or `iou_threshold` is
         out of range.
 
@@ -227,7 +227,7 @@ def soft_nms_per_class(
 
     Raises
     ------
-    ValueError
+    SettingError
         If the shapes do not fit, a box or score is not finite, or `sigma` is out of range.
 
     References

@@ -85,7 +85,7 @@ class Detector:
         self.settings = settings or _default_settings(with_first_pass)
         if self.settings.first_pass_regions and not with_first_pass:
             raise ModelError("the model has no first pass: it was packed without pictures to fit it on; score all")
-        self.ranking = with_first_pass
+        self.first_pass_scorers = with_first_pass
         self.has_objectness = proposer.has_objectness(self.classes)
 
     @classmethod
@@ -240,7 +240,7 @@ class Detector:
         boxes, scores = self.proposer.propose(features, searched, name)
         keep = self.settings.first_pass_regions
         if keep and len(boxes) > keep:
-            logits = np.mean([scorer.first_pass_logits(features, boxes) for scorer in self.ranking], axis=0)
+            logits = np.mean([scorer.first_pass_logits(features, boxes) for scorer in self.first_pass_scorers], axis=0)
             if self.has_objectness:
                 # Both are logarithms of odds.
                 logits = logits + logit(scores.clip(0.0001, 0.9999))

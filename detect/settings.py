@@ -1,4 +1,4 @@
-"""Every setting of a detection and its default. The command line reads them too, so nothing heavy is imported here."""
+"""The settings of a detection and their defaults, which the command line reads too: nothing heavy is imported here."""
 
 from dataclasses import dataclass
 
@@ -20,13 +20,14 @@ class DetectorSettings:
         The same for selective search alone and for boxes of a file: selective search's first hundred cover half as many
         objects as the merged ones'.
     first_pass_regions : int
-        If there are more regions, only so many are scored: those with the highest first pass. 0 scores all.
+        If there are more regions, only so many are scored: those with the highest first pass, weighed with the
+        objectness where it is known. 0 scores all.
     min_score : float
         Detections with a lower score are dropped.
     nms : {"soft", "greedy"}
         Lower the scores of boxes that overlap a better one of their class (Bodla et al.), or drop them as R-CNN does.
     iou_threshold : float
-        IoU with a better box above which "greedy" drops a box.
+        IoU with a better box above which "greedy" drops a box; "soft" does not use it.
     softness : float
         Sigma of the Gaussian of "soft": at 0.4, boxes with an IoU of 0.5 lose 46 % of their score.
     objectness_weight : float

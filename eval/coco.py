@@ -80,7 +80,7 @@ def evaluate_coco(
     EvaluationError
         If a file is missing or malformed, there are detections in a picture or of a category that the annotations
         do not have, or two pictures or categories have the same id or are, by their names, the same one.
-    ValueError
+    SettingError
         If `engine` is unknown, or there are pictures but no `classes`.
     ImportError
         If `engine` is not installed.

@@ -57,7 +57,7 @@ def weighted_box_fusion(
 
     Raises
     ------
-    ValueError
+    SettingError
         If the lists, shapes or weights do not fit together, a number is not finite, a score is negative, or
         `iou_threshold` is out of range.
 
@@ -134,7 +134,7 @@ def merge_detections(
     EvaluationError
         If there is no member, two do not have the same classes, no picture is in two of them, or a score is negative
         or not a number.
-    ValueError
+    SettingError
         If `method` is unknown, `iou_threshold` out of range, or the weights do not fit.
 
     References

@@ -82,7 +82,7 @@ def false_positives(
 
     Raises
     ------
-    ValueError
+    SettingError
         If a group names a class that is not among those matched.
 
     References
@@ -264,7 +264,7 @@ def size_sensitivity(pictures: Sequence[Picture], matches: Mapping[str, Matches]
 
     Raises
     ------
-    ValueError
+    SettingError
         If the flags do not leave as many objects as `matches` counted.
 
     References

@@ -56,7 +56,7 @@ def evaluate_proposals(
     EvaluationError
         If there are proposals for a picture that is not among `pictures`, or two pictures or two entries of
         `proposals` have the same ``image_id``.
-    ValueError
+    SettingError
         If boxes are not of shape (N, 4) or not finite, or a label has no name in `classes`.
 
     Notes

@@ -31,7 +31,7 @@ def average_precision(recall: ArrayLike, precision: ArrayLike, metric: Literal["
 
     Raises
     ------
-    ValueError
+    SettingError
         If `metric` is neither, or the shapes differ.
 
     References
@@ -96,7 +96,7 @@ def evaluate_voc(
     EvaluationError
         If a detection is in a picture that is not among `pictures`, or two pictures have the same
         ``image_id``.
-    ValueError
+    SettingError
         If `metric` is unknown.
 
     References

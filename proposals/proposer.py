@@ -21,7 +21,8 @@ class Proposer(Protocol):
     """Proposes boxes that may hold an object.
 
     `SelectiveSearch`, `MultiBox`, `MergedProposals` and `FileProposals` are proposers; any object with these members is
-    one. Boxes are ``x1 y1 x2 y2`` in pixels of the picture, best first. Scores never rise from one box to the next.
+    one. An attribute ``kernels`` is optional: what to compile before the first picture. Boxes are ``x1 y1 x2 y2`` in
+    pixels of the picture, best first. Scores never rise from one box to the next.
     """
 
     @property

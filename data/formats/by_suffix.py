@@ -19,7 +19,14 @@ from .fast_rcnn_mat import check_mat_size, read_mat, write_mat
 from .npz import read_npz, write_npz
 from .parquet import read_parquet, write_parquet
 
-PROPOSAL_SUFFIXES = (".parquet", ".json", ".mat", ".pkl", ".npz")
+_READERS: dict[str, Callable[[Path], Iterable[Proposals]]] = {
+    ".parquet": read_parquet,
+    ".json": read_coco_proposals,
+    ".mat": read_mat,
+    ".pkl": read_pickle,
+    ".npz": read_npz,
+}
+PROPOSAL_SUFFIXES = tuple(_READERS)
 
 
 def write_proposals(
@@ -115,9 +122,11 @@ def write_proposals(
         check_mat_size(path, table)
         with atomic_file(path) as file:
             write_mat(file, len(files), lambda i: check_entry(path, entries[i]).boxes, short_names(files))
-    else:
+    elif suffix == ".npz":
         with atomic_file(path) as file:
             write_npz(file, lambda: checked_entries(path, entries), files, table)
+    else:
+        raise NotImplementedError(f"{suffix} can be read and has no writer")
 
 
 def read_proposals(path: str | Path) -> Iterator[Proposals]:
@@ -153,14 +162,7 @@ def read_proposals(path: str | Path) -> Iterator[Proposals]:
     []
     """
     path = Path(path)
-    readers = {
-        ".parquet": read_parquet,
-        ".json": read_coco_proposals,
-        ".mat": read_mat,
-        ".pkl": read_pickle,
-        ".npz": read_npz,
-    }
-    reader = readers[check_suffix(path)]
+    reader = _READERS[check_suffix(path)]
     if not path.is_file():
         raise ProposalFileError(f"{path}: there is no such file; check its name")
     return _read_ranked(path, reader)

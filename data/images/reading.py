@@ -140,7 +140,7 @@ def check_image(image: NDArray[np.uint8]) -> None:
 
     Raises
     ------
-    ValueError
+    SettingError
         If it is of another type or shape, or empty.
 
     Examples

@@ -26,7 +26,7 @@ from ...data.system.processes import prefetch
 from ...proposals.proposer import Ranked
 from ..detector import Detector
 from ..drawing import DRAW_SCORE, draw_detections
-from .failures import FULL_OR_FORBIDDEN, Failure, failure, resumable, write_failures
+from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure, write_failures
 from .journal import Journal, Record
 from .names import package_version, read_stamped, relative_names
 from .summary import RunSummary
@@ -233,7 +233,7 @@ class _Run:
                 _save_drawing(searched.image, found, self.draw_score, target)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:
-                raise resumable(error, target) from error  # The picture is not in the journal and is done again.
+                raise as_resumable(error, target) from error  # The picture is not in the journal and is done again.
             # It cannot be saved in that size or under that name, however often; its detections are good.
             self.failures[picture.key] = failure(picture.path, error)._replace(retryable=False)
         height, width = searched.image.shape[:2]

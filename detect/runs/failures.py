@@ -68,6 +68,6 @@ def write_failures(path: Path, failures: Iterable[Failure]) -> None:
     atomic_write(path, "".join(json.dumps(one.line) + "\n" for one in failures))
 
 
-def resumable(error: OSError, path: Path) -> OSError:
+def as_resumable(error: OSError, path: Path) -> OSError:
     """Copy of an error of writing that names the file and says that the run can go on."""
     return OSError(error.errno, f"{error.strerror}; the same command goes on from there", str(path))

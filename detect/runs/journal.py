@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.errors import JournalError
-from .failures import resumable
+from .failures import as_resumable
 from .names import stamp
 
 # The number is that of the format: records of another one are not read.
@@ -204,7 +204,7 @@ class Journal:
             self.file.write(frame + line + body)
             self.file.flush()
         except OSError as error:
-            raise resumable(error, self.path) from error
+            raise as_resumable(error, self.path) from error
         self.records[record.file] = record._replace(offset=start + len(frame) + len(line), rows=len(table))
 
     def read(self, record: Record) -> NDArray[np.float32]:

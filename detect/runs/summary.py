@@ -14,7 +14,7 @@ _adding = threading.Lock()
 
 @dataclass
 class RunSummary:
-    """What a run did.
+    """What a run did. Every field is a column of ``run.json``.
 
     Attributes
     ----------

@@ -23,9 +23,9 @@ class ProposalCache:
     folder : Path
         Made if it does not exist. It has a file for each picture, named by a hash of the picture's file and of the
         proposer's settings: proposals of a changed picture are computed anew, those of a moved or copied one are not.
-    proposer : SelectiveSearch or MergedProposals
+    proposer : Proposer
     objectness : bool
-        Whether the proposer's scores are probabilities of an object, see `inception_rcnn.proposals.knows_objects`.
+        Whether the proposer's scores are probabilities of an object, see `Proposer.has_objectness`.
     """
 
     def __init__(self, folder: Path, proposer: Proposer, *, objectness: bool = False) -> None:

@@ -95,7 +95,7 @@ def write_report(
     EvaluationError
         If detections or proposals are of a picture that is not among `pictures`, or two pictures have the same
         ``image_id``.
-    ValueError
+    SettingError
         If `metric` is unknown, a blacklist is given for another metric than "ilsvrc", or a group of similar classes
         names one that is not among `classes`.
     OSError
