@@ -23,7 +23,7 @@ from ..data.nms import NMS_KERNELS, SOFT_NMS_KERNELS
 from ..data.system.kernels import compiling
 from ..proposals import Proposer, SelectiveSearch, load_proposer
 from ..proposals.from_file import FileProposals
-from ..proposals.proposer import Ranked
+from ..proposals.proposer import Ranked, check_ranked
 from .postprocessing import average_scores, suppress
 from .settings import DetectorSettings
 
@@ -36,7 +36,7 @@ class Detector:
 
     Parameters
     ----------
-    scorers : sequence of RegionScorer
+    scorers : RegionScorer or iterable of them
         Several form an ensemble: they score the same proposals and their outputs are averaged.
     proposer : Proposer
         Proposes regions. A MultiBox that stands on a scorer's trunk costs little: the trunk's features of a picture are
@@ -72,14 +72,17 @@ class Detector:
     """
 
     def __init__(
-        self, scorers: Sequence[RegionScorer], proposer: Proposer, settings: DetectorSettings | None = None
+        self,
+        scorers: RegionScorer | Iterable[RegionScorer],
+        proposer: Proposer,
+        settings: DetectorSettings | None = None,
     ) -> None:
-        if not scorers:
+        self.scorers = [scorers] if isinstance(scorers, RegionScorer) else list(scorers)
+        if not self.scorers:
             raise ModelError("a detector needs at least one model")
-        if len({scorer.model.classes for scorer in scorers}) > 1:
+        if len({scorer.model.classes for scorer in self.scorers}) > 1:
             raise ModelError("the models of an ensemble must have the same classes in the same order")
-        self.scorers = list(scorers)
-        self.classes = scorers[0].model.classes
+        self.classes = self.scorers[0].model.classes
         self.proposer = proposer
         with_first_pass = [scorer for scorer in self.scorers if scorer.model.has_first_pass]
         self.settings = settings or _default_settings(with_first_pass)
@@ -151,16 +154,18 @@ class Detector:
         SettingError
             If the method, the scoring or the suppression is unknown, or a number is out of range.
         """
-        if not scales or not all(0.1 <= scale <= 4 for scale in scales):
-            raise SettingError(f"scales must be one or more of 0.1 to 4, not {', '.join(map(str, scales)) or 'none'}")
+        numbers = [scale for scale in np.atleast_1d(np.asarray(scales, object)) if isinstance(scale, (int, float))]
+        if not numbers or len(numbers) != np.size(scales) or not all(0.1 <= scale <= 4 for scale in numbers):
+            raise SettingError(f"scales must be one or more numbers of 0.1 to 4, not {scales!r}")
+        if proposals_from is not None and method != "merged":
+            raise SettingError(f"method {method!r}: proposals_from is used instead of a method; give one of the two")
         settings = DetectorSettings(min_score=min_score, nms=nms)
         by_search = proposals_from is not None or method == "selective-search"
         if proposals is not None:
             settings = replace(settings, proposals=proposals, search_proposals=proposals)
         if first_pass_regions is not None:
             settings = replace(settings, first_pass_regions=first_pass_regions)
-        names = [name for one in models for name in ([one] if isinstance(one, (str, Path)) else one)]
-        read = [_read_model(name, scoring) for name in names or ["voc"]]
+        read = [_read_model(name, scoring) for name in _model_names(models or ("voc",))]
         placement = choose_placement(device, threads=threads, engine=engine, precision=precision)
         scorers: list[RegionScorer] = []
         trunks: list[Trunk] = []
@@ -169,7 +174,7 @@ class Detector:
         with compiling(*search_kernels, *_KERNELS):
             for model in read:
                 trunk = next((trunk for trunk in trunks if trunk.sha256 == model.trunk_sha256), None)
-                for scale in scales if model.scoring == "shared" else (1.0,):
+                for scale in numbers if model.scoring == "shared" else (1.0,):
                     scorer = RegionScorer(model, placement, trunk=trunk, scale=scale)
                     scorers.append(scorer)
                     trunk = scorer.trunk
@@ -206,7 +211,7 @@ class Detector:
 
     def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked | None:
         """Do the part of proposing that needs no network; threads can run it ahead. See `Proposer.search`."""
-        return self.proposer.search(image, name)
+        return self.proposer.search(PictureFeatures(image).image, name)
 
     def features(self, image: NDArray[np.uint8]) -> PictureFeatures:
         """Compute the features of a picture (H, W, 3) uint8 RGB by every trunk that its models need, once each."""
@@ -237,7 +242,7 @@ class Detector:
         objectness : ndarray, shape (N,), float32, or None
             The probability that there is an object, for `score`. None if the proposer does not know it.
         """
-        boxes, scores = self.proposer.propose(features, searched, name)
+        boxes, scores = check_ranked(self.proposer.propose(features, searched, name))
         keep = self.settings.first_pass_regions
         if keep and len(boxes) > keep:
             logits = np.mean([scorer.first_pass_logits(features, boxes) for scorer in self.first_pass_scorers], axis=0)
@@ -295,6 +300,14 @@ class Detector:
 
 def _default_settings(with_first_pass: Sequence[RegionScorer]) -> DetectorSettings:
     return DetectorSettings() if with_first_pass else DetectorSettings(first_pass_regions=0)
+
+
+def _model_names(models: Iterable[Any]) -> list[str | Path]:
+    """Flatten names, files and lists of them."""
+    names = [name for one in models for name in (one if isinstance(one, (list, tuple)) else [one])]
+    if not names or not all(isinstance(name, (str, Path)) for name in names):
+        raise ModelError(f"models are names or files, at least one, not {names!r}")
+    return names
 
 
 def _read_model(name: str | Path, scoring: str | None) -> RegionModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import Proposals, clip_boxes, read_proposals
+from ..data import IMAGE_SUFFIXES, Proposals, clip_boxes, read_proposals
 from ..data.errors import ProposalFileError
-from ..data.picture_names import forward_slashes, stem, without_suffix
+from ..data.picture_names import forward_slashes, without_folders, without_suffix
 from .proposer import Ranked, check_ranking
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class FileProposals:
         pictures: dict[str, list[Proposals]] = {}
         for one in read_proposals(path):
             kept = one._replace(boxes=one.boxes[:limit].copy(), scores=one.scores[:limit].copy())
-            pictures.setdefault(stem(one.file), []).append(kept)
+            pictures.setdefault(without_folders(_bare(one.file)), []).append(kept)
         with path.open("rb") as file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
@@ -114,14 +115,18 @@ class FileProposals:
         return boxes[large][: self.limit], found.scores[large][: self.limit]
 
     def _find(self, name: str) -> Proposals:
-        candidates = self.pictures.get(stem(name), [])
-        slashed = forward_slashes(without_suffix(name))
-        full = [one for one in candidates if forward_slashes(without_suffix(one.file)) == slashed]
-        if len(full or candidates) != 1:
-            problem = f"several names that may be {name!r}" if candidates else f"no boxes for {name!r}"
-            there = f", such as {candidates[0].file!r} and {candidates[1].file!r}" if candidates else ""
-            raise ProposalFileError(f"{self.path}: has {problem}{there}; name pictures as the file does")
-        return (full or candidates)[0]
+        candidates = self.pictures.get(without_folders(_bare(name)), [])
+        # The same name, the same but for the suffix, or the same but for the folders.
+        for found in (
+            [one for one in candidates if forward_slashes(one.file) == forward_slashes(name)],
+            [one for one in candidates if _bare(one.file) == _bare(name)],
+            candidates,
+        ):
+            if len(found) == 1:
+                return found[0]
+        problem = f"several names that may be {name!r}" if candidates else f"no boxes for {name!r}"
+        there = f", such as {candidates[0].file!r} and {candidates[1].file!r}" if candidates else ""
+        raise ProposalFileError(f"{self.path}: has {problem}{there}; name pictures as the file does")
 
     def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
         """Return the boxes of the file; see `Proposer`."""
@@ -134,3 +139,9 @@ class FileProposals:
     def has_objectness(self, classes: Sequence[str]) -> bool:
         """Return False: a file does not say whether its scores are probabilities."""
         return False
+
+
+def _bare(name: str) -> str:
+    """Return a picture's name with forward slashes and without its suffix; the id ``IMG.1`` has none."""
+    name = forward_slashes(name)
+    return without_suffix(name) if posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES else name

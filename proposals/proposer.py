@@ -74,10 +74,39 @@ class Proposer(Protocol):
 
 
 def propose_boxes(proposer: Proposer, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
-    """Propose boxes of one picture by any proposer: image (H, W, 3) uint8 RGB -> boxes (N, 4), scores (N,)."""
+    """Propose boxes of one picture with any proposer: image (H, W, 3) uint8 RGB -> boxes (N, 4), scores (N,)."""
     from ..backbone.regions.features import PictureFeatures
 
-    return proposer.propose(PictureFeatures(image), proposer.search(image, name), name)
+    features = PictureFeatures(image)
+    return check_ranked(proposer.propose(features, proposer.search(features.image, name), name))
+
+
+def check_ranked(ranked: Ranked) -> Ranked:
+    """Return the boxes and scores of a proposer as float32 arrays; refuse what no ranking can be.
+
+    Raises
+    ------
+    SettingError
+        If they are not (N, 4) and (N,), a number is not finite, a box ends before it begins, or the scores rise.
+
+    Examples
+    --------
+    >>> check_ranked(([[0, 0, 9, 9], [3, 3, 5, 5]], [1, 2]))
+    Traceback (most recent call last):
+    inception_rcnn.data.errors.SettingError: the proposer's scores rise; boxes are expected best first
+    """
+    boxes, scores = (np.asarray(part, np.float32) for part in ranked)
+    if boxes.shape != (len(scores), 4) or scores.ndim != 1:
+        problem = f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) and (N,) are expected"
+    elif not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        problem = "boxes or scores have a number that is not finite"
+    elif (boxes[:, 2:] < boxes[:, :2]).any():
+        problem = "boxes have one that ends before it begins"
+    elif (scores[1:] > scores[:-1]).any():
+        problem = "scores rise; boxes are expected best first"
+    else:
+        return boxes, scores
+    raise SettingError(f"the proposer's {problem}")
 
 
 def check_ranking(limit: int | None, iou_threshold: float = 0.0) -> None:

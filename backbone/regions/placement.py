@@ -56,8 +56,8 @@ class Placement:
             raise DeviceError("precision int8 is for a CPU and ONNX Runtime; leave it out, or use --device cpu")
         if self.precision == "float16" and self.engine != "torch":
             raise DeviceError("precision float16 is for a GPU; leave it out")
-        if self.threads is not None and self.threads < 1:
-            raise DeviceError(f"threads must be 1 or more, not {self.threads}")
+        if self.threads is not None and not (type(self.threads) is int and self.threads >= 1):
+            raise DeviceError(f"threads must be a whole number, 1 or more, not {self.threads!r}")
 
     @property
     def of_trunk(self) -> Placement:
@@ -94,8 +94,11 @@ def choose_placement(
     if (device, engine) == ("cuda", "onnxruntime"):
         raise DeviceError(ONNX_ON_GPU)
     device = choose_device("cpu" if (device, engine) == ("auto", "onnxruntime") else device)
-    engine = engine or ("onnxruntime" if device == "cpu" else "torch")
-    return Placement(device, engine, precision or ("float16" if device == "cuda" else "float32"), threads)
+    if engine is None:
+        engine = "onnxruntime" if device == "cpu" else "torch"
+    if precision is None:
+        precision = "float16" if device == "cuda" else "float32"
+    return Placement(device, engine, precision, threads)
 
 
 def choose_device(device: str = "auto") -> str:

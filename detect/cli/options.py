@@ -1,5 +1,6 @@
 """Options that several commands share, and the pictures that IMAGES stands for."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -42,7 +43,9 @@ def list_pictures(images: list[str], results: Path | None = None) -> list[Path]:
     """
     paths = find_images(images)
     if results is not None:
-        paths = [path for path in paths if not path.absolute().is_relative_to(results.absolute())]
+        # Also through links: a drawing must not take the place of a picture.
+        inside = Path(os.path.realpath(results))
+        paths = [path for path in paths if not Path(os.path.realpath(path.parent)).is_relative_to(inside)]
     if not paths:
         raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
     return paths

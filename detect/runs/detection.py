@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data import Detections, atomic_write, write_detections
-from ...data.errors import JournalError
+from ...data.errors import JournalError, SettingError
 from ...data.system.kernels import compile_all
 from ...data.system.processes import prefetch
 from ...proposals.proposer import Ranked
@@ -98,6 +98,10 @@ def detect_batch(
     began = time.perf_counter()
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     pictures = _list_pictures(paths)
+    drawings = os.path.join(os.path.realpath(output / "pictures"), "")
+    for parent in {path.parent for path in paths}:
+        if os.path.join(os.path.realpath(parent), "").startswith(drawings):
+            raise SettingError(f"{parent}: its pictures would be overwritten by drawings; name another output")
     # Other pictures may have the same names below another folder.
     folder = pictures[0].key.removesuffix(pictures[0].name) if pictures else ""
     if (old := output / "journal.jsonl").exists():

@@ -197,6 +197,7 @@ class Journal:
         OSError
             If the file cannot be written; the text says that the run can go on.
         """
+        assert table.shape[1:] == (self.columns,), table.shape
         line, body = json.dumps(record[:5]).encode(), table.astype("<f4").tobytes()
         frame = _FRAME.pack(_MARK, len(line), len(body), zlib.crc32(line + body))
         try:

@@ -6,6 +6,8 @@ from numbers import Integral, Real
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_type_hints
 
+import numpy as np
+
 from ...data.errors import SettingError
 
 Scoring: TypeAlias = Literal["shared", "crops"]
@@ -276,7 +278,7 @@ def check_setting(name: str, value: object, hint: Any) -> None:
     """
     choices, (low, high) = allowed_values(hint)
     if choices:
-        if value not in choices:
+        if not isinstance(value, (str, bool)) or value not in choices:
             raise SettingError(f"{name} {value!r} is unknown; use {' or '.join(map(str, choices))}")
         return
     parts = _parts(hint)
@@ -286,9 +288,13 @@ def check_setting(name: str, value: object, hint: Any) -> None:
     numbers: Any = (value,)
     if Ellipsis in parts:
         numbers, kind_name = value if isinstance(value, (tuple, list)) else (), "one or more numbers"
-    if not numbers or not all(isinstance(number, kind) and low <= float(number) <= high for number in numbers):
+    if not len(numbers) or not all(_is_number(number, kind) and low <= number <= high for number in numbers):
         limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
         raise SettingError(f"{name} must be {kind_name}, {limits}, not {value!r}")
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 2**63  # type: ignore[arg-type]
 
 
 def check_recipe(recipe: object) -> None:
@@ -296,4 +302,6 @@ def check_recipe(recipe: object) -> None:
     for name, hint in get_type_hints(type(recipe), include_extras=True).items():
         value = getattr(recipe, name)
         check_setting(name, value, hint)
-        object.__setattr__(recipe, name, tuple(value) if isinstance(value, list) else value)
+        # NumPy's numbers are no JSON.
+        plain = value.item() if isinstance(value, np.generic) else value
+        object.__setattr__(recipe, name, tuple(plain) if isinstance(plain, list) else plain)

@@ -127,7 +127,11 @@ def test_settings_check_themselves() -> None:
         ({"min_score": float("nan")}, "min_score must be 0 to 1, not nan"),
         ({"iou_threshold": 1.5}, "iou_threshold must be 0 to 1, not 1.5"),
         ({"proposals": 0}, "proposals must be 1 or more, not 0"),
-        ({"first_pass_regions": -1}, "0, for all, or more, not -1"),
+        ({"proposals": 1.5}, "proposals must be 1 or more, not 1.5"),
+        ({"max_detections": True}, "max_detections must be 1 or more, not True"),
+        ({"softness": 0}, "softness must be"),
+        ({"min_score": "x"}, "min_score must be 0 to 1, not 'x'"),
+        ({"first_pass_regions": -1}, "first_pass_regions must be 0 or more, not -1"),
     ):
         with pytest.raises(SettingError, match=message):
             DetectorSettings(**wrong)
@@ -201,8 +205,8 @@ def test_a_first_pass_keeps_the_order_of_the_proposals() -> None:
     # The confidences of a MultiBox that learned the classes count too.
     detector = Detector([WithFirstPass(*outputs)], SEARCH, DetectorSettings(first_pass_regions=1))
     detector.has_objectness = True
-    sure = np.array([0.1, 0.1, 0.9999999, 0.1])
-    kept, _ = detector.select_regions(PictureFeatures(image), (searched[0] / 10, sure))
+    surest_first, sure = searched[0][[2, 0, 1, 3]], np.array([0.9999999, 0.1, 0.1, 0.1])
+    kept, _ = detector.select_regions(PictureFeatures(image), (surest_first / 10, sure))
     assert kept.tolist() == [[0, 0, 2, 2]]
     with pytest.raises(ModelError, match="has no first pass"):
         Detector([Scorer(*outputs)], SEARCH, DetectorSettings(first_pass_regions=2))
@@ -397,8 +401,8 @@ def test_several_sizes_are_averaged(model_file: Path, picture: Callable[..., np.
     found = both(image)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)
-    for scales in ((), (0,), (1, 9)):
-        with pytest.raises(ValueError, match=r"scales must be one or more of 0\.1 to 4"):
+    for scales in ((), (0,), (1, 9), None, "1", [None]):
+        with pytest.raises(ValueError, match=r"scales must be one or more numbers of 0\.1 to 4"):
             load(scales=scales)
 
 
@@ -409,3 +413,22 @@ def test_scoring_is_the_models(model_file: Path, monkeypatch: pytest.MonkeyPatch
         Detector.load(model_file, scoring="crops")
     with pytest.raises(ValueError, match="scoring 'both' is unknown; use shared or crops"):
         Detector.load(model_file, scoring="both")
+
+
+@pytest.mark.parametrize(
+    "models", [[None], [5], [b"voc"], [[]], [["voc", ["voc"]]]], ids=["None", "number", "bytes", "no list", "nested"]
+)
+def test_models_are_names_or_files(models: list) -> None:
+    with pytest.raises(ModelError, match="models are names or files"):
+        Detector.load(*models, device="cpu")
+
+
+@pytest.mark.parametrize("threads", [0, "2", 1.5, True])
+def test_threads_are_a_whole_number(threads: object) -> None:
+    with pytest.raises(ValueError, match="threads must be a whole number, 1 or more"):
+        Detector.load("voc", device="cpu", threads=threads)
+
+
+def test_a_file_of_proposals_takes_the_place_of_a_method(model_file: Path) -> None:
+    with pytest.raises(SettingError, match="proposals_from is used instead of a method"):
+        Detector.load(model_file, device="cpu", method="multibox", proposals_from="boxes.npz")

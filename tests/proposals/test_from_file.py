@@ -10,7 +10,7 @@ import pytest
 from inception_rcnn.data import Proposals, write_proposals
 from inception_rcnn.data.errors import ProposalFileError, SettingError
 from inception_rcnn.proposals import FileProposals
-from inception_rcnn.proposals.proposer import propose_boxes
+from inception_rcnn.proposals.proposer import check_ranked, propose_boxes
 
 BOXES = np.array([[0, 0, 20, 10], [3, 3, 9, 9], [5, 2, 18, 8]], np.float32)
 SCORES = np.array([0.9, 0.5, 0.1], np.float32)
@@ -69,3 +69,39 @@ def test_what_is_refused(tmp_path: Path) -> None:
         FileProposals.load(path, limit=0)
     with pytest.raises(ProposalFileError, match="no such file"):
         FileProposals.load(tmp_path / "absent.npz")
+
+
+@pytest.mark.parametrize("suffix", ["mat", "pkl", "parquet"])
+def test_names_with_dots_stay_whole(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"boxes.{suffix}"
+    write_proposals(path, [entry("IMG.1.jpg"), entry("IMG.2.jpg", BOXES[:1])])
+    proposer = FileProposals.load(path)
+    assert [len(proposer(IMAGE, name)[0]) for name in ("IMG.1.jpg", "photos/IMG.2.jpg")] == [3, 1]
+    with pytest.raises(ProposalFileError, match=r"no boxes for 'IMG.jpg'"):
+        proposer(IMAGE, "IMG.jpg")
+
+
+def test_a_suffix_tells_pictures_apart_where_nothing_else_does(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.npz"
+    write_proposals(path, [entry("a.jpg"), entry("a.png", BOXES[:1])])
+    assert [len(FileProposals.load(path)(IMAGE, name)[0]) for name in ("a.jpg", "a.png")] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "message"),
+    [
+        ([[0, 0, 9]], [1], r"boxes \(1, 3\) and scores \(1,\) do not fit"),
+        ([[0, 0, 9, 9]], [1, 2], "do not fit"),
+        ([[0, 0, 9, np.nan]], [1], "not finite"),
+        ([[9, 0, 0, 9]], [1], "ends before it begins"),
+        ([[0, 0, 9, 9], [0, 0, 5, 5]], [1, 2], "scores rise"),
+    ],
+)
+def test_the_answer_of_a_proposer_is_checked(boxes: list, scores: list, message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        check_ranked((boxes, scores))
+
+
+def test_lists_become_arrays() -> None:
+    boxes, scores = check_ranked(([[0, 0, 9, 9]], [1]))
+    assert (boxes.dtype, scores.dtype) == (np.float32, np.float32)

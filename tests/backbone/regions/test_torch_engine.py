@@ -199,7 +199,7 @@ def test_ranking_takes_what_scoring_takes(region_model: RegionModel) -> None:
             for call in (scorer.first_pass_logits, scorer.score):
                 with pytest.raises(ValueError, match=r"must be \(N, 4\) finite numbers"):
                     call(view, wrong)
-    with pytest.raises(ValueError, match="threads must be 1 or more"):
+    with pytest.raises(ValueError, match="threads must be a whole number, 1 or more"):
         RegionScorer(region_model, choose_placement("cpu", threads=0))
     with pytest.raises(ValueError, match="scale must be more than 0"):
         RegionScorer(region_model, choose_placement("cpu"), scale=0)

@@ -520,3 +520,13 @@ def test_no_name_leads_out_of_the_results_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path / "here")
     names = relative_names([Path("1.jpg"), Path("../there/1.jpg"), Path("./../here/2.jpg")])
     assert names == ["here/1.jpg", "there/1.jpg", "here/2.jpg"]
+
+
+def test_drawings_never_take_the_place_of_pictures(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    (tmp_path / "own").mkdir()
+    shutil.copytree(photos, tmp_path / "own" / "pictures")
+    (tmp_path / "own" / "mine").symlink_to("pictures")
+    before = {path: path.read_bytes() for path in (tmp_path / "own" / "pictures").rglob("*.*")}
+    with pytest.raises(ValueError, match="would be overwritten by drawings; name another output"):
+        detect_batch(find_images(tmp_path / "own" / "mine"), tmp_path / "own", detector)
+    assert {path: path.read_bytes() for path in (tmp_path / "own" / "pictures").rglob("*.*")} == before

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any, get_type_hints
 
+import numpy as np
 import pytest
 
 from inception_rcnn.backbone.weights.model_file import SCORINGS
@@ -95,3 +96,14 @@ def test_the_learning_rate_follows_the_optimizer() -> None:
 def test_recipes_need_no_torch() -> None:
     code = "import sys, inception_rcnn.detect.train.recipes; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("batch", True), ("batch", 10**400), ("learning_rate", float("inf"))])
+def test_numbers_that_are_none(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        DetectorRecipe(**{name: value})  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_become_json() -> None:
+    recipe = DetectorRecipe(batch=np.int64(4), epochs=np.float64(2))
+    assert json.loads(json.dumps(dataclasses.asdict(recipe)))["batch"] == 4
