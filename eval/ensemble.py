@@ -217,7 +217,7 @@ def _suppress(
 def _common_classes(members: Sequence[Mapping[str, Detections]]) -> tuple[str, ...]:
     """Return the first list of classes there is, after a look at whether all others have the same names."""
     classes: tuple[str, ...] | None = None
-    # Usually all pictures of a member share one list, and it is looked at once.
+    # Usually all pictures of a member share one list, which is compared once.
     for number, different in enumerate((dict.fromkeys(d.classes for d in m.values()) for m in members), start=1):
         for other in different:
             classes = other if classes is None else classes

@@ -60,7 +60,7 @@ def read_coco(
         In the order of the file, also pictures without objects. ``image_id`` is ``file_name`` without its
         suffix. Boxes are clipped to the picture (COCO's are rounded, and end a fraction of a pixel outside);
         boxes without any area, of which COCO has a few, are left out. The picture files themselves are not
-        looked at.
+        read.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def read_coco_ids(annotation_file: str | Path) -> dict[str, int]:
     Parameters
     ----------
     annotation_file : str or Path
-        JSON document with ``images``; neither objects nor categories are looked at.
+        JSON document with ``images``; neither objects nor categories are read.
 
     Returns
     -------

@@ -52,8 +52,8 @@ def read_ilsvrc(
     list of Picture
         In the order of the list. ``image_id`` is the image's name there, with folders, without a suffix. No
         object is difficult. A box without a pixel (``xmax = xmin - 1``), of which the training set has a few, is
-        kept: the kit counts it as an object that nothing can find. The picture files themselves are not looked
-        at.
+        kept: the kit counts it as an object that nothing can find. The picture files themselves are not
+        read.
 
     Raises
     ------

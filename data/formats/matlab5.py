@@ -123,7 +123,7 @@ def _value(data: memoryview, order: str) -> Any:
         return _structs(parts, math.prod(shape), order)
     stored, content = parts[0]
     if kind == 4:
-        return _text(content, stored, shape, order)
+        return _decode_text(content, stored, shape, order)
     return np.ndarray(shape, f"{order}{_NUMBERS[stored]}", content, order="F")
 
 
@@ -137,7 +137,7 @@ def _structs(parts: list[tuple[int, memoryview]], count: int, order: str) -> lis
     return [{name: _value(next(fields)[1], order) for name in names} for _ in range(count)]
 
 
-def _text(content: memoryview, stored: int, shape: tuple[int, ...], order: str) -> str | list[str]:
+def _decode_text(content: memoryview, stored: int, shape: tuple[int, ...], order: str) -> str | list[str]:
     wide = {"<": "le", ">": "be"}[order]
     encodings = {4: f"utf-16-{wide}", 16: "utf-8", 17: f"utf-16-{wide}", 18: f"utf-32-{wide}"}
     text = str(content, encodings.get(stored, "latin1"))

@@ -36,7 +36,7 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES)
     Returns
     -------
     list of Picture
-        In the order of the list, without repetitions. The picture files themselves are not looked at.
+        In the order of the list, without repetitions. The picture files themselves are not read.
 
     Raises
     ------

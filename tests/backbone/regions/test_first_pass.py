@@ -1,4 +1,4 @@
-"""A first glance at regions: fitted to what the whole network says, read the same by both engines."""
+"""The first pass: fitted to the scores of the whole network, read the same by both engines."""
 
 from __future__ import annotations
 
