@@ -1,16 +1,11 @@
 """The features that trunks compute of a picture, each once, however many models need them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...data.images.reading import as_rgb, check_image
-
-if TYPE_CHECKING:
-    from .scorer import Trunk
 
 
 class TrunkFeatures(NamedTuple):
@@ -26,6 +21,17 @@ class TrunkFeatures(NamedTuple):
 
     maps: Any
     scale: float
+
+
+class FeatureTrunk(Protocol):
+    """Computes features of a picture, such as `scorer.Trunk`; two with the same `key` compute the same."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Weights, engine, device and precision."""
+
+    def __call__(self, image: NDArray[np.uint8], long_side: int) -> TrunkFeatures:
+        """Compute the features of a picture (H, W, 3) uint8 RGB, resized to `long_side` pixels."""
 
 
 class PictureFeatures:
@@ -47,7 +53,7 @@ class PictureFeatures:
         self.image = as_rgb(image)
         self._features: dict[tuple[object, ...], TrunkFeatures] = {}
 
-    def of(self, trunk: Trunk, long_side: int) -> TrunkFeatures:
+    def of(self, trunk: FeatureTrunk, long_side: int) -> TrunkFeatures:
         """Return a trunk's features of the picture, its longer side resized to `long_side` pixels.
 
         Trunks of equal weights and placement share them.
