@@ -8,6 +8,8 @@ import os
 import posixpath
 from collections.abc import Iterable, Sequence
 
+from .images.finding import IMAGE_SUFFIXES
+
 
 def forward_slashes(file_name: str) -> str:
     r"""Return a name with forward slashes between its folders.
@@ -29,6 +31,18 @@ def without_suffix(file_name: str) -> str:
     'val2017/1'
     """
     return os.path.splitext(file_name)[0]
+
+
+def picture_name(file_name: str) -> str:
+    r"""Return a name with forward slashes and without the suffix of a picture: an id such as ``IMG.1`` has none.
+
+    Examples
+    --------
+    >>> picture_name(r"val\IMG.1.jpg"), picture_name("IMG.1")
+    ('val/IMG.1', 'IMG.1')
+    """
+    name = forward_slashes(file_name)
+    return without_suffix(name) if posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES else name
 
 
 def without_folders(file_name: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data import IMAGE_SUFFIXES, Proposals, clip_boxes, read_proposals
+from ..data import Proposals, clip_boxes, read_proposals
 from ..data.errors import ProposalFileError
-from ..data.picture_names import forward_slashes, without_folders, without_suffix
+from ..data.picture_names import forward_slashes, picture_name, without_folders
+from ..data.system.atomic_files import hash_file
 from .proposer import Ranked, check_ranking
 
 if TYPE_CHECKING:
@@ -80,12 +79,8 @@ class FileProposals:
         pictures: dict[str, list[Proposals]] = {}
         for one in read_proposals(path):
             kept = one._replace(boxes=one.boxes[:limit].copy(), scores=one.scores[:limit].copy())
-            pictures.setdefault(without_folders(_bare(one.file)), []).append(kept)
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return cls(path, digest.hexdigest(), limit, pictures)
+            pictures.setdefault(without_folders(picture_name(one.file)), []).append(kept)
+        return cls(path, hash_file(path), limit, pictures)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -115,11 +110,11 @@ class FileProposals:
         return boxes[large][: self.limit], found.scores[large][: self.limit]
 
     def _find(self, name: str) -> Proposals:
-        candidates = self.pictures.get(without_folders(_bare(name)), [])
+        candidates = self.pictures.get(without_folders(picture_name(name)), [])
         # The same name, the same but for the suffix, or the same but for the folders.
         for found in (
             [one for one in candidates if forward_slashes(one.file) == forward_slashes(name)],
-            [one for one in candidates if _bare(one.file) == _bare(name)],
+            [one for one in candidates if picture_name(one.file) == picture_name(name)],
             candidates,
         ):
             if len(found) == 1:
@@ -139,9 +134,3 @@ class FileProposals:
     def has_objectness(self, classes: Sequence[str]) -> bool:
         """Return False: a file does not say whether its scores are probabilities."""
         return False
-
-
-def _bare(name: str) -> str:
-    """Return a picture's name with forward slashes and without its suffix; the id ``IMG.1`` has none."""
-    name = forward_slashes(name)
-    return without_suffix(name) if posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES else name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import urllib.error
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...data.errors import ModelError
-from ...data.system.atomic_files import cache_folder
+from ...data.system.atomic_files import cache_folder, hash_file
 from .model_file import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -89,11 +88,7 @@ def find_model(name_or_file: str | Path) -> Path:
 
 
 def _has_hash(path: Path, published: Published) -> bool:
-    digest = hashlib.new(published.algorithm)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest().startswith(published.digest)
+    return hash_file(path, published.algorithm).startswith(published.digest)
 
 
 def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: None) -> Path:

@@ -134,6 +134,21 @@ def remove_leftovers(path: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hexadecimal hash of a file, which is read a megabyte at a time.
+
+    Examples
+    --------
+    >>> hash_file(Path(os.devnull))[:8]
+    'e3b0c442'
+    """
+    digest = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def _hashed_name(path: Path) -> str:
     # A name near the file system's limit has no room for a suffix.
     return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]

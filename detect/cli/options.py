@@ -1,6 +1,5 @@
 """Options that several commands share, and the pictures that IMAGES stands for."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ import typer
 
 from ...data import ImageError, find_images
 from ...data.errors import CommandError
+from ..runs.names import folders_inside
 
 Images = Annotated[
     list[str],
@@ -44,8 +44,8 @@ def list_pictures(images: list[str], results: Path | None = None) -> list[Path]:
     paths = find_images(images)
     if results is not None:
         # Also through links: a drawing must not take the place of a picture.
-        inside = Path(os.path.realpath(results))
-        paths = [path for path in paths if not Path(os.path.realpath(path.parent)).is_relative_to(inside)]
+        drawings = folders_inside(paths, results)
+        paths = [path for path in paths if path.parent not in drawings]
     if not paths:
         raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
     return paths

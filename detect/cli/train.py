@@ -375,8 +375,10 @@ def train_classifier_command(
                 print_once(f"not in {weights}, or for other classes, so learned anew: {', '.join(anew)}")
         group = join_process_group(device)
         run = prepare_run(cache, f"{output.stem}.classifier", resume=resume, time_limit=time_limit, group=group)
-        # Told by the process that met it, whichever that is.
-        warn = lambda text: console.print(f"passed over: {text}")  # noqa: E731
+
+        def warn(text: str) -> None:  # in the process that met the picture, whichever that is
+            console.print(f"passed over: {text}")
+
         leave_unless_done(train_classifier(network, training, validation, recipe, run=run, warn=warn), group)
         write_weights(output, network)
         names = output.with_suffix(".classes.txt")

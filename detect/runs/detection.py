@@ -28,7 +28,7 @@ from ..detector import Detector
 from ..drawing import DRAW_SCORE, draw_detections
 from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure, write_failures
 from .journal import Journal, Record
-from .names import package_version, read_stamped, relative_names
+from .names import folders_inside, package_version, read_stamped, relative_names
 from .summary import RunSummary
 
 JOURNAL = "journal"
@@ -98,10 +98,8 @@ def detect_batch(
     began = time.perf_counter()
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     pictures = _list_pictures(paths)
-    drawings = os.path.join(os.path.realpath(output / "pictures"), "")
-    for parent in {path.parent for path in paths}:
-        if os.path.join(os.path.realpath(parent), "").startswith(drawings):
-            raise SettingError(f"{parent}: its pictures would be overwritten by drawings; name another output")
+    if drawings := folders_inside(paths, output / "pictures"):
+        raise SettingError(f"{min(drawings)}: its pictures would be overwritten by drawings; name another output")
     # Other pictures may have the same names below another folder.
     folder = pictures[0].key.removesuffix(pictures[0].name) if pictures else ""
     if (old := output / "journal.jsonl").exists():

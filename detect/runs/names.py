@@ -1,7 +1,7 @@
 """How runs over many pictures name them and recognise them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -36,6 +36,20 @@ def relative_names(paths: Sequence[Path]) -> list[str]:
     common = os.path.commonpath([os.path.dirname(path) for path in absolute])
     start = len(os.path.join(common, ""))
     return [path[start:].replace(os.sep, "/") for path in absolute]
+
+
+def folders_inside(paths: Iterable[Path], folder: Path) -> set[Path]:
+    """Folders of files that lie in a folder, also through links.
+
+    Examples
+    --------
+    >>> folders_inside([Path("out/pictures/a/1.jpg"), Path("photos/1.jpg")], Path("out/pictures"))
+    {PosixPath('out/pictures/a')}
+    """
+    real = Path(os.path.realpath(folder))
+    # A million files lie in few folders, and each of these costs system calls.
+    parents = {path.parent for path in paths}
+    return {parent for parent in parents if Path(os.path.realpath(parent)).is_relative_to(real)}
 
 
 def stamp(path: Path) -> list[int]:

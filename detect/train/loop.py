@@ -165,6 +165,8 @@ class Task(Protocol[Example]):
         A group of its parameters with a ``factor`` learns at that times the rate.
     parameters : list of Parameter
         Those of the optimizer, which are trained.
+    parameters : list of Parameter
+        Of the optimizer, in its order: that of the gradients.
     order : Order
     paths : list of Path
         Files of the pictures, for messages.

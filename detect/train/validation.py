@@ -71,10 +71,8 @@ def measure_map(
 
     def detect(picture: Picture) -> Detections:
         image, (boxes, objectness) = read_image(picture.path), proposals(picture)
-        boxes, objectness = (
-            boxes[: DetectorSettings.proposals],
-            objectness if objectness is None else objectness[: DetectorSettings.proposals],
-        )
+        boxes = boxes[: DetectorSettings.proposals]
+        objectness = None if objectness is None else objectness[: DetectorSettings.proposals]
         outputs = []
         if not len(boxes):
             return Detections.empty(classes)
