@@ -1,7 +1,10 @@
-"""The errors of users: one base class, and its kinds.
+"""The errors of users: one base class, and its kinds; and what users are warned of.
 
 The text of every error is one line: which file or setting, what is wrong, what to do. The command line prints that
 line and ends with status 2. What is no `UserError` and no `OSError` is a bug, and shows its traceback.
+
+A `DataWarning` is for what does not stop the work but changes what comes out: objects left out, pictures repaired, two
+files that disagree. Its text is one line of the same form; the command line prints it once.
 """
 
 from collections.abc import Iterator
@@ -62,6 +65,10 @@ class CheckpointError(UserError):
 
 class MissingPackageError(ImportError, UserError):
     """A package is not installed that only some of the work needs."""
+
+
+class DataWarning(UserWarning):
+    """Something in the user's files is left out, repaired or contradictory; the work goes on."""
 
 
 @contextmanager

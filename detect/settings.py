@@ -1,10 +1,8 @@
 """The settings of a detection and their defaults, which the command line reads too: nothing heavy is imported here."""
 
-import math
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any
 
+from ..data.arguments import check_number
 from ..data.errors import SettingError
 
 NMS = ("soft", "greedy")
@@ -64,14 +62,8 @@ class DetectorSettings:
         if self.nms not in NMS:
             raise SettingError(f"nms {self.nms!r} is unknown; use {' or '.join(NMS)}")
         for name in ("min_score", "iou_threshold", "objectness_weight"):
-            self._check(name, Real, 0, 1)
-        self._check("softness", Real, 1e-6, 1e6)
+            check_number(name, getattr(self, name), 0, 1)
+        check_number("softness", self.softness, 1e-6, 1e6)
         for name in ("proposals", "search_proposals", "max_detections"):
-            self._check(name, Integral, 1)
-        self._check("first_pass_regions", Integral, 0)
-
-    def _check(self, name: str, kind: type[Any], low: float, high: float = math.inf) -> None:
-        value: Any = getattr(self, name)
-        if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
-            limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-            raise SettingError(f"{name} must be {limits}, not {value!r}")
+            check_number(name, getattr(self, name), 1, whole=True)
+        check_number("first_pass_regions", self.first_pass_regions, 0, whole=True)

@@ -124,14 +124,14 @@ def test_no_proposals() -> None:
 def test_settings_check_themselves() -> None:
     for wrong, message in (
         ({"nms": "hard"}, "nms 'hard' is unknown; use soft or greedy"),
-        ({"min_score": float("nan")}, "min_score must be 0 to 1, not nan"),
-        ({"iou_threshold": 1.5}, "iou_threshold must be 0 to 1, not 1.5"),
-        ({"proposals": 0}, "proposals must be 1 or more, not 0"),
-        ({"proposals": 1.5}, "proposals must be 1 or more, not 1.5"),
-        ({"max_detections": True}, "max_detections must be 1 or more, not True"),
+        ({"min_score": float("nan")}, "min_score must be a number, 0 to 1, not nan"),
+        ({"iou_threshold": 1.5}, "iou_threshold must be a number, 0 to 1, not 1.5"),
+        ({"proposals": 0}, "proposals must be a whole number, 1 or more, not 0"),
+        ({"proposals": 1.5}, "proposals must be a whole number, 1 or more, not 1.5"),
+        ({"max_detections": True}, "max_detections must be a whole number, 1 or more, not True"),
         ({"softness": 0}, "softness must be"),
-        ({"min_score": "x"}, "min_score must be 0 to 1, not 'x'"),
-        ({"first_pass_regions": -1}, "first_pass_regions must be 0 or more, not -1"),
+        ({"min_score": "x"}, "min_score must be a number, 0 to 1, not 'x'"),
+        ({"first_pass_regions": -1}, "first_pass_regions must be a whole number, 0 or more, not -1"),
     ):
         with pytest.raises(SettingError, match=message):
             DetectorSettings(**wrong)
