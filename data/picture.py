@@ -18,7 +18,7 @@ class Picture:
     path : Path
         The picture file; it need not exist to evaluate detections.
     width, height : int
-        Size in pixels.
+        Size in pixels; 0 x 0 if it is not known until the file is read.
     boxes : ndarray of float32, shape (N, 4)
         The objects, ``x1 y1 x2 y2`` in pixels, continuous, 0-based.
     labels : ndarray of int64, shape (N,)

@@ -1,13 +1,16 @@
 """Which name means which picture, for all readers and evaluators.
 
 Folders are parted by forward slashes; backslashes, as Windows writes them, mean the same. A picture's id is the name
-of its file in its set, without the suffix: with folders in COCO's and ILSVRC's sets, without any in VOC's.
+of its file in its set, without the suffix: with folders in COCO's and ILSVRC's sets, without any in VOC's. Which file
+such a name means is looked up in the folder, whatever its suffix.
 """
 
 import os
 import posixpath
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from .errors import ImageError
 from .images.finding import IMAGE_SUFFIXES
 
 
@@ -110,3 +113,78 @@ def match_picture_names(names: Iterable[str], known: Iterable[str]) -> dict[str,
         name: [full[slashed]] if (slashed := forward_slashes(name)) in full else short.get(without_folders(name), [])
         for name in names
     }
+
+
+class PictureFolder:
+    """The picture files in a folder and those below, by their names without suffix. Each folder is listed once.
+
+    Parameters
+    ----------
+    root : str or Path
+        It need not exist.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("1.PNG", "2.jpg", "2.png"):
+    ...         Path(root, name).touch()
+    ...     folder = PictureFolder(root)
+    ...     folder.find("1"), folder.find("2"), folder.find("2", "photo.png"), folder.find("3")
+    (['1.PNG'], ['2.jpg', '2.png'], ['2.png'], [])
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = os.fspath(root)
+        self._files: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, name: str, labelled: str = "") -> list[str]:
+        """Return the files that a name may mean: with a suffix of a picture, in lower or upper case.
+
+        Parameters
+        ----------
+        name : str
+            Without suffix, relative to the root; folders are parted by forward slashes.
+        labelled : str
+            The file's name as its labels have it: if there is a file with its suffix, that is meant.
+
+        Returns
+        -------
+        list of str
+            Relative to the root, sorted; one, if all is well.
+        """
+        folder, slash, own = name.rpartition("/")
+        if folder not in self._files:
+            self._files[folder] = self._list(folder)
+        found = self._files[folder].get(own, [])
+        if len(found) > 1:
+            found = [file for file in found if file == own + os.path.splitext(labelled)[1]] or found
+        return [folder + slash + file for file in found]
+
+    def path(self, name: str, labelled: str = "", otherwise: str = ".jpg") -> str:
+        """Return the path of the one file that a name means; with the suffix `otherwise` if there is none.
+
+        Raises
+        ------
+        ImageError
+            If there are several.
+        """
+        found = self.find(name, labelled)
+        if len(found) > 1:
+            raise ImageError(
+                f"{os.path.join(self.root, name)}: may be {' or '.join(map(without_folders, found))}; remove all but "
+                "one, or have the labels name the file"
+            )
+        return os.path.join(self.root, found[0] if found else name + otherwise)
+
+    def _list(self, folder: str) -> dict[str, list[str]]:
+        files: dict[str, list[str]] = {}
+        try:
+            names = os.listdir(os.path.join(self.root, folder))
+        except (OSError, ValueError):  # Who needs the pixels will say so. A ValueError: the name has a zero byte.
+            return files
+        for name in sorted(names):
+            own, suffix = os.path.splitext(name)
+            if suffix.lower() in IMAGE_SUFFIXES:
+                files.setdefault(own, []).append(name)
+        return files

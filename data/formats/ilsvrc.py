@@ -17,13 +17,16 @@ from pathlib import Path
 import numpy as np
 
 from ..classes import ILSVRC_DET_CLASSES
+from ..classes.spelling import warn_of_dropped_classes
 from ..detections import Detections, detection_rows, group_by_picture
-from ..errors import AnnotationError, DetectionError, MatlabFileError
+from ..errors import AnnotationError, DetectionError, MatlabFileError, SettingError
 from ..picture import Picture
+from ..picture_names import PictureFolder
 from ..system.atomic_files import atomic_write
+from .faults import raise_faults
 from .matlab5 import read_matlab
-from .records import read_rows, read_words
-from .voc import read_annotation
+from .records import read_lines, read_rows, read_words
+from .voc import AnnotationReader
 
 
 def read_ilsvrc(
@@ -39,8 +42,9 @@ def read_ilsvrc(
     annotations : str or Path
         Folder of XML files, such as ``ILSVRC/Annotations/DET/val``, with sub-folders or without.
     image_list : str or Path, optional
-        List of the images to read, one a line, such as ``ImageSets/DET/val.txt``; a second column does not
-        matter. Without it all XML files below the folder are read, sorted by name.
+        List of the images to read, one a line, such as ``ImageSets/DET/val.txt``; a number after the name does not
+        matter, and in "IMG 001" it is a part of the name. Without a list, all XML files below the folder are read,
+        sorted by name.
     classes : mapping of str to str
         WordNet id to name; labels are positions in it. Objects of other classes are left out.
     image_root : str or Path, optional
@@ -53,13 +57,21 @@ def read_ilsvrc(
         In the order of the list. ``image_id`` is the image's name there, with folders, without a suffix. No
         object is difficult. A box without a pixel (``xmax = xmin - 1``), of which the training set has a few, is
         kept: the kit counts it as an object that nothing can find. The picture files themselves are not
-        read.
+        read; their suffix is that of the file that is there, as with `read_voc`, and ``.JPEG`` if there is none.
 
     Raises
     ------
     AnnotationError
         If the list or an annotation is missing or malformed (training images without objects have none in the
-        kit), the list names an image twice, or there is no XML file at all.
+        kit), the list names an image twice, a picture's name means several files, or there is no XML file at all. All
+        faults of a kind are told in one error.
+    SettingError
+        If `classes` is no mapping.
+
+    Warns
+    -----
+    DataWarning
+        If objects are left out.
 
     References
     ----------
@@ -78,24 +90,19 @@ def read_ilsvrc(
     >>> picture.image_id, picture.boxes.tolist(), list(ILSVRC_DET_CLASSES.values())[picture.labels[0]]
     ('ILSVRC2012_val_00000001', [[0.0, 0.0, 20.0, 10.0]], 'ant')
     """
+    _check_classes(classes)
     annotations = Path(annotations)
     if image_root is None:
         image_root = Path(*("Data" if part == "Annotations" else part for part in annotations.parts))
     listed = annotations if image_list is None else Path(image_list)
     index = {wnid: label for label, wnid in enumerate(classes)}
-    names = tuple(classes.values())
-    return [
-        read_annotation(
-            os.path.join(annotations, f"{name}.xml"),
-            name,
-            Path(os.path.join(image_root, f"{name}.JPEG")),
-            index,
-            listed,
-            names,
-            smallest=0,
-        )
-        for _, name, _ in _listed_images(listed)
+    reader = AnnotationReader(index, tuple(classes.values()), PictureFolder(image_root), ".JPEG", smallest=0)
+    pictures = [
+        reader.read(os.path.join(annotations, f"{name}.xml"), name, listed) for _, name, _ in _listed_images(listed)
     ]
+    reader.check(listed)
+    warn_of_dropped_classes(listed, reader.dropped, classes)
+    return pictures
 
 
 def read_ilsvrc_list(path: str | Path) -> dict[str, int]:
@@ -126,38 +133,55 @@ def read_ilsvrc_list(path: str | Path) -> dict[str, int]:
     {'ILSVRC2012_val_00000001': 1, 'ILSVRC2012_val_00000018': 18}
     """
     path = Path(path)
-    images = list(_listed_images(path))
+    images = _listed_images(path)
     counted = not any(text for _, _, text in images)
     numbers: dict[str, int] = {}
     seen: dict[int, str] = {}
+    faults = []
     for line, name, text in images:
         number = len(numbers) + 1 if counted else _parse_whole_number(text)
         if number < 0:
-            raise AnnotationError(f"{path}, line {line}: {text[:40]!r} after {name[:80]!r} is not an image number")
-        other = seen.setdefault(number, name)
-        if other != name:
-            raise AnnotationError(
+            faults.append(f"{path}, line {line}: {text[:40]!r} after {name[:80]!r} is not an image number")
+        elif (other := seen.setdefault(number, name)) != name:
+            faults.append(
                 f"{path}, line {line}: {name[:80]!r} has the number {number} of {other[:80]!r}; is this a list of "
                 "training images, whose second column is not the image's number?"
             )
         numbers[name] = number
+    raise_faults(faults, path)
     return numbers
 
 
-def _listed_images(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yield line, name and second word, if any, of the images of a list, or of a folder of annotations."""
+def _listed_images(path: Path) -> list[tuple[int, str, str]]:
+    """Return line, name and number, if any, of the images of a list, or of a folder of annotations."""
     if path.is_dir():
         names = sorted(file.relative_to(path).with_suffix("").as_posix() for file in path.rglob("*.xml"))
         if not names:
             raise AnnotationError(f"{path}: there is no XML file in this folder or below")
-        yield from ((line, name, "") for line, name in enumerate(names, start=1))
-        return
-    seen = set()
-    for line, (name, *more) in read_words(path):
-        if name in seen:
-            raise AnnotationError(f"{path}, line {line}: {name[:80]!r} is in the list twice")
-        seen.add(name)
-        yield line, name, more[0] if more else ""
+        return [(line, name, "") for line, name in enumerate(names, start=1)]
+    images = [(line, *_split_number(text)) for line, text in read_lines(path)]
+    seen: set[str] = set()
+    # The set grows as the list is read: `add` returns None.
+    twice = [(line, name) for line, name, _ in images if name in seen or seen.add(name)]
+    raise_faults([f"{path}, line {line}: {name[:80]!r} is in the list twice" for line, name in twice], path)
+    return images
+
+
+def _split_number(text: str) -> tuple[str, str]:
+    """Cut the number off a line; in "IMG 001" it is a part of the name, which the kit's numbers show by no zeros."""
+    name, *more = text.rsplit(maxsplit=1)
+    try:
+        number = float(*more) if more and not re.match(r"0\d", more[0]) else None
+    except ValueError:
+        number = None
+    return (text, "") if number is None else (name, more[0])
+
+
+def _check_classes(classes: Mapping[str, str]) -> None:
+    if not isinstance(classes, Mapping):
+        raise SettingError(
+            f"classes must map WordNet ids to names, as ILSVRC_DET_CLASSES does; it is a {type(classes).__name__}"
+        )
 
 
 def _parse_whole_number(text: str) -> int:
@@ -208,6 +232,7 @@ def read_ilsvrc_results(
     >>> found["ILSVRC2012_val_00000018"].boxes.tolist()
     [[0.0, 0.0, 20.0, 10.0]]
     """
+    _check_classes(classes)
     path = Path(path)
     form = "image_number class_number score xmin ymin xmax ymax"
     words: dict[str, int] = {}
@@ -277,6 +302,7 @@ def write_ilsvrc_results(
     ...     print(Path(folder, "results.txt").read_text().strip())
     18 3 1 1.000000 1.000000 20.000000 10.000000
     """
+    _check_classes(classes)
     atomic_write(path, _result_lines(detections, numbers, tuple(classes.values())))
 
 
@@ -324,17 +350,19 @@ def read_ilsvrc_blacklist(
     ...     read_ilsvrc_blacklist(f"{folder}/blacklist.txt", {"ILSVRC2012_val_00000018": 18})
     {('ILSVRC2012_val_00000018', 'ant')}
     """
+    _check_classes(classes)
     path = Path(path)
     name_of = {number: name for name, number in numbers.items()}
-    pairs = set()
+    pairs, faults = set(), []
     for line, words in read_words(path):
         number, wnid = (_parse_whole_number(words[0]), words[1]) if len(words) == 2 else (-1, "")
         if number < 0:
-            raise AnnotationError(f"{path}, line {line}: {' '.join(words)[:80]!r} is not 'image_number WordNet_id'")
-        if wnid not in classes:
-            raise AnnotationError(f"{path}, line {line}: {wnid[:80]!r} is not among the {len(classes)} classes")
-        if number in name_of:
+            faults.append(f"{path}, line {line}: {' '.join(words)[:80]!r} is not 'image_number WordNet_id'")
+        elif wnid not in classes:
+            faults.append(f"{path}, line {line}: {wnid[:80]!r} is not among the {len(classes)} classes")
+        elif number in name_of:
             pairs.add((name_of[number], classes[wnid]))
+    raise_faults(faults, path)
     return pairs
 
 

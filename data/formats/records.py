@@ -25,12 +25,17 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 def read_words(path: Path, form: str = "image_id", error: Error = AnnotationError) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the words of every line that is not empty; `form` says what is expected in a line."""
+    return ((number, line.split()) for number, line in read_lines(path, form, error))
+
+
+def read_lines(path: Path, form: str = "image_id", error: Error = AnnotationError) -> Iterator[tuple[int, str]]:
+    """Yield the number and the text, without spaces around it, of every line that is not empty."""
     try:
         # A byte order mark, as some editors write it, is no part of the first word.
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
-                if words := line.split():
-                    yield number, words
+                if text := line.strip():
+                    yield number, text
     except OSError as problem:
         raise error(f"{path}: cannot be read ({problem.strerror}); check its name") from problem
     except UnicodeDecodeError as problem:

@@ -5,17 +5,22 @@ VOC counts pixels from 1 and includes both corners. Its annotations' form is ILS
 
 import os
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..arguments import check_names
 from ..classes import VOC_CLASSES
+from ..classes.spelling import warn_of_dropped_classes
 from ..detections import Detections, check_finite, group_by_picture, score_texts
-from ..errors import AnnotationError, DetectionError
+from ..errors import AnnotationError, DetectionError, ImageError
 from ..picture import Picture
+from ..picture_names import PictureFolder
 from ..system.atomic_files import atomic_write
-from .records import read_rows, read_words
+from .faults import raise_faults
+from .records import read_lines, read_rows
 
 
 def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES) -> list[Picture]:
@@ -36,13 +41,21 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES)
     Returns
     -------
     list of Picture
-        In the order of the list, without repetitions. The picture files themselves are not read.
+        In the order of the list, without repetitions. The picture files themselves are not read. Their suffix is that
+        of ``<filename>`` if there is such a file, else that of the file that is there; ``.jpg`` if there is none. A
+        size that the annotation does not say, or says to be 0, is 0 x 0.
 
     Raises
     ------
     AnnotationError
-        If the list or an annotation is missing or malformed. An annotation with a document type declaration
-        is refused, since entities in one can unfold without bound.
+        If the list or an annotation is missing or malformed, or a picture's name means several files; all such faults
+        are told in one error. An annotation with a document type declaration is refused, since entities in one can
+        unfold without bound.
+
+    Warns
+    -----
+    DataWarning
+        If objects are left out; a `MisspeltClassWarning` if their class is asked for in another spelling.
 
     References
     ----------
@@ -64,47 +77,127 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES)
     >>> picture.image_id, picture.boxes.tolist(), VOC_CLASSES[picture.labels[0]]
     ('000001', [[0.0, 0.0, 20.0, 10.0]], 'cat')
     """
+    classes = check_names("classes", classes)
     root = Path(root)
-    classes = tuple(classes)
-    index = {name: label for label, name in enumerate(classes)}
     listed = root / "ImageSets" / "Main" / f"{split}.txt"
+    index = {name: label for label, name in enumerate(classes)}
+    reader = AnnotationReader(index, classes, PictureFolder(root / "JPEGImages"))
     # Strings, since joining Path objects takes longer than parsing the file.
-    return [
-        read_annotation(
-            os.path.join(root, "Annotations", f"{image_id}.xml"),
-            image_id,
-            Path(os.path.join(root, "JPEGImages", f"{image_id}.jpg")),
-            index,
-            listed,
-            classes,
-        )
-        for image_id in _read_split(listed)
+    folder = os.path.join(root, "Annotations")
+    pictures = [
+        reader.read(os.path.join(folder, f"{image_id}.xml"), image_id, listed)
+        for image_id in _read_split(listed, folder)
     ]
+    reader.check(listed)
+    warn_of_dropped_classes(listed, reader.dropped, classes)
+    return pictures
 
 
-def _read_split(path: Path) -> Iterable[str]:
+def _read_split(path: Path, annotations: str) -> Iterable[str]:
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))[:20])
         hint = f"splits there: {there}" if there else "is this the root of a VOC set, such as VOCdevkit/VOC2007?"
         raise AnnotationError(f"{path}: there is no such file; {hint}")
-    # The lists of one class (cat_train.txt) have a second column, which says whether the class is there.
-    return dict.fromkeys(words[0] for _, words in read_words(path))
+    names: dict[str, None] = {}
+    for _, line in read_lines(path):
+        # The lists of one class (cat_train.txt) have a second column, which says whether the class is there; but the
+        # last word may also be a part of the name.
+        name, *more = line.rsplit(maxsplit=1)
+        flagged = more in (["-1"], ["0"], ["1"]) and not os.path.exists(os.path.join(annotations, f"{line}.xml"))
+        names[name if flagged else line] = None
+    return names
 
 
-def read_annotation(
-    path: str,
-    image_id: str,
-    image: Path,
-    index: Mapping[str, int],
-    listed: Path,
-    classes: tuple[str, ...],
-    smallest: float = 1,
-) -> Picture:
-    """Read an annotation in VOC's form that the file `listed` names.
+_FLAGS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
-    `index` has the labels of the names that the annotation uses, `classes` the names of the labels. `smallest` is the
-    least width and height that a box may have.
+
+class AnnotationReader:
+    """Reads annotations in VOC's form, and collects what is wrong with them and what is left out.
+
+    Parameters
+    ----------
+    index : mapping of str to int
+        The labels of the names that the annotations use.
+    classes : tuple of str
+        The names of the labels.
+    images : PictureFolder
+        The pictures.
+    suffix : str
+        Of a picture that is not there.
+    smallest : float
+        The least width and height that a box may have.
+
+    Attributes
+    ----------
+    faults : list of str
+    dropped : Counter of str
+        Number of objects by name that are left out.
     """
+
+    def __init__(
+        self,
+        index: Mapping[str, int],
+        classes: tuple[str, ...],
+        images: PictureFolder,
+        suffix: str = ".jpg",
+        smallest: float = 1,
+    ) -> None:
+        self.index, self.classes, self.images, self.suffix, self.smallest = index, classes, images, suffix, smallest
+        self.faults: list[str] = []
+        self.dropped: Counter[str] = Counter()
+
+    def read(self, path: str, image_id: str, listed: Path) -> Picture:
+        """Read one annotation, that the file `listed` names; of a faulty one, what can be read of it."""
+        boxes: list[tuple[float, ...]] = []
+        labels, difficult = [], []
+        size, image = (0, 0), os.path.join(self.images.root, image_id + self.suffix)
+        try:
+            document = _read_xml(path, listed)
+            image = self.images.path(image_id, (document.findtext("filename") or "").strip(), self.suffix)
+            size = _parse_size(document, path)
+        except (AnnotationError, ImageError) as error:
+            self.faults.append(str(error))
+            document = ElementTree.Element("annotation")
+        for item in document.iterfind("object"):
+            name = (item.findtext("name") or "").strip()
+            if name not in self.index:
+                if name:
+                    self.dropped[name] += 1
+                else:
+                    self.faults.append(f"{path}: an object has no <name>")
+                continue
+            try:
+                box, flag = self._parse_box(item, name, path), _parse_flag(item, "difficult", path)
+            except AnnotationError as error:
+                self.faults.append(str(error))
+                continue
+            boxes.append(box)
+            labels.append(self.index[name])
+            difficult.append(flag)
+        return Picture(
+            image_id=image_id,
+            path=Path(image),
+            width=size[0],
+            height=size[1],
+            boxes=np.array(boxes, np.float32).reshape(-1, 4),
+            labels=np.array(labels, np.int64),
+            difficult=np.array(difficult, bool),
+            crowd=np.zeros(len(boxes), bool),
+            classes=self.classes,
+        )
+
+    def check(self, listed: Path) -> None:
+        """Raise one error for all faults."""
+        raise_faults(self.faults, listed, "correct it, or take the picture out of the list")
+
+    def _parse_box(self, item: ElementTree.Element, name: str, path: str) -> tuple[float, ...]:
+        x1, y1, x2, y2 = (_parse_number(item, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
+        if min(x2 - x1, y2 - y1) + 1 < self.smallest:
+            raise AnnotationError(f"{path}: the box of a {name} ends before it begins: {x1:g} {y1:g} {x2:g} {y2:g}")
+        return x1 - 1, y1 - 1, x2, y2
+
+
+def _read_xml(path: str, listed: Path) -> ElementTree.Element:
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -116,48 +209,39 @@ def read_annotation(
     if b"<!DOCTYPE" in data or b"\0" in data:
         raise AnnotationError(f"{path}: has a document type declaration or is not UTF-8; plain XML is expected")
     try:
-        document = ElementTree.fromstring(data)
+        return ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise AnnotationError(f"{path}: is not well-formed XML ({error})") from error
 
-    width, height = (int(_parse_coordinate(document, f"size/{side}", path)) for side in ("width", "height"))
-    if width <= 0 or height <= 0:
-        raise AnnotationError(f"{path}: the size is {width} x {height}; both must be above 0")
-    boxes, labels, difficult = [], [], []
-    for item in document.iterfind("object"):
-        name = (item.findtext("name") or "").strip()
-        if not name:
-            raise AnnotationError(f"{path}: an object has no <name>")
-        if name not in index:
-            continue
-        x1, y1, x2, y2 = (_parse_coordinate(item, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
-        if min(x2 - x1, y2 - y1) + 1 < smallest:
-            raise AnnotationError(f"{path}: the box of a {name} ends before it begins: {x1:g} {y1:g} {x2:g} {y2:g}")
-        boxes.append((x1 - 1, y1 - 1, x2, y2))
-        labels.append(index[name])
-        # Third-party tools leave the flag out.
-        difficult.append(item.find("difficult") is not None and _parse_coordinate(item, "difficult", path) != 0)
-    return Picture(
-        image_id=image_id,
-        path=image,
-        width=width,
-        height=height,
-        boxes=np.array(boxes, np.float32).reshape(-1, 4),
-        labels=np.array(labels, np.int64),
-        difficult=np.array(difficult, bool),
-        crowd=np.zeros(len(boxes), bool),
-        classes=classes,
-    )
+
+def _parse_size(document: ElementTree.Element, path: str) -> tuple[int, int]:
+    """Return width and height; 0 x 0 if the annotation does not say both, as 0 or nothing does not."""
+    tags = ("size/width", "size/height")
+    if any((document.findtext(tag) or "").strip() in ("", "0") for tag in tags):
+        return 0, 0
+    width, height = (_parse_number(document, tag, path) for tag in tags)
+    if min(width, height) < 0 or width % 1 or height % 1:
+        raise AnnotationError(f"{path}: the size is {width:g} x {height:g}, not two whole numbers; it may be left out")
+    return (int(width), int(height)) if width and height else (0, 0)
 
 
-def _parse_coordinate(element: ElementTree.Element, tag: str, path: str) -> float:
+def _parse_flag(element: ElementTree.Element, tag: str, path: str) -> bool:
+    # Third-party tools leave the flag out.
+    text = (element.findtext(tag) or "").strip()
+    flag = _FLAGS.get(text.lower())
+    if flag is None:
+        raise AnnotationError(f"{path}: <{tag}> is {text[:40]!r}, not 0, 1, false or true")
+    return flag
+
+
+def _parse_number(element: ElementTree.Element, tag: str, path: str) -> float:
     text = element.findtext(tag)
     try:
         value = float(text or "")
     except ValueError:
         value = np.nan
-    # Also false for nan; further out no picture reaches.
-    if not abs(value) < 2**31:
+    # Also false for nan; further out no picture reaches. Python would take 1_0 for 10.
+    if not abs(value) < 2**31 or "_" in (text or ""):
         problem = "is missing" if text is None else f"is {text.strip()[:40]!r}, not a number that a picture can have"
         raise AnnotationError(f"{path}: <{tag.replace('/', '><')}> {problem}")
     return value

@@ -1,9 +1,14 @@
 """Training pictures: folders in VOC, COCO or ILSVRC layout, and which pictures are set aside for validation."""
 
+import filecmp
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import os
+import stat
+import warnings
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,12 +27,29 @@ from ...data import (
     read_image,
     read_voc,
 )
+from ...data.arguments import check_names
+from ...data.classes.spelling import MisspeltClassWarning, warn_of_dropped_classes
+from ...data.errors import SettingError
 from ...data.formats.coco import coco_pictures
-from ...data.formats.records import read_json, read_words
-from ...data.formats.voc import read_annotation
+from ...data.formats.faults import raise_faults
+from ...data.formats.records import read_json, read_lines
+from ...data.formats.voc import AnnotationReader
+from ...data.picture_names import PictureFolder
 from ...data.system.processes import prefetch, usable_cores
 
 
+@contextmanager
+def _refuse_misspelt_classes() -> Iterator[None]:
+    """Raise what evaluations only warn of: left out, these objects would be learnt as background."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MisspeltClassWarning)
+        try:
+            yield
+        except MisspeltClassWarning as warning:
+            raise AnnotationError(f"{warning}; spell them alike, or learn them as classes of their own") from None
+
+
+@_refuse_misspelt_classes()
 def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "trainval") -> list[Picture]:
     """Read the labelled pictures of a folder for training, in VOC, COCO or ILSVRC DET layout.
 
@@ -51,7 +73,13 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
     Raises
     ------
     AnnotationError
-        If the folder is in none of the layouts, or an annotation is missing or malformed.
+        If the folder is in none of the layouts, or an annotation is missing or malformed; if a picture is in two files
+        of annotations; if objects would be left out whose class is to learn in another spelling.
+
+    Warns
+    -----
+    DataWarning
+        If objects of other classes are left out.
 
     Notes
     -----
@@ -66,13 +94,14 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
     Girshick, Donahue, Darrell, Malik, "Rich feature hierarchies for accurate object detection and semantic
     segmentation", CVPR 2014; arXiv 1311.2524v5, sections 4.1 and 4.3.
     """
+    classes = check_names("classes", classes)
     if (root := _ilsvrc_root(folder)) is not None:
         return _read_ilsvrc_val(root, classes, "val1") + _read_ilsvrc_train(root, classes)
     spellings = _other_spellings(classes)
     if (folder / "ImageSets" / "Main" / f"{split}.txt").is_file():
-        labels = np.array([*range(len(classes)), *(list(classes).index(name) for name in spellings.values())])
+        labels = np.array([*range(len(classes)), *(classes.index(name) for name in spellings.values())])
         pictures = [
-            replace(picture, labels=labels[picture.labels], classes=tuple(classes))
+            replace(picture, labels=labels[picture.labels], classes=classes)
             for picture in read_voc(folder, split, [*classes, *spellings])
         ]
         # VOC has no list of its classes: those of the challenge, and in a set of somebody's own those that occur.
@@ -81,14 +110,24 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
         return _mark_unboxed(pictures, classes, challenge if occurring <= challenge else occurring)
     files = [folder / "annotations.json", *sorted(folder.glob("annotations/instances_*train*.json"))]
     roots = [root for root in (folder / "images", folder / "train2017") if root.is_dir()]
-    pictures = []
+    pictures: list[Picture] = []
+    sources: dict[Path, Path] = {}
     for file in files:
         if file.is_file() and roots:
             document = read_json(file)  # once: COCO's is large
             read = coco_pictures(document, file, roots[0], classes, spellings)
-            named = {str(record["name"]) for record in document["categories"]}
+            names = {record["id"]: str(record["name"]) for record in document["categories"]}
+            objects = Counter(names[record["category_id"]] for record in document["annotations"])
+            warn_of_dropped_classes(file, objects, [*classes, *spellings])
+            named = set(names.values())
             boxed = named | {spellings[name] for name in named & spellings.keys()}
             pictures += _mark_unboxed(read, classes, boxed)
+            if twice := [picture for picture in read if picture.path in sources]:
+                raise AnnotationError(
+                    f"{file}: {len(twice)} of its pictures are in {sources[twice[0].path]} too "
+                    f"({first_names([picture.image_id for picture in twice])}); keep the one file that is meant"
+                )
+            sources |= {picture.path: file for picture in read}
     if not pictures:
         raise AnnotationError(
             f"{folder}: neither VOC layout (ImageSets/Main/{split}.txt) nor COCO layout (annotations.json or "
@@ -98,6 +137,7 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
     return pictures
 
 
+@_refuse_misspelt_classes()
 def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
     """Read the validation pictures of a folder, if its layout has any.
 
@@ -128,6 +168,7 @@ def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
     >>> read_validation(Path("VOCdevkit/VOC2007"), VOC_CLASSES)
     []
     """
+    classes = check_names("classes", classes)
     root = _ilsvrc_root(folder)
     return [] if root is None else _read_ilsvrc_val(root, classes, "val2")
 
@@ -190,21 +231,24 @@ def _read_ilsvrc_val(root: Path, classes: Sequence[str], half: str) -> list[Pict
 def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) -> list[Picture]:
     """Read positive pictures of every class that have `limit` objects of it together, or all: R-CNN's train_N."""
     wanted = _ilsvrc_ids(root, classes)
-    index, names = {wnid: label for label, wnid in enumerate(wanted)}, tuple(wanted.values())
+    index = {wnid: label for label, wnid in enumerate(wanted)}
+    images = PictureFolder(root / "Data/DET/train")
+    reader = AnnotationReader(index, tuple(wanted.values()), images, ".JPEG", smallest=0)
+    annotations = root / "Annotations/DET/train"
     numbers = {wnid: number for number, wnid in enumerate(ILSVRC_DET_CLASSES, start=1)}
     lists = {wnid: root / f"ImageSets/DET/train_{numbers[wnid]}.txt" for wnid in index if wnid in numbers}
     positives: dict[str, list[str]] = {wnid: [] for wnid in lists}
     labelled: dict[str, set[int]] = {}
+    faults = []
     for wnid, listed in lists.items():
-        for line, words in read_words(listed):
-            if len(words) != 2 or words[1] not in ("1", "0", "-1"):
-                raise AnnotationError(
-                    f"{listed}, line {line}: {' '.join(words)[:80]!r} is not a picture's name and 1, 0 or -1; take the "
-                    "list from the kit"
-                )
-            if words[1] == "1":
-                positives[wnid].append(words[0])
-                labelled.setdefault(words[0], set()).add(index[wnid])
+        for line, text in read_lines(listed):
+            name, *flag = text.rsplit(maxsplit=1)
+            if flag not in (["1"], ["0"], ["-1"]):
+                faults.append(f"{listed}, line {line}: {text[:80]!r} is not a picture's name and 1, 0 or -1")
+            elif flag == ["1"]:
+                positives[wnid].append(name)
+                labelled.setdefault(name, set()).add(index[wnid])
+    raise_faults(faults, root, "take the lists from the kit")
     pictures: dict[str, Picture] = {}
     for wnid, listed in lists.items():
         found = 0
@@ -212,12 +256,13 @@ def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) ->
         for i in np.random.default_rng(numbers[wnid]).permutation(len(positives[wnid])):
             name = positives[wnid][i]
             if name not in pictures:
-                annotation, image = root / f"Annotations/DET/train/{name}.xml", root / f"Data/DET/train/{name}.JPEG"
-                picture = _visible(read_annotation(str(annotation), name, image, index, listed, names, smallest=0))
+                picture = _visible(reader.read(os.path.join(annotations, f"{name}.xml"), name, listed))
                 pictures[name] = replace(picture, labelled=tuple(sorted(labelled[name])), exhaustive=False)
             found += int((pictures[name].labels == index[wnid]).sum())
             if found >= limit:
                 break
+    reader.check(annotations)
+    warn_of_dropped_classes(annotations, reader.dropped, index)
     return list(pictures.values())
 
 
@@ -339,27 +384,38 @@ def read_training_pictures(
     Raises
     ------
     AnnotationError
-        If a picture is missing, given twice, or of another size than its labels say; or no object is of the classes.
+        If pictures are missing or given twice, all in one error: by name, as a file, or with the same contents in two
+        folders. If pictures are of another size than their labels say; no object is of the classes; or the class of an
+        object is to learn in another spelling.
+
+    Warns
+    -----
+    DataWarning
+        If objects of other classes are left out.
     """
-    origins: dict[str, Path] = {}
+    classes = check_names("classes", classes)
+    if isinstance(folders, (str, Path)):
+        raise SettingError(f"folders must be a list of folders, not one; write [{str(folders)!r}]")
     training: list[Picture] = []
     validation: list[Picture] = []
+    by_folder = []
     for folder in folders:
         pictures, kept = read_labelled_folder(folder, classes, split), read_validation(folder, classes)
-        for picture in [*pictures, *kept]:
-            if not picture.path.is_file():
-                raise AnnotationError(f"{picture.path}: there is no such picture, but {folder} has labels for it")
-            if (other := origins.get(picture.image_id)) is not None:
-                raise AnnotationError(
-                    f"picture {picture.image_id!r} is in {other} and again in {folder}; give it once, or another name"
-                )
-            origins[picture.image_id] = folder
+        by_folder.append((folder, [*pictures, *kept]))
         # If a layout has validation pictures, none are set aside.
         own = (pictures, kept) if kept else split_validation(pictures)
         training += own[0]
         validation += own[1]
-    unreadable = _check_files([*training, *validation], tell, progress)
-    training, validation = ([p for p in some if p.image_id not in unreadable] for some in (training, validation))
+    _check_distinct_files(by_folder)
+    sizes = _check_files([*training, *validation], tell, progress)
+    training, validation = (
+        [
+            picture if picture.width else replace(picture, width=size[0], height=size[1])
+            for picture in some
+            if (size := sizes.get(picture.image_id)) is not None
+        ]
+        for some in (training, validation)
+    )
     absent = set(range(len(classes))).difference(*(picture.labels.tolist() for picture in training))
     if training and len(absent) == len(classes):
         raise AnnotationError(
@@ -373,13 +429,52 @@ def read_training_pictures(
     return training, validation
 
 
+def _check_distinct_files(by_folder: Sequence[tuple[Path, list[Picture]]]) -> None:
+    """Check that every picture is there, and given once: by name, by file, and by what is in files of two folders."""
+    seen: dict[Hashable, tuple[Path, Path]] = {}
+    twice: dict[tuple[Path, Path], list[str]] = {}
+    faults = []
+    for folder, pictures in by_folder:
+        for picture in pictures:
+            try:
+                status = picture.path.stat()
+                if not stat.S_ISREG(status.st_mode):
+                    raise OSError("a folder")
+                part = _middle(picture.path, status.st_size) if len(by_folder) > 1 else None
+            except (OSError, ValueError):  # a ValueError: the name has a zero byte
+                faults.append(f"{picture.path}: there is no such picture, but {folder} has labels for it")
+                continue
+            # A link, or another path, leads to the same file.
+            file = status.st_dev, status.st_ino
+            other = seen.get(picture.image_id) or seen.get(file)
+            if other is None and part is not None and (like := seen.get(part)) is not None and like[0] != folder:
+                other = like if filecmp.cmp(like[1], picture.path, shallow=False) else None
+            if other is not None:
+                twice.setdefault((other[0], folder), []).append(repr(picture.image_id))
+            for key in (picture.image_id, file, part):
+                seen.setdefault(key, (folder, picture.path))
+    faults += [
+        f"picture {first_names(names)} is in {other} and again in {folder}; give it once, or another name to another "
+        "picture"
+        for (other, folder), names in twice.items()
+    ]
+    raise_faults(faults, "the pictures to train on")
+
+
+def _middle(path: Path, size: int) -> tuple[int, bytes]:
+    """Return what tells most pictures apart, without reading them whole: the size, and 4 KiB in the middle, hashed."""
+    with path.open("rb") as file:
+        file.seek(max(size // 2 - 2048, 0))
+        return size, hashlib.blake2b(file.read(4096), digest_size=16).digest()
+
+
 def _check_files(
     pictures: Sequence[Picture],
     tell: Callable[[str], None],
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
-) -> set[str]:
-    """Read every picture once, so that faults show before the training; return names of those that cannot be read."""
-    unreadable, mistaken = set(), []
+) -> dict[str, tuple[int, int]]:
+    """Read every picture once, so that faults show before the training; return the sizes of those that can be read."""
+    sizes, mistaken = {}, []
 
     def read_size(picture: Picture) -> tuple[int, int] | ImageError:
         try:
@@ -394,18 +489,15 @@ def _check_files(
             size, labelled = future.result(), (picture.width, picture.height)
             if isinstance(size, ImageError):
                 tell(f"passed over: {size}")
-                unreadable.add(picture.image_id)
-            elif size != labelled:
-                sizes = "{} x {} pixels, its labels are for {} x {}".format(*size, *labelled)
-                mistaken.append(f"{picture.path}: is {sizes}")
+            elif picture.width and size != labelled:
+                text = "{} x {} pixels, its labels are for {} x {}".format(*size, *labelled)
+                mistaken.append(f"{picture.path}: is {text}")
+            else:
+                sizes[picture.image_id] = size
             report(done)
-    if mistaken:
-        raise AnnotationError(
-            f"{mistaken[0]} (a camera's rotation is applied before the labels)"
-            + (f"; so it is with {len(mistaken)} pictures" if len(mistaken) > 1 else "")
-            + "; correct the labels, or save the picture upright"
-        )
-    return unreadable
+    advice = "a camera's rotation is applied before the labels; correct the labels, or save the picture upright"
+    raise_faults(mistaken, "the pictures to train on", advice)
+    return sizes
 
 
 def first_names(names: Sequence[str]) -> str:

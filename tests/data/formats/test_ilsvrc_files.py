@@ -139,7 +139,7 @@ def test_numbers_of_the_images(tmp_path):
         ("a -1\n", "line 1: '-1' after 'a'"),
         ("a 1.5\n", "line 1: '1.5' after 'a'"),
         ("a nan\n", "line 1: 'nan' after 'a'"),
-        ("a one\n", "line 1: 'one' after 'a'"),
+        ("a 1\nb one\n", "line 2: '' after 'b one' is not an image number"),
         (b"\xff\xfe", "not a text file in UTF-8"),
     ],
 )
