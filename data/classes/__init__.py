@@ -3,6 +3,7 @@
 They stand in text files: a name a line, or a WordNet id, a tab and a name.
 """
 
+from collections import Counter
 from pathlib import Path
 
 from ..errors import AnnotationError
@@ -86,6 +87,9 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
     if not names:
         raise AnnotationError(f"{name_or_file}: is empty; give the names of the classes, one a line")
     if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise AnnotationError(f"{name_or_file}: has the class {twice[:80]!r} twice; remove one of its lines")
+        twice = [repr(name[:80]) for name, count in Counter(names).items() if count > 1]
+        more = f" and {len(twice) - 10} more" if len(twice) > 10 else ""
+        raise AnnotationError(
+            f"{name_or_file}: has the class {', '.join(twice[:10])}{more} twice; remove one of its lines"
+        )
     return tuple(names)

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..arguments import check_names
 from ..classes import IMAGENET_CLASSES
+from ..classes.spelling import similar_classes
 from ..errors import AnnotationError
 from ..images.finding import find_images
+from .faults import raise_faults
 
 Sample = tuple[Path, int]
 
@@ -57,10 +60,12 @@ def read_class_folders(folder: Path) -> tuple[list[Sample], list[Sample], tuple[
             raise AnnotationError(
                 f"{folder / 'val'}: has no folders of classes; move its pictures to val/<class>/, or remove it"
             )
-        if unknown := sorted(set(inside) - set(names)):
-            raise AnnotationError(
-                f"{folder / 'val' / unknown[0]}: there is no such class in {root}; remove it, or name it as there"
-            )
+        unknown = sorted(set(inside) - set(names))
+        raise_faults(
+            [f"{folder / 'val' / name}: there is no such class in {root}{_meant(name, names)}" for name in unknown],
+            folder / "val",
+            "remove it, or name it as there",
+        )
         labels = {name: label for label, name in enumerate(names)}
         validation = [(path, labels[inside[label]]) for path, label in _list_pictures(folder / "val", inside)]
     return training, validation, tuple(names)
@@ -95,20 +100,27 @@ def read_class_labels(folder: Path, classes: Sequence[str]) -> dict[Path, int]:
     ...     list(read_class_labels(Path(folder), ["ant", "cat"]).values())
     [1]
     """
+    classes = check_names("classes", classes)
     root = _class_root(folder, "val")
     index = {name: label for label, name in enumerate(classes)}
-    if tuple(classes) == tuple(IMAGENET_CLASSES.values()):
+    if classes == tuple(IMAGENET_CLASSES.values()):
         index |= {wnid: label for label, wnid in enumerate(IMAGENET_CLASSES)}
-    labels: dict[Path, int] = {}
-    for name in _subfolders(root):
-        if name not in index:
-            raise AnnotationError(
-                f"{root / name}: the models have no class of that name; name it as they do, or remove it"
-            )
-        labels |= {path: index[name] for path in find_images(root / name)}
+    names = _subfolders(root)
+    unknown = [name for name in names if name not in index]
+    raise_faults(
+        [f"{root / name}: the models have no class of that name{_meant(name, classes)}" for name in unknown],
+        root,
+        "name it as they do, or remove it",
+    )
+    labels = {path: index[name] for name in names for path in find_images(root / name)}
     if not labels:
         raise AnnotationError(f"{root}: has no pictures in folders of classes; lay them out as <class>/<picture>")
     return labels
+
+
+def _meant(name: str, classes: Sequence[str]) -> str:
+    near = similar_classes([name], classes)
+    return f" (did you mean {near[name]!r}?)" if near else ""
 
 
 def _class_root(folder: Path, split: str) -> Path:
@@ -124,10 +136,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 
 def _list_pictures(root: Path, names: Sequence[str]) -> list[Sample]:
-    samples: list[Sample] = []
-    for label, name in enumerate(names):
-        paths = find_images(root / name)
-        if not paths:
-            raise AnnotationError(f"{root / name}: has no pictures; put some there, or remove it")
-        samples += [(path, label) for path in paths]
-    return samples
+    paths = [find_images(root / name) for name in names]
+    empty = [f"{root / name}: has no pictures" for name, own in zip(names, paths, strict=True) if not own]
+    raise_faults(empty, root, "put some there, or remove it")
+    return [(path, label) for label, own in enumerate(paths) for path in own]

@@ -52,7 +52,10 @@ def read_rows(
     """
     columns = len(form.split()) - 1
     owner, numbers, lines = array("q"), array("d"), array("q")
+    spaced = form.startswith("image_id ")
     for line, (word, *fields) in read_words(path, form, error):
+        if spaced and len(fields) > columns:  # a picture's name may have spaces, a number has none
+            word, fields = " ".join([word, *fields[:-columns]]), fields[-columns:]
         try:
             if len(fields) != columns:
                 raise ValueError("another number of fields")

@@ -4,6 +4,7 @@ VOC counts pixels from 1 and includes both corners. Its annotations' form is ILS
 """
 
 import os
+import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -85,19 +86,19 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES)
     # Strings, since joining Path objects takes longer than parsing the file.
     folder = os.path.join(root, "Annotations")
     pictures = [
-        reader.read(os.path.join(folder, f"{image_id}.xml"), image_id, listed)
-        for image_id in _read_split(listed, folder)
+        reader.read(os.path.join(folder, f"{image_id}.xml"), image_id, listed) for image_id in _read_split(listed)
     ]
     reader.check(listed)
     warn_of_dropped_classes(listed, reader.dropped, classes)
     return pictures
 
 
-def _read_split(path: Path, annotations: str) -> Iterable[str]:
+def _read_split(path: Path) -> Iterable[str]:
     if not path.is_file():
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))[:20])
         hint = f"splits there: {there}" if there else "is this the root of a VOC set, such as VOCdevkit/VOC2007?"
         raise AnnotationError(f"{path}: there is no such file; {hint}")
+    annotations = os.path.join(path.parents[2], "Annotations")
     names: dict[str, None] = {}
     for _, line in read_lines(path):
         # The lists of one class (cat_train.txt) have a second column, which says whether the class is there; but the
@@ -247,6 +248,37 @@ def _parse_number(element: ElementTree.Element, tag: str, path: str) -> float:
     return value
 
 
+def voc_result_files(folder: str | Path, prefix: str = "comp4_det_test_") -> dict[str, Path]:
+    """Find the result files of a folder, by class: ``<prefix><class>.txt``, or such names with a salt in them.
+
+    py-faster-rcnn and its successors write ``comp4_<salt>_det_test_<class>.txt``, so that the runs of several people do
+    not overwrite each other.
+
+    Raises
+    ------
+    DetectionError
+        If there are only files with salts, and of several.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "comp4_0d6d_det_test_cat.txt").touch()
+    ...     [(name, path.name) for name, path in voc_result_files(folder).items()]
+    [('cat', 'comp4_0d6d_det_test_cat.txt')]
+    """
+    competition, _, rest = prefix.partition("_")
+    form = re.compile(rf"{re.escape(competition)}_(?:([^_]+)_)?{re.escape(rest)}(.+)\.txt")
+    by_salt: dict[str, dict[str, Path]] = {}
+    for path in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else ():
+        if match := form.fullmatch(path.name):
+            by_salt.setdefault(match[1] or "", {})[match[2]] = path
+    if "" in by_salt or len(by_salt) < 2:
+        return by_salt.get("", next(iter(by_salt.values()), {}))
+    runs = ", ".join(f"{competition}_{salt}_{rest}" for salt in list(by_salt)[:10])
+    raise DetectionError(f"{folder}: has the results of {len(by_salt)} runs ({runs}); give each its own folder")
+
+
 def read_voc_results(
     folder: str | Path, classes: Sequence[str] = VOC_CLASSES, prefix: str = "comp4_det_test_"
 ) -> dict[str, Detections]:
@@ -255,7 +287,7 @@ def read_voc_results(
     Parameters
     ----------
     folder : str or Path
-        Folder with files ``<prefix><class>.txt``.
+        Folder with files as `voc_result_files` finds them.
     classes : sequence of str
         Classes to look for. A class without a file, or with an empty one, has no detections.
     prefix : str
@@ -284,11 +316,12 @@ def read_voc_results(
     ...     read_voc_results(folder)["000001"].boxes.tolist()
     [[0.0, 0.0, 20.0, 10.0]]
     """
-    folder = Path(folder)
-    files = {label: folder / f"{prefix}{name}.txt" for label, name in enumerate(classes)}
-    files = {label: path for label, path in files.items() if path.is_file()}
+    classes = check_names("classes", classes)
+    there = voc_result_files(folder, prefix)
+    files = {label: there[name] for label, name in enumerate(classes) if name in there}
     if not files:
         raise DetectionError(f"{folder}: has no file {prefix}<class>.txt for any of the classes; check the folder")
+    warn_of_dropped_classes(folder, Counter(there.keys()), classes, "file")
     names: dict[str, int] = {}
     tables, owners, labels = [np.zeros((0, 5))], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for label, path in files.items():

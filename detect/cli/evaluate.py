@@ -33,6 +33,7 @@ from ...data import (
     read_voc_results,
 )
 from ...data.errors import CommandError
+from ...data.formats.voc import voc_result_files
 from ...data.picture_names import match_picture_names, stem, without_folders, without_suffix
 from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc, write_report
 from ..runs.names import package_version
@@ -73,7 +74,7 @@ def voc(
     check_outputs(json_file, report)
     pictures = read_voc(devkit, split)
     prefix = f"comp4_det_{split}_"
-    texts = {path.stem.removeprefix(prefix) for path in detections.glob(f"{prefix}*.txt")}
+    texts = set(voc_result_files(detections, prefix))
     if detections.suffix.lower() == ".txt":
         raise CommandError(f"--detections {detections}: name the folder that has such a file for every class")
     if texts and (detections / "detections.json").exists():

@@ -117,7 +117,8 @@ def missed_objects(
     for one in matches.values():
         hit = one.outcome == HIT
         missed[start[one.picture[hit]] + one.object[hit]] = False
-    size = np.array([picture.width * picture.height for picture in pictures], np.float64)
+    sides = [_known_size(picture) if len(picture.labels) else (1, 1) for picture in pictures]
+    size = np.array([width * height for width, height in sides], np.float64)
     share = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size[owner] if len(boxes) else np.zeros(0)
     rank = np.argsort(-share, kind="stable")
     cards = []
@@ -146,6 +147,17 @@ def missed_objects(
     return cards
 
 
+def _known_size(picture: Picture) -> tuple[float, float]:
+    """Return width and height: of the file where the annotation does not say them, else how far the objects reach."""
+    if picture.width and picture.height:
+        return picture.width, picture.height
+    try:
+        height, width = read_image(picture.path).shape[:2]
+    except ImageError:
+        width, height = np.maximum(picture.boxes.max(0, initial=1)[2:], 1).tolist()
+    return width, height
+
+
 def _picture_card(
     picture: Picture,
     label: str,
@@ -154,7 +166,7 @@ def _picture_card(
     lines: Sequence[str],
     boxes: Sequence[tuple[str, NDArray[np.float32]]],
 ) -> Card:
-    size = np.array([picture.width, picture.height], np.float64)
+    size = np.array(_known_size(picture), np.float64)
     low, high = _cut_around(np.stack([box for _, box in boxes]).astype(np.float64), size)
     inside = np.floor(np.clip(low, 0, size)), np.ceil(np.clip(high, 0, size))
     return Card(

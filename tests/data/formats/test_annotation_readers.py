@@ -1,10 +1,16 @@
 import json
+import os
+import warnings
 
 import numpy as np
 import pytest
 from builders import voc_xml, write_voc
 
-from inception_rcnn.data import VOC_CLASSES, AnnotationError, read_coco, read_voc
+from inception_rcnn.data import VOC_CLASSES, AnnotationError, read_coco, read_ilsvrc, read_voc, read_voc_results
+from inception_rcnn.data.classes.spelling import MisspeltClassWarning
+from inception_rcnn.data.errors import SettingError
+
+pytestmark = pytest.mark.filterwarnings("ignore::inception_rcnn.data.errors.DataWarning")
 
 
 def test_voc_boxes_flags_and_order(tmp_path):
@@ -43,12 +49,16 @@ def test_voc_boxes_flags_and_order(tmp_path):
     [
         ("<annotation><size>", "not well-formed XML"),
         ('<!DOCTYPE a [<!ENTITY b "bbbb">]><annotation>&b;</annotation>', "document type"),
-        (voc_xml(size=None), "<size><width> is missing"),
-        (voc_xml(size=(0, 9)), "0 x 9"),
+        (voc_xml(size=(-3, 9)), "-3 x 9"),
+        (voc_xml(size=(3.5, 9)), "3.5 x 9, not two whole numbers"),
+        (voc_xml(size=("wide", 9)), "<size><width> is 'wide'"),
         (voc_xml(("cat", "one", 1, 2, 2)), "<bndbox><xmin> is 'one', not a number"),
         (voc_xml(("cat", 1, "nan", 2, 2)), "<bndbox><ymin> is 'nan'"),
         (voc_xml(("cat", 9, 1, 8, 2)), "ends before it begins"),
         (voc_xml(("cat", 1, 1, 2, 2, "<difficult>no</difficult>")), "<difficult> is 'no'"),
+        (voc_xml(("cat", 1, 1, 2, 2, "<difficult>2</difficult>")), "<difficult> is '2', not 0, 1, false or true"),
+        (voc_xml(("cat", "1_0", 1, 20, 2)), "<xmin> is '1_0'"),
+        (voc_xml(("cat", "1,5", 1, 20, 2)), "<xmin> is '1,5'"),
         (voc_xml("<object/>"), "no <name>"),
         ('<?xml version="1.0" encoding="klingon"?><annotation/>', "not well-formed XML"),
     ],
@@ -60,6 +70,113 @@ def test_bad_voc_annotations_are_named(tmp_path, text, problem):
     assert problem in str(caught.value)
     assert str(root / "Annotations" / "000001.xml") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_all_faults_of_a_set_are_one_error(tmp_path):
+    bad = {f"{i:06}": voc_xml(("cat", 9, 1, 8, 2), ("dog", 1, 1, "x", 2)) for i in range(30)}
+    root = write_voc(tmp_path, bad | {"good": voc_xml()})
+    with pytest.raises(AnnotationError) as caught:
+        read_voc(root, "test")
+    text = str(caught.value)
+    assert text.startswith(f"{root / 'ImageSets/Main/test.txt'}: 60 faults: {root / 'Annotations/000000.xml'}: the box")
+    assert text.count("ends before it begins") == text.count("<xmax> is 'x'") == 5
+    assert text.endswith("; and 50 more; correct it, or take the picture out of the list")
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("size", [None, (0, 0), (0, 9), ("", "")])
+def test_a_size_is_not_demanded(tmp_path, size):
+    (picture,) = read_voc(write_voc(tmp_path, {"a": voc_xml(("cat", 1, 1, 2, 2), size=size)}), "test")
+    assert (picture.width, picture.height, picture.boxes.tolist()) == (0, 0, [[0, 0, 2, 2]])
+
+
+def test_numbers_and_flags_in_other_forms(tmp_path):
+    texts = {"true": True, "True": True, "1": True, "1.0": True, "false": False, "0": False, "": False}
+    objects = [("cat", "1.0", 1, "1e1", 2, f"<difficult>{text}</difficult>") for text in texts]
+    (picture,) = read_voc(write_voc(tmp_path, {"a": voc_xml(*objects, size=("60.0", 40))}), "test")
+    assert picture.difficult.tolist() == list(texts.values())
+    assert picture.boxes[0].tolist() == [0, 0, 10, 2]
+    assert (picture.width, picture.height) == (60, 40)
+
+
+def with_file_name(name):
+    return voc_xml(f"<filename>{name}</filename>")
+
+
+def test_voc_pictures_of_any_suffix(tmp_path):
+    names = {"a": "a.png", "b": "b.JPG", "c": "c.jpeg", "d": "d.WebP", "e": "sub/e.avif", "g": "g.tif", "h": "absent"}
+    xml = {name: voc_xml() for name in names} | {"g": with_file_name("old name.tif")}
+    xml["sub/e"] = xml.pop("e")
+    (tmp_path / "Annotations/sub").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "JPEGImages/sub").mkdir(parents=True)
+    for name, text in xml.items():
+        (tmp_path / f"Annotations/{name}.xml").write_text(text)
+    # Neither a mask of another suffix, which the labels do not mean, nor notes are in the way.
+    for file in [*names.values(), "g.png", "g.txt", "h.txt"]:
+        (tmp_path / "JPEGImages" / file).touch()
+    (tmp_path / "ImageSets/Main/test.txt").write_text("\n".join(xml))
+    pictures = read_voc(tmp_path, "test")
+    found = {picture.image_id.removeprefix("sub/"): str(picture.path) for picture in pictures}
+    assert found == {name: str(tmp_path / "JPEGImages" / file) for name, file in names.items()} | {
+        "h": str(tmp_path / "JPEGImages/h.jpg")
+    }
+
+
+def test_a_name_that_may_mean_several_pictures(tmp_path):
+    root = write_voc(tmp_path, {"a": voc_xml(), "b": with_file_name("b.jpg")})
+    (root / "JPEGImages").mkdir()
+    for name in ("a.jpg", "a.PNG", "b.jpg", "b.png"):
+        (root / "JPEGImages" / name).touch()
+    with pytest.raises(AnnotationError, match=r"JPEGImages.a: may be a\.PNG or a\.jpg; remove all but one") as caught:
+        read_voc(root, "test")
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_are_listed_once(tmp_path, monkeypatch):
+    root = write_voc(tmp_path, {f"{i}": voc_xml() for i in range(50)})
+    (root / "JPEGImages").mkdir()
+    listed = []
+    monkeypatch.setattr(os, "listdir", lambda folder, real=os.listdir: listed.append(folder) or real(folder))
+    assert len(read_voc(root, "test")) == 50
+    assert listed == [os.path.join(root, "JPEGImages", "")]
+
+
+def test_names_in_lists_have_spaces(tmp_path):
+    names = ["IMG 001", "IMG 002", "my cat", "one", "two", "shot 1"]
+    listed = "IMG 001\nIMG 002  1\r\nmy cat -1\none  0\ntwo\nshot 1\n"
+    root = write_voc(tmp_path, {name: voc_xml() for name in names}, names=listed)
+    assert [picture.image_id for picture in read_voc(root, "test")] == names
+
+
+def test_objects_that_are_left_out_are_told_once(tmp_path):
+    root = write_voc(tmp_path, {"1": voc_xml(("cat", 1, 1, 9, 9)), "2": voc_xml(*[("Dog", 1, 1, 9, 9)] * 3)})
+    with pytest.warns(MisspeltClassWarning) as caught:
+        read_voc(root, "test")
+    (warning,) = caught
+    assert str(warning.message).endswith(
+        "test.txt: left out 3 objects of classes that are not asked for: 3 of 'Dog' (did you mean 'dog'?)"
+    )
+    assert warning.filename == __file__
+
+
+def test_voc_for_its_own_classes_leaves_nothing_out(tmp_path):
+    # Of a person's parts none is an object.
+    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+    root = write_voc(tmp_path, {"1": voc_xml(*((name, 1, 1, 9, 9, part) for name in VOC_CLASSES))})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(read_voc(root, "test")[0].labels) == 20
+
+
+def test_one_name_is_no_list_of_classes(tmp_path):
+    root = write_voc(tmp_path, {"1": voc_xml(("cat", 1, 1, 9, 9))})
+    with pytest.raises(SettingError, match=r"classes must be a list of names, not one name; write \['cat'\]"):
+        read_voc(root, "test", "cat")
+    with pytest.raises(SettingError, match="classes must be a list of names"):
+        read_voc_results(root, "cat")
+    with pytest.raises(SettingError, match="classes must map WordNet ids to names"):
+        read_ilsvrc(root / "Annotations", classes=["cat"])
 
 
 def test_an_entity_bomb_in_another_encoding_is_refused(tmp_path):

@@ -18,6 +18,7 @@ from inception_rcnn.data import (
     write_detections,
     write_voc_results,
 )
+from inception_rcnn.data.errors import DataWarning
 
 
 def assert_same(read, written):
@@ -148,6 +149,33 @@ def test_voc_files_for_some_classes_only(tmp_path):
     (tmp_path / "comp4_det_test_dog.txt").write_text("x 0.5 3 4 2 3\nx 0.1 3 4 1 3\n")
     with pytest.raises(DetectionError, match=r"dog\.txt, line 2: a box that ends before it begins in \[0.1, 3.0, 4.0"):
         read_voc_results(tmp_path)
+
+
+def test_voc_files_with_a_salt(tmp_path):
+    # As py-faster-rcnn writes them.
+    salt = "0d6d1c1e-5c5c-4a39-a6ad-3c5d0d9d5d5f"
+    for name in ("dog", "cat"):
+        (tmp_path / f"comp4_{salt}_det_test_{name}.txt").write_text("x 0.5 1 2 3 4\n")
+    (tmp_path / f"comp4_{salt}_det_val_cow.txt").write_text("x 0.5 1 2 3 4\n")
+    assert sorted(read_voc_results(tmp_path)["x"].labels) == [VOC_CLASSES.index("cat"), VOC_CLASSES.index("dog")]
+    (tmp_path / "comp4_other_det_test_dog.txt").touch()
+    with pytest.raises(DetectionError, match=r"has the results of 2 runs .*comp4_other_det_test_\); give each its own"):
+        read_voc_results(tmp_path)
+    # Files without a salt are those that are asked for.
+    (tmp_path / "comp4_det_test_dog.txt").write_text("y 0.5 1 2 3 4\n")
+    assert list(read_voc_results(tmp_path)) == ["y"]
+
+
+def test_voc_files_of_other_classes_are_told(tmp_path):
+    for name in ("cat", "Dog", "zebra"):
+        (tmp_path / f"comp4_det_test_{name}.txt").write_text("x 0.5 1 2 3 4\n")
+    with pytest.warns(DataWarning, match=r"left out 2 files of .* 1 of 'Dog' \(did you mean 'dog'\?\), 1 of 'zebra'"):
+        read_voc_results(tmp_path)
+
+
+def test_voc_files_of_pictures_with_spaces_in_their_names(tmp_path):
+    write_voc_results(tmp_path, {"IMG 001": random_detections(3), "b": random_detections(3)})
+    assert sorted(read_voc_results(tmp_path)) == ["IMG 001", "b"]
 
 
 def test_double_scores_are_written_whole(tmp_path):

@@ -18,7 +18,9 @@ from inception_rcnn.data import (
     read_meta_det,
     write_ilsvrc_results,
 )
+from inception_rcnn.data.errors import DataWarning
 
+pytestmark = pytest.mark.filterwarnings("ignore::inception_rcnn.data.errors.DataWarning")
 NAMES = tuple(ILSVRC_DET_CLASSES.values())
 VAL = "ILSVRC2012_val_0000000"
 detections = functools.partial(random_detections, classes=NAMES)
@@ -95,6 +97,42 @@ def test_annotations_without_a_list_are_sorted(det):
 def test_classes_of_ones_own(det):
     pictures = read_ilsvrc(det / "Annotations/DET/val", classes={"n02391049": "stripes"})
     assert [picture.labels.tolist() for picture in pictures] == [[0], []]
+
+
+def test_pictures_of_any_suffix_and_names_with_spaces(tmp_path):
+    annotations, images = tmp_path / "Annotations/val", tmp_path / "Data/val"
+    for folder in (annotations, images / "more"):
+        folder.mkdir(parents=True)
+    (annotations / "more").mkdir()
+    for name, file in {"IMG 001": "IMG 001.png", "more/b": "more/b.JPG", "c": None}.items():
+        (annotations / f"{name}.xml").write_text(voc_xml(size=None))
+        if file:
+            (images / file).touch()
+    (tmp_path / "val.txt").write_text("IMG 001\nmore/b 7\nc")
+    pictures = read_ilsvrc(annotations, tmp_path / "val.txt")
+    assert [picture.image_id for picture in pictures] == ["IMG 001", "more/b", "c"]
+    assert [picture.path for picture in pictures] == [images / name for name in ("IMG 001.png", "more/b.JPG", "c.JPEG")]
+    assert [(picture.width, picture.height) for picture in pictures] == [(0, 0)] * 3
+    (tmp_path / "val.txt").write_text("IMG 001 2\nmy cat 1\n")
+    assert read_ilsvrc_list(tmp_path / "val.txt") == {"IMG 001": 2, "my cat": 1}
+
+
+def test_faults_of_lists_are_one_error(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("".join(f"a{i} {i}.5\n" for i in range(12)))
+    with pytest.raises(AnnotationError, match=r"12 faults: .*line 1: '0.5' after 'a0' .*line 10: .*; and 2 more$"):
+        read_ilsvrc_list(path)
+    path.write_text("a 1\na 2\nb 3\nb 4\n")
+    with pytest.raises(AnnotationError, match=r"2 faults: .*'a' is in the list twice; .*'b' is in the list twice$"):
+        read_ilsvrc_list(path)
+    path.write_text("1 n0\n2 n02219486 3\n")
+    with pytest.raises(AnnotationError, match=r"2 faults: .*'n0' is not among the 200 classes; .*line 2: "):
+        read_ilsvrc_blacklist(path, {})
+
+
+def test_objects_that_are_left_out_are_told(det):
+    with pytest.warns(DataWarning, match=r"DET.val: left out 1 object of .*: 1 of 'n99999999'$"):
+        read_ilsvrc(det / "Annotations/DET/val")
 
 
 def test_bad_annotations_are_named(det, tmp_path):

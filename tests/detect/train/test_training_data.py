@@ -250,8 +250,9 @@ def test_training_pictures_are_checked(kit: Path, tmp_path: Path, monkeypatch: p
 
     voc = voc_folder(tmp_path / "voc", "cat", "zebra", "ant")
     (voc / "JPEGImages").mkdir()
-    for path in [voc / "JPEGImages" / "000005.jpg", *kit.rglob("*.JPEG")]:
+    for path in kit.rglob("*.JPEG"):
         Image.new("RGB", (60, 40)).save(path)
+    Image.new("RGB", (60, 40), "white").save(voc / "JPEGImages" / "000005.jpg")
     monkeypatch.setattr(training_data, "split_validation", lambda pictures: ([], pictures))
     training, validation = read([kit, voc], ("ant", "zebra"))
     # Only of the folder that has no pictures for validation some are set aside.
