@@ -188,6 +188,10 @@ def test_other_layouts_are_refused(folder: Path, tmp_path: Path) -> None:
     (folder / "train" / "zebra").rmdir()
     draw(folder / "val" / "zebra" / "1.png", (0, 0, 0))
     assert "zebra: there is no such class in" in refused(folder)
+    draw(folder / "val" / "Red" / "1.png", (0, 0, 0))
+    told = refused(folder)
+    assert "val: 2 faults: " in told
+    assert "(did you mean 'red'?); " in told
     for path in sorted((folder / "val").rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     draw(folder / "val" / "1.png", (0, 0, 0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from PIL import Image
 
 from inception_rcnn.data import COCO_CLASSES, ILSVRC_DET_CLASSES, VOC_CLASSES, AnnotationError, Picture
 from inception_rcnn.data.classes import read_class_list
+from inception_rcnn.data.errors import DataWarning, SettingError
 from inception_rcnn.detect.train import data as training_data
 from inception_rcnn.detect.train.data import (
     balanced_halves,
@@ -27,6 +28,8 @@ from inception_rcnn.detect.train.data import (
 )
 from inception_rcnn.detect.train.proposal_cache import ProposalCache
 from inception_rcnn.proposals import SelectiveSearch
+
+pytestmark = pytest.mark.filterwarnings("ignore::inception_rcnn.data.errors.DataWarning")
 
 
 def named(name: str, labelled: tuple[int, ...] | None = None, path: Path = Path("absent.jpg")) -> Picture:
@@ -92,6 +95,7 @@ def test_class_lists(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"\n \n", "is empty"),
         (b"cat\ndog\ncat\n", "has the class 'cat' twice"),
+        (b"cat\ndog\ncat\ndog\n", "has the class 'cat', 'dog' twice"),
         (b"\xff\xfe", "not a text file in UTF-8"),
     ],
 )
@@ -276,6 +280,112 @@ def test_training_pictures_are_checked(kit: Path, tmp_path: Path, monkeypatch: p
     kept.unlink()
     with pytest.raises(AnnotationError, match=r"there is no such picture, but .*kit has labels for it"):
         read([kit], ("ant",))
+
+
+def read_quietly(folders: list[Path], classes: tuple[str, ...]) -> list[Picture]:
+    def progress(what: str, total: int) -> nullcontext:
+        return nullcontext(lambda done: None)
+
+    training, validation = read_training_pictures(folders, classes, "trainval", tell=str, progress=progress)
+    return [*training, *validation]
+
+
+def draw(path: Path, colour: str = "grey") -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (60, 40), colour).save(path)
+
+
+def test_the_size_of_the_file_is_taken_where_the_labels_have_none(tmp_path: Path) -> None:
+    box = ("cat", 1, 1, 20, 10)
+    root = write_voc(tmp_path, {"a": voc_xml(box, size=(0, 0)), "b": voc_xml(box, size=None)}, "trainval")
+    for name in ("a.png", "b.JPG"):
+        draw(root / "JPEGImages" / name)
+    pictures = read_quietly([root], ("cat",))
+    assert [(p.path.name, p.width, p.height) for p in pictures] == [("a.png", 60, 40), ("b.JPG", 60, 40)]
+
+
+def test_all_pictures_that_are_missing_or_of_another_size_are_told(tmp_path: Path) -> None:
+    root = write_voc(tmp_path, {str(i): voc_xml(("cat", 1, 1, 2, 2), size=(40, 60)) for i in range(12)}, "trainval")
+    with pytest.raises(AnnotationError, match=r"12 faults: .*0\.jpg: there is no such picture, .*; and 2 more"):
+        read_quietly([root], ("cat",))
+    for i in range(12):
+        draw(root / f"JPEGImages/{i}.jpg")
+    with pytest.raises(AnnotationError, match=r"12 faults: .*0\.jpg: is 60 x 40 pixels, its labels are for 40 x 60; "):
+        read_quietly([root], ("cat",))
+
+
+@pytest.mark.parametrize("layout", ["voc", "coco", "ilsvrc"])
+def test_labels_in_another_spelling_are_refused(tmp_path: Path, kit: Path, layout: str) -> None:
+    # Left out, their objects would be learnt as background.
+    classes, told = ("kitty",), r"1 of 'Kitty' \(did you mean 'kitty'\?\).* spell them alike"
+    if layout == "voc":
+        folder = voc_folder(tmp_path / "set", "kitty", "Kitty")
+    elif layout == "coco":
+        folder = coco_folder(tmp_path / "set", "kitty", "Kitty")
+    else:
+        folder, classes, told = kit, ("ant",), "1 of 'N02219486'"
+        (kit / "ILSVRC/Annotations/DET/val/ILSVRC2012_val_00000003.xml").write_text(xml(ANT.upper()))
+    with pytest.raises(AnnotationError, match=told) as caught:
+        read_labelled_folder(folder, classes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [voc_folder, coco_folder])
+def test_sets_that_are_mixed_on_purpose_give_one_line(tmp_path: Path, make: Callable[..., Path]) -> None:
+    folder = make(tmp_path / "set", "cat", "dining table", "truck", "kite", "kite")
+    with pytest.warns(DataWarning) as caught:
+        (picture,) = read_labelled_folder(folder, VOC_CLASSES)
+    assert [VOC_CLASSES[label] for label in picture.labels] == ["cat", "diningtable"]
+    (warning,) = caught
+    assert "left out 3 objects of classes that are not asked for: 2 of 'kite', 1 of 'truck'" in str(warning.message)
+
+
+def test_one_folder_twice_is_refused(tmp_path: Path) -> None:
+    folder = voc_folder(tmp_path / "set", "cat")
+    draw(folder / "JPEGImages/000005.jpg")
+    (tmp_path / "link").symlink_to(folder)
+    for again in (folder, folder / ".." / "set", tmp_path / "link"):
+        with pytest.raises(AnnotationError, match=r"picture '000005' is in .* and again in .*; give it once"):
+            read_quietly([folder, again], ("cat",))
+
+
+def test_one_picture_of_two_sets_is_refused(tmp_path: Path) -> None:
+    voc, coco = voc_folder(tmp_path / "voc", "cat"), coco_folder(tmp_path / "coco", "cat")
+    draw(voc / "JPEGImages/000005.bmp")
+    picture = coco / "images/a.jpg"
+    # The same file, and a copy of it; then another picture, of as many bytes and with the same ones in the middle.
+    os.link(voc / "JPEGImages/000005.bmp", picture)
+    for _ in range(2):
+        with pytest.raises(AnnotationError, match=r"picture 'a' is in .*voc and again in .*coco; give it once"):
+            read_quietly([voc, coco], ("cat",))
+        data = picture.read_bytes()
+        picture.unlink()
+        picture.write_bytes(data)
+    picture.write_bytes(data[:-1] + b"\0")
+    assert len(read_quietly([voc, coco], ("cat",))) == 2
+
+
+def test_two_training_files_of_one_folder(tmp_path: Path) -> None:
+    folder = coco_folder(tmp_path, "cat")
+    (folder / "annotations").mkdir()
+    document = (folder / "annotations.json").read_text()
+    (folder / "annotations.json").unlink()
+    for name, text in {"train2017": document, "train2017.1@10": document.replace("a.jpg", "b.jpg")}.items():
+        (folder / f"annotations/instances_{name}.json").write_text(text)
+    assert [picture.image_id for picture in read_labelled_folder(folder, ("cat",))] == ["b", "a"]
+    (folder / "annotations/instances_train2017.1@10.json").write_text(document)
+    with pytest.raises(AnnotationError, match=r"train2017\.json: 1 of its pictures are in .*@10\.json too \(a\); keep"):
+        read_labelled_folder(folder, ("cat",))
+
+
+def test_one_name_is_no_list(tmp_path: Path) -> None:
+    for read in (read_labelled_folder, read_validation):
+        with pytest.raises(SettingError, match="classes must be a list of names"):
+            read(tmp_path, "cat")
+    with pytest.raises(SettingError, match="classes must be a list of names"):
+        read_quietly([tmp_path], "cat")  # type: ignore[arg-type]
+    with pytest.raises(SettingError, match="folders must be a list of folders"):
+        read_quietly(tmp_path, ("cat",))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("command", ["detector", "multibox"])

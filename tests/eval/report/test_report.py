@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -293,6 +294,20 @@ def test_sets_with_little_in_them(scene, tmp_path, case):
     path = write_report(tmp_path, pictures, found, classes)
     assert "nan" not in "".join(Elements(path.read_text(encoding="utf-8")).text[""]).lower()
     assert all(set(figure) == {"data", "layout"} for figure in figures_of(path).values())
+
+
+def test_pictures_of_unknown_size_are_shown_as_others(scene, tmp_path):
+    pictures, found = scene
+    unknown = [replace(picture, width=0, height=0) for picture in pictures]
+    # Of one whose file is missing too, nothing but the objects tells the size.
+    for some in (slice(2), slice(3)):
+        known, other = (
+            write_report(tmp_path / name, own[some], {p.image_id: found[p.image_id] for p in own[some]}, CLASSES)
+            for name, own in (("known", pictures), ("unknown", unknown))
+        )
+        assert "inf" not in "".join(Elements(other.read_text(encoding="utf-8")).text[""]).lower().split()
+        if some.stop == 2:
+            assert Elements(other.read_text()).elements == Elements(known.read_text()).elements
 
 
 def test_wrong_arguments_are_refused(scene, tmp_path):
