@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import SettingError
+
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -32,6 +34,11 @@ class Picture:
         other classes there may be unboxed objects.
     exhaustive : bool
         False if even of the classes that are boxed some objects may be unboxed.
+
+    Raises
+    ------
+    SettingError
+        If a label is negative.
     """
 
     image_id: str
@@ -44,3 +51,7 @@ class Picture:
     crowd: NDArray[np.bool_]
     labelled: tuple[int, ...] | None = None
     exhaustive: bool = True
+
+    def __post_init__(self) -> None:
+        if len(self.labels) and self.labels.min() < 0:
+            raise SettingError(f"{self.image_id}: a label is {self.labels.min()}, which is no index into classes")
