@@ -71,23 +71,22 @@ def check_number(
 
 
 def check_numbers(name: str, values: Any, low: float = -_MAX, high: float | None = None) -> tuple[float, ...]:
-    """Return one or more numbers, each from `low` to `high`, as a tuple; one alone is taken as a list of it.
+    """Return a list of one or more numbers, each from `low` to `high`, as a tuple.
 
     Raises
     ------
     SettingError
-        If there is none, or one is refused by `check_number`.
+        If it is no list, there is none in it, or one is refused by `check_number`.
 
     Examples
     --------
     >>> check_numbers("scales", [0.5, 1])
     (0.5, 1)
     """
-    numbers = values if isinstance(values, (list, tuple, np.ndarray)) and np.ndim(values) else [values]
     try:
-        if len(numbers):
-            return tuple(check_number(name, number, low, high) for number in numbers)
-    except SettingError:
+        if isinstance(values, (list, tuple, np.ndarray)) and len(values):
+            return tuple(check_number(name, number, low, high) for number in values)
+    except (SettingError, TypeError):  # a TypeError: an array without axes has no length
         pass
     raise SettingError(f"{name} must be one or more numbers{_range(low, high)}, not {values!r}")
 

@@ -43,7 +43,7 @@ def box_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
     >>> box_iou([[0, 0, 2, 2]], [[0, 0, 2, 1], [5, 5, 6, 6]]).tolist()
     [[0.5, 0.0]]
     """
-    a, b = _as_boxes(a), _as_boxes(b)
+    a, b = _box_list(a), _box_list(b)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise SettingError("boxes must be finite numbers")
     sides = np.minimum(a[:, None, 2:], b[:, 2:])
@@ -82,7 +82,7 @@ def clip_boxes(boxes: ArrayLike, width: float, height: float) -> NDArray[np.floa
     check_number("width", width, 0)
     check_number("height", height, 0)
     limits = np.array([width, height, width, height], np.float32)
-    return np.clip(_as_boxes(boxes), np.float32(0), limits)
+    return np.clip(_box_list(boxes), np.float32(0), limits)
 
 
 def corners_to_sides(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -108,6 +108,12 @@ def kernel_array(values: ArrayLike, name: str = "boxes") -> NDArray[np.float32]:
     array = as_array(name, values, np.float32)
     # A read-only array, or one that is not aligned, is another type to a kernel.
     return array if array.flags.carray else np.require(array, np.float32, ["C", "A", "W"])
+
+
+def as_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
+    """Return boxes as float32; an empty list is no boxes, of shape (0, 4)."""
+    array = as_array("boxes", boxes, np.float32)
+    return array if array.size else array.reshape(-1, 4)
 
 
 def as_scores(scores: ArrayLike) -> NDArray[np.floating[Any]]:
@@ -138,10 +144,8 @@ def find_bad_number(boxes: NDArray[Any], scores: NDArray[Any]) -> str:
     return "a box ends before it begins" if (boxes[..., 2:] < boxes[..., :2]).any() else ""
 
 
-def _as_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
-    array = as_array("boxes", boxes, np.float32)
-    if array.size == 0 and array.ndim < 2:
-        array = array.reshape(0, 4)
+def _box_list(boxes: ArrayLike) -> NDArray[np.float32]:
+    array = as_boxes(boxes)
     if array.ndim != 2 or array.shape[1] != 4:
         raise SettingError(f"boxes must have shape (N, 4), not {array.shape}")
     return array

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arguments import as_array, check_names
-from .boxes import as_scores, corners_to_sides, find_problem
+from .boxes import as_boxes, as_scores, corners_to_sides, find_problem
 from .errors import DetectionError, SettingError
 
 
@@ -67,11 +67,12 @@ class Detections:
 
     def __post_init__(self) -> None:
         names = self.classes.values() if isinstance(self.classes, Mapping) else self.classes
-        object.__setattr__(self, "classes", check_names("classes", names))
-        boxes = as_array("boxes", self.boxes, np.float32)
-        object.__setattr__(self, "boxes", boxes if boxes.size else boxes.reshape(-1, 4))
-        object.__setattr__(self, "scores", as_scores(self.scores))
-        object.__setattr__(self, "labels", as_labels(self.labels))
+        vars(self).update(
+            boxes=as_boxes(self.boxes),
+            scores=as_scores(self.scores),
+            labels=as_labels(self.labels),
+            classes=check_names("classes", names),
+        )
         if problem := find_detection_problem(self):
             raise SettingError(problem)
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data import Detections
 from ..data.arguments import as_array, check_number
-from ..data.boxes import as_scores, find_problem
+from ..data.boxes import as_boxes, as_scores, find_problem
 from ..data.detections import as_labels, find_detection_problem
 from ..data.errors import EvaluationError, SettingError
 from ..data.nms import nms, soft_nms
@@ -267,8 +267,7 @@ def _gather(
     scores: list[NDArray[Any]] = [np.zeros(0, np.float32)]  # together they are float64 if one of them is
     for one_boxes, one_scores, one_labels in zip(boxes_list, scores_list, labels_list, strict=True):
         score, label = as_scores(one_scores), as_labels(one_labels)
-        box = as_array("boxes", one_boxes, np.float32)
-        box = box if box.size else box.reshape(-1, 4)
+        box = as_boxes(one_boxes)
         problem = find_problem(box, score)
         if not problem and label.shape != score.shape:
             problem = f"labels {label.shape} and scores {score.shape} do not fit: (M,) and (M,) are expected"
