@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import IMAGENET_CLASSES
+from ..data.arguments import check_names
 from ..data.errors import ModelError, SettingError
 from ..data.images.reading import as_rgb, check_image
 from .preprocessing import CROP_SIDE, MEAN_BGR
@@ -42,8 +43,8 @@ def check_crops(number: int) -> None:
     --------
     >>> check_crops(10)
     """
-    if number not in CROPS:
-        raise SettingError(f"crops must be one of {', '.join(map(str, CROPS))}, not {number}")
+    if isinstance(number, bool) or number not in CROPS:
+        raise SettingError(f"crops must be one of {', '.join(map(str, CROPS))}, not {number!r}")
 
 
 def _cut_square(image: NDArray[np.uint8], position: float, side: int) -> NDArray[np.uint8]:
@@ -156,7 +157,7 @@ class Classifier:
     DeviceError
         If the device is not there.
     SettingError
-        If the number of crops is not one of these.
+        If the number of crops is not one of these, or `classes` is not a list of names.
     """
 
     def __init__(
@@ -165,6 +166,7 @@ class Classifier:
         import torch
 
         check_crops(crops)
+        classes = check_names("classes", classes)
         numbers = {network.classifier.out_features for network in networks}
         if numbers != {len(classes)}:
             counts = " and ".join(map(str, sorted(numbers))) or "no"
@@ -172,7 +174,7 @@ class Classifier:
                 f"the networks have {counts} classes, and there are {len(classes)} names; give networks of the same "
                 "classes, and their names"
             )
-        self.classes, self.crops = tuple(classes), crops
+        self.classes, self.crops = classes, crops
         self.device = choose_device(device)
         self.networks = [
             network.eval().to(torch.device(self.device)).to(memory_format=torch.channels_last) for network in networks

@@ -1,13 +1,16 @@
 """The box convention, and the operations that everybody needs.
 
-A box is ``x1 y1 x2 y2`` in pixels, continuous and 0-based: the pixel in column ``c`` covers ``[c, c + 1)``,
-so a box that covers a whole picture is ``(0, 0, width, height)`` and a box's area is ``(x2 - x1) * (y2 -
-y1)``. Boxes are ``float32`` arrays of shape (N, 4), also when N is 0.
+A box is ``x1 y1 x2 y2`` in pixels, continuous and 0-based: the pixel in column ``c`` covers ``[c, c + 1)``. So a box
+that covers a whole picture is ``(0, 0, width, height)``, and a box's area is ``(x2 - x1) * (y2 - y1)``. Boxes are
+``float32`` arrays of shape (N, 4), also when N is 0.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arguments import as_array, check_number
 from .errors import SettingError
 
 
@@ -29,7 +32,7 @@ def box_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
     Raises
     ------
     SettingError
-        If an array is not of shape (N, 4).
+        If an array is not of shape (N, 4), or a coordinate is not a finite number.
 
     References
     ----------
@@ -40,7 +43,9 @@ def box_iou(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
     >>> box_iou([[0, 0, 2, 2]], [[0, 0, 2, 1], [5, 5, 6, 6]]).tolist()
     [[0.5, 0.0]]
     """
-    a, b = _as_boxes(a), _as_boxes(b)
+    a, b = _box_list(a), _box_list(b)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise SettingError("boxes must be finite numbers")
     sides = np.minimum(a[:, None, 2:], b[:, 2:])
     sides -= np.maximum(a[:, None, :2], b[:, :2])
     np.maximum(sides, 0, out=sides)
@@ -67,15 +72,17 @@ def clip_boxes(boxes: ArrayLike, width: float, height: float) -> NDArray[np.floa
     Raises
     ------
     SettingError
-        If the array is not of shape (N, 4).
+        If the array is not of shape (N, 4), or the picture's size is no size.
 
     Examples
     --------
     >>> clip_boxes([[-5, 2, 30, 8]], width=20, height=10).tolist()
     [[0.0, 2.0, 20.0, 8.0]]
     """
+    check_number("width", width, 0)
+    check_number("height", height, 0)
     limits = np.array([width, height, width, height], np.float32)
-    return np.clip(_as_boxes(boxes), np.float32(0), limits)
+    return np.clip(_box_list(boxes), np.float32(0), limits)
 
 
 def corners_to_sides(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -90,7 +97,7 @@ def corners_to_sides(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
 
 
-def kernel_array(values: ArrayLike) -> NDArray[np.float32]:
+def kernel_array(values: ArrayLike, name: str = "boxes") -> NDArray[np.float32]:
     """Return numbers as compiled kernels take them: float32, contiguous, and writable, though no kernel writes.
 
     Examples
@@ -98,13 +105,47 @@ def kernel_array(values: ArrayLike) -> NDArray[np.float32]:
     >>> kernel_array([[0, 0, 2, 2]]).dtype.name
     'float32'
     """
-    return np.require(values, np.float32, ["C", "W"])  # A read-only array is another type to a kernel.
+    array = as_array(name, values, np.float32)
+    # A read-only array, or one that is not aligned, is another type to a kernel.
+    return array if array.flags.carray else np.require(array, np.float32, ["C", "A", "W"])
 
 
-def _as_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
-    array = np.asarray(boxes, np.float32)
-    if array.size == 0 and array.ndim < 2:
-        array = array.reshape(0, 4)
+def as_boxes(boxes: ArrayLike) -> NDArray[np.float32]:
+    """Return boxes as float32; an empty list is no boxes, of shape (0, 4)."""
+    array = as_array("boxes", boxes, np.float32)
+    return array if array.size else array.reshape(-1, 4)
+
+
+def as_scores(scores: ArrayLike) -> NDArray[np.floating[Any]]:
+    """Return scores as float32, unless they are an array of float64 already."""
+    if isinstance(scores, (list, tuple)):
+        return as_array("scores", scores, np.float32)
+    array = as_array("scores", scores)
+    return array if array.dtype == np.float64 else as_array("scores", array, np.float32)
+
+
+def find_problem(boxes: NDArray[Any], scores: NDArray[Any]) -> str:
+    """Say what keeps boxes and scores from being those of a picture, (N, 4) and (N,); "" if nothing.
+
+    Examples
+    --------
+    >>> find_problem(np.float32([[5, 0, 4, 9]]), np.float32([1]))
+    'a box ends before it begins'
+    """
+    if scores.ndim != 1 or boxes.shape != (len(scores), 4):
+        return f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) and (N,) are expected"
+    return find_bad_number(boxes, scores)
+
+
+def find_bad_number(boxes: NDArray[Any], scores: NDArray[Any]) -> str:
+    """Do the part of `find_problem` that holds for any number of axes: boxes (..., 4), scores (...)."""
+    if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
+        return "a coordinate or a score is not a finite number"
+    return "a box ends before it begins" if (boxes[..., 2:] < boxes[..., :2]).any() else ""
+
+
+def _box_list(boxes: ArrayLike) -> NDArray[np.float32]:
+    array = as_boxes(boxes)
     if array.ndim != 2 or array.shape[1] != 4:
         raise SettingError(f"boxes must have shape (N, 4), not {array.shape}")
     return array

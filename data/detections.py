@@ -6,14 +6,15 @@ The files themselves are in `formats`: `coco`, `voc` and `ilsvrc`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from .boxes import corners_to_sides
+from .arguments import as_array, check_names
+from .boxes import as_boxes, as_scores, corners_to_sides, find_problem
 from .errors import DetectionError, SettingError
 
 
@@ -21,25 +22,31 @@ from .errors import DetectionError, SettingError
 class Detections:
     """The objects found in one picture.
 
-    An index chooses some of them, as it does in NumPy: a mask, a slice, an array of positions, or a single position,
-    which gives one detection.
+    An index chooses some of them, as it does in NumPy: a mask, a slice, or an array of positions. A single position
+    gives one detection.
 
     Attributes
     ----------
     boxes : ndarray of float32, shape (N, 4)
-        ``x1 y1 x2 y2`` in pixels, continuous, 0-based.
+        ``x1 y1 x2 y2`` in pixels, continuous, 0-based; ``x1 <= x2`` and ``y1 <= y2``.
     scores : ndarray of float32 or float64, shape (N,)
-        Higher is better. A detector's are float32; read from a file of results they are float64, so that they rank
-        as the file's do.
+        Higher is better. A detector's are float32. Those of a file of results are float64, so that they rank as the
+        file's do.
     labels : ndarray of int64, shape (N,)
-        Indices into `classes`.
+        Indices into `classes`, 0 or more.
     classes : tuple of str
         Names of the classes.
 
     Raises
     ------
     SettingError
-        If the arrays' shapes do not fit together.
+        If the shapes do not fit together, a number is not finite, a box ends before it begins, a label is no index
+        into `classes`, or `classes` is not a list of names.
+
+    Notes
+    -----
+    Lists, tensors and arrays of other types are converted. Arrays of the types above are not copied. All is checked
+    once: choosing some detections checks nothing again.
 
     Examples
     --------
@@ -59,17 +66,20 @@ class Detections:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        count = len(self.scores)
-        if self.boxes.shape != (count, 4) or self.scores.shape != (count,) or self.labels.shape != (count,):
-            raise SettingError(
-                f"boxes {self.boxes.shape}, scores {self.scores.shape} and labels {self.labels.shape} "
-                "do not fit: (N, 4), (N,) and (N,) are expected"
-            )
+        names = self.classes.values() if isinstance(self.classes, Mapping) else self.classes
+        vars(self).update(
+            boxes=as_boxes(self.boxes),
+            scores=as_scores(self.scores),
+            labels=as_labels(self.labels),
+            classes=check_names("classes", names),
+        )
+        if problem := find_detection_problem(self):
+            raise SettingError(problem)
 
     @classmethod
     def empty(cls, classes: Sequence[str]) -> Detections:
         """Return the detections of a picture in which nothing was found."""
-        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), tuple(classes))
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), classes)  # type: ignore
 
     @property
     def names(self) -> list[str]:
@@ -81,9 +91,31 @@ class Detections:
         return len(self.scores)
 
     def __getitem__(self, index: Any) -> Detections:
-        """Choose some detections: by a mask, a slice or positions."""
-        index = np.atleast_1d(index) if np.ndim(index) == 0 and not isinstance(index, slice) else index
-        return Detections(self.boxes[index], self.scores[index], self.labels[index], self.classes)
+        """Choose some detections: by a mask, a slice, positions or one position; ``...`` is all of them.
+
+        Raises
+        ------
+        SettingError
+            If the index is something else, such as None or ``True``.
+        IndexError
+            If a position is not there, or a mask has another length.
+        """
+        rows = index[0] if isinstance(index, tuple) and len(index) == 1 else index  # as `numpy.where` returns it
+        if rows is Ellipsis:
+            rows = slice(None)
+        elif not isinstance(rows, slice):
+            given, rows = rows, as_array("an index", rows)
+            if rows.size == 0 and rows.dtype != bool:  # An empty list has no type.
+                rows = rows.astype(np.int64)
+            if rows.ndim == 0 and rows.dtype != bool:
+                rows = rows[None]
+            if rows.ndim != 1 or rows.dtype.kind not in "biu" or isinstance(given, tuple):
+                raise SettingError(f"an index of detections is a mask, a slice, positions or a position, not {index!r}")
+        chosen = object.__new__(Detections)
+        vars(chosen).update(
+            boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], classes=self.classes
+        )
+        return chosen
 
     def __repr__(self) -> str:
         """Count the classes, the most frequent five, and name the best three detections."""
@@ -93,22 +125,44 @@ class Detections:
         return f"Detections({len(self)}" + (f": {counts}; best: {top})" if len(self) else ")")
 
 
+def find_detection_problem(found: Detections) -> str:
+    """Say what keeps detections from being those of a picture; "" if nothing.
+
+    Whoever writes or evaluates them asks again: the arrays may have been changed in place.
+    """
+    if problem := find_problem(found.boxes, found.scores):
+        return problem
+    if found.labels.shape != found.scores.shape:
+        return f"{len(found.scores)} scores and labels {found.labels.shape} do not fit: as many are expected"
+    # Unsigned, negative numbers are large ones.
+    if len(found.labels) and found.labels.view(np.uint64).max() >= len(found.classes):
+        odd = found.labels[found.labels.view(np.uint64) >= len(found.classes)][0]
+        return f"a label is {odd}, which is no index into its {len(found.classes)} classes"
+    return ""
+
+
+def as_labels(values: ArrayLike) -> NDArray[np.int64]:
+    """Return class labels as an array of int64; refuse fractions and truth values."""
+    array = as_array("labels", values)
+    if array.size and array.dtype.kind not in "iu":
+        raise SettingError(f"labels must be whole numbers, not {array.dtype.name}")
+    return array.astype(np.int64, copy=False)
+
+
 def detection_rows(found: Detections, classes: tuple[str, ...], name: str) -> Iterator[tuple[int, str, list[float]]]:
     """Yield category id (from 1), score as text and ``x y w h`` of every detection of the picture `name`."""
     check_finite(found, name)
     try:
         categories = [classes.index(name) + 1 for name in found.names]
-    except (ValueError, IndexError) as error:
+    except ValueError as error:
         raise DetectionError(f"{name}: a detection's class is not among the classes to write: {error}") from error
     return zip(categories, score_texts(found), corners_to_sides(found.boxes).tolist(), strict=True)
 
 
 def check_finite(found: Detections, name: str) -> None:
-    """Refuse scores and coordinates that are not finite, and boxes that end before they begin."""
-    if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
-        raise DetectionError(f"{name}: a detection has a coordinate or a score that is not a finite number")
-    if (found.boxes[:, 2:] < found.boxes[:, :2]).any():
-        raise DetectionError(f"{name}: a detection's box ends before it begins")
+    """Refuse detections that were changed to what none can be."""
+    if problem := find_detection_problem(found):
+        raise DetectionError(f"{name}: {problem}")
 
 
 def score_texts(found: Detections) -> list[str]:
@@ -129,8 +183,8 @@ def group_by_picture(
     """Sort detections by picture, each in their order; `owner` is the position of the picture's name in `names`."""
     order = np.argsort(owner, kind="stable")
     ends = np.cumsum(np.bincount(owner, minlength=len(names))).tolist()
-    box, score, label = boxes[order].astype(np.float32), scores[order], labels[order]
-    return {
-        name: Detections(box[start:end], score[start:end], label[start:end], classes)
-        for name, start, end in zip(names, [0, *ends], ends, strict=False)
-    }
+    box = boxes[order].astype(np.float32)
+    # In VOC's files a box of no width ends a pixel before it begins, or a little more when it is rounded.
+    np.maximum(box[:, 2:], box[:, :2], out=box[:, 2:])
+    found = Detections(box, scores[order], labels[order], classes)
+    return {name: found[start:end] for name, start, end in zip(names, [0, *ends], ends, strict=False)}

@@ -4,12 +4,14 @@ The overlap is computed in double precision by a division, which rounds correctl
 have exactly the overlap 0.3, and stay at a threshold of 0.3.
 """
 
+import math
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .boxes import kernel_array
+from .arguments import check_number
+from .boxes import as_scores, find_bad_number, find_problem, kernel_array
 from .errors import SettingError
 from .system.kernels import kernel
 
@@ -27,7 +29,7 @@ def nms(boxes: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np
     scores : array_like of float32, shape (N,)
         Higher is better; equal scores are visited in the order of the array.
     iou_threshold : float
-        IoU above which a box is suppressed.
+        IoU, from 0 to 1, above which a box is suppressed.
 
     Returns
     -------
@@ -37,7 +39,8 @@ def nms(boxes: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np
     Raises
     ------
     SettingError
-        If the shapes do not fit, or a box or score is not finite.
+        If the shapes do not fit, a box or score is not finite, a box ends before it begins, or `iou_threshold` is out
+        of range.
 
     References
     ----------
@@ -49,8 +52,9 @@ def nms(boxes: ArrayLike, scores: ArrayLike, iou_threshold: float) -> NDArray[np
     >>> nms([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10]], [0.8, 0.9, 0.7], iou_threshold=0.5).tolist()
     [1, 2]
     """
-    box_array, score_array = _box_list(boxes), _finite(scores, "scores")
-    _check_pairs(box_array, score_array)
+    check_number("iou_threshold", iou_threshold, 0, 1)
+    box_array, score_array = _box_list(boxes), kernel_array(scores, "scores")
+    _refuse(find_problem(box_array, score_array))
     ranked, counts = _ranked(score_array[:, None], np.arange(len(score_array)), -np.inf)
     return _rows(_compare(ranked, counts, box_array[:, None], iou_threshold, len(score_array)))
 
@@ -67,12 +71,12 @@ def nms_per_class(
     scores : array_like of float32, shape (N, C)
         Higher is better; no column for background.
     iou_threshold : float
-        IoU above which a box is suppressed.
+        IoU, from 0 to 1, above which a box is suppressed.
     min_score : float
         Scores below it are dropped first. The default suits probabilities; scores that can be negative need
-        their own.
+        their own, or ``-math.inf`` to drop none.
     limit : int or None
-        At most this many detections are returned, the best of all classes.
+        At most this many detections are returned, the best of all classes; 0 or more.
 
     Returns
     -------
@@ -86,13 +90,14 @@ def nms_per_class(
     Raises
     ------
     SettingError
-        If the shapes do not fit, a box or score is not finite, or the scores are 2**32 or more.
+        If the shapes do not fit, a box or score is not finite, a box ends before it begins, the scores are 2**32 or
+        more, or a setting is out of range.
 
     Notes
     -----
-    Boxes shared by all classes are compared with each other once, N * N / 2 comparisons whatever the number
-    of classes; the result is kept as one bit a pair, so that suppressing is an "or" of machine words. Score, class
-    and box share one integer, so that one sort of integers ranks every class, and another the survivors.
+    Boxes shared by all classes are compared with each other once, N * N / 2 comparisons whatever the number of
+    classes. The result is kept as one bit a pair: suppressing is an "or" of machine words. Score, class and box share
+    one integer, so that one sort of integers ranks every class, and another the survivors.
 
     References
     ----------
@@ -105,8 +110,9 @@ def nms_per_class(
     >>> boxes[:, 0].tolist(), labels.tolist()
     ([0.0, 1.0], [0, 1])
     """
-    box_array, score_array = _finite(boxes, "boxes"), _finite(scores, "scores")
-    _check_classes(box_array, score_array)
+    check_number("iou_threshold", iou_threshold, 0, 1)
+    _check_selection(min_score, limit)
+    box_array, score_array = _class_arrays(boxes, scores)
     shared = box_array.ndim == 2
     rows = np.flatnonzero((score_array >= np.float32(min_score)).any(axis=1))
     ranked, counts = _ranked(score_array, rows, min_score)
@@ -134,7 +140,7 @@ def soft_nms(
     """Lower the scores of boxes that overlap a better one, and drop those whose score falls below a minimum.
 
     The best box is taken, the scores of those that are left are lowered by their overlap with it, and so on with the
-    best of those: where `nms` drops a box, it sinks in the ranking, and an object behind another is not lost.
+    best of those. Where `nms` drops a box, it sinks in the ranking, and an object behind another is not lost.
 
     Parameters
     ----------
@@ -162,8 +168,8 @@ def soft_nms(
     Raises
     ------
     SettingError
-        If the shapes do not fit, a box or score is not finite, `method` is neither, or `sigma` or `iou_threshold` is
-        out of range.
+        If the shapes do not fit, a box or score is not finite, a box ends before it begins, `method` is neither, or
+        `sigma`, `iou_threshold` or `min_score` is out of range.
 
     Notes
     -----
@@ -182,13 +188,11 @@ def soft_nms(
     """
     if method not in ("gaussian", "linear"):
         raise SettingError(f"method must be 'gaussian' or 'linear', not {method!r}")
-    _check_sigma(sigma)
-    if not 0 <= iou_threshold <= 1:
-        raise SettingError(f"iou_threshold must be from 0 to 1, not {iou_threshold}")
+    check_number("sigma", sigma, 0, above=True)
+    check_number("iou_threshold", iou_threshold, 0, 1)
+    _check_selection(min_score)
     box_array, score_array = _box_list(boxes), as_scores(scores)
-    _check_pairs(box_array, score_array)
-    if not np.isfinite(score_array).all():
-        raise SettingError("scores must be finite numbers")
+    _refuse(find_problem(box_array, score_array))
     kept, _, lowered = _soft(
         box_array[:, None],
         score_array[:, None],
@@ -214,7 +218,7 @@ def soft_nms_per_class(
     sigma, min_score
         See `soft_nms`.
     limit : int or None
-        At most this many detections are returned, the best of all classes.
+        At most this many detections are returned, the best of all classes; 0 or more.
 
     Returns
     -------
@@ -228,7 +232,8 @@ def soft_nms_per_class(
     Raises
     ------
     SettingError
-        If the shapes do not fit, a box or score is not finite, or `sigma` is out of range.
+        If the shapes do not fit, a box or score is not finite, a box ends before it begins, or a setting is out of
+        range.
 
     References
     ----------
@@ -240,9 +245,9 @@ def soft_nms_per_class(
     >>> labels.tolist(), scores.round(2).tolist()
     ([0, 1, 0, 1], [0.8999999761581421, 0.699999988079071, 0.2199999988079071, 0.029999999329447746])
     """
-    _check_sigma(sigma)
-    box_array, score_array = _finite(boxes, "boxes"), _finite(scores, "scores")
-    _check_classes(box_array, score_array)
+    check_number("sigma", sigma, 0, above=True)
+    _check_selection(min_score, limit)
+    box_array, score_array = _class_arrays(boxes, scores)
     each = box_array[:, None] if box_array.ndim == 2 else box_array
     row, label, lowered = _soft(each, score_array, min_score, gaussian=True, sigma=sigma, iou_threshold=0)
     best = np.lexsort((row, label, -lowered))[:limit]
@@ -269,40 +274,31 @@ def _soft(
     return found[0][:left], found[1][:left], lowered[:left]
 
 
-def as_scores(scores: ArrayLike) -> NDArray[np.floating[Any]]:
-    """Return scores as float32, unless they are an array of float64 already."""
-    if isinstance(scores, np.ndarray) and scores.dtype == np.float64:
-        return scores
-    return np.asarray(scores, np.float32)
-
-
-def _finite(values: ArrayLike, name: str) -> NDArray[np.float32]:
-    array = kernel_array(values)
-    if not np.isfinite(array).all():
-        raise SettingError(f"{name} must be finite numbers")
-    return array
-
-
 def _box_list(boxes: ArrayLike) -> NDArray[np.float32]:
-    array = _finite(boxes, "boxes")
+    array = kernel_array(boxes)
     return array if array.size else array.reshape(-1, 4)
 
 
-def _check_sigma(sigma: float) -> None:
-    if not 0 < sigma < np.inf:
-        raise SettingError(f"sigma must be a number above 0, not {sigma}")
-
-
-def _check_pairs(boxes: NDArray[Any], scores: NDArray[Any]) -> None:
-    if scores.ndim != 1 or boxes.shape != (len(scores), 4):
-        raise SettingError(f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) and (N,) are expected")
-
-
-def _check_classes(boxes: NDArray[Any], scores: NDArray[Any]) -> None:
-    if scores.ndim != 2 or boxes.shape not in ((len(scores), 4), (*scores.shape, 4)):
+def _class_arrays(boxes: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return boxes (N, 4) or (N, C, 4) and scores (N, C) as arrays; refuse what is neither."""
+    box_array, score_array = kernel_array(boxes), kernel_array(scores, "scores")
+    shape = score_array.shape
+    if len(shape) != 2 or box_array.shape not in ((shape[0], 4), (*shape, 4)):
         raise SettingError(
-            f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) or (N, C, 4), and (N, C), are expected"
+            f"boxes {box_array.shape} and scores {shape} do not fit: (N, 4) or (N, C, 4), and (N, C), are expected"
         )
+    _refuse(find_bad_number(box_array, score_array))
+    return box_array, score_array
+
+
+def _check_selection(min_score: float, limit: int | None = None) -> None:
+    check_number("min_score", min_score, -math.inf)
+    check_number("limit", limit, 0, whole=True, optional=True)
+
+
+def _refuse(problem: str) -> None:
+    if problem:
+        raise SettingError(problem)
 
 
 # Ranking: 64 bits hold what orders a candidate, score, class and row, in this order; smaller is better.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .boxes import find_problem
 from .errors import ProposalFileError
 
 
@@ -48,17 +49,12 @@ def check_entry(path: Path, entry: Proposals) -> Proposals:
         # One score may come as a number; this makes an array of it.
         boxes, scores = (np.ascontiguousarray(array, np.float32) for array in (entry.boxes, entry.scores))
     entry = Proposals(str(entry.file), int(entry.width), int(entry.height), boxes, scores)
-    problem = ""
-    if boxes.shape != (len(scores), 4) or scores.ndim != 1:
-        problem = f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) and (N,) are expected"
-    elif not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        problem = "a coordinate or a score is not a finite number"
-    elif (boxes[:, 2:] < boxes[:, :2]).any():
-        problem = "a box ends before it begins"
-    elif not (0 <= entry.width < 2**31 and 0 <= entry.height < 2**31):
+    if not (0 <= entry.width < 2**31 and 0 <= entry.height < 2**31):
         problem = f"the picture's size is {entry.width} x {entry.height}"
     elif any("\ud800" <= letter <= "\udfff" for letter in entry.file):
         problem = "the name of the picture is not valid Unicode; rename it"
+    else:
+        problem = find_problem(boxes, scores)
     if problem:
         raise ProposalFileError(f"{path}: {entry.file!r}: {problem}")
     return entry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..backbone.regions.scorer import RegionScorer, Trunk
 from ..backbone.weights.model_file import SCORINGS, RegionModel, read_model
 from ..backbone.weights.published import bundled_models, find_model
 from ..data import Detections
+from ..data.arguments import check_numbers
 from ..data.errors import ModelError, SettingError
 from ..data.nms import NMS_KERNELS, SOFT_NMS_KERNELS
 from ..data.system.kernels import compiling
@@ -154,9 +156,7 @@ class Detector:
         SettingError
             If the method, the scoring or the suppression is unknown, or a number is out of range.
         """
-        numbers = [scale for scale in np.atleast_1d(np.asarray(scales, object)) if isinstance(scale, (int, float))]
-        if not numbers or len(numbers) != np.size(scales) or not all(0.1 <= scale <= 4 for scale in numbers):
-            raise SettingError(f"scales must be one or more numbers of 0.1 to 4, not {scales!r}")
+        numbers = check_numbers("scales", [scales] if isinstance(scales, Real) else scales, 0.1, 4)
         if proposals_from is not None and method != "merged":
             raise SettingError(f"method {method!r}: proposals_from is used instead of a method; give one of the two")
         settings = DetectorSettings(min_score=min_score, nms=nms)

@@ -1,6 +1,7 @@
 """Pictures with detections drawn onto them: boxes, class names and scores."""
 
 import colorsys
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data import Detections
+from ..data.arguments import check_number
 
 # Above the score with the best F1 on the pictures set aside from training (0.28): drawn boxes should be right.
 DRAW_SCORE = 0.4
@@ -59,6 +61,11 @@ def draw_detections(image: NDArray[np.uint8], detections: Detections, min_score:
     PIL.Image.Image
         RGB, of the same size.
 
+    Raises
+    ------
+    SettingError
+        If `min_score` is no number.
+
     Examples
     --------
     >>> from inception_rcnn.data import Detections
@@ -66,6 +73,7 @@ def draw_detections(image: NDArray[np.uint8], detections: Detections, min_score:
     >>> draw_detections(np.zeros((20, 30, 3), np.uint8), none).size
     (30, 20)
     """
+    check_number("min_score", min_score, -math.inf)
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     unit = max(picture.size) / 500

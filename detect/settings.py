@@ -61,9 +61,10 @@ class DetectorSettings:
     def __post_init__(self) -> None:
         if self.nms not in NMS:
             raise SettingError(f"nms {self.nms!r} is unknown; use {' or '.join(NMS)}")
+        mine = vars(self)
         for name in ("min_score", "iou_threshold", "objectness_weight"):
-            check_number(name, getattr(self, name), 0, 1)
-        check_number("softness", self.softness, 1e-6, 1e6)
+            mine[name] = check_number(name, mine[name], 0, 1)
+        mine["softness"] = check_number("softness", self.softness, 1e-6, 1e6)
         for name in ("proposals", "search_proposals", "max_detections"):
-            check_number(name, getattr(self, name), 1, whole=True)
-        check_number("first_pass_regions", self.first_pass_regions, 0, whole=True)
+            mine[name] = check_number(name, mine[name], 1, whole=True)
+        mine["first_pass_regions"] = check_number("first_pass_regions", self.first_pass_regions, 0, whole=True)

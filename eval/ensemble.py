@@ -1,5 +1,6 @@
 """Several detectors' detections as one: weighted box fusion, or suppression of them all together."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -7,8 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data import Detections
+from ..data.arguments import as_array, check_number
+from ..data.boxes import as_boxes, as_scores, find_problem
+from ..data.detections import as_labels, find_detection_problem
 from ..data.errors import EvaluationError, SettingError
-from ..data.nms import as_scores, nms, soft_nms
+from ..data.nms import nms, soft_nms
 from ..data.system.kernels import kernel
 from .matching import renumber_labels
 
@@ -58,13 +62,15 @@ def weighted_box_fusion(
     Raises
     ------
     SettingError
-        If the lists, shapes or weights do not fit together, a number is not finite, a score is negative, or
-        `iou_threshold` is out of range.
+        If the lists, shapes or weights do not fit together, a number is not finite, a score is negative, a box ends
+        before it begins, or `iou_threshold` or `min_score` is out of range.
 
     Notes
     -----
     Equal scores are visited in the order of the members, then of their boxes. Of equal overlaps the older cluster
-    is joined. The paper has no weights; the formula with them is that of its authors' program.
+    is joined. The paper has no weights; the formula with them is that of its authors' program. That program swaps the
+    corners of a box that ends before it begins. Here it is refused, because boxes given as ``x y width height`` are the
+    usual cause.
 
     References
     ----------
@@ -79,7 +85,8 @@ def weighted_box_fusion(
     >>> boxes.tolist(), scores.tolist(), labels.tolist()
     ([[0.0, 0.0, 10.0, 11.0], [50.0, 50.0, 60.0, 60.0]], [0.5, 0.25], [3, 3])
     """
-    _check_threshold(iou_threshold)
+    check_number("iou_threshold", iou_threshold, 0, 1)
+    check_number("min_score", min_score, -math.inf)
     boxes, scores, labels, member = _gather(boxes_list, scores_list, labels_list)
     weight = _weights(weights, len(boxes_list))
     kept = np.flatnonzero(scores >= scores.dtype.type(min_score))
@@ -132,8 +139,7 @@ def merge_detections(
     Raises
     ------
     EvaluationError
-        If there is no member, two do not have the same classes, no picture is in two of them, or a score is negative
-        or not a number.
+        If there is no member, two do not have the same classes, no picture is in two of them, or a score is negative.
     SettingError
         If `method` is unknown, `iou_threshold` out of range, or the weights do not fit.
 
@@ -155,8 +161,7 @@ def merge_detections(
         raise SettingError(f"method must be 'wbf', 'nms' or 'soft-nms', not {method!r}")
     if not members:
         raise EvaluationError("there is nothing to merge; give the detections of at least one detector")
-    if iou_threshold is not None:
-        _check_threshold(iou_threshold)
+    check_number("iou_threshold", iou_threshold, 0, 1, optional=True)
     weight = _weights(weights, len(members))
     classes = _common_classes(members)
     _check_shared(members)
@@ -165,11 +170,11 @@ def merge_detections(
     for image_id in dict.fromkeys(image_id for member in members for image_id in member):
         found = [member.get(image_id, nothing) for member in members]
         for number, one in enumerate(found, start=1):
-            if not (one.scores >= 0).all():
-                odd = one.scores[~(one.scores >= 0)][0]
-                raise EvaluationError(
-                    f"member {number}, picture {image_id!r}: a score is {odd:g}; only scores of 0 or more can be merged"
-                )
+            problem = find_detection_problem(one)
+            if not problem and (one.scores < 0).any():
+                problem = f"a score is {one.scores[one.scores < 0][0]:g}; only scores of 0 or more can be merged"
+            if problem:
+                raise EvaluationError(f"member {number}, picture {image_id!r}: {problem}")
         lists = (
             [one.boxes for one in found],
             [one.scores for one in found],
@@ -242,18 +247,13 @@ def _check_shared(members: Sequence[Mapping[str, Detections]]) -> None:
 
 
 def _weights(weights: ArrayLike | None, count: int) -> NDArray[np.float64]:
-    weight = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+    weight = np.ones(count) if weights is None else as_array("weights", weights, np.float64)
     if weight.shape != (count,) or not (weight > 0).all() or not np.isfinite(weight.sum()):
         raise SettingError(
             f"weights must be {count} finite numbers above 0, one for each member in their order, such as 1 for all; "
             f"they are {weight.tolist()}"
         )
     return weight
-
-
-def _check_threshold(iou_threshold: float) -> None:
-    if not 0 <= iou_threshold <= 1:
-        raise SettingError(f"iou_threshold must be from 0 to 1, not {iou_threshold}")
 
 
 def _gather(
@@ -266,16 +266,15 @@ def _gather(
     boxes, labels = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.int64)]
     scores: list[NDArray[Any]] = [np.zeros(0, np.float32)]  # together they are float64 if one of them is
     for one_boxes, one_scores, one_labels in zip(boxes_list, scores_list, labels_list, strict=True):
-        score, label = as_scores(one_scores), np.asarray(one_labels, np.int64)
-        box = np.asarray(one_boxes, np.float32)
-        box = box if box.size else box.reshape(-1, 4)
-        if score.ndim != 1 or label.shape != score.shape or box.shape != (len(score), 4):
-            raise SettingError(
-                f"boxes {box.shape}, scores {score.shape} and labels {label.shape} of member {len(boxes)} do not fit: "
-                "(M, 4), (M,) and (M,) are expected"
-            )
-        if not np.isfinite(box).all() or not np.isfinite(score).all() or (score < 0).any():
-            raise SettingError(f"member {len(boxes)}: boxes and scores must be finite numbers, and scores not negative")
+        score, label = as_scores(one_scores), as_labels(one_labels)
+        box = as_boxes(one_boxes)
+        problem = find_problem(box, score)
+        if not problem and label.shape != score.shape:
+            problem = f"labels {label.shape} and scores {score.shape} do not fit: (M,) and (M,) are expected"
+        if not problem and (score < 0).any():
+            problem = "a score is negative"
+        if problem:
+            raise SettingError(f"member {len(boxes)}: {problem}")
         boxes.append(box)
         scores.append(score)
         labels.append(label)

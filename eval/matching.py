@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import ILSVRC_DET_CLASSES, IMAGE_SUFFIXES, VOC_CLASSES, Detections, Picture
+from ..data.arguments import check_names, check_number
+from ..data.detections import find_detection_problem
 from ..data.errors import EvaluationError
 from ..data.system.kernels import kernel
 
@@ -84,7 +86,7 @@ def match_voc(
     classes : sequence of str
         Names of the classes.
     iou_threshold : float
-        Overlap from which a detection is good enough.
+        Overlap, from 0 to 1, from which a detection is good enough.
 
     Returns
     -------
@@ -96,6 +98,8 @@ def match_voc(
     EvaluationError
         If a detection is in a picture that is not among `pictures`, two pictures have the same ``image_id``, a
         number is not finite, or a label is out of range.
+    SettingError
+        If `iou_threshold` is out of range, or `classes` is not a list of names.
 
     References
     ----------
@@ -110,6 +114,7 @@ def match_voc(
     >>> match_voc([picture], {"000001": found})["cat"].outcome.tolist()
     [1]
     """
+    check_number("iou_threshold", iou_threshold, 0, 1)
     flags = np.concatenate([np.zeros(0, bool), *(p.difficult | p.crowd for p in pictures)])
     first = np.cumsum([0, *(len(p.labels) for p in pictures)])
     result = {}
@@ -158,6 +163,8 @@ def match_ilsvrc(
     ------
     EvaluationError
         As for `match_voc`.
+    SettingError
+        If `classes` is not a list of names.
 
     References
     ----------
@@ -206,14 +213,10 @@ def check_pictures(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
 
 
 def check_detections(detections: Mapping[str, Detections]) -> None:
-    """Refuse numbers that are not finite, and labels that are not among a picture's classes."""
+    """Refuse detections that were changed to what none can be."""
     for image_id, one in detections.items():
-        if not (np.isfinite(one.boxes).all() and np.isfinite(one.scores).all()):
-            raise EvaluationError(f"picture {image_id!r} has a detection whose box or score is not a finite number")
-        if len(one) and not 0 <= one.labels.min() <= one.labels.max() < len(one.classes):
-            raise EvaluationError(
-                f"picture {image_id!r} has a detection whose label is not one of its {len(one.classes)} classes"
-            )
+        if problem := find_detection_problem(one):
+            raise EvaluationError(f"picture {image_id!r}: {problem}")
 
 
 def ilsvrc_thresholds(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -236,6 +239,7 @@ def _by_class(
     pictures: Sequence[Picture], detections: Mapping[str, Detections], classes: Sequence[str]
 ) -> list[tuple[str, _Boxes, _Boxes]]:
     """Every class with its objects, picture by picture, and its detections, best first."""
+    classes = check_names("classes", classes)
     check_pictures(pictures, classes)
     check_detections(detections)
     known = {picture.image_id for picture in pictures}

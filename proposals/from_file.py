@@ -14,7 +14,7 @@ from ..data import Proposals, clip_boxes, read_proposals
 from ..data.errors import ProposalFileError
 from ..data.picture_names import forward_slashes, picture_name, without_folders
 from ..data.system.atomic_files import hash_file
-from .proposer import Ranked, check_ranking
+from .proposer import Ranked, check_limit
 
 if TYPE_CHECKING:
     from ..backbone.regions.features import PictureFeatures
@@ -56,7 +56,7 @@ class FileProposals:
     pictures: dict[str, list[Proposals]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_ranking(self.limit)
+        vars(self).update(limit=check_limit(self.limit))
 
     @classmethod
     def load(cls, path: str | Path, *, limit: int | None = None) -> FileProposals:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.arguments import as_array, check_number
+from ..data.boxes import as_boxes, find_problem
 from ..data.errors import SettingError
 from ..data.nms import NMS_KERNELS, nms
 from ..data.system.kernels import compiling
 from .calibration import RankingCalibration, expected_gain
-from .proposer import Ranked, check_ranking
+from .proposer import Ranked, check_limit
 from .search.selective_search import Mode, SelectiveSearch
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def merge_proposals(
     Raises
     ------
     SettingError
-        If `limit` or `iou_threshold` is out of range.
+        If boxes and scores do not fit together, a number is not finite, or `limit` or `iou_threshold` is out of range.
 
     Returns
     -------
@@ -81,9 +83,12 @@ def merge_proposals(
     >>> scores.round(2).tolist()
     [0.8999999761581421, 0.27000001072883606, 0.20000000298023224]
     """
-    check_ranking(limit, iou_threshold)
-    boxes = np.concatenate([selective_search[0], multibox[0]]).astype(np.float32)
-    scores = np.concatenate(expected_gain(selective_search, multibox, calibration))
+    check_limit(limit)
+    parts = [(as_boxes(boxes), as_array("scores", scores)) for boxes, scores in (selective_search, multibox)]
+    if problem := find_problem(*parts[0]) or find_problem(*parts[1]):
+        raise SettingError(problem)
+    boxes = np.concatenate([part[0] for part in parts])
+    scores = np.concatenate(expected_gain(*parts, calibration))
     kept = nms(boxes, scores, iou_threshold)[:limit]
     return boxes[kept], scores[kept].astype(np.float32)
 
@@ -122,7 +127,8 @@ class MergedProposals:
     SEARCH: ClassVar[SelectiveSearch] = SelectiveSearch("fast", superpixel_scale=2.0)
 
     def __post_init__(self) -> None:
-        check_ranking(self.limit, self.iou_threshold)
+        threshold = check_number("iou_threshold", self.iou_threshold, 0, 1)
+        vars(self).update(limit=check_limit(self.limit), iou_threshold=threshold)
 
     @classmethod
     def load(cls, name_or_file: str | Path = "voc", *, limit: int | None = None, **settings: Any) -> MergedProposals:
@@ -226,6 +232,7 @@ def load_proposer(
     """
     if method not in METHODS:
         raise SettingError(f"method {method!r} is unknown; use {', '.join(METHODS)}")
+    check_limit(limit)
     scale = superpixel_scale if superpixel_scale is not None else 2.0 if method == "merged" else 1.0
     search = SelectiveSearch(
         mode, superpixel_scale=scale, seed=seed, limit=limit if method == "selective-search" else None
@@ -240,5 +247,5 @@ def load_proposer(
         placement = choose_placement(device, threads=threads, engine=engine, precision=precision)
         parts = load_head(multibox, placement, detector=detector, loaded_trunks=loaded_trunks)
     if method == "multibox":
-        return MultiBox(*parts, limit=limit or 200)
+        return MultiBox(*parts, limit=200 if limit is None else limit)
     return MergedProposals(search, MultiBox(*parts), limit=limit)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.arguments import as_array, check_number
+from ..data.boxes import as_boxes, find_problem
 from ..data.errors import SettingError
 
 if TYPE_CHECKING:
@@ -93,32 +95,24 @@ def check_ranked(ranked: Ranked) -> Ranked:
     --------
     >>> check_ranked(([[0, 0, 9, 9], [3, 3, 5, 5]], [1, 2]))
     Traceback (most recent call last):
-    inception_rcnn.data.errors.SettingError: the proposer's scores rise; boxes are expected best first
+    inception_rcnn.data.errors.SettingError: the proposer's answer: the scores rise; boxes are expected best first
     """
-    boxes, scores = (np.asarray(part, np.float32) for part in ranked)
-    if boxes.shape != (len(scores), 4) or scores.ndim != 1:
-        problem = f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) and (N,) are expected"
-    elif not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        problem = "boxes or scores have a number that is not finite"
-    elif (boxes[:, 2:] < boxes[:, :2]).any():
-        problem = "boxes have one that ends before it begins"
-    elif (scores[1:] > scores[:-1]).any():
-        problem = "scores rise; boxes are expected best first"
-    else:
-        return boxes, scores
-    raise SettingError(f"the proposer's {problem}")
+    boxes, scores = as_boxes(ranked[0]), as_array("scores", ranked[1], np.float32)
+    problem = find_problem(boxes, scores)
+    if not problem and (scores[1:] > scores[:-1]).any():
+        problem = "the scores rise; boxes are expected best first"
+    if problem:
+        raise SettingError(f"the proposer's answer: {problem}")
+    return boxes, scores
 
 
-def check_ranking(limit: int | None, iou_threshold: float = 0.0) -> None:
-    """Refuse a number of boxes or an IoU threshold that is out of range.
+def check_limit(limit: int | None) -> int | None:
+    """Return a largest number of boxes, 1 or more, or None for all; refuse what is neither.
 
     Examples
     --------
-    >>> check_ranking(0)
+    >>> check_limit(0)
     Traceback (most recent call last):
-    inception_rcnn.data.errors.SettingError: limit must be at least 1 or None, not 0
+    inception_rcnn.data.errors.SettingError: limit must be a whole number, 1 or more, or None, not 0
     """
-    if limit is not None and limit < 1:
-        raise SettingError(f"limit must be at least 1 or None, not {limit}")
-    if not 0 <= iou_threshold <= 1:
-        raise SettingError(f"iou_threshold must be 0 to 1, not {iou_threshold}")
+    return check_number("limit", limit, 1, whole=True, optional=True)

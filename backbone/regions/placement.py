@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ...data.arguments import check_number
 from ...data.errors import DeviceError, MissingPackageError, needs_packages
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -34,6 +35,8 @@ class Placement:
     ------
     DeviceError
         If a value is unknown, or the values do not fit together.
+    SettingError
+        If `threads` is out of range.
 
     Examples
     --------
@@ -56,8 +59,7 @@ class Placement:
             raise DeviceError("precision int8 is for a CPU and ONNX Runtime; leave it out, or use --device cpu")
         if self.precision == "float16" and self.engine != "torch":
             raise DeviceError("precision float16 is for a GPU; leave it out")
-        if self.threads is not None and not (type(self.threads) is int and self.threads >= 1):
-            raise DeviceError(f"threads must be a whole number, 1 or more, not {self.threads!r}")
+        vars(self).update(threads=check_number("threads", self.threads, 1, whole=True, optional=True))
 
     @property
     def of_trunk(self) -> Placement:
@@ -85,6 +87,8 @@ def choose_placement(
     ------
     DeviceError
         If the device is not there, or the values do not fit together.
+    SettingError
+        If `threads` is out of range.
 
     Examples
     --------

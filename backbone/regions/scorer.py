@@ -13,6 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.arguments import check_number
+from ...data.boxes import as_boxes
 from ...data.errors import DeviceError, ModelError, SettingError
 from ..preprocessing import resize_picture
 from ..weights.model_file import RegionModel, hash_weights
@@ -104,7 +106,7 @@ class RegionEngine(Protocol):
 
 
 def _check_boxes(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    boxes = np.ascontiguousarray(boxes, np.float32)
+    boxes = np.ascontiguousarray(as_boxes(boxes))
     if boxes.shape != (len(boxes), 4) or not np.isfinite(boxes).all():
         raise SettingError(f"boxes must be (N, 4) finite numbers, not of shape {boxes.shape} or with NaN")
     return boxes
@@ -149,8 +151,7 @@ class RegionScorer:
     def __init__(
         self, model: RegionModel, placement: Placement | None = None, *, trunk: Trunk | None = None, scale: float = 1.0
     ) -> None:
-        if not 0 < scale < np.inf:
-            raise SettingError(f"scale must be more than 0, not {scale}")
+        scale = check_number("scale", scale, 0, above=True)
         self.model = model
         self.long_side = round(model.long_side * scale)
         self.placement = placement = placement or (trunk.placement if trunk else choose_placement())

@@ -2,12 +2,10 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_type_hints
 
-import numpy as np
-
+from ...data.arguments import check_number, check_numbers
 from ...data.errors import SettingError
 
 Scoring: TypeAlias = Literal["shared", "crops"]
@@ -262,8 +260,8 @@ def _parts(hint: Any) -> set[Any] | list[Any]:
     return [part for one in inner for part in _parts(one)] if inner else [hint]
 
 
-def check_setting(name: str, value: object, hint: Any) -> None:
-    """Check that a value is one of the choices, or in the range, of its type.
+def check_setting(name: str, value: Any, hint: Any) -> Any:
+    """Return a value that is one of the choices, or in the range, of its type; numbers as Python's own.
 
     Raises
     ------
@@ -280,28 +278,14 @@ def check_setting(name: str, value: object, hint: Any) -> None:
     if choices:
         if not isinstance(value, (str, bool)) or value not in choices:
             raise SettingError(f"{name} {value!r} is unknown; use {' or '.join(map(str, choices))}")
-        return
-    parts = _parts(hint)
-    if value is None and NoneType in parts:
-        return
-    kind, kind_name = (Integral, "a whole number") if int in parts else (Real, "a number")
-    numbers: Any = (value,)
+        return value
+    parts, most = _parts(hint), None if high == math.inf else high
     if Ellipsis in parts:
-        numbers, kind_name = value if isinstance(value, (tuple, list)) else (), "one or more numbers"
-    if not len(numbers) or not all(_is_number(number, kind) and low <= number <= high for number in numbers):
-        limits = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
-        raise SettingError(f"{name} must be {kind_name}, {limits}, not {value!r}")
-
-
-def _is_number(value: object, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 2**63  # type: ignore[arg-type]
+        return check_numbers(name, value, low, most)
+    return check_number(name, value, low, most, whole=int in parts, optional=NoneType in parts)
 
 
 def check_recipe(recipe: object) -> None:
-    """Check every field of a recipe by `check_setting`, and make tuples of lists."""
+    """Check every field of a recipe by `check_setting`."""
     for name, hint in get_type_hints(type(recipe), include_extras=True).items():
-        value = getattr(recipe, name)
-        check_setting(name, value, hint)
-        # NumPy's numbers are no JSON.
-        plain = value.item() if isinstance(value, np.generic) else value
-        object.__setattr__(recipe, name, tuple(plain) if isinstance(plain, list) else plain)
+        vars(recipe)[name] = check_setting(name, getattr(recipe, name), hint)

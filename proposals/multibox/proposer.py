@@ -25,10 +25,11 @@ from ...backbone.regions.scorer import Trunk
 from ...backbone.weights.model_file import read_model
 from ...backbone.weights.published import find_model
 from ...data import clip_boxes
-from ...data.errors import ModelError, SettingError
+from ...data.arguments import check_names, check_number
+from ...data.errors import ModelError
 from ...data.nms import NMS_KERNELS, nms
 from ..calibration import RankingCalibration
-from ..proposer import Ranked, check_ranking
+from ..proposer import Ranked, check_limit
 from .file import MODELS, MultiBoxModel, find_multibox, read_multibox
 from .priors import place_priors
 
@@ -76,6 +77,7 @@ def rank_boxes(
     >>> boxes.tolist(), scores.round(2).tolist()
     ([[1.0, 0.0, 11.0, 10.0], [20.0, 20.0, 30.0, 25.0]], [0.8799999952316284, 0.7300000190734863])
     """
+    check_limit(limit)
     best = np.argsort(-logits, kind="stable")[:CANDIDATES]
     boxes = clip_boxes(decode_boxes(priors[best], residuals[best][:, None])[:, 0], *size)
     large = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
@@ -211,9 +213,11 @@ class MultiBox:
     tiles: int = 0
 
     def __post_init__(self) -> None:
-        check_ranking(self.limit, self.iou_threshold)
-        if not 0 <= self.tiles <= 16:
-            raise SettingError(f"tiles must be 0 to 16, not {self.tiles}")
+        vars(self).update(
+            limit=check_limit(self.limit),
+            iou_threshold=check_number("iou_threshold", self.iou_threshold, 0, 1),
+            tiles=check_number("tiles", self.tiles, 0, 16, whole=True),
+        )
 
     @classmethod
     def load(
@@ -317,7 +321,7 @@ class MultiBox:
 
     def has_objectness(self, classes: Sequence[str]) -> bool:
         """Tell whether it learned all of `classes`; objects of other classes were background in training."""
-        return set(classes) <= set(self.model.classes)
+        return set(check_names("classes", classes)) <= set(self.model.classes)
 
     def _propose_boxes(
         self, features: TrunkFeatures, width: int, height: int

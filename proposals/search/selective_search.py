@@ -8,20 +8,21 @@ segmentation are merged until one is left, see `grouping`. The boxes of all thes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.arguments import check_names, check_number
 from ...data.errors import SettingError
 from ...data.images.reading import as_rgb, check_image
 from ...data.system.kernels import compile_all
-from ..proposer import Ranked, check_ranking
+from ..proposer import Ranked, check_limit
 from . import grouping, segmentation
 from .grouping import describe_regions, group_regions, texture_codes
 from .segmentation import PixelGraph, pixel_graph, segment
@@ -111,29 +112,22 @@ class SelectiveSearch:
     def __post_init__(self) -> None:
         if not isinstance(self.mode, str) or self.mode not in STRATEGIES:
             raise SettingError(f"unknown mode {self.mode!r}; choose one of {', '.join(STRATEGIES)}")
-        for name, value in {"seed": self.seed, "limit": self.limit, "threads": self.threads}.items():
-            if not isinstance(value, Integral) and not (name == "limit" and value is None):
-                raise SettingError(f"{name} must be a whole number, not {value!r}")
-        for name, size in {"superpixel_scale": self.superpixel_scale, "min_side": self.min_side}.items():
-            if not isinstance(size, Real):
-                raise SettingError(f"{name} must be a number, not {size!r}")
-        if not 0 < self.superpixel_scale <= 1000:
-            raise SettingError(f"superpixel_scale must be above 0 and at most 1000, not {self.superpixel_scale}")
-        if self.seed < 0:
-            raise SettingError(f"seed must be 0 or more, not {self.seed}")
-        check_ranking(self.limit)
-        if not self.min_side >= 0:
-            raise SettingError(f"min_side must be 0 or more pixels, not {self.min_side}")
-        if self.threads < 1:
-            raise SettingError(f"threads must be at least 1, not {self.threads}")
+        vars(self).update(
+            superpixel_scale=check_number("superpixel_scale", self.superpixel_scale, 0, 1000, above=True),
+            seed=check_number("seed", self.seed, 0, math.inf, whole=True),  # NumPy's own seeds have 128 bits.
+            limit=check_limit(self.limit),
+            min_side=check_number("min_side", self.min_side, 0),
+            threads=check_number("threads", self.threads, 1, whole=True),
+        )
         for strategy in self.strategies if self.strategies is not None else [STRATEGIES[self.mode]]:
             if not isinstance(strategy, Strategy) or not all(isinstance(part, tuple) and part for part in strategy):
                 raise SettingError(f"a Strategy(spaces, ks, measures) has three tuples, none empty, not {strategy}")
-            if unknown := [space for space in strategy.spaces if space not in SPACES]:
+            if unknown := [space for space in check_names("spaces", strategy.spaces) if space not in SPACES]:
                 raise SettingError(f"unknown colour space {unknown[0]!r}; choose from {', '.join(SPACES)}")
-            if wrong := [k for k in strategy.ks if not 0 < k <= 1e6]:
-                raise SettingError(f"k must be a number above 0 and at most 1000000, not {wrong[0]}")
-            if strange := [letters for letters in strategy.measures if not letters or set(letters) - set("CTSF")]:
+            for k in strategy.ks:
+                check_number("k", k, 0, 1e6, above=True)
+            measures = check_names("measures", strategy.measures)
+            if strange := [letters for letters in measures if not letters or set(letters) - set("CTSF")]:
                 raise SettingError(f"measures must be some of the letters C, T, S, F, not {strange[0]!r}")
         if self.strategies is not None and not len(self.strategies):
             raise SettingError("strategies is empty; give at least one, or None for the mode's")

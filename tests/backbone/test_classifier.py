@@ -83,7 +83,7 @@ def test_probabilities_are_averaged(tmp_path: Path) -> None:
             if isinstance(layer, torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     image = noise_image(0, 90, 70)
-    classifier = Classifier(networks, "abcde", crops=10, device="cpu")
+    classifier = Classifier(networks, tuple("abcde"), crops=10, device="cpu")
     with torch.no_grad():
         inputs = torch.from_numpy(cut_crops(image, 10)[..., ::-1] - MEAN_BGR).permute(0, 3, 1, 2)
         expected = torch.stack([network(inputs).softmax(1).mean(0) for network in networks]).mean(0)
@@ -93,9 +93,9 @@ def test_probabilities_are_averaged(tmp_path: Path) -> None:
     assert found.sum() == pytest.approx(1, abs=1e-5)
     assert np.ptp(found) > 1e-3
     with pytest.raises(ModelError, match="the networks have 5 classes, and there are 4 names"):
-        Classifier(networks, "abcd")
+        Classifier(networks, tuple("abcd"))
     with pytest.raises(ModelError, match="the networks have 5 and 6 classes"):
-        Classifier([networks[0], GoogLeNet(6)], "abcde")
+        Classifier([networks[0], GoogLeNet(6)], tuple("abcde"))
     with pytest.raises(ValueError, match="must be uint8"):
         classifier(image.astype(float))
 

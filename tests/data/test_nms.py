@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inception_rcnn.data.nms import soft_nms
-from inception_rcnn.eval import nms, nms_per_class, soft_nms_per_class
+from inception_rcnn.data import box_iou
+from inception_rcnn.data.errors import SettingError
+from inception_rcnn.eval import nms, nms_per_class, soft_nms, soft_nms_per_class
 
 
 def overlap(a, b):
@@ -233,15 +234,144 @@ def test_soft_of_many_classes_refuses():
         soft_nms_per_class([[0, 0, 1, np.nan]], [[1]])
 
 
+def suppressions(boxes, scores, convert):
+    """What all functions on boxes say of a case, given in another form."""
+    own = np.ascontiguousarray(boxes if boxes.ndim == 2 else boxes[:, 0])
+    both, one, single = (convert(boxes), convert(scores)), convert(own), convert(np.ascontiguousarray(scores[:, 0]))
+    parts = [nms(one, single, 0.5), *soft_nms(one, single), *soft_nms(one, single, "linear"), box_iou(one, one)]
+    return [*parts, *nms_per_class(*both, limit=40), *soft_nms_per_class(*both, limit=40)]
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def unaligned(array):
+    return np.frombuffer(b"x" + array.tobytes(), np.uint8)[1:].view(array.dtype).reshape(array.shape)
+
+
+class OnGPU:
+    """An array as CuPy's is: no implicit copy, and `get`."""
+
+    def __init__(self, array):
+        self.array, self.__cuda_array_interface__ = array, {}
+
+    def __array__(self, *_, **__):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+    def get(self):
+        return self.array
+
+
 @pytest.mark.parametrize("shared", [True, False])
-def test_tensors_are_suppressed_as_arrays_are(shared):
-    torch = pytest.importorskip("torch")
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda a: a.tolist(), lambda a: tuple(map(list, a)) if a.ndim == 2 else a, read_only, np.asfortranarray,
+        lambda a: np.ascontiguousarray(a[::-1])[::-1], lambda a: np.repeat(a, 2, axis=-1)[..., ::2], unaligned,
+        lambda a: a.astype(">f4"), lambda a: a.astype(object), lambda a: a.astype(np.float16), OnGPU, memoryview,
+    ],
+)  # fmt: skip
+def test_any_array_is_suppressed_as_a_plain_one(convert, shared):
     boxes, scores = grid_case(np.random.default_rng(0), 60, 5, shared)
-    tensors = torch.from_numpy(boxes), torch.from_numpy(scores)
-    for function in (nms_per_class, soft_nms_per_class):
-        for part, other in zip(function(*tensors, limit=40), function(boxes, scores, limit=40), strict=True):
-            np.testing.assert_array_equal(part, other)
-            assert isinstance(part, np.ndarray)
+    for part, other in zip(suppressions(boxes, scores, convert), suppressions(boxes, scores, np.copy), strict=True):
+        np.testing.assert_array_equal(part, other)
+        assert (type(part), part.dtype) == (np.ndarray, other.dtype)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda t: t, lambda t: t.requires_grad_(), lambda t: t.bfloat16(), lambda t: t.half().requires_grad_(),
+        lambda t: t.clone().requires_grad_() * 1,
+    ],
+)  # fmt: skip
+def test_tensors_are_suppressed_as_arrays_are(convert, shared):
+    torch = pytest.importorskip("torch")
+    # Small whole numbers, and eighths: exact in every type.
+    boxes, scores = grid_case(np.random.default_rng(0), 60, 5, shared)
+    tensors = suppressions(boxes, scores, lambda array: convert(torch.from_numpy(array)))
+    for part, other in zip(tensors, suppressions(boxes, scores, np.copy), strict=True):
+        np.testing.assert_array_equal(part, other)
+        assert (type(part), part.dtype) == (np.ndarray, other.dtype)
+
+
+def test_double_precision_is_kept_of_tensors_too():
+    torch = pytest.importorskip("torch")
+    scores = np.array([1 - 2e-12, 1 - 1e-12])
+    boxes = [[0, 0, 10, 10], [20, 0, 30, 10]]
+    assert soft_nms(boxes, torch.from_numpy(scores))[1].tolist() == soft_nms(boxes, scores)[1].tolist()
+
+
+PAIR, ONES = [[0, 0, 10, 10], [0, 0, 10, 9]], [[0.9], [0.8]]
+NO_THRESHOLD = [math.nan, math.inf, -math.inf, -0.1, 1.1, 50, "0.5", True, None, [0.5], np.array(0.5), 10**400]
+NO_LIMIT = [math.nan, math.inf, -1, 1.5, 2.0, "3", True, [3], 2**63]
+NO_MINIMUM = [math.nan, math.inf, "0.5", True, None, [0.5]]
+NO_SIGMA = [math.nan, math.inf, 0, -1, "0.5", True, None]
+
+
+@pytest.mark.parametrize(
+    ("suppress", "name", "value"),
+    [
+        *(
+            (suppress, name, value)
+            for suppress, names in {
+                lambda **setting: nms(PAIR, [0.9, 0.8], **setting): {"iou_threshold": NO_THRESHOLD},
+                lambda **setting: nms_per_class(PAIR, ONES, **setting): {
+                    "iou_threshold": NO_THRESHOLD, "min_score": NO_MINIMUM, "limit": NO_LIMIT,
+                },
+                lambda **setting: soft_nms(PAIR, [0.9, 0.8], "linear", **setting): {
+                    "iou_threshold": NO_THRESHOLD, "min_score": NO_MINIMUM, "sigma": NO_SIGMA,
+                },
+                lambda **setting: soft_nms_per_class(PAIR, ONES, **setting): {
+                    "min_score": NO_MINIMUM, "limit": NO_LIMIT, "sigma": NO_SIGMA,
+                },
+            }.items()
+            for name, values in names.items()
+            for value in values
+        )
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_setting_that_none_can_be_is_refused(suppress, name, value):
+    with pytest.raises(SettingError, match=f"^{name} must be a"):
+        suppress(**{name: value})
+
+
+def test_settings_at_the_ends_of_their_range():
+    for number in (0, 1, np.float32(0.5), np.int64(1)):
+        assert nms_per_class(PAIR, ONES, number, limit=np.int64(1))[2].tolist() == [0]
+    assert len(nms_per_class(PAIR, np.negative(ONES), 1, min_score=-math.inf)[0]) == 2
+    assert len(soft_nms_per_class(PAIR, ONES, limit=0)[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("boxes", "told"),
+    [
+        ([[0, 0, 10, 10], [0, 5, 10, 4]], "a box ends before it begins"),
+        ([[0, 0, 10, 10], [7, 0, 6, 4]], "a box ends before it begins"),
+        ([[0, 0, 10, 10], [0, 0, math.nan, 4]], "not a finite number"),
+        ([[0, 0, 10, 10], [0, 0, math.inf, 4]], "not a finite number"),
+        ([[0, 0, 10, 10], [0, 0, None, 4]], "not a finite number"),
+        ([[0, 0, 10, 10], [0, 0, 4]], "boxes must be an array of numbers"),
+        ([["0", "0", "1", "1"], ["0", "0", "1", "1"]], "boxes must be an array of numbers"),
+        ([0, 0, 10, 10], "do not fit"),
+        (np.zeros((2, 4), complex), "boxes must be an array of numbers"),
+        (None, "do not fit|not a finite number"),
+    ],
+)
+def test_boxes_that_none_can_be_are_refused(boxes, told):
+    for call in (
+        lambda: nms(boxes, [0.9, 0.8], 0.5),
+        lambda: soft_nms(boxes, [0.9, 0.8]),
+        lambda: nms_per_class(boxes, ONES),
+        lambda: soft_nms_per_class(boxes, ONES),
+    ):
+        with pytest.raises(SettingError, match=told):
+            call()
 
 
 def test_more_boxes_than_bits_in_a_word():

@@ -402,7 +402,7 @@ def test_several_sizes_are_averaged(model_file: Path, picture: Callable[..., np.
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.01)
     for scales in ((), (0,), (1, 9), None, "1", [None]):
-        with pytest.raises(ValueError, match=r"scales must be one or more numbers of 0\.1 to 4"):
+        with pytest.raises(ValueError, match=r"scales must be one or more numbers, 0\.1 to 4"):
             load(scales=scales)
 
 

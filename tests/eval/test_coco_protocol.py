@@ -201,8 +201,9 @@ def test_what_is_wrong_in_memory_is_said(save, tmp_path):
         evaluate_coco(pictures, detections, classes=("zebra", "cat"))
     with pytest.raises(EvaluationError, match="picture 'a' is among the annotations twice"):
         evaluate_coco(pictures * 2, detections, classes=classes)
-    bad = Detections(detections["a"].boxes, detections["a"].scores * np.nan, detections["a"].labels, classes)
-    with pytest.raises(EvaluationError, match="picture 'a' has a detection whose box or score is not a finite number"):
+    bad = Detections(detections["a"].boxes, detections["a"].scores.copy(), detections["a"].labels, classes)
+    bad.scores[:] = np.nan
+    with pytest.raises(EvaluationError, match="picture 'a': a coordinate or a score is not a finite number"):
         evaluate_coco(pictures, {"a": bad}, classes=classes)
     with pytest.raises(EvaluationError, match=r"found.json: has no list of objects 'annotations'"):
         evaluate_coco(pictures, path, classes=classes)

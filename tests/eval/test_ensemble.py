@@ -121,14 +121,23 @@ def test_weak_boxes_are_left_out_first_and_zeros_are_no_trouble():
     ("lists", "options", "problem"),
     [
         (([[[0, 0, 1, 1]]], [[1]], [[0], [0]]), {}, "1, 1 and 2 members"),
-        (([[[0, 0, 1, 1]]], [[1, 1]], [[0, 0]]), {}, r"member 1 do not fit"),
+        (([[[0, 0, 1, 1]]], [[1, 1]], [[0, 0]]), {}, r"member 1: .* do not fit"),
         (([[[0, 0, 1, 1]]], [[np.nan]], [[0]]), {}, r"member 1: .* finite"),
-        (([[[0, 0, 1, 1]]], [[-1]], [[0]]), {}, r"not negative"),
+        (([[[0, 0, 1, 1]]], [[-1]], [[0]]), {}, "member 1: a score is negative"),
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [1, 1]}, "weights must be 1 finite numbers"),
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [0]}, "above 0"),
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [np.inf]}, r"finite numbers above 0, .* they are \[inf\]"),
-        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou_threshold": np.nan}, "iou_threshold must be from 0 to 1, not nan"),
-        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou_threshold": 1.5}, "iou_threshold must be from 0 to 1"),
+        (
+            ([[[0, 0, 1, 1]]], [[1]], [[0]]),
+            {"iou_threshold": np.nan},
+            "iou_threshold must be a number, 0 to 1, not nan",
+        ),
+        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"iou_threshold": 1.5}, "iou_threshold must be a number, 0 to 1"),
+        (([[[1, 0, 0, 1]]], [[1]], [[0]]), {}, "member 1: a box ends before it begins"),
+        (([[[0, 0, 1, np.nan]]], [[1]], [[0]]), {}, "member 1: a coordinate or a score is not a finite number"),
+        (([[[0, 0, 1, 1]]], [[1]], [[0.5]]), {}, "labels must be whole numbers"),
+        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"min_score": np.nan}, "min_score must be a number, not nan"),
+        (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": ["1"]}, "weights must be an array of numbers"),
     ],
 )
 def test_what_does_not_fit_is_refused(lists, options, problem):

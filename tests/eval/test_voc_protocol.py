@@ -209,6 +209,7 @@ def test_average_precision_is_at_most_what_the_recall_allows(scene, metric):
     found = {}
     for p in pictures:
         boxes = p.boxes[rng.integers(0, len(p.boxes), 12)] + rng.integers(-4, 5, (12, 4))
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
         found[p.image_id] = make_detections(boxes, rng.random(12, np.float32), rng.integers(0, 2, 12), CLASSES)
     result = evaluate_voc(pictures, found, CLASSES, metric)
     for name, one in match_voc(pictures, found, CLASSES).items():

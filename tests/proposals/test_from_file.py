@@ -92,7 +92,7 @@ def test_a_suffix_tells_pictures_apart_where_nothing_else_does(tmp_path: Path) -
     [
         ([[0, 0, 9]], [1], r"boxes \(1, 3\) and scores \(1,\) do not fit"),
         ([[0, 0, 9, 9]], [1, 2], "do not fit"),
-        ([[0, 0, 9, np.nan]], [1], "not finite"),
+        ([[0, 0, 9, np.nan]], [1], "not a finite number"),
         ([[9, 0, 0, 9]], [1], "ends before it begins"),
         ([[0, 0, 9, 9], [0, 0, 5, 5]], [1, 2], "scores rise"),
     ],

@@ -90,6 +90,8 @@ def scenes(seed: int, pictures: int) -> tuple[list[np.ndarray], list[tuple], lis
         boxes, scores = ranked(rng, 20)
         hit = rng.random(20) < scores * 0.6
         boxes[hit] = truth[rng.integers(0, 2, hit.sum())] + rng.normal(0, 3, (hit.sum(), 4))
+        for moved in (noise, boxes):
+            moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2])
         objects.append(truth.astype(np.float32))
         multibox_boxes.append((boxes.astype(np.float32), scores))
     return objects, search_boxes, multibox_boxes
@@ -198,5 +200,5 @@ def test_the_bundled_pair() -> None:
         replace(merged, multibox=replace(merged.multibox, limit=30)),
     ]
     assert len({repr(one.settings) for one in different}) == len(different)
-    with pytest.raises(ValueError, match="limit must be at least 1"):
+    with pytest.raises(ValueError, match="limit must be a whole number, 1 or more"):
         replace(merged, limit=-5)

@@ -201,7 +201,7 @@ def test_ranking_takes_what_scoring_takes(region_model: RegionModel) -> None:
                     call(view, wrong)
     with pytest.raises(ValueError, match="threads must be a whole number, 1 or more"):
         RegionScorer(region_model, choose_placement("cpu", threads=0))
-    with pytest.raises(ValueError, match="scale must be more than 0"):
+    with pytest.raises(ValueError, match="scale must be a number, above 0"):
         RegionScorer(region_model, choose_placement("cpu"), scale=0)
 
 

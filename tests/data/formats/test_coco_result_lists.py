@@ -167,6 +167,7 @@ def test_annotations_of_two_pictures_are_not_mixed_up(tmp_path, change):
 
 
 def test_numbers_that_no_reader_takes_are_not_written(tmp_path):
-    found = make_detections([[0, 0, np.inf, 1]], classes=("cat",))
+    found = make_detections([[0, 0, 1, 1]], classes=("cat",))
+    found.boxes[0, 2] = np.inf
     with pytest.raises(DetectionError, match=r"000001: .*not a finite number"):
         write_voc_results(tmp_path, {"000001": found})

@@ -82,7 +82,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
         write_detections(path, [("a.jpg", 9, 9, random_detections(3))], ("zebra",))
     bad = random_detections(3)
     bad.boxes[1] = [5, 5, 4, 6]
-    with pytest.raises(DetectionError, match=r"b\.jpg: a detection's box ends before it begins"):
+    with pytest.raises(DetectionError, match=r"b\.jpg: a box ends before it begins"):
         write_detections(path, [("b.jpg", 9, 9, bad)], VOC_CLASSES)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["d.json"]

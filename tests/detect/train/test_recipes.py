@@ -64,7 +64,7 @@ def test_other_choices_are_refused_and_these_named(recipe: Any, name: str, choic
         (DetectorRecipe, "scales", (), "scales must be one or more numbers, 0.05 to 4, not"),
         (DetectorRecipe, "scales", (1.0, -1.0), "one or more numbers"),
         (DetectorRecipe, "scales", 1.0, "one or more numbers"),
-        (DetectorRecipe, "learning_rate", -1, "learning_rate must be a number, 0 or more, not -1"),
+        (DetectorRecipe, "learning_rate", -1, "learning_rate must be a number, 0 or more, or None, not -1"),
         (DetectorRecipe, "learning_rate", "fast", "not 'fast'"),
         (DetectorRecipe, "dropout", 1.0, "0 to 0.99"),
         (MultiBoxRecipe, "epochs", 0, "0.01 to 10000"),
