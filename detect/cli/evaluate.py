@@ -90,9 +90,9 @@ def voc(
         result = evaluate_voc(pictures, found, metric=rules)
     _check_result(result, f"{devkit}, {split}", pictures)
     _print_missing(pictures, found if not texts else None, VOC_CLASSES, known, detections)
-    _print_per_class(result, f"{metric}, {len(pictures)} pictures")
     write_json(json_file, result)
     _write_report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, VOC_CLASSES, rules)
+    _print_per_class(result, f"{metric}, {len(pictures)} pictures")
 
 
 @evaluate.command()
@@ -137,9 +137,9 @@ def ilsvrc(
         result = evaluate_ilsvrc(pictures, found, names, avoided)
     _check_result(result, f"{annotations}", pictures)
     _print_missing(pictures, None if text else found, names, set(names) if text else _class_names(found), detections)
-    _print_per_class(result, f"ILSVRC, {len(pictures)} pictures")
     write_json(json_file, result)
     _write_report(report, annotations.resolve().stem, detections, pictures, found, names, "ilsvrc", avoided)
+    _print_per_class(result, f"ILSVRC, {len(pictures)} pictures")
 
 
 @evaluate.command()
@@ -163,13 +163,13 @@ def coco(
         console.print(
             f"{rest} categories are not among the classes of {detections} and count 0; --known leaves them out"
         )
+    write_json(json_file, result)
     summary = _make_table("", "", title="COCO", show_header=False)
     for name, value in result.items():
         if name not in ("per_class", "mAP"):
             summary.add_row(name.replace("_", " "), _format_metric(value))
     output.print(summary)
     _print_per_class(result, "IoU 0.5 to 0.95")
-    write_json(json_file, result)
 
 
 @evaluate.command()
@@ -195,6 +195,7 @@ def proposals(
     missing = sum(picture.image_id not in seen for picture in pictures)
     if missing:
         console.print(f"{missing} of {len(pictures)} pictures are not in {proposals}: their objects count as missed")
+    write_json(json_file, result)
     table = _make_table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
     for limit in result["recall_at"]:
         row = (result[key][limit] for key in ("recall_at", "ar_at", "mabo_at"))
@@ -207,7 +208,6 @@ def proposals(
         steps.add_row(step, _format_metric(value))
     output.print(table)
     output.print(steps)
-    write_json(json_file, result)
 
 
 @contextmanager
@@ -289,7 +289,7 @@ def _print_missing(
 
 
 def _format_metric(value: float) -> str:
-    return "–" if value != value else f"{value:.4f}"
+    return "-" if value != value else f"{value:.4f}"
 
 
 def _make_table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
@@ -303,7 +303,7 @@ def _make_table(*columns: str, title: str | None = None, show_header: bool = Tru
 def _print_per_class(result: Mapping[str, Any], title: str) -> None:
     table = _make_table("class", "AP", title=title)
     for name, precision in result["per_class"].items():
-        table.add_row(name, "–" if precision != precision else f"{precision:.3f}")
+        table.add_row(name, "-" if precision != precision else f"{precision:.3f}")
     table.add_section()
     table.add_row("mean", _format_metric(result["mAP"]))
     output.print(table)
