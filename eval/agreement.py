@@ -6,10 +6,8 @@ Each contradiction is told in one `DataWarning` with counts. The numbers are com
 import warnings
 from collections.abc import Collection, Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..data.errors import DataWarning
+from ..data.system.kernels import kernel
 
 # Detectors that do not clip pass an edge by a little: of 44,382 detections on VOC 2007, 15 % do, and 0.4 % by more than
 # a tenth of the side. In pictures of half the size, or turned, a third does.
@@ -41,17 +39,26 @@ def warn_of_sizes(
         )
 
 
-def beyond_edges(boxes: NDArray[np.floating], sizes: NDArray[np.float64]) -> int:
-    """Count the boxes (N, 4) that pass an edge of their picture by more than a tenth of its side.
+@kernel()
+def passes_edge(boxes, i, width, height):  # type: ignore[no-untyped-def]
+    """Whether boxes[i] passes an edge of its picture by over a tenth of the side, for other kernels; a 0 is unknown."""
+    x, y = width * _BEYOND, height * _BEYOND
+    return (width > 0 and (boxes[i, 0] < -x or boxes[i, 2] > width + x)) or (
+        height > 0 and (boxes[i, 1] < -y or boxes[i, 3] > height + y)
+    )
 
-    `sizes` (N, 2) or (2,) are width and height; of a side of 0, which is not known, no box passes an edge.
-    """
-    slack = np.where(sizes > 0, sizes * np.float32(_BEYOND), np.inf)
-    return int(np.count_nonzero(((boxes[:, 2:] > sizes + slack) | (boxes[:, :2] < -slack)).any(axis=1)))
+
+@kernel("int64(float64[:,::1], int64[::1], float64[:,::1])")
+def count_beyond_edges(boxes, picture, sizes):  # type: ignore[no-untyped-def]
+    """Count the boxes (N, 4) that pass an edge; `sizes` are the width and height of the pictures, by position."""
+    count = 0
+    for i in range(len(boxes)):
+        count += passes_edge(boxes, i, sizes[picture[i], 0], sizes[picture[i], 1])
+    return count
 
 
 def warn_of_edges(beyond: int, count: int, what: str = "detections") -> None:
-    """Warn if more than one in twenty boxes is beyond the edges; see `beyond_edges`."""
+    """Warn if more than one in twenty boxes is beyond the edges; see `passes_edge`."""
     if beyond > _TOLERATED * count:
         warnings.warn(
             f"{beyond} of {count} {what} end far outside their annotated picture; "

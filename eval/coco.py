@@ -31,7 +31,7 @@ from ..data.formats.records import (
     sorted_ids,
 )
 from ..data.picture_names import forward_slashes, match_picture_names, without_suffix
-from .agreement import beyond_edges, first_names, warn_of_classes, warn_of_edges, warn_of_sizes
+from .agreement import count_beyond_edges, first_names, warn_of_classes, warn_of_edges, warn_of_sizes
 from .matching import check_detections, check_pictures, class_names, evaluated_classes
 
 # Of each picture and category; COCO's largest number.
@@ -298,10 +298,12 @@ def _warn_of_boxes(
             DataWarning,
             stacklevel=3,
         )
-    boxes = np.array([one["bbox"] for one in results]).reshape(-1, 4)
+    position = {one: i for i, one in enumerate(images)}
+    boxes = np.array([one["bbox"] for one in results], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
-    sizes = np.array([_size(images[one["image_id"]]) for one in results], np.float64).reshape(-1, 2)
-    warn_of_edges(beyond_edges(boxes, sizes), len(boxes))
+    owners = np.array([position[one["image_id"]] for one in results], np.int64)
+    sizes = np.array([_size(image) for image in images.values()], np.float64).reshape(-1, 2)
+    warn_of_edges(count_beyond_edges(boxes, owners, sizes), len(boxes))
 
 
 def _is_foreign(category: Any, categories: _Ids) -> bool:

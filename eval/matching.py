@@ -18,7 +18,7 @@ from ..data import ILSVRC_DET_CLASSES, IMAGE_SUFFIXES, VOC_CLASSES, Detections, 
 from ..data.arguments import check_names, check_number
 from ..data.errors import EvaluationError
 from ..data.system.kernels import kernel
-from .agreement import beyond_edges, first_names, warn_of_classes, warn_of_edges
+from .agreement import count_beyond_edges, first_names, warn_of_classes, warn_of_edges
 
 HIT, FALSE, IGNORED = 1, 0, -1
 
@@ -307,9 +307,8 @@ def _by_class(
         [d.boxes for d in found], [renumber_labels(d, classes) for d in found], [d.scores for d in found], len(classes)
     )
     sizes = np.array([(p.width, p.height) for p in pictures], np.float64).reshape(-1, 2)
-    warn_of_edges(
-        sum(beyond_edges(one.boxes, sizes[one.picture]) for one in claims), sum(len(one.boxes) for one in claims)
-    )
+    beyond = sum(count_beyond_edges(one.boxes, one.picture, sizes) for one in claims)
+    warn_of_edges(beyond, sum(len(one.boxes) for one in claims))
     known = class_names(detections)
     warn_of_classes(known, [name for name, one in zip(classes, objects, strict=True) if len(one.boxes)])
     return list(zip(classes, objects, claims, strict=True))

@@ -56,7 +56,7 @@ def test_proposals_for_an_unknown_picture_are_refused():
 
 
 def test_proposals_far_outside_are_told():
-    with pytest.warns(DataWarning, match="1 of 3 proposals end far outside"):
+    with pytest.warns(DataWarning, match="1 of 3 proposals, the first 100 of each picture, end far outside"):
         evaluate_proposals([make_picture([A], size=(100, 100))], {"a": [A, A, [0, 0, 150, 50]]})
 
 
