@@ -306,7 +306,7 @@ def _by_class(
     claims = _split(
         [d.boxes for d in found], [renumber_labels(d, classes) for d in found], [d.scores for d in found], len(classes)
     )
-    sizes = np.array([(p.width, p.height) for p in pictures], np.float64).reshape(-1, 2)
+    sizes = np.array([[p.width for p in pictures], [p.height for p in pictures]], np.float64).T.copy()
     beyond = sum(count_beyond_edges(one.boxes, one.picture, sizes) for one in claims)
     warn_of_edges(beyond, sum(len(one.boxes) for one in claims))
     known = class_names(detections)

@@ -178,6 +178,8 @@ def test_classes_that_detections_do_not_know_are_told():
     pictures = [picture([A, B], labels=[0, 1])]
     with pytest.warns(DataWarning, match="1 of 2 evaluated classes with objects are not among those of .* 0: dog$"):
         evaluate_voc(pictures, {"a": detected([A], [0.5], classes=("cat",))}, CLASSES)
+    with pytest.warns(DataWarning, match=r"0: dog \(is that Dogs\?\)$"):
+        evaluate_voc(pictures, {"a": detected([A], [0.5], classes=("cat", "Dogs"))}, CLASSES)
     with pytest.warns(DataWarning, match=r"2 of 2 .*: cat, dog; the detections have pet$"):
         assert evaluate_ilsvrc(pictures, {"a": detected([A], [0.5], classes=("pet",))}, CLASSES)["mAP"] == 0
 
