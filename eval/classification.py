@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..data.arguments import check_names, check_number
 from ..data.errors import EvaluationError
 
 
@@ -24,7 +25,7 @@ def evaluate_classification(
     classes : sequence of str
         The C names.
     guesses : sequence of int
-        The k.
+        The k, 1 or more.
 
     Returns
     -------
@@ -37,6 +38,8 @@ def evaluate_classification(
     EvaluationError
         If the shapes do not fit together, there is no picture, a label is none of the classes or a probability is no
         number.
+    SettingError
+        If `classes` is not a list of names, or a k is no whole number from 1 up.
 
     References
     ----------
@@ -48,6 +51,9 @@ def evaluate_classification(
     >>> found["top_1_error"], found["top_2_error"], found["per_class"]["cat"]["top_1_error"]
     (0.5, 0.0, 1.0)
     """
+    classes = check_names("classes", classes)
+    for k in guesses:
+        check_number("a number of guesses", k, 1, whole=True)
     table, wanted = np.asarray(probabilities), np.asarray(labels)
     if table.ndim != 2 or table.shape[1] != len(classes) or wanted.shape != table.shape[:1] or not len(table):
         raise EvaluationError(

@@ -6,13 +6,18 @@ own ids. Documents, and what is in memory, are matched by the names of pictures 
 
 import contextlib
 import io
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from ..data import COCO_TO_VOC, Detections, Picture
+from ..data.arguments import check_names
 from ..data.boxes import corners_to_sides
-from ..data.errors import EvaluationError, SettingError
+from ..data.errors import DataWarning, EvaluationError, SettingError
 from ..data.formats.coco import detections_file
 from ..data.formats.records import (
     check_distinct,
@@ -26,13 +31,24 @@ from ..data.formats.records import (
     sorted_ids,
 )
 from ..data.picture_names import forward_slashes, match_picture_names, without_suffix
-from .matching import check_detections, check_pictures
+from .agreement import count_beyond_edges, first_names, warn_of_classes, warn_of_edges, warn_of_sizes
+from .matching import check_detections, check_pictures, class_names, evaluated_classes
+
+# Of each picture and category; COCO's largest number.
+_MAX_DETECTIONS = 100
 
 # As pycocotools prints them.
 _SUMMARY = (
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     *("AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"),
 )
+
+
+class _Ids(NamedTuple):
+    """What a file's ids of pictures or categories are in the annotation file, and what they are called."""
+
+    known: Mapping[Any, Any]
+    called: Mapping[Any, str]
 
 
 def evaluate_coco(
@@ -58,8 +74,9 @@ def evaluate_coco(
         be) and its classes by name. Or detections by ``image_id``, which is the name of a file without its suffix.
     classes : sequence of str, or None
         Of an annotation file: the categories to evaluate, by their names in either file; None for all. Of pictures: the
-        names of their labels, all of which are evaluated. A detector that does not know some has an average precision
-        of 0 in those.
+        names of their labels, all of which are evaluated; None for those that they were read with. A detector that does
+        not know some has an average precision of 0 in those. Detections of categories that the annotations do not have
+        are left out.
     rename : mapping of str to str, or None
         What categories of the annotations may also be called; by default VOC's names of COCO's categories.
     engine : {"pycocotools", "faster-coco-eval"}
@@ -78,12 +95,19 @@ def evaluate_coco(
     Raises
     ------
     EvaluationError
-        If a file is missing or malformed, there are detections in a picture or of a category that the annotations
-        do not have, or two pictures or categories have the same id or are, by their names, the same one.
+        If a file is missing or malformed, there are detections in a picture that the annotations do not have, or of
+        no category that they have, or two pictures or categories have the same id or are, by their names, the same one.
     SettingError
-        If `engine` is unknown, or there are pictures but no `classes`.
+        If `engine` is unknown, `classes` is not a list of names, or pictures have no classes and none are given.
     ImportError
         If `engine` is not installed.
+
+    Warns
+    -----
+    DataWarning
+        If detections are left out, or pictures are not among them or have another size there; if many detections are
+        far outside their pictures, or the detections do not know a class that has objects; if a picture has more
+        objects of a category than the 100 detections that count.
 
     References
     ----------
@@ -109,13 +133,20 @@ def evaluate_coco(
     category_ids = _by_name(names, rename or {}, truth_source)
     chosen = sorted_ids(names, "categories", truth_source, EvaluationError)
     if classes is not None:
+        classes = check_names("classes", classes)
         unknown = [name for name in classes if name not in category_ids]
         if unknown:
             raise EvaluationError(f"{truth_source}: has no category {unknown[0]!r}; it has {', '.join(names.values())}")
         chosen = sorted({category_ids[name] for name in classes})
 
     own = _Ids({one: one for one in images}, {}), _Ids({one: one for one in names}, {})
-    objects = record_list(truth, "annotations", truth_source, EvaluationError)
+    objects = [
+        _checked(one, *own, truth_source, truth_source)
+        for one in record_list(truth, "annotations", truth_source, EvaluationError)
+    ]
+    evaluated = set(chosen)
+    per_category = Counter((one["image_id"], one["category_id"]) for one in objects if not one["iscrowd"])
+    per_category = Counter({key: count for key, count in per_category.items() if key[1] in evaluated})
     if isinstance(found, list) and from_file[0]:  # Pictures in memory have no ids that a list could mean.
         theirs, claims = own, found
     else:
@@ -132,14 +163,22 @@ def evaluate_coco(
             _distinct_ids(pictures, called, "images", source, truth_source),
             _distinct_ids(same, categories, "categories", source, truth_source),
         )
-    checked = (
-        [_checked(one, *own, truth_source, truth_source) for one in objects],
-        [_checked(one, *theirs, source, truth_source, scored=True) for one in claims],
-    )
+        if from_file[1]:
+            _compare_pictures(truth, found, pictures, truth_source, source)
+        with_objects = {names[one] for _, one in per_category}
+        # By either name.
+        warn_of_classes({*categories.values(), *(names[one] for one in same.values())}, sorted(with_objects))
+    results = [
+        _checked(one, *theirs, source, truth_source, scored=True)
+        for one in _of_known_categories(claims, theirs[1], source, truth_source)
+    ]
+    _warn_of_boxes(per_category, results, images)
 
     # Both programs print what they do.
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = evaluator(*(_indexed(coco(), image_ids, list(names), records) for records in checked), "bbox")
+        evaluation = evaluator(
+            *(_indexed(coco(), image_ids, list(names), records) for records in (objects, results)), "bbox"
+        )
         evaluation.params.catIds = chosen
         evaluation.evaluate()
         evaluation.accumulate()
@@ -157,7 +196,8 @@ def _annotation_document(given: str | Path | Sequence[Picture], classes: Sequenc
     """Return the source of annotations, for errors, and their COCO document."""
     if isinstance(given, (str, Path)):
         return str(given), read_json(Path(given), EvaluationError)
-    if classes is None:
+    classes = evaluated_classes(given, classes, ())
+    if not classes:
         raise SettingError("classes must be the names of the pictures' labels; give those that they were read with")
     check_pictures(given, classes)
     annotations = [
@@ -168,7 +208,10 @@ def _annotation_document(given: str | Path | Sequence[Picture], classes: Sequenc
         )
     ]
     return "the annotations", {
-        "images": [{"id": i, "file_name": picture.image_id} for i, picture in enumerate(given, start=1)],
+        "images": [
+            {"id": i, "file_name": picture.image_id, "width": picture.width, "height": picture.height}
+            for i, picture in enumerate(given, start=1)
+        ],
         "categories": [{"id": label, "name": name} for label, name in enumerate(classes)],
         "annotations": annotations,
     }
@@ -180,7 +223,6 @@ def _detection_document(given: str | Path | Mapping[str, Detections]) -> tuple[s
         path = detections_file(given)
         return str(path), read_json(path, EvaluationError)
     check_detections(given)
-    classes = dict.fromkeys(name for names in {found.classes for found in given.values()} for name in names)
     annotations = [
         {"image_id": image_id, "category_id": name, "bbox": box, "score": score}
         for image_id, found in given.items()
@@ -190,9 +232,87 @@ def _detection_document(given: str | Path | Mapping[str, Detections]) -> tuple[s
     ]
     return "the detections", {
         "images": [{"id": image_id, "file_name": image_id} for image_id in given],
-        "categories": [{"id": name, "name": name} for name in classes],
+        "categories": [{"id": name, "name": name} for name in class_names(given)],
         "annotations": annotations,
     }
+
+
+def _compare_pictures(truth: Any, found: Any, pictures: Mapping[Any, Any], truth_source: str, source: str) -> None:
+    """Warn of pictures that are not among the detections, or have another size there; `pictures` maps their ids."""
+    missing = len(truth["images"]) - len(pictures)
+    if missing:
+        warnings.warn(
+            f"{missing} of {len(truth['images'])} pictures of {truth_source} are not in {source}: "
+            "their objects count as missed",
+            DataWarning,
+            stacklevel=3,
+        )
+    sizes = {one["id"]: _size(one) for one in truth["images"]}
+    called = {pictures[one["id"]]: one["file_name"] for one in found["images"] if one["id"] in pictures}
+    warn_of_sizes(
+        {called[pictures[one["id"]]]: _size(one) for one in found["images"] if one["id"] in pictures},
+        {called[one]: size for one, size in sizes.items() if one in called},
+    )
+
+
+def _size(image: Mapping[str, Any]) -> tuple[int, int]:
+    """Width and height of an image's record, which need not be there; 0 where they are not."""
+    width, height = (image.get(side) for side in ("width", "height"))
+    return (width if isinstance(width, int) else 0, height if isinstance(height, int) else 0)
+
+
+def _of_known_categories(claims: list[Any], categories: _Ids, source: str, truth: str) -> list[Any]:
+    """Leave out detections of categories that the annotations do not have, as pycocotools does, and warn of them."""
+    left_out = Counter(
+        categories.called.get(one, one)
+        for record in claims
+        if isinstance(record, dict) and _is_foreign(one := record.get("category_id"), categories)
+    )
+    count = left_out.total()
+    if not count:
+        return claims
+    which = first_names([shorten_record(one) for one in left_out])
+    if count == len(claims):
+        raise EvaluationError(f"{source}: no category {which} in {truth}, and all {count} detections are of such")
+    warnings.warn(
+        f"{count} of {len(claims)} detections are of categories that {truth} does not have, and are left out: {which}",
+        DataWarning,
+        stacklevel=3,
+    )
+    return [
+        record
+        for record in claims
+        if not (isinstance(record, dict) and _is_foreign(record.get("category_id"), categories))
+    ]
+
+
+def _warn_of_boxes(
+    objects: Counter[tuple[Any, Any]], results: list[dict[str, Any]], images: Mapping[Any, dict[str, Any]]
+) -> None:
+    """Warn of more objects of a picture and category than detections count, and of detections far outside."""
+    many = [count for count in objects.values() if count > _MAX_DETECTIONS]
+    if many:
+        warnings.warn(
+            f"{len(many)} times a picture has more than {_MAX_DETECTIONS} objects of a category, up to {max(many)}; "
+            f"COCO counts the {_MAX_DETECTIONS} best detections of each picture and category: not all can be found",
+            DataWarning,
+            stacklevel=3,
+        )
+    position = {one: i for i, one in enumerate(images)}
+    boxes = np.array([one["bbox"] for one in results], np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    owners = np.array([position[one["image_id"]] for one in results], np.int64)
+    sizes = np.array([_size(image) for image in images.values()], np.float64).reshape(-1, 2)
+    warn_of_edges(count_beyond_edges(boxes, owners, sizes), len(boxes))
+
+
+def _is_foreign(category: Any, categories: _Ids) -> bool:
+    """Whether a detection's category is one that the annotations do not have; not one that no document defines."""
+    return (
+        isinstance(category, (int, float, str))
+        and category not in categories.known
+        and (category in categories.called or not categories.called)
+    )
 
 
 def _programs(engine: str) -> tuple[Any, Any]:
@@ -223,13 +343,6 @@ def _indexed(index: Any, images: list[Any], categories: list[Any], annotations: 
     }
     index.createIndex()
     return index
-
-
-class _Ids(NamedTuple):
-    """What a file's ids of pictures or categories are in the annotation file, and what they are called."""
-
-    known: Mapping[Any, Any]
-    called: Mapping[Any, str]
 
 
 def _by_name(names: Mapping[Any, str], rename: Mapping[str, str], source: str) -> dict[str, Any]:

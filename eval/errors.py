@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import VOC_CLASSES, Detections, Picture, box_iou
+from ..data.arguments import check_names, check_number
 from ..data.errors import SettingError
 from .matching import FALSE, HIT, IGNORED, Matches
 from .voc import average_precision, mean_of_numbers
@@ -147,7 +148,7 @@ def related_classes(classes: tuple[str, ...], similar: Sequence[Collection[str]]
         similar = VOC_SIMILAR if set(classes) == set(VOC_CLASSES) else ()
     position = {name: i for i, name in enumerate(classes)}
     related = np.zeros((len(classes), len(classes)), bool)
-    for group in similar:
+    for group in (check_names("a group of similar classes", one if isinstance(one, str) else list(one)) for one in similar):
         unknown = sorted(set(group) - set(classes))
         if unknown:
             raise SettingError(f"a group of similar classes names {unknown[0]!r}, which is not among the classes")
@@ -235,6 +236,7 @@ def normalised_average_precision(matches: Matches, positives: float) -> float:
     """
     if not matches.positives:
         return float("nan")
+    check_number("positives", positives, 0)
     hit = matches.outcome[matches.outcome != IGNORED] == HIT
     recall = np.cumsum(hit) / matches.positives
     weighted = recall * positives

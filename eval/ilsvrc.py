@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ..data import ILSVRC_DET_CLASSES, Detections, Picture
+from ..data import Detections, Picture
 from .matching import match_ilsvrc
 from .voc import class_average_precision, mean_of_numbers
 
@@ -11,7 +11,7 @@ from .voc import class_average_precision, mean_of_numbers
 def evaluate_ilsvrc(
     pictures: Sequence[Picture],
     detections: Mapping[str, Detections],
-    classes: Sequence[str] | Mapping[str, str] = ILSVRC_DET_CLASSES,
+    classes: Sequence[str] | Mapping[str, str] | None = None,
     blacklist: Collection[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Compute the mean average precision of detections by the rules of the ILSVRC detection challenge.
@@ -24,8 +24,9 @@ def evaluate_ilsvrc(
         The annotated pictures; their labels are indices into `classes`.
     detections : mapping of str to Detections
         By ``image_id``; matched with `classes` by name.
-    classes : sequence of str, or mapping of str to str
-        Names of the classes, or WordNet ids to names as the readers take them.
+    classes : sequence of str, mapping of str to str, or None
+        Names of the classes, or WordNet ids to names as the readers take them; None for those that the pictures were
+        read with, or the 200 of the challenge if they do not tell.
     blacklist : collection of (str, str)
         Pairs of ``image_id`` and class that do not count.
 
@@ -38,8 +39,15 @@ def evaluate_ilsvrc(
     Raises
     ------
     EvaluationError
-        If a detection is in a picture that is not among `pictures`, or two pictures have the same
-        ``image_id``.
+        If a detection is in a picture that is not among `pictures`, two pictures have the same ``image_id``, or
+        pictures were read with other classes than `classes`.
+    SettingError
+        If `classes` is not a list of names.
+
+    Warns
+    -----
+    DataWarning
+        If many detections are far outside their pictures, or the detections do not know a class that has objects.
 
     References
     ----------

@@ -6,7 +6,7 @@ width of every intersection: the plain continuous overlap *is* the kits' inclusi
 converted.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from ..data.arguments import check_names, check_number
 from ..data.detections import find_detection_problem
 from ..data.errors import EvaluationError
 from ..data.system.kernels import kernel
+from .agreement import count_beyond_edges, first_names, warn_of_classes, warn_of_edges
 
 HIT, FALSE, IGNORED = 1, 0, -1
 
@@ -64,7 +65,7 @@ class Matches(NamedTuple):
 def match_voc(
     pictures: Sequence[Picture],
     detections: Mapping[str, Detections],
-    classes: Sequence[str] = VOC_CLASSES,
+    classes: Sequence[str] | None = None,
     iou_threshold: float = 0.5,
 ) -> dict[str, Matches]:
     """Match detections with objects, class by class, by the rules of PASCAL VOC.
@@ -83,10 +84,10 @@ def match_voc(
         classes that are not evaluated are left out. Equal scores keep the order of `pictures`, then that
         of the picture's detections; the kit takes them in the order of the lines of its result file, which is the same
         if those are sorted by picture.
-    classes : sequence of str
-        Names of the classes.
+    classes : sequence of str, or None
+        Names of the classes; None for those that the pictures were read with, or VOC's if they do not tell.
     iou_threshold : float
-        Overlap, from 0 to 1, from which a detection is good enough.
+        Overlap from which a detection is good enough, 0 to 1.
 
     Returns
     -------
@@ -97,9 +98,14 @@ def match_voc(
     ------
     EvaluationError
         If a detection is in a picture that is not among `pictures`, two pictures have the same ``image_id``, a
-        number is not finite, or a label is out of range.
+        number is not finite, a label is out of range, or pictures were read with other classes than `classes`.
     SettingError
-        If `iou_threshold` is out of range, or `classes` is not a list of names.
+        If `iou_threshold` is not from 0 to 1, or `classes` is not a list of names.
+
+    Warns
+    -----
+    DataWarning
+        If many detections are far outside their pictures, or the detections do not know a class that has objects.
 
     References
     ----------
@@ -115,6 +121,7 @@ def match_voc(
     [1]
     """
     check_number("iou_threshold", iou_threshold, 0, 1)
+    classes = evaluated_classes(pictures, classes, VOC_CLASSES)
     flags = np.concatenate([np.zeros(0, bool), *(p.difficult | p.crowd for p in pictures)])
     first = np.cumsum([0, *(len(p.labels) for p in pictures)])
     result = {}
@@ -130,7 +137,7 @@ def match_voc(
 def match_ilsvrc(
     pictures: Sequence[Picture],
     detections: Mapping[str, Detections],
-    classes: Sequence[str] | Mapping[str, str] = ILSVRC_DET_CLASSES,
+    classes: Sequence[str] | Mapping[str, str] | None = None,
     blacklist: Collection[tuple[str, str]] = (),
 ) -> dict[str, Matches]:
     """Match detections with objects, class by class, by the rules of the ILSVRC detection challenge.
@@ -148,8 +155,9 @@ def match_ilsvrc(
         here.
     detections : mapping of str to Detections
         As for `match_voc`.
-    classes : sequence of str, or mapping of str to str
-        Names of the classes, or WordNet ids to names as the readers take them.
+    classes : sequence of str, mapping of str to str, or None
+        Names of the classes, or WordNet ids to names as the readers take them; None for those that the pictures were
+        read with, or the 200 of the challenge if they do not tell.
     blacklist : collection of (str, str)
         Pairs of ``image_id`` and class that were not annotated with care: the picture's detections of that class are
         left out, and its objects need not be found.
@@ -166,6 +174,11 @@ def match_ilsvrc(
     SettingError
         If `classes` is not a list of names.
 
+    Warns
+    -----
+    DataWarning
+        As for `match_voc`.
+
     References
     ----------
     Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015, section 5.4;
@@ -179,8 +192,9 @@ def match_ilsvrc(
     >>> match_ilsvrc([picture], {"1": found}, ("ant",))["ant"].outcome.tolist()  # IoU 0.44, above 0.25
     [1]
     """
-    if isinstance(classes, Mapping):
-        classes = tuple(classes.values())
+    classes = evaluated_classes(
+        pictures, classes.values() if isinstance(classes, Mapping) else classes, ILSVRC_DET_CLASSES.values()
+    )
     avoided: dict[str, set[str]] = {}
     for image_id, name in blacklist:
         avoided.setdefault(name, set()).add(image_id)
@@ -194,6 +208,33 @@ def match_ilsvrc(
         positives = int((~skipped)[objects.picture].sum())
         result[name] = _matches(claims, objects, outcome, row, overlap, positives)
     return result
+
+
+def evaluated_classes(
+    pictures: Sequence[Picture], classes: Iterable[str] | None, otherwise: Iterable[str]
+) -> tuple[str, ...]:
+    """Return the classes to evaluate: those given, else those that the pictures were read with, else `otherwise`.
+
+    Raises
+    ------
+    EvaluationError
+        If pictures were read with other classes: their labels are positions in another list.
+    SettingError
+        If `classes` is not a list of names.
+    """
+    # By identity first: the pictures of a set have one tuple.
+    own = {id(picture.classes): picture.classes for picture in pictures}.values()
+    lists = list(dict.fromkeys(one for one in own if one is not None))
+    if classes is not None:
+        lists = list(dict.fromkeys([*lists, check_names("classes", classes)]))
+    if len(lists) > 1:
+        one, other = lists[0], lists[-1]
+        raise EvaluationError(
+            f"pictures were read with {len(one)} classes ({first_names(one, 3)}), which their labels number, "
+            + ("others with" if classes is None else "and to be evaluated are")
+            + f" {len(other)} ({first_names(other, 3)}); use the same list, in the same order"
+        )
+    return lists[0] if lists else tuple(otherwise)
 
 
 def check_pictures(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
@@ -210,6 +251,12 @@ def check_pictures(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
                 f"picture {picture.image_id!r} has an object of a class that is not evaluated; "
                 "give the classes that the annotations were read with"
             )
+
+
+def class_names(detections: Mapping[str, Detections]) -> dict[str, None]:
+    """Return the names of the detections' classes, each once, in their order."""
+    lists = {id(one.classes): one.classes for one in detections.values()}
+    return dict.fromkeys(name for names in lists.values() for name in names)
 
 
 def check_detections(detections: Mapping[str, Detections]) -> None:
@@ -257,6 +304,11 @@ def _by_class(
     claims = _split(
         [d.boxes for d in found], [renumber_labels(d, classes) for d in found], [d.scores for d in found], len(classes)
     )
+    sizes = np.array([[p.width for p in pictures], [p.height for p in pictures]], np.float64).T.copy()
+    beyond = sum(count_beyond_edges(one.boxes, one.picture, sizes) for one in claims)
+    warn_of_edges(beyond, sum(len(one.boxes) for one in claims))
+    known = class_names(detections)
+    warn_of_classes(known, [name for name, one in zip(classes, objects, strict=True) if len(one.boxes)])
     return list(zip(classes, objects, claims, strict=True))
 
 

@@ -7,10 +7,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data import Picture
+from ..data.arguments import check_number
 from ..data.boxes import kernel_array
 from ..data.errors import EvaluationError, SettingError
 from ..data.system.kernels import kernel
-from .matching import pair_iou
+from .agreement import passes_edge, warn_of_edges
+from .matching import evaluated_classes, pair_iou
+
+# Boxes of a picture that are compared with its edges: all would take a fiftieth of the time.
+_COMPARED = 100
 
 # As decimal literals: 0.5 + 2 * 0.05 is not 0.6, and an overlap of exactly 6/10 has to reach that.
 _THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -36,9 +41,9 @@ def evaluate_proposals(
         and its objects count as missed. Of an iterable, such as one over a file that is read on the way, one
         picture's proposals are in memory at a time.
     limits : sequence of int
-        Numbers of proposals per picture for ``"recall_at"``, ``"ar_at"`` and ``"mabo_at"``.
+        Numbers of proposals per picture for ``"recall_at"``, ``"ar_at"`` and ``"mabo_at"``, 0 or more.
     classes : sequence of str, or None
-        Names of the labels in `pictures`, for ``"abo"``.
+        Names of the labels in `pictures`, for ``"abo"``; None for those that the pictures were read with, if they tell.
 
     Returns
     -------
@@ -46,7 +51,8 @@ def evaluate_proposals(
         ``"recall"``: threshold ("0.5", "0.6", ..., "0.9") to the share of objects covered by any proposal;
         ``"recall_curve"``: the same in steps of 0.05 ("0.50", "0.55", ..., "0.95"). ``"mabo"``: mean average best
         overlap, averaged over the objects of a class, then over the classes that have objects; ``"abo"``, only
-        with `classes`: class to its average best overlap, nan without objects. ``"boxes_per_image"``: float.
+        where the names of classes are known: class to its average best overlap, nan without objects.
+        ``"boxes_per_image"``: float.
         ``"recall_at"``: limit ("100", ...) to the recall at IoU 0.5 of the first so many proposals, also called
         coverage; ``"ar_at"``: limit to their average recall; ``"mabo_at"``: limit to their mean average best
         overlap. Shares are nan if there is no object.
@@ -54,22 +60,27 @@ def evaluate_proposals(
     Raises
     ------
     EvaluationError
-        If there are proposals for a picture that is not among `pictures`, or two pictures or two entries of
-        `proposals` have the same ``image_id``.
+        If there are proposals for a picture that is not among `pictures`, two pictures or two entries of
+        `proposals` have the same ``image_id``, or pictures were read with other classes than `classes`.
     SettingError
-        If boxes are not of shape (N, 4) or not finite, or a label has no name in `classes`.
+        If boxes are not of shape (N, 4) or not finite, a label has no name in `classes`, or a limit is no whole number.
+
+    Warns
+    -----
+    DataWarning
+        If many proposals are far outside their pictures.
 
     Notes
     -----
-    Average recall is COCO's: the mean of the recalls at IoU 0.5, 0.55, ..., 0.95, here over all objects whatever their
-    class, as COCO does for proposals. Hosang et al. define it as twice the area under the recall curve between 0.5
-    and 1, which is a little less, since at 1 there is next to no recall.
+    Average recall is the mean of the recalls at IoU 0.5, 0.55, ..., 0.95 over all objects whatever their class. A box
+    may cover several objects, as in Hosang et al., who define average recall as twice the area under the recall curve
+    between 0.5 and 1; that is a little less, since at 1 there is next to no recall. COCO's average recall is not this
+    one: there a box counts for one object only, which gives less where objects lie close together.
 
     References
     ----------
     Uijlings et al., "Selective Search for Object Recognition", IJCV 2013, section 5 (MABO). Hosang et al.,
     "What makes for effective detection proposals?", PAMI 2016 (recall at a number of proposals, average recall).
-    https://cocodataset.org/#detection-eval
 
     Examples
     --------
@@ -79,21 +90,24 @@ def evaluate_proposals(
     >>> result["recall"]["0.5"], round(result["mabo"], 3), result["recall_at"], result["ar_at"]
     (1.0, 0.6, {'1': 0.0, '2': 1.0}, {'1': 0.0, '2': 0.3})
     """
+    for limit in limits:
+        check_number("a limit", limit, 0, whole=True)
+    names = evaluated_classes(pictures, classes, ())
     position = {picture.image_id: i for i, picture in enumerate(pictures)}
     if len(position) < len(pictures):
         raise EvaluationError(f"{len(pictures) - len(position)} pictures are among the annotations twice")
     counted = [~(picture.difficult | picture.crowd) for picture in pictures]
     objects = [picture.boxes[own].astype(np.float64) for picture, own in zip(pictures, counted, strict=True)]
     label = np.concatenate([np.zeros(0, np.int64), *(p.labels[own] for p, own in zip(pictures, counted, strict=True))])
-    if classes is not None and len(label) and label.max() >= len(classes):
-        raise SettingError(f"an object has label {label.max()}, but there are {len(classes)} names of classes")
+    if names and len(label) and label.max() >= len(names):
+        raise SettingError(f"an object has label {label.max()}, but there are {len(names)} names of classes")
 
     # The best overlap of every object with the first so many proposals of its picture, the smallest number first.
     steps = np.unique(np.array(limits, np.int64))
     best = np.zeros((len(label), len(steps) + 1))
     start = np.cumsum([0, *map(len, objects)])
     seen = np.zeros(len(pictures), bool)
-    total = 0
+    total = compared = beyond = 0
     for image_id, boxes in proposals.items() if isinstance(proposals, Mapping) else proposals:
         i = position.get(image_id, -1)
         if i < 0:
@@ -109,7 +123,12 @@ def evaluate_proposals(
         if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
             raise SettingError(f"picture {image_id!r}: proposals must be finite and of shape (N, 4), not {array.shape}")
         total += len(array)
-        _best_overlaps(objects[i], array, steps, best[start[i] : start[i + 1]])
+        compared += min(len(array), _COMPARED)
+        beyond += _best_overlaps(
+            objects[i], array, steps, best[start[i] : start[i + 1]], pictures[i].width, pictures[i].height
+        )
+
+    warn_of_edges(beyond, compared, f"proposals, the first {_COMPARED} of each picture,")
 
     everything = best[:, -1]
     columns = {int(n): best[:, np.searchsorted(steps, n)] for n in limits}
@@ -123,8 +142,8 @@ def evaluate_proposals(
         "ar_at": {str(n): float(np.mean([_share(c, t) for t in _THRESHOLDS])) for n, c in columns.items()},
         "mabo_at": {str(n): _mabo(column, label) for n, column in columns.items()},
     }
-    if classes is not None:
-        result["abo"] = {name: _mean(everything[label == i]) for i, name in enumerate(classes)}
+    if names:
+        result["abo"] = {name: _mean(everything[label == i]) for i, name in enumerate(names)}
     return result
 
 
@@ -140,9 +159,12 @@ def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-@kernel("void(float64[:,::1], float32[:,::1], int64[::1], float64[:,::1])")
-def _best_overlaps(objects, boxes, limits, best):  # type: ignore[no-untyped-def]
-    """Fill `best` (objects, limits + 1): with the first limits[k] boxes, limits rising, and last with all."""
+@kernel("int64(float64[:,::1], float32[:,::1], int64[::1], float64[:,::1], int64, int64)")
+def _best_overlaps(objects, boxes, limits, best, width, height):  # type: ignore[no-untyped-def]
+    """Fill `best` (objects, limits + 1): with the first limits[k] boxes, limits rising, and last with all.
+
+    Returns how many of the first boxes pass an edge of the picture.
+    """
     for i in range(len(objects)):
         most, at = 0.0, 0
         for k in range(len(limits) + 1):
@@ -151,3 +173,7 @@ def _best_overlaps(objects, boxes, limits, best):  # type: ignore[no-untyped-def
                 most = max(most, pair_iou(objects, i, boxes, at))
                 at += 1
             best[i, k] = most
+    beyond = 0
+    for i in range(min(len(boxes), _COMPARED)):
+        beyond += passes_edge(boxes, i, width, height)
+    return beyond

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..data import VOC_CLASSES, Detections, Picture
+from ..data import Detections, Picture
 from ..data.errors import SettingError
 from .matching import Matches, match_voc
 
@@ -61,7 +61,7 @@ def average_precision(recall: ArrayLike, precision: ArrayLike, metric: Literal["
 def evaluate_voc(
     pictures: Sequence[Picture],
     detections: Mapping[str, Detections],
-    classes: Sequence[str] = VOC_CLASSES,
+    classes: Sequence[str] | None = None,
     metric: Literal["voc07", "voc12"] = "voc07",
     iou_threshold: float = 0.5,
 ) -> dict[str, Any]:
@@ -77,12 +77,12 @@ def evaluate_voc(
         By ``image_id``. A picture that is not in it has no detections. Their classes are matched by name, and
         classes that are not evaluated are left out. Equal scores keep the order of `pictures`, then that
         of the picture's detections: the official order, if `pictures` is in the order of the split's list.
-    classes : sequence of str
-        Names of the classes.
+    classes : sequence of str, or None
+        Names of the classes; None for those that the pictures were read with, or VOC's if they do not tell.
     metric : {"voc07", "voc12"}
         How `average_precision` summarises a class.
     iou_threshold : float
-        Overlap from which a detection is good enough.
+        Overlap from which a detection is good enough, 0 to 1.
 
     Returns
     -------
@@ -94,10 +94,15 @@ def evaluate_voc(
     Raises
     ------
     EvaluationError
-        If a detection is in a picture that is not among `pictures`, or two pictures have the same
-        ``image_id``.
+        If a detection is in a picture that is not among `pictures`, two pictures have the same ``image_id``, or
+        pictures were read with other classes than `classes`.
     SettingError
-        If `metric` is unknown.
+        If `metric` is unknown, `iou_threshold` is not from 0 to 1, or `classes` is not a list of names.
+
+    Warns
+    -----
+    DataWarning
+        If many detections are far outside their pictures, or the detections do not know a class that has objects.
 
     References
     ----------
@@ -108,6 +113,7 @@ def evaluate_voc(
     --------
     >>> box, label = np.array([[0, 0, 20, 10]], np.float32), np.array([7])
     >>> picture = Picture("000001", "000001.jpg", 20, 10, box, label, np.array([False]), np.array([False]))
+    >>> from inception_rcnn.data import VOC_CLASSES
     >>> found = Detections(box, np.array([0.9], np.float32), label, VOC_CLASSES)
     >>> result = evaluate_voc([picture], {"000001": found})
     >>> result["mAP"], result["per_class"]["cat"], result["per_class"]["dog"]

@@ -380,3 +380,19 @@ def write_voc_results(
             lines[label].append(f"{image_id} {score} {x1 + 1:.6f} {y1 + 1:.6f} {x2:.6f} {y2:.6f}\n")
     for name, text in zip(classes, lines, strict=True):
         atomic_write(Path(folder, f"{prefix}{name}.txt"), "".join(text))
+
+
+def read_voc_class_names(root: str | Path, split: str) -> tuple[str, ...]:
+    """Read what classes the objects of a split have, sorted by name.
+
+    Raises
+    ------
+    AnnotationError
+        If an annotation cannot be read.
+    """
+    listed = Path(root, "ImageSets", "Main", f"{split}.txt")
+    names: set[str] = set()
+    for image_id in _read_split(listed):
+        document = _read_xml(os.path.join(root, "Annotations", f"{image_id}.xml"), listed)
+        names.update((item.findtext("name") or "").strip() for item in document.iterfind("object"))
+    return tuple(sorted(names - {""}))

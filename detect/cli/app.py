@@ -16,7 +16,7 @@ from .ensemble import ensemble
 from .evaluate import evaluate
 from .export import export
 from .propose import propose
-from .terminal import console
+from .terminal import console, replace_what_cannot_be_shown
 from .train import train
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ _show_warning = warnings.showwarning
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line and exit status 2."""
+    replace_what_cannot_be_shown()
     with contextlib.suppress(ValueError):  # What a cluster or a container sends before it kills is Ctrl-C to us.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `read_image` has its own limit.

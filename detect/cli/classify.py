@@ -139,8 +139,8 @@ def evaluate_imagenet(
         result = evaluate_classification(probabilities[: len(known)], known, classes)
         rows.append({"models": models[: m + 1], "crops": number, **result})
         table.add_row(str(m + 1), str(number), *(f"{100 * result[f'top_{k}_error']:.2f}" for k in (1, 5)))
-    output.print(table)
     write_json(json_file, {"pictures": len(known), "unreadable": unreadable, "interrupted": interrupted, "rows": rows})
+    output.print(table)
     if interrupted:
         raise typer.Exit(130)
 

@@ -1,8 +1,10 @@
 """``inception-rcnn evaluate``: files of detections or proposals to tables, a JSON document, a report."""
 
+import contextlib
 import json
+import re
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,10 +34,13 @@ from ...data import (
     read_voc,
     read_voc_results,
 )
+from ...data.classes import read_class_list
 from ...data.errors import CommandError
-from ...data.formats.voc import voc_result_files
+from ...data.formats.voc import read_voc_class_names, voc_result_files
 from ...data.picture_names import match_picture_names, stem, without_folders, without_suffix
 from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc, write_report
+from ...eval.agreement import first_names, warn_of_sizes
+from ...eval.matching import class_names
 from ..runs.names import package_version
 from .options import check_choice
 from .terminal import console
@@ -51,6 +56,16 @@ JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="A
 Ids = Annotated[
     Path | None, typer.Option(metavar="FILE", help="COCO annotations with the ids of --detections, a COCO result list.")
 ]
+OwnClasses = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="voc|coco|ilsvrc|FILE",
+        help="What to evaluate; a file has one name a line.  "
+        "[default: voc, or what is annotated if none of it is VOC's]",
+        show_default=False,
+    ),
+]
 Report = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Also write a page with curves and errors, DIR/report.html.")
 ]
@@ -65,6 +80,7 @@ def voc(
     ],
     split: Split = "test",
     metric: Annotated[str, typer.Option(metavar="voc07|voc12", help="11-point or area.")] = "voc07",
+    classes: OwnClasses = None,
     ids: Ids = None,
     json_file: JsonFile = None,
     report: Report = None,
@@ -72,7 +88,7 @@ def voc(
     """Mean average precision by the rules of PASCAL VOC."""
     rules = check_choice("--metric", metric, ("voc07", "voc12"))
     check_outputs(json_file, report)
-    pictures = read_voc(devkit, split)
+    pictures, names = _read_voc(devkit, split, classes)
     prefix = f"comp4_det_{split}_"
     texts = set(voc_result_files(detections, prefix))
     if detections.suffix.lower() == ".txt":
@@ -81,19 +97,22 @@ def voc(
         raise CommandError(
             f"--detections {detections}: has {prefix}*.txt and detections.json; name that file, or move it"
         )
-    if texts or (detections.is_dir() and not (detections / "detections.json").exists()):
-        found, known = read_voc_results(detections, prefix=prefix), texts
+    text = bool(texts) or (detections.is_dir() and not (detections / "detections.json").exists())
+    if text:
+        # Only those that have a file: the others are not known to the detector.
+        found = read_voc_results(detections, [name for name in names if name in texts] or names, prefix)
     else:
         found = _read_detections(detections, ids, pictures)
-        found = {name: replace(one, classes=_voc_names(one.classes)) for name, one in found.items()}
-        known = _class_names(found)
+        found = {name: replace(one, classes=_voc_names(one.classes, names)) for name, one in found.items()}
+    known = texts if text else class_names(found)
+    _check_classes(names, known, detections)
     with _naming_file(detections):
-        result = evaluate_voc(pictures, found, metric=rules)
+        result = evaluate_voc(pictures, found, names, rules)
     _check_result(result, f"{devkit}, {split}", pictures)
-    _print_missing(pictures, found if not texts else None, VOC_CLASSES, known, detections)
-    _print_per_class(result, f"{metric}, {len(pictures)} pictures")
+    _print_missing(pictures, None if text else found, names, known, detections)
     write_json(json_file, result)
-    _write_report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, VOC_CLASSES, rules)
+    _write_report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, names, rules)
+    _print_per_class(result, f"{metric}, {len(pictures)} pictures")
 
 
 @evaluate.command()
@@ -109,6 +128,12 @@ def ilsvrc(
     ] = None,
     blacklist: Annotated[Path | None, typer.Option(metavar="FILE", help="The kit's list of image and class.")] = None,
     meta: Annotated[Path | None, typer.Option(metavar="FILE", help="The kit's meta_det.mat: other classes.")] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ilsvrc|FILE", help="Instead of --meta: a file with a name, or a WordNet id and a name, a line."
+        ),
+    ] = None,
     pictures_folder: Annotated[
         Path | None, typer.Option("--pictures", metavar="DIR", help="Where the pictures lie, for the report.")
     ] = None,
@@ -118,8 +143,10 @@ def ilsvrc(
 ) -> None:
     """Mean average precision by the rules of the ILSVRC detection challenge."""
     check_outputs(json_file, report)
-    classes = ILSVRC_DET_CLASSES if meta is None else read_meta_det(meta)
-    names = tuple(classes.values())
+    if meta is not None and classes is not None:
+        raise CommandError("--meta and --classes: give one of the two")
+    name_of = _names_by_id(classes) if meta is None else read_meta_det(meta)
+    names = tuple(name_of.values())
     text = not detections.is_dir() and detections.suffix.lower() != ".json"
     if annotations.suffix.lower() == ".json":
         if images is not None:
@@ -130,17 +157,19 @@ def ilsvrc(
     else:
         if images is None and (text or blacklist is not None):
             raise CommandError("--images: name the kit's list, such as val.txt; it says which number is which image")
-        pictures = read_ilsvrc(annotations, images, classes, pictures_folder)
+        pictures = read_ilsvrc(annotations, images, name_of, pictures_folder)
         numbers = read_ilsvrc_list(images or annotations)
-    found = read_ilsvrc_results(detections, numbers, classes) if text else _read_detections(detections, ids, pictures)
-    avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, classes)
+    found = read_ilsvrc_results(detections, numbers, name_of) if text else _read_detections(detections, ids, pictures)
+    avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, name_of)
+    known = class_names(found)
+    _check_classes(names, known, detections)
     with _naming_file(detections):
         result = evaluate_ilsvrc(pictures, found, names, avoided)
     _check_result(result, f"{annotations}", pictures)
-    _print_missing(pictures, None if text else found, names, set(names) if text else _class_names(found), detections)
-    _print_per_class(result, f"ILSVRC, {len(pictures)} pictures")
+    _print_missing(pictures, None if text else found, names, known, detections)
     write_json(json_file, result)
     _write_report(report, annotations.resolve().stem, detections, pictures, found, names, "ilsvrc", avoided)
+    _print_per_class(result, f"ILSVRC, {len(pictures)} pictures")
 
 
 @evaluate.command()
@@ -148,29 +177,36 @@ def coco(
     annotations: Annotated[Path, typer.Option(metavar="FILE", help="COCO annotations.")],
     detections: Annotated[Path, typer.Option(metavar="FILE|DIR", help="A COCO result list, or detections.json.")],
     known: Annotated[bool, typer.Option("--known", help="Only the categories that the detector knows.")] = False,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="voc|coco|FILE",
+            help="Only these categories; a file has one name a line.  [default: all of the annotations]",
+            show_default=False,
+        ),
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Average precision and recall by the rules of COCO, counted by pycocotools."""
     check_outputs(json_file)
-    try:
-        classes = sorted(_class_names({name: found for name, _, _, found in read_detection_entries(detections)}))
-    except DetectionError:  # A list of results, or a fault that evaluate_coco names.
-        classes = []
-    if known and not classes:
-        raise CommandError(f"--known: {detections} does not say which classes its detector knows")
-    result = evaluate_coco(annotations, detections, classes=classes if known else None)
-    rest = len(result["per_class"]) - len(classes)
-    if classes and rest > 0:
-        console.print(
-            f"{rest} categories are not among the classes of {detections} and count 0; --known leaves them out"
-        )
+    names: Sequence[str] | None = None
+    if known and classes is not None:
+        raise CommandError("--known and --classes: give one of the two")
+    if classes is not None:
+        names = read_class_list(classes)
+    elif known:
+        with contextlib.suppress(DetectionError):  # A list of results, or a fault that evaluate_coco names.
+            names = sorted(class_names({name: found for name, _, _, found in read_detection_entries(detections)}))
+        if not names:
+            raise CommandError(f"--known: {detections} does not say which classes its detector knows")
+    result = evaluate_coco(annotations, detections, classes=names)
+    write_json(json_file, result)
     summary = _make_table("", "", title="COCO", show_header=False)
     for name, value in result.items():
         if name not in ("per_class", "mAP"):
             summary.add_row(name.replace("_", " "), _format_metric(value))
     output.print(summary)
     _print_per_class(result, "IoU 0.5 to 0.95")
-    write_json(json_file, result)
 
 
 @evaluate.command()
@@ -178,24 +214,27 @@ def proposals(
     devkit: Devkit,
     proposals: Annotated[Path, typer.Option(metavar="FILE", help="What `inception-rcnn propose` wrote.")],
     split: Split = "test",
+    classes: OwnClasses = None,
     json_file: JsonFile = None,
 ) -> None:
     """Recall, average recall and mean average best overlap of ranked boxes."""
     check_outputs(json_file)
-    pictures = read_voc(devkit, split)
-    seen: set[str] = set()
+    pictures, names = _read_voc(devkit, split, classes)
+    sizes: dict[str, tuple[int, int]] = {}
 
     def boxes() -> Iterator[tuple[str, Any]]:
         for one in read_proposals(proposals):
             name = stem(one.file)
-            seen.add(name)
+            sizes[name] = one.width, one.height
             yield name, one.boxes
 
     with _naming_file(proposals):
-        result = evaluate_proposals(pictures, boxes(), classes=VOC_CLASSES)
-    missing = sum(picture.image_id not in seen for picture in pictures)
+        result = evaluate_proposals(pictures, boxes(), classes=names)
+    warn_of_sizes(sizes, {picture.image_id: (picture.width, picture.height) for picture in pictures}, "proposals")
+    missing = sum(picture.image_id not in sizes for picture in pictures)
     if missing:
         console.print(f"{missing} of {len(pictures)} pictures are not in {proposals}: their objects count as missed")
+    write_json(json_file, result)
     table = _make_table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
     for limit in result["recall_at"]:
         row = (result[key][limit] for key in ("recall_at", "ar_at", "mabo_at"))
@@ -208,10 +247,9 @@ def proposals(
         steps.add_row(step, _format_metric(value))
     output.print(table)
     output.print(steps)
-    write_json(json_file, result)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _naming_file(path: Path) -> Iterator[None]:
     """Put the name of a file before the text of an error."""
     try:
@@ -230,20 +268,43 @@ def check_outputs(json_file: Path | None, report: Path | None = None) -> None:
         raise CommandError(f"--report {report}: is a file; name a folder")
 
 
-def _voc_names(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return VOC's names for classes that have COCO's, where VOC's are not there too."""
-    return tuple(COCO_TO_VOC.get(name, name) if COCO_TO_VOC.get(name) not in classes else name for name in classes)
+def _read_voc(devkit: Path, split: str, classes: str | None) -> tuple[list[Picture], tuple[str, ...]]:
+    """Read the pictures of a split and the classes to evaluate, which are the set's own if it has none of VOC's."""
+    if classes is not None:
+        names = read_class_list(classes)
+        return read_voc(devkit, split, names), names
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        pictures = read_voc(devkit, split)
+    if not any(len(picture.labels) for picture in pictures) and (own := read_voc_class_names(devkit, split)):
+        console.print(f"none of VOC's classes is in {devkit}, {split}; its own are evaluated: {first_names(own)}")
+        return read_voc(devkit, split, own), own
+    for one in told:
+        warnings.warn(one.message, one.category, stacklevel=2)
+    return pictures, VOC_CLASSES
 
 
-def _class_names(found: Mapping[str, Detections]) -> set[str]:
-    return {name for classes in {one.classes for one in found.values()} for name in classes}
+def _names_by_id(classes: str | None) -> dict[str, str]:
+    """Return what annotations call the classes, to their names: WordNet ids, or where a file has none, the names."""
+    if classes in (None, "ilsvrc"):
+        return ILSVRC_DET_CLASSES
+    lines = read_class_list(classes)
+    parted = [line.split(" ", 1) if re.match(r"n\d{8} ", line) else (line, line) for line in lines]
+    return {wnid: name for wnid, name in parted}
+
+
+def _voc_names(classes: tuple[str, ...], evaluated: Collection[str]) -> tuple[str, ...]:
+    """Return VOC's names for classes that have COCO's, where VOC's are evaluated and not there too."""
+    other = {name: voc for name, voc in COCO_TO_VOC.items() if voc in evaluated and name not in evaluated}
+    return tuple(other.get(name, name) if other.get(name) not in classes else name for name in classes)
 
 
 def _read_detections(path: Path, ids: Path | None, pictures: Sequence[Picture]) -> dict[str, Detections]:
     """Read detections by the ids of the annotated pictures."""
     if ids is not None:
         return read_coco_results(path, ids)
-    named = [(file_name, without_suffix(file_name), one) for file_name, _, _, one in read_detection_entries(path)]
+    entries = read_detection_entries(path)
+    named = [(file_name, without_suffix(file_name), one) for file_name, _, _, one in entries]
     meant = match_picture_names((name for _, name, _ in named), (picture.image_id for picture in pictures))
     found: dict[str, Detections] = {}
     for file_name, name, one in named:
@@ -253,6 +314,10 @@ def _read_detections(path: Path, ids: Path | None, pictures: Sequence[Picture]) 
         if image_id in found:
             raise EvaluationError(f"{path}: two of its pictures are {image_id!r} of the annotations")
         found[image_id] = one
+    warn_of_sizes(
+        {name: (width, height) for name, (_, width, height, _) in zip(found, entries, strict=True)},
+        {picture.image_id: (picture.width, picture.height) for picture in pictures},
+    )
     return found
 
 
@@ -266,6 +331,15 @@ def _check_result(result: Mapping[str, Any], annotations: str, pictures: Sequenc
         )
 
 
+def _check_classes(classes: Sequence[str], known: Collection[str], path: Path) -> None:
+    """Refuse detections of other classes altogether; `known` is empty if the file does not tell its classes."""
+    if known and not set(known) & set(classes):
+        raise EvaluationError(
+            f"{path}: none of its classes is evaluated here; it has {first_names(sorted(known))}, and evaluated are "
+            f"{first_names(classes)}; --classes names others"
+        )
+
+
 def _print_missing(
     pictures: Sequence[Picture],
     found: Mapping[str, Detections] | None,
@@ -273,24 +347,17 @@ def _print_missing(
     known: Collection[str],
     path: Path,
 ) -> None:
-    """Print which pictures and classes have no detections; `found` is None for files that list no empty pictures."""
-    if found is not None:
-        missing = sum(picture.image_id not in found for picture in pictures)
-        if missing:
-            console.print(f"{missing} of {len(pictures)} pictures are not in {path}: their objects count as missed")
-    if known:
-        absent = [name for name in classes if name not in known]
-        other = sorted(set(known) - set(classes))
-        if len(absent) == len(classes):
-            raise EvaluationError(f"{path}: none of its classes is evaluated here; it has {', '.join(other[:5])}")
-        if absent:
-            console.print(f"{len(absent)} evaluated classes are not in {path} and count 0: {', '.join(absent)}")
-        if other:
-            console.print(f"{len(other)} classes in {path} are not evaluated: {', '.join(other)}")
+    """Print which pictures and classes do not count; `found` is None for files that list no empty pictures."""
+    missing = sum(picture.image_id not in found for picture in pictures) if found is not None else 0
+    if missing:
+        console.print(f"{missing} of {len(pictures)} pictures are not in {path}: their objects count as missed")
+    other = sorted(set(known) - set(classes))
+    if other:
+        console.print(f"{len(other)} classes in {path} are not evaluated: {', '.join(other)}")
 
 
 def _format_metric(value: float) -> str:
-    return "–" if value != value else f"{value:.4f}"
+    return "-" if value != value else f"{value:.4f}"
 
 
 def _make_table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
@@ -304,7 +371,7 @@ def _make_table(*columns: str, title: str | None = None, show_header: bool = Tru
 def _print_per_class(result: Mapping[str, Any], title: str) -> None:
     table = _make_table("class", "AP", title=title)
     for name, precision in result["per_class"].items():
-        table.add_row(name, "–" if precision != precision else f"{precision:.3f}")
+        table.add_row(name, "-" if precision != precision else f"{precision:.3f}")
     table.add_section()
     table.add_row("mean", _format_metric(result["mAP"]))
     output.print(table)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +30,16 @@ if TYPE_CHECKING:
 
 # Names of files are printed as they are: neither styled nor broken at the width of a terminal.
 console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+def replace_what_cannot_be_shown() -> None:
+    """Have "?" printed for what the encoding of the output does not have, where Python would stop with an error.
+
+    Standard error does the like by itself. Where Python lets names of files that are not UTF-8 through, it still does.
+    """
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and (out.encoding, out.errors) != ("utf-8", "surrogateescape"):
+        out.reconfigure(errors="replace")
 
 
 class _Speed(ProgressColumn):

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from ...data import VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
 from ..errors import ERROR_TYPES, false_positive_shares, false_positives, related_classes, size_sensitivity
-from ..matching import HIT, IGNORED, Matches, match_ilsvrc, match_voc
+from ..matching import HIT, IGNORED, Matches, evaluated_classes, match_ilsvrc, match_voc
 from ..voc import class_average_precision, mean_of_numbers
 from .charts import error_chart, gain_chart, precision_recall_chart, proposal_charts, shorten_name, size_chart
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
@@ -49,7 +49,7 @@ def write_report(
     folder: str | Path,
     pictures: Sequence[Picture],
     detections: Mapping[str, Detections],
-    classes: Sequence[str] = VOC_CLASSES,
+    classes: Sequence[str] | None = None,
     *,
     metric: Literal["voc07", "voc12", "ilsvrc"] = "voc07",
     blacklist: Collection[tuple[str, str]] = (),
@@ -69,8 +69,8 @@ def write_report(
         are read; one that cannot be is shown as a grey card.
     detections : mapping of str to Detections
         By ``image_id``; a picture that is not in it has no detections. Matched with `classes` by name.
-    classes : sequence of str
-        Names of the classes.
+    classes : sequence of str, or None
+        Names of the classes; None for those that the pictures were read with, or VOC's if they do not tell.
     metric : {"voc07", "voc12", "ilsvrc"}
         The rules: those of `evaluate_voc` with its two ways to summarise a class, or those of `evaluate_ilsvrc`.
     blacklist : collection of (str, str)
@@ -93,8 +93,8 @@ def write_report(
     Raises
     ------
     EvaluationError
-        If detections or proposals are of a picture that is not among `pictures`, or two pictures have the same
-        ``image_id``.
+        If detections or proposals are of a picture that is not among `pictures`, two pictures have the same
+        ``image_id``, or pictures were read with other classes than `classes`.
     SettingError
         If `metric` is unknown, a blacklist is given for another metric than "ilsvrc", or a group of similar classes
         names one that is not among `classes`.
@@ -124,6 +124,7 @@ def write_report(
         raise SettingError(f"metric must be one of {', '.join(map(repr, _METRICS))}, not {metric!r}")
     if blacklist and metric != "ilsvrc":
         raise SettingError(f"a blacklist belongs to the metric 'ilsvrc', not to {metric!r}")
+    classes = evaluated_classes(pictures, classes, VOC_CLASSES)
     folder = Path(folder)
     there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
     if not there.is_dir():

@@ -334,7 +334,7 @@ NO_SIGMA = [math.nan, math.inf, 0, -1, "0.5", True, None]
             for value in values
         )
     ],
-    ids=str,
+    ids=lambda value: None if callable(value) else str(value),
 )  # fmt: skip
 def test_a_setting_that_none_can_be_is_refused(suppress, name, value):
     with pytest.raises(SettingError, match=f"^{name} must be a"):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inception_rcnn.data.errors import SettingError
 from inception_rcnn.eval import EvaluationError, evaluate_classification
 
 
@@ -48,3 +49,11 @@ def test_errors_are_those_of_sorting(seed: int, pictures: int, classes: int) -> 
 def test_what_cannot_be_measured(probabilities: object, labels: object, message: str) -> None:
     with pytest.raises(EvaluationError, match=message):
         evaluate_classification(probabilities, labels, ["a", "b"])
+
+
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(SettingError, match="classes must be a list of names"):
+        evaluate_classification([[0.1, 0.9]], [0], "ab")
+    for k in (0, -1, 1.5):
+        with pytest.raises(SettingError, match="a number of guesses must be a whole number, 1 or more"):
+            evaluate_classification([[0.1, 0.9]], [0], ["a", "b"], guesses=(k,))

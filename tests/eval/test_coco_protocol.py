@@ -1,6 +1,8 @@
 import contextlib
 import io
 import json
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from inception_rcnn.data import Detections, read_coco, read_coco_results, write_detections
+from inception_rcnn.data.errors import DataWarning
 from inception_rcnn.eval import EvaluationError
 from inception_rcnn.eval.coco import evaluate_coco
 
@@ -126,6 +129,36 @@ def test_same_as_pycocotools(save, capsys, seed):
     assert list(some["per_class"]) == ["airplane", "zebra"]
 
 
+def test_detections_of_unknown_categories_are_left_out_and_counted(save):
+    document, found = random_case(0)
+    more = [row | {"category_id": category} for row, category in zip(found[:5], (4, 4, 99, 4, -1), strict=True)]
+    annotations, path = save("truth.json", document), save("found.json", more + found)
+    with pytest.warns(DataWarning, match=rf"5 of {len(found) + 5} detections are of categories that .* 4, 99, -1$"):
+        result = evaluate_coco(annotations, path)
+    np.testing.assert_array_equal([result[key] for key in SUMMARY], by_pycocotools(annotations, path, [3, 6, 9]))
+
+
+def test_categories_of_a_document_that_are_unknown_are_left_out(save, tmp_path):
+    box, names = np.float32([[0, 0, 50, 50]] * 2), ("airplane", "dragon")
+    write_detections(
+        tmp_path / "d.json", [("a.jpg", 60, 60, Detections(box, np.float32([1, 1]), np.array([0, 1]), names))], names
+    )
+    with pytest.warns(DataWarning, match=r"1 of 2 detections are of categories .* 'dragon'$"):
+        assert evaluate_coco(save("truth.json", GOOD), tmp_path / "d.json")["AP"] == pytest.approx(1)
+
+
+def test_more_objects_than_detections_that_count_are_told(save):
+    boxes = [[10 * (i % 11), 10 * (i // 11), 10, 10] for i in range(110)]
+    path = save("found.json", results([(10, 3, box, 1) for box in boxes]))
+    annotations = save("truth.json", truth([(10, 3, box) for box in boxes]))
+    with pytest.warns(DataWarning, match="1 times a picture has more than 100 objects of a category, up to 110"):
+        assert evaluate_coco(annotations, path)["AR_100"] == pytest.approx(100 / 110)
+    annotations = save("truth.json", truth([(10, 3 * (1 + i % 2), box) for i, box in enumerate(boxes)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate_coco(annotations, path)
+
+
 def test_the_faster_engine_gives_the_same_numbers(save):
     pytest.importorskip("faster_coco_eval")
     document, found = random_case(0)
@@ -181,7 +214,7 @@ def test_pictures_and_detections_in_memory_have_the_numbers_of_their_files(save,
     expected = evaluate_coco(annotations, path)
     for one, other in ((pictures, detections), (annotations, detections), (pictures, tmp_path)):
         if other is tmp_path:
-            entries = [(f"{name}.jpg", 400, 400, one) for name, one in detections.items()]
+            entries = [(f"{name}.jpg", 1000, 1000, one) for name, one in detections.items()]
             write_detections(tmp_path / "detections.json", entries, classes)
         result = evaluate_coco(one, other, classes=classes)
         assert result.pop("per_class") == pytest.approx(expected["per_class"])
@@ -193,11 +226,15 @@ def test_what_is_wrong_in_memory_is_said(save, tmp_path):
     annotations, path = save("truth.json", document), save("found.json", results([(10, 3, [0, 0, 50, 50], 1)]))
     pictures, detections, classes = in_memory(tmp_path, annotations, path)
     assert evaluate_coco(pictures, detections, classes=classes)["AP"] == pytest.approx(1)
+    assert evaluate_coco(pictures, detections)["AP"] == pytest.approx(1)
+    nameless = [replace(picture, classes=None) for picture in pictures]
     with pytest.raises(ValueError, match="classes must be the names of the pictures' labels"):
-        evaluate_coco(pictures, detections)
+        evaluate_coco(nameless, detections)
     with pytest.raises(EvaluationError, match=r"the detections: no picture 'c' in the annotations, in the detection"):
         evaluate_coco(pictures, {"c": detections["a"]}, classes=classes)
     with pytest.raises(EvaluationError, match=r"the detections: no category 'airplane' in the annotations"):
+        evaluate_coco(nameless, detections, classes=("zebra", "cat"))
+    with pytest.raises(EvaluationError, match=r"read with 3 classes \(airplane, cat, zebra\), .* 2 \(zebra, cat\)"):
         evaluate_coco(pictures, detections, classes=("zebra", "cat"))
     with pytest.raises(EvaluationError, match="picture 'a' is among the annotations twice"):
         evaluate_coco(pictures * 2, detections, classes=classes)

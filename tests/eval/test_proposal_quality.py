@@ -4,6 +4,7 @@ from builders import make_picture
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inception_rcnn.data.errors import DataWarning, SettingError
 from inception_rcnn.eval import EvaluationError, evaluate_proposals
 
 A, B = (0, 0, 10, 10), (50, 50, 60, 60)
@@ -52,6 +53,23 @@ def test_proposals_for_an_unknown_picture_are_refused():
         evaluate_proposals([make_picture([A]), make_picture([A])], {})
     with pytest.raises(EvaluationError, match="'a' is among the proposals twice"):
         evaluate_proposals([make_picture([A])], iter([("a", [A]), ("a", [B])]))
+
+
+def test_proposals_far_outside_are_told():
+    with pytest.warns(DataWarning, match="1 of 3 proposals, the first 100 of each picture, end far outside"):
+        evaluate_proposals([make_picture([A], size=(100, 100))], {"a": [A, A, [0, 0, 150, 50]]})
+
+
+@pytest.mark.parametrize("limit", [-1, 2.5, np.nan, "100"])
+def test_limits_are_whole_numbers(limit):
+    with pytest.raises(SettingError, match="a limit must be a whole number, 0 or more"):
+        evaluate_proposals([make_picture([A])], {"a": [A]}, limits=[100, limit])
+
+
+def test_a_box_may_cover_several_objects():
+    """Average recall as Hosang et al. have it; COCO's matches a box with one object."""
+    result = evaluate_proposals([make_picture([[0, 0, 10, 10], [0, 0, 10, 9]])], {"a": [[0, 0, 10, 10]]})
+    assert result["recall"]["0.9"] == 1
 
 
 @pytest.mark.parametrize("boxes", [np.zeros((2, 5)), np.zeros(4), [[0, 0, np.nan, 1]]])

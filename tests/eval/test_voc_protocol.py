@@ -1,14 +1,28 @@
 import json
 import tarfile
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import inclusive_boxes, make_detections, make_picture
+from builders import inclusive_boxes, make_detections, make_picture, voc_xml, write_voc
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inception_rcnn.data import VOC_CLASSES, read_voc, read_voc_results
-from inception_rcnn.eval import EvaluationError, average_precision, evaluate_voc, match_voc
+from inception_rcnn.data.errors import DataWarning, SettingError
+from inception_rcnn.eval import (
+    EvaluationError,
+    average_precision,
+    evaluate_coco,
+    evaluate_ilsvrc,
+    evaluate_proposals,
+    evaluate_voc,
+    false_positives,
+    match_ilsvrc,
+    match_voc,
+    write_report,
+)
 
 CLASSES = ("cat", "dog")
 
@@ -137,6 +151,63 @@ def test_classes_are_matched_by_name():
     assert result["per_class"] == {"cat": 1, "dog": 1}
 
 
+def test_classes_are_those_that_the_pictures_were_read_with(tmp_path):
+    root = write_voc(tmp_path, {"a": voc_xml(("pet", *A))})
+    pictures, found = read_voc(root, "test", ("pet",)), {"a": detected([A], [0.5], classes=("pet",))}
+    assert evaluate_voc(pictures, found) == {"mAP": 1, "per_class": {"pet": 1}}
+    assert list(match_voc(pictures, found)) == ["pet"]
+    assert evaluate_ilsvrc(pictures, found)["per_class"] == {"pet": 1}
+    assert evaluate_coco(pictures, found)["per_class"] == {"pet": pytest.approx(1)}
+    assert evaluate_proposals(pictures, {"a": inclusive_boxes([A])})["abo"] == {"pet": 1}
+    assert '"pet"' in write_report(tmp_path / "report", pictures, found).read_text("utf-8")
+    # The same label is another class in another list.
+    for classes in (VOC_CLASSES, ("cat",), ("robot", "pet")):
+        for evaluate in (evaluate_voc, match_voc, evaluate_ilsvrc, match_ilsvrc, evaluate_coco):
+            with pytest.raises(EvaluationError, match=r"pictures were read with 1 classes \(pet\)"):
+                evaluate(pictures, found, classes=classes)
+        with pytest.raises(EvaluationError, match="pictures were read with 1 classes"):
+            evaluate_proposals(pictures, {}, classes=classes)
+        with pytest.raises(EvaluationError, match="pictures were read with 1 classes"):
+            write_report(tmp_path / "report", pictures, found, classes)
+    others = [replace(pictures[0], image_id="b", classes=("robot", "pet"))]
+    with pytest.raises(EvaluationError, match=r"\(pet\), which their labels number, others with 2 \(robot, pet\)"):
+        evaluate_voc(pictures + others, found)
+
+
+def test_classes_that_detections_do_not_know_are_told():
+    pictures = [picture([A, B], labels=[0, 1])]
+    with pytest.warns(DataWarning, match="1 of 2 evaluated classes with objects are not among those of .* 0: dog$"):
+        evaluate_voc(pictures, {"a": detected([A], [0.5], classes=("cat",))}, CLASSES)
+    with pytest.warns(DataWarning, match=r"0: dog \(is that Dogs\?\)$"):
+        evaluate_voc(pictures, {"a": detected([A], [0.5], classes=("cat", "Dogs"))}, CLASSES)
+    with pytest.warns(DataWarning, match=r"2 of 2 .*: cat, dog; the detections have pet$"):
+        assert evaluate_ilsvrc(pictures, {"a": detected([A], [0.5], classes=("pet",))}, CLASSES)["mAP"] == 0
+
+
+@pytest.mark.parametrize("evaluate", [evaluate_voc, evaluate_ilsvrc, evaluate_coco])
+def test_detections_far_outside_are_told(evaluate):
+    """Of a picture of 100 x 100 pixels: one box in 20 may be far outside, and boxes by less than a tenth."""
+    near = [(1, 1, 109, 50), (-8, 1, 50, 50)]
+    far = [(1, 1, 120, 50), (1, 1, 50, 120), (-15, 1, 50, 50), (1, -15, 50, 50)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(
+            [make_picture(inclusive_boxes([A]), size=(100, 100))],
+            {"a": detected([A] * 17 + near + far[:1], [0.5] * 20)},
+            classes=CLASSES,
+        )
+    with pytest.warns(DataWarning, match="4 of 6 detections end far outside their annotated picture"):
+        evaluate(
+            [make_picture(inclusive_boxes([A]), size=(100, 100))],
+            {"a": detected(near + far, [0.5] * 6)},
+            classes=CLASSES,
+        )
+    unknown = replace(make_picture(inclusive_boxes([A]), size=(100, 100)), width=0, height=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate([unknown], {"a": detected(far[:2], [0.5] * 2)}, classes=CLASSES)
+
+
 def test_11_points():
     # One of two objects is found: precision 1 at the recalls 0, 0.1, ..., 0.5.
     assert average_precision([0.5], [1.0]) == pytest.approx(6 / 11)
@@ -154,6 +225,14 @@ def test_wrong_arguments_are_refused():
         average_precision([1], [1], "voc13")
     with pytest.raises(ValueError, match="one shape"):
         average_precision([1], [1, 2])
+    for threshold in (np.nan, 50, -0.1, "0.5"):
+        with pytest.raises(SettingError, match="iou_threshold must be a number, 0 to 1"):
+            evaluate_voc([], {}, CLASSES, iou_threshold=threshold)
+    for evaluate in (evaluate_voc, match_voc, evaluate_ilsvrc, match_ilsvrc, evaluate_coco, evaluate_proposals):
+        with pytest.raises(SettingError, match="classes must be a list of names, not one name"):
+            evaluate([], {}, classes="cat")
+    with pytest.raises(SettingError, match="a group of similar classes must be a list of names"):
+        false_positives([], {}, match_voc([], {}, CLASSES), similar=["cat"])
 
 
 def official(recall, precision, metric):

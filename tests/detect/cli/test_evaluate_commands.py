@@ -1,4 +1,6 @@
+import io
 import json
+import sys
 import tarfile
 from pathlib import Path
 
@@ -91,30 +93,36 @@ def test_voc_report(devkit, tmp_path, capsys):
 
 
 def test_detections_of_other_classes_are_no_zero(devkit, tmp_path, capsys):
-    write_detections(tmp_path / "o.json", [("000001.jpg", 9, 9, found("ant", ("ant", "bee")))], ("ant", "bee"))
+    write_detections(tmp_path / "o.json", [("000001.jpg", 100, 80, found("ant", ("ant", "bee")))], ("ant", "bee"))
     error = refused(capsys, "evaluate", "voc", "--devkit", devkit, "--detections", tmp_path / "o.json")
     assert "none of its classes is evaluated here; it has ant, bee" in error
 
 
 def test_what_is_seldom_meant_is_told(devkit, tmp_path, capsys):
     some = found("cat", ("cat", "unicorn"))
-    write_detections(tmp_path / "o.json", [("000001.jpg", 9, 9, some)], ("cat", "unicorn"))
+    write_detections(tmp_path / "o.json", [("000001.jpg", 100, 80, some)], ("cat", "unicorn"))
     (devkit / "ImageSets/Main/two.txt").write_text("000001\n000002\n")
     (devkit / "Annotations/000002.xml").write_text(xml("dog"))
     assert run("evaluate", "voc", "--devkit", devkit, "--split", "two", "--detections", tmp_path / "o.json") == 0
     error = capsys.readouterr().err
     assert "1 of 2 pictures are not in" in error
-    assert "19 evaluated classes are not in" in error
+    assert "warning: 1 of 2 evaluated classes with objects are not among those of the detections" in error
+    assert "count 0: dog" in error
     assert "1 classes in" in error
     assert "unicorn" in error
-    (tmp_path / "results" / "comp4_det_test_dog.txt").unlink()
-    assert run("evaluate", "voc", "--devkit", devkit, "--detections", tmp_path / "results") == 0
-    assert "1 evaluated classes are not in" in capsys.readouterr().err
+    for path in (tmp_path / "results").iterdir():
+        path.rename(path.with_name(path.name.replace("test", "two")))
+    options = ["--split", "two", "--detections", tmp_path / "results"]
+    assert run("evaluate", "voc", "--devkit", devkit, *options) == 0
+    assert capsys.readouterr().err == ""
+    (tmp_path / "results" / "comp4_det_two_dog.txt").unlink()
+    assert run("evaluate", "voc", "--devkit", devkit, *options) == 0
+    assert "1 of 2 evaluated classes with objects are not among those" in capsys.readouterr().err
 
 
 def test_cocos_names_of_vocs_classes(devkit, tmp_path):
     (devkit / "Annotations/000001.xml").write_text(xml("sofa"))
-    write_detections(tmp_path / "o.json", [("x/000001.jpg", 9, 9, found("couch", ("couch", "tv")))], ("couch", "tv"))
+    write_detections(tmp_path / "o.json", [("x/000001.jpg", 100, 80, found("couch", ("couch", "tv")))], ("couch", "tv"))
     options = ["--detections", tmp_path / "o.json", "--json", tmp_path / "n.json"]
     assert run("evaluate", "voc", "--devkit", devkit, *options) == 0
     assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
@@ -123,6 +131,15 @@ def test_cocos_names_of_vocs_classes(devkit, tmp_path):
 def test_annotations_without_a_known_class(devkit, imagenet, tmp_path, capsys):
     (devkit / "Annotations/000001.xml").write_text(xml("Cat"))
     detections = ["--detections", tmp_path / "detections.json"]
+    assert run("evaluate", "voc", "--devkit", devkit, *detections) == 2
+    told, error = capsys.readouterr().err.splitlines()
+    assert "none of VOC's classes is in" in told
+    assert "none of its classes is evaluated here; it has aeroplane" in error
+    assert "and evaluated are Cat" in error
+    assert "do the annotations call them otherwise" in refused(
+        capsys, "evaluate", "voc", "--devkit", devkit, *detections, "--classes", "voc"
+    )
+    (devkit / "Annotations/000001.xml").write_text(voc_xml(size=(100, 80)))
     assert "do the annotations call them otherwise" in refused(
         capsys, "evaluate", "voc", "--devkit", devkit, *detections
     )
@@ -130,6 +147,75 @@ def test_annotations_without_a_known_class(devkit, imagenet, tmp_path, capsys):
     write_detections(tmp_path / "none.json", [], VOC_CLASSES)
     detections = ["--detections", tmp_path / "none.json"]
     assert "no pictures" in refused(capsys, "evaluate", "voc", "--devkit", devkit, "--split", "none", *detections)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A set in VOC layout with a pet and a robot, and a detector of the two that finds the pet."""
+    root = write_voc(tmp_path / "mine", {"a": xml("pet"), "b": xml("robot")}, "val")
+    (tmp_path / "classes.txt").write_text("robot\npet\n")
+    entries = [("a.jpg", 100, 80, found("pet", ("robot", "pet"))), ("b.jpg", 100, 80, found("pet", ("robot", "pet")))]
+    write_detections(tmp_path / "own.json", entries, ("robot", "pet"))
+    return ["--devkit", root, "--split", "val"]
+
+
+def test_own_classes_need_no_option(own, tmp_path, capsys):
+    options = [*own, "--detections", tmp_path / "own.json", "--json", tmp_path / "n.json"]
+    assert run("evaluate", "voc", *options, "--report", tmp_path / "report") == 0
+    assert json.loads((tmp_path / "n.json").read_text())["per_class"] == {"pet": 1, "robot": 0}
+    assert "its own are evaluated: pet, robot" in capsys.readouterr().err
+    (tmp_path / "one.txt").write_text("pet")
+    assert run("evaluate", "voc", *options, "--classes", tmp_path / "one.txt") == 0
+    assert json.loads((tmp_path / "n.json").read_text())["per_class"] == {"pet": 1}
+    assert "1 classes in" in capsys.readouterr().err
+    (tmp_path / "none.txt").write_text("alien")
+    assert "none of its classes is evaluated" in refused(
+        capsys, "evaluate", "voc", *options, "--classes", tmp_path / "none.txt"
+    )
+
+
+def test_own_classes_of_result_files(own, tmp_path):
+    write_voc_results(tmp_path / "texts", read_detections(tmp_path / "own.json"), "comp4_det_val_")
+    options = ["--detections", tmp_path / "texts", "--json", tmp_path / "n.json"]
+    assert run("evaluate", "voc", *own, *options) == 0
+    assert json.loads((tmp_path / "n.json").read_text())["per_class"] == {"pet": 1, "robot": 0}
+
+
+def test_own_classes_of_proposals(own, tmp_path):
+    entries = [Proposals(f"{name}.jpg", 100, 80, BOX, SCORES) for name in ("a", "b")]
+    write_proposals(tmp_path / "p.npz", entries)
+    options = [*own, "--proposals", tmp_path / "p.npz", "--json", tmp_path / "n.json"]
+    assert run("evaluate", "proposals", *options) == 0
+    assert json.loads((tmp_path / "n.json").read_text())["abo"] == {"pet": 1, "robot": 1}
+    assert run("evaluate", "proposals", *options, "--classes", tmp_path / "classes.txt") == 0
+    assert list(json.loads((tmp_path / "n.json").read_text())["abo"]) == ["robot", "pet"]
+
+
+def test_own_classes_by_the_other_rules(own, tmp_path, capsys):
+    options = ["--json", tmp_path / "n.json", "--detections", tmp_path / "own.json"]
+    annotations = ["--annotations", own[1] / "Annotations"]
+    assert run("evaluate", "ilsvrc", *annotations, *options, "--classes", tmp_path / "classes.txt") == 0
+    assert json.loads((tmp_path / "n.json").read_text())["per_class"] == {"robot": 0, "pet": 1}
+    (own[1] / "Annotations/a.xml").write_text(xml("n00000001"))
+    (tmp_path / "ids.txt").write_text("n00000002\trobot\nn00000001\tpet\n")
+    assert run("evaluate", "ilsvrc", *annotations, *options, "--classes", tmp_path / "ids.txt") == 0
+    assert json.loads((tmp_path / "n.json").read_text())["per_class"] == {"robot": None, "pet": 1}
+    capsys.readouterr()
+    more = ["--classes", "ilsvrc", "--meta", "m.mat"]
+    assert "give one of the two" in refused(capsys, "evaluate", "ilsvrc", *annotations, *options, *more)
+
+    truth = coco_document(
+        {1: "a.jpg", 2: "b.jpg"}, {1: "pet", 2: "robot"}, [(1, 1, [10, 10, 50, 50]), (2, 2, [0, 0, 9, 9])], (100, 80)
+    )
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    annotations = ["--annotations", tmp_path / "truth.json"]
+    (tmp_path / "one.txt").write_text("robot")
+    assert run("evaluate", "coco", *annotations, *options, "--classes", tmp_path / "one.txt") == 0
+    assert list(json.loads((tmp_path / "n.json").read_text())["per_class"]) == ["robot"]
+    capsys.readouterr()
+    assert "give one of the two" in refused(
+        capsys, "evaluate", "coco", *annotations, *options, "--known", "--classes", "voc"
+    )
 
 
 def test_pictures_in_folders(imagenet, tmp_path):
@@ -233,7 +319,7 @@ def test_coco(tmp_path, capsys):
     for known, expected in (([], 0.5), (["--known"], 1)):
         assert run("evaluate", "coco", *options, "--detections", tmp_path / "detections.json", *known) == 0
         assert json.loads((tmp_path / "n.json").read_text())["mAP"] == pytest.approx(expected)
-    assert "1 categories are not among" in capsys.readouterr().err
+    assert "1 of 2 evaluated classes with objects are not among" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "mat", "pkl", "json", "npz"])
@@ -315,3 +401,77 @@ def test_damaged_files_end_in_one_line(devkit, imagenet, tmp_path, capsys):
                 assert len(capsys.readouterr().err.splitlines()) == 1
         path.write_bytes(whole)
     assert refusals > 35
+
+
+def test_another_size_than_annotated_is_told(devkit, imagenet, tmp_path, capsys):
+    """Detections and proposals in pictures of half the size, and in turned ones, by every evaluator."""
+    truth = coco_document({7: "000001.jpg"}, {3: "cat"}, [(7, 3, [10, 10, 50, 50])], size=(100, 80))
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    stem = "ILSVRC2012_val_00000007"
+    for size, turned in (((50, 40), ""), ((80, 100), "of 1 the two sides are swapped")):
+        expected = f"{size[0]} x {size[1]}, annotated 100 x 80; {turned}"
+        write_detections(tmp_path / "d.json", [("000001.jpg", *size, found("cat", ("cat",)))], ("cat",))
+        write_detections(tmp_path / "i.json", [(f"{stem}.JPEG", *size, found("ant", ("ant",)))], ("ant",))
+        write_proposals(tmp_path / "p.parquet", [Proposals("000001.jpg", *size, BOX, SCORES)])
+        for arguments in (
+            ["voc", "--devkit", devkit, "--detections", tmp_path / "d.json"],
+            ["coco", "--annotations", tmp_path / "truth.json", "--detections", tmp_path / "d.json"],
+            ["ilsvrc", "--annotations", imagenet / "Annotations/DET/val", "--detections", tmp_path / "i.json"],
+            ["proposals", "--devkit", devkit, "--proposals", tmp_path / "p.parquet"],
+        ):
+            capsys.readouterr()
+            assert run("evaluate", *arguments) == 0
+            (line,) = [line for line in capsys.readouterr().err.splitlines() if "another size" in line]
+            assert "warning: 1 of 1 pictures have another size" in line
+            assert expected in line
+    # What has no sizes has edges.
+    write_voc_results(tmp_path / "large", {"000001": make_detections(2 * BOX, SCORES, [7, 7], VOC_CLASSES)})
+    write_proposals(tmp_path / "p.mat", [Proposals("000001.jpg", 0, 0, 2 * BOX, SCORES)])
+    result = {"image_id": 7, "category_id": 3, "bbox": [20, 20, 100, 100], "score": 0.9}
+    (tmp_path / "results.json").write_text(json.dumps([result]))
+    for arguments, which in (
+        (["voc", "--devkit", devkit, "--detections", tmp_path / "large"], "1 of 2 detections"),
+        (["coco", "--annotations", tmp_path / "truth.json", "--detections", tmp_path / "results.json"], "1 of 1 det"),
+        (["proposals", "--devkit", devkit, "--proposals", tmp_path / "p.mat"], "1 of 2 proposals"),
+    ):
+        capsys.readouterr()
+        assert run("evaluate", *arguments) == 0
+        assert f"warning: {which}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "utf-8"])
+def test_any_terminal_shows_the_table(own, tmp_path, monkeypatch, encoding):
+    (own[1] / "Annotations/b.xml").write_text(xml("猫–é"))
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding))
+    options = [*own, "--detections", tmp_path / "own.json", "--json", tmp_path / "n.json"]
+    assert run("evaluate", "voc", *options) == 0
+    sys.stdout.flush()
+    name = "猫–é".encode(encoding, "replace").decode(encoding)
+    assert name in shown.getvalue().decode(encoding)
+    assert json.loads((tmp_path / "n.json").read_text())["per_class"] == {"pet": 1, "猫–é": 0}
+
+
+class Full(io.StringIO):
+    """A terminal, or a file that output is sent to, that cannot be written to."""
+
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+def test_results_are_written_before_they_are_shown(devkit, imagenet, tmp_path, monkeypatch):
+    truth = coco_document({7: "000001.jpg"}, {3: "cat"}, [(7, 3, [10, 10, 50, 50])], size=(100, 80))
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    write_proposals(tmp_path / "p.npz", [Proposals("000001.jpg", 100, 80, BOX, SCORES)])
+    detections = ["--detections", tmp_path / "detections.json"]
+    ants = ["--images", imagenet / "val.txt", "--detections", imagenet / "results.txt"]
+    monkeypatch.setattr("sys.stdout", Full())
+    for name, arguments in (
+        ("voc", ["--devkit", devkit, *detections, "--report", tmp_path / "report"]),
+        ("coco", ["--annotations", tmp_path / "truth.json", *detections]),
+        ("ilsvrc", ["--annotations", imagenet / "Annotations/DET/val", *ants]),
+        ("proposals", ["--devkit", devkit, "--proposals", tmp_path / "p.npz"]),
+    ):
+        assert run("evaluate", name, *arguments, "--json", tmp_path / f"{name}.json") == 2
+        assert json.loads((tmp_path / f"{name}.json").read_text())
+    assert (tmp_path / "report/report.html").is_file()
