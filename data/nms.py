@@ -311,7 +311,7 @@ def _check_sound(boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Non
 @kernel("boolean(float32[::1], int32[::1], int32[::1])")
 def _are_sound(boxes, box_bits, score_bits):  # type: ignore[no-untyped-def]
     """Tell whether all numbers are finite, and no box, of four numbers each, ends before it begins."""
-    # Without their sign, the bits of infinity are 0x7F800000, those of nan more. Without branches, loops are vectorised.
+    # Without their sign, the bits of infinity are 0x7F800000, and those of nan more. Loops without branches are fast.
     largest = np.int32(0)
     for i in range(len(score_bits)):
         largest = max(largest, score_bits[i] & np.int32(0x7FFFFFFF))
