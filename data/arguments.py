@@ -126,7 +126,7 @@ def check_names(name: str, value: Iterable[str]) -> tuple[str, ...]:
     return names
 
 
-def as_array(name: str, values: ArrayLike, dtype: DTypeLike = None) -> NDArray[Any]:
+def as_array(name: str, values: ArrayLike, dtype: DTypeLike | None = None) -> NDArray[Any]:
     """Return numbers as an array of NumPy, which is not copied if it is one of that type already.
 
     Parameters

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..data import Detections
 from ..data.arguments import as_array, check_number
-from ..data.boxes import as_boxes, as_scores, find_problem
-from ..data.detections import as_labels, find_detection_problem
+from ..data.boxes import as_boxes, as_scores, find_bad_number
+from ..data.detections import as_labels
 from ..data.errors import EvaluationError, SettingError
 from ..data.nms import nms, soft_nms
 from ..data.system.kernels import kernel
@@ -169,23 +169,20 @@ def merge_detections(
     result = {}
     for image_id in dict.fromkeys(image_id for member in members for image_id in member):
         found = [member.get(image_id, nothing) for member in members]
-        for number, one in enumerate(found, start=1):
-            problem = find_detection_problem(one)
-            if not problem and (one.scores < 0).any():
-                problem = f"a score is {one.scores[one.scores < 0][0]:g}; only scores of 0 or more can be merged"
-            if problem:
-                raise EvaluationError(f"member {number}, picture {image_id!r}: {problem}")
         lists = (
             [one.boxes for one in found],
             [one.scores for one in found],
             [renumber_labels(one, classes) for one in found],
         )
-        if method == "wbf":
-            threshold = 0.55 if iou_threshold is None else iou_threshold
-            merged = weighted_box_fusion(*lists, iou_threshold=threshold, weights=weight)
-        else:
-            merged = _suppress(*lists, weight / weight.max(), iou_threshold, soft=method == "soft-nms")
-        result[image_id] = Detections(*merged, classes)
+        try:
+            if method == "wbf":
+                threshold = 0.55 if iou_threshold is None else iou_threshold
+                merged = weighted_box_fusion(*lists, iou_threshold=threshold, weights=weight)
+            else:
+                merged = _suppress(*lists, weight / weight.max(), iou_threshold, soft=method == "soft-nms")
+            result[image_id] = Detections(*merged, classes)
+        except SettingError as error:  # The settings are checked: it is the detections.
+            raise EvaluationError(f"picture {image_id!r}: {error}") from error
     return result
 
 
@@ -268,18 +265,24 @@ def _gather(
     for one_boxes, one_scores, one_labels in zip(boxes_list, scores_list, labels_list, strict=True):
         score, label = as_scores(one_scores), as_labels(one_labels)
         box = as_boxes(one_boxes)
-        problem = find_problem(box, score)
-        if not problem and label.shape != score.shape:
-            problem = f"labels {label.shape} and scores {score.shape} do not fit: (M,) and (M,) are expected"
-        if not problem and (score < 0).any():
-            problem = "a score is negative"
-        if problem:
-            raise SettingError(f"member {len(boxes)}: {problem}")
+        if score.ndim != 1 or box.shape != (len(score), 4) or label.shape != score.shape:
+            raise SettingError(
+                f"member {len(boxes)}: boxes {box.shape}, scores {score.shape} and labels {label.shape} do not fit: "
+                "(M, 4), (M,) and (M,) are expected"
+            )
         boxes.append(box)
         scores.append(score)
         labels.append(label)
     member = np.repeat(np.arange(len(boxes_list)), [len(score) for score in scores[1:]])
-    return np.concatenate(boxes), np.concatenate(scores), np.concatenate(labels), member
+    all_boxes, all_scores = np.concatenate(boxes), np.concatenate(scores)
+    if find_bad_number(all_boxes, all_scores) or all_scores.min(initial=0) < 0:
+        for number, (box, score) in enumerate(zip(boxes[1:], scores[1:], strict=True), start=1):
+            problem = find_bad_number(box, score)
+            if not problem and (score < 0).any():
+                problem = f"a score is {score.min():g}; only scores of 0 or more can be merged"
+            if problem:
+                raise SettingError(f"member {number}: {problem}")
+    return all_boxes, all_scores, np.concatenate(labels), member
 
 
 @kernel(

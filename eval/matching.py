@@ -1,9 +1,8 @@
 """Detections to hits and false detections, by the rules of VOC and of ILSVRC; average precision follows from them.
 
 Both kits count pixels from 1 and include both corners, so the width of a box is ``xmax - xmin + 1``. Our boxes
-are continuous, ``x1 = xmin - 1`` and ``x2 = xmax``, and their width ``x2 - x1`` is that same number, as is the
-width of every intersection: the plain continuous overlap *is* the kits' inclusive one, and nothing has to be
-converted.
+are continuous, ``x1 = xmin - 1`` and ``x2 = xmax``. Their width ``x2 - x1`` is that same number, as is the width of
+every intersection. So the continuous overlap is the kits' inclusive one, and nothing has to be converted.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -145,8 +144,8 @@ def match_ilsvrc(
     The detections of a class are taken from the best score down. Each takes, of the objects of its class that
     are still free and that it overlaps by at least the object's own threshold, the one that it overlaps most;
     if there is none, it is false. The threshold of an object of w x h pixels is
-    ``min(0.5, w * h / ((w + 10) * (h + 10)))``: lower than 0.5 only for objects under about 25 x 25 pixels, so
-    that a box may be 5 pixels off on every side.
+    ``min(0.5, w * h / ((w + 10) * (h + 10)))``. It is lower than 0.5 only for objects under about 25 x 25 pixels. So a
+    box may be 5 pixels off on every side.
 
     Parameters
     ----------

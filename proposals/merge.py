@@ -84,11 +84,11 @@ def merge_proposals(
     [0.8999999761581421, 0.27000001072883606, 0.20000000298023224]
     """
     check_limit(limit)
-    parts = [(as_boxes(boxes), as_array("scores", scores)) for boxes, scores in (selective_search, multibox)]
-    if problem := find_problem(*parts[0]) or find_problem(*parts[1]):
+    one, two = ((as_boxes(boxes), as_array("scores", scores)) for boxes, scores in (selective_search, multibox))
+    if problem := find_problem(*one) or find_problem(*two):
         raise SettingError(problem)
-    boxes = np.concatenate([part[0] for part in parts])
-    scores = np.concatenate(expected_gain(*parts, calibration))
+    boxes = np.concatenate([one[0], two[0]])
+    scores = np.concatenate(expected_gain(one, two, calibration))
     kept = nms(boxes, scores, iou_threshold)[:limit]
     return boxes[kept], scores[kept].astype(np.float32)
 

@@ -123,7 +123,7 @@ def test_weak_boxes_are_left_out_first_and_zeros_are_no_trouble():
         (([[[0, 0, 1, 1]]], [[1]], [[0], [0]]), {}, "1, 1 and 2 members"),
         (([[[0, 0, 1, 1]]], [[1, 1]], [[0, 0]]), {}, r"member 1: .* do not fit"),
         (([[[0, 0, 1, 1]]], [[np.nan]], [[0]]), {}, r"member 1: .* finite"),
-        (([[[0, 0, 1, 1]]], [[-1]], [[0]]), {}, "member 1: a score is negative"),
+        (([[[0, 0, 1, 1]]], [[-1]], [[0]]), {}, "member 1: a score is -1; only scores of 0"),
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [1, 1]}, "weights must be 1 finite numbers"),
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [0]}, "above 0"),
         (([[[0, 0, 1, 1]]], [[1]], [[0]]), {"weights": [np.inf]}, r"finite numbers above 0, .* they are \[inf\]"),
@@ -232,7 +232,7 @@ def test_scores_that_only_double_precision_tells_apart(method):
 
 def test_what_cannot_be_merged_is_named():
     one = {"a": make_detections([A], [0.5], [0])}
-    with pytest.raises(EvaluationError, match=r"member 2, picture 'a': a score is -0.5; only scores of 0 or more"):
+    with pytest.raises(EvaluationError, match=r"picture 'a': member 2: a score is -0.5; only scores of 0 or more"):
         merge_detections([one, {"a": make_detections([A, A], [0.5, -0.5], [0, 0])}])
     with pytest.raises(EvaluationError, match=r"picture is in two of the members: they have 'a' and 'b.jpg'"):
         merge_detections([one, {"b.jpg": make_detections([A], [0.5], [0])}])
