@@ -160,9 +160,8 @@ def _listed_images(path: Path) -> list[tuple[int, str, str]]:
             raise AnnotationError(f"{path}: there is no XML file in this folder or below")
         return [(line, name, "") for line, name in enumerate(names, start=1)]
     images = [(line, *_split_number(text)) for line, text in read_lines(path)]
-    seen: set[str] = set()
-    # The set grows as the list is read: `add` returns None.
-    twice = [(line, name) for line, name, _ in images if name in seen or seen.add(name)]
+    first: dict[str, int] = {}
+    twice = [(line, name) for line, name, _ in images if first.setdefault(name, line) != line]
     raise_faults([f"{path}, line {line}: {name[:80]!r} is in the list twice" for line, name in twice], path)
     return images
 

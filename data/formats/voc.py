@@ -151,7 +151,7 @@ class AnnotationReader:
         """Read one annotation, that the file `listed` names; of a faulty one, what can be read of it."""
         boxes: list[tuple[float, ...]] = []
         labels, difficult = [], []
-        size, image = (0, 0), os.path.join(self.images.root, image_id + self.suffix)
+        size, image = (0, 0), ""
         try:
             document = _read_xml(path, listed)
             image = self.images.path(image_id, (document.findtext("filename") or "").strip(), self.suffix)
@@ -192,7 +192,9 @@ class AnnotationReader:
         raise_faults(self.faults, listed, "correct it, or take the picture out of the list")
 
     def _parse_box(self, item: ElementTree.Element, name: str, path: str) -> tuple[float, ...]:
-        x1, y1, x2, y2 = (_parse_number(item, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
+        # Found once: a path of tags takes several times as long.
+        box = item.find("bndbox")
+        x1, y1, x2, y2 = (_parse_number(box, side, path, "bndbox") for side in ("xmin", "ymin", "xmax", "ymax"))
         if min(x2 - x1, y2 - y1) + 1 < self.smallest:
             raise AnnotationError(f"{path}: the box of a {name} ends before it begins: {x1:g} {y1:g} {x2:g} {y2:g}")
         return x1 - 1, y1 - 1, x2, y2
@@ -217,10 +219,10 @@ def _read_xml(path: str, listed: Path) -> ElementTree.Element:
 
 def _parse_size(document: ElementTree.Element, path: str) -> tuple[int, int]:
     """Return width and height; 0 x 0 if the annotation does not say both, as 0 or nothing does not."""
-    tags = ("size/width", "size/height")
-    if any((document.findtext(tag) or "").strip() in ("", "0") for tag in tags):
+    size = document.find("size")
+    if size is None or not (size.findtext("width", "").strip() and size.findtext("height", "").strip()):
         return 0, 0
-    width, height = (_parse_number(document, tag, path) for tag in tags)
+    width, height = (_parse_number(size, side, path, "size") for side in ("width", "height"))
     if min(width, height) < 0 or width % 1 or height % 1:
         raise AnnotationError(f"{path}: the size is {width:g} x {height:g}, not two whole numbers; it may be left out")
     return (int(width), int(height)) if width and height else (0, 0)
@@ -235,16 +237,16 @@ def _parse_flag(element: ElementTree.Element, tag: str, path: str) -> bool:
     return flag
 
 
-def _parse_number(element: ElementTree.Element, tag: str, path: str) -> float:
-    text = element.findtext(tag)
+def _parse_number(element: ElementTree.Element | None, tag: str, path: str, parent: str) -> float:
+    text = None if element is None else element.findtext(tag)
     try:
         value = float(text or "")
     except ValueError:
         value = np.nan
     # Also false for nan; further out no picture reaches. Python would take 1_0 for 10.
-    if not abs(value) < 2**31 or "_" in (text or ""):
+    if not -(2**31) < value < 2**31 or "_" in (text or ""):
         problem = "is missing" if text is None else f"is {text.strip()[:40]!r}, not a number that a picture can have"
-        raise AnnotationError(f"{path}: <{tag.replace('/', '><')}> {problem}")
+        raise AnnotationError(f"{path}: <{parent}><{tag}> {problem}")
     return value
 
 

@@ -110,7 +110,7 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
         return _mark_unboxed(pictures, classes, challenge if occurring <= challenge else occurring)
     files = [folder / "annotations.json", *sorted(folder.glob("annotations/instances_*train*.json"))]
     roots = [root for root in (folder / "images", folder / "train2017") if root.is_dir()]
-    pictures: list[Picture] = []
+    pictures = []
     sources: dict[Path, Path] = {}
     for file in files:
         if file.is_file() and roots:
