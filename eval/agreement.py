@@ -25,8 +25,8 @@ def warn_of_sizes(
 ) -> None:
     """Warn of pictures that have another width and height in the annotations; a side of 0 is not known."""
     both = [(name, size, annotated[name]) for name, size in sizes.items() if name in annotated]
-    both = [(name, *two) for name, *two in both if min(map(min, two)) > 0]
-    other = [(name, size, expected) for name, size, expected in both if size != expected]
+    both = [one for one in both if min(*one[1], *one[2]) > 0]
+    other = [one for one in both if one[1] != one[2]]
     if other:
         name, (width, height), expected = other[0]
         swapped = sum(size == expected[::-1] for _, size, expected in other)

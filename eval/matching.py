@@ -306,8 +306,9 @@ def _by_class(
     sizes = np.array([[p.width for p in pictures], [p.height for p in pictures]], np.float64).T.copy()
     beyond = sum(count_beyond_edges(one.boxes, one.picture, sizes) for one in claims)
     warn_of_edges(beyond, sum(len(one.boxes) for one in claims))
-    known = class_names(detections)
-    warn_of_classes(known, [name for name, one in zip(classes, objects, strict=True) if len(one.boxes)])
+    warn_of_classes(
+        class_names(detections), [name for name, one in zip(classes, objects, strict=True) if len(one.boxes)]
+    )
     return list(zip(classes, objects, claims, strict=True))
 
 
