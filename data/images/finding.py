@@ -7,11 +7,17 @@ from pathlib import Path
 
 from ..errors import ImageError
 
-IMAGE_SUFFIXES = frozenset({
-    ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
-    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+TGA_SUFFIXES = frozenset({".icb", ".tga", ".vda", ".vst"})
+RAW_SUFFIXES = frozenset({
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw",
+    ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
 })  # fmt: skip
-"""Suffixes, in lower case, of the files in a folder that are taken for pictures."""
+IMAGE_SUFFIXES = TGA_SUFFIXES | RAW_SUFFIXES | frozenset({
+    ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg",
+    ".jpf", ".jpg", ".jpx", ".jxl", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+"""Suffixes, in lower case, of the files in a folder that are taken for pictures, also of formats that are not read: the
+reader says what to do."""
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
