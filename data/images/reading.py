@@ -326,7 +326,7 @@ def _deep_grey(picture: Image.Image) -> NDArray[np.uint8]:
 def _deep_colour(file: BinaryIO, path: Path, depth: int, rounded: bool) -> NDArray[np.uint8]:
     """Decode colours of 9 to 16 bits by OpenCV; Pillow loses their low bits or turns white to black."""
     file.seek(0)
-    values = None
+    values: Any = None
     if depth <= 16:
         with suppress(cv2.error):
             values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)

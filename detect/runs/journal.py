@@ -184,8 +184,8 @@ class Journal:
         end = table + table_size
         if end > len(data) or zlib.crc32(memoryview(data)[line:end]) != checksum:
             return None
-        described = json.loads(data[line:table])
-        return Record(*described, offset=table, rows=table_size // (4 * self.columns))
+        record = Record(*json.loads(data[line:table]))
+        return record._replace(offset=table, rows=table_size // (4 * self.columns))
 
     def _end(self, record: Record) -> int:
         return record.offset + record.rows * 4 * self.columns
