@@ -252,9 +252,7 @@ class Classifier:
         from .regions.torch_engine import survive_forks
 
         survive_forks()
-        pixels = (
-            torch.from_numpy(np.require(crops, requirements=["C", "W"])).to(self.device).permute(0, 3, 1, 2).float()
-        )
+        pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device).permute(0, 3, 1, 2).float()
         half = torch.autocast("cuda", torch.float16) if self.device == "cuda" else nullcontext()
         mean = torch.zeros(len(self.classes), dtype=torch.float64, device=self.device)
         with torch.inference_mode(), half:

@@ -15,7 +15,8 @@ from inception_rcnn.detect.runs.proposing import propose_pictures
 class WholePicture:
     """Proposes the whole picture."""
 
-    settings: dict = {}
+    def __init__(self):
+        self.settings = {}
 
     def search(self, image, name):
         height, width = image.shape[:2]
@@ -52,9 +53,8 @@ def test_repairs_and_further_frames_are_told_also_after_an_interruption(tmp_path
     assert summary.resumed > 0
     assert (summary.pictures, summary.failed, summary.retryable) == (2, 2, 0)
     assert (summary.repaired, summary.more_frames) == (1, 1)
-    lines = {
-        os.path.basename(line["file"]): line for line in map(json.loads, output.with_suffix(".errors.jsonl").open())
-    }
+    told = [json.loads(line) for line in output.with_suffix(".errors.jsonl").read_text().splitlines()]
+    lines = {os.path.basename(line["file"]): line for line in told}
     assert lines["cut.jpg"]["kind"] == "DataWarning"
     assert lines["cut.jpg"]["message"].startswith(f"{photos}/cut.jpg: its end mark is missing")
     assert "more than the limit of 1200" in lines["large.png"]["message"]
