@@ -310,7 +310,8 @@ def state_from_caffe(arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         layer, _, kind = key.replace("/", "_").rpartition(".")
         if layer not in _CAFFE_LAYERS:
             raise ValueError(f"{key!r} is not a layer of BVLC's GoogLeNet")
-        state[f"{_CAFFE_LAYERS[layer]}.{kind}"] = torch.from_numpy(np.asarray(array, dtype=np.float32))
+        # A copy: arrays that were read from a file are read-only, which torch complains of.
+        state[f"{_CAFFE_LAYERS[layer]}.{kind}"] = torch.from_numpy(np.array(array, dtype=np.float32))
     return state
 
 

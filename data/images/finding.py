@@ -2,19 +2,31 @@
 
 import glob
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 from ..errors import ImageError
 
-IMAGE_SUFFIXES = frozenset({
-    ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
-    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+TGA_SUFFIXES = frozenset({".icb", ".tga", ".vda", ".vst"})
+RAW_SUFFIXES = frozenset({
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw",
+    ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
 })  # fmt: skip
-"""Suffixes, in lower case, of the files in a folder that are taken for pictures."""
+IMAGE_SUFFIXES = TGA_SUFFIXES | RAW_SUFFIXES | frozenset({
+    ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg",
+    ".jpf", ".jpg", ".jpx", ".jxl", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+})  # fmt: skip
+"""Suffixes, in lower case, of the files in a folder that are taken for pictures, also of formats that are not read: the
+reader says what to do."""
+
+# Numbers of files that are no pictures, by suffix, in each folder by its device and inode: also if it is named twice.
+_Others: TypeAlias = dict[tuple[int, int], Counter[str]]
 
 
-def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[str] | None = None) -> list[Path]:
     """List the picture files that a mix of files, folders, globs and lists stands for.
 
     Parameters
@@ -24,13 +36,18 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
 
         - a file: kept whatever its suffix, so that the reader can say what is wrong with it;
         - a folder: every file below it whose suffix is in `IMAGE_SUFFIXES`, sorted by path; hidden files and
-          folders are passed over, links to folders are followed;
+          folders are passed over, links to folders are followed. A folder below it that cannot be searched is
+          listed itself, so that the reader says so in its line, as of a picture that cannot be read;
         - a glob such as ``photos/**/*.jpg``: its matches, sorted, each as if it had been named itself;
         - ``@list.txt``: a text file with one file, folder or glob a line, relative to the list's own folder
-          (so that a list means the same wherever it is read from); blank lines are passed over.
+          (so that a list means the same wherever it is read from); blank lines are passed over;
+        - ``@-``: such a list from standard input, relative to the working folder, as is every list that is not a
+          file but a pipe.
 
         What exists under the literal name is taken as that, also if the name contains ``*``, ``[`` or a
         leading ``@``.
+    passed_over : Counter of str, optional
+        Gets the number of the other files in the folders by suffix, in lower case; hidden files are not counted.
 
     Returns
     -------
@@ -55,18 +72,22 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     if isinstance(paths, (str, Path)):
         paths = [paths]
     found: dict[str, Path] = {}
+    others: _Others = {}
     for name in paths:
-        for path in _expand(os.fspath(name)):
+        for path in _expand(os.fspath(name), others):
             found.setdefault(os.path.abspath(path), Path(path))
+    if passed_over is not None:
+        for counts in others.values():
+            passed_over.update(counts)
     return list(found.values())
 
 
-def _expand(name: str) -> Iterator[str]:
+def _expand(name: str, others: _Others) -> Iterator[str]:
     """Yield the files that one thing named by the user stands for."""
     if name.startswith("@") and not os.path.exists(name):
-        yield from _expand_list(name[1:])
+        yield from _expand_list(name[1:], others)
     elif os.path.isdir(name):
-        yield from _walk(name)
+        yield from _walk(name, others)
     elif os.path.exists(name):
         yield name
     elif glob.has_magic(name):
@@ -78,44 +99,52 @@ def _expand(name: str) -> Iterator[str]:
             if not os.path.isdir(match):
                 yield match
             elif "**" not in name:
-                yield from _walk(match)
+                yield from _walk(match, others)
     else:
         raise ImageError(f"{name}: does not exist; name picture files, folders, globs or @list.txt")
 
 
-def _expand_list(name: str) -> Iterator[str]:
+def _expand_list(name: str, others: _Others) -> Iterator[str]:
     try:
-        data = Path(name).read_bytes()
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise ImageError(f"{name}: the list cannot be read ({error.strerror}); check its name") from error
-    folder = os.path.dirname(name)
+    # Standard input and pipes ("<(ls)" of a shell) stand in no folder that anybody named.
+    folder = "" if name == "-" or name.startswith(("/dev/", "/proc/")) else os.path.dirname(name)
     for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
         # File names are bytes to the system: one that is not UTF-8 must survive the way through a list.
         entry = os.fsdecode(line.strip())
         if entry:
             try:
-                yield from _expand(os.path.join(folder, entry))
+                yield from _expand(os.path.join(folder, entry), others)
             except ImageError as error:
                 raise ImageError(f"{name}, line {number}: {error}") from error
 
 
-def _walk(folder: str) -> list[str]:
-    def refuse(error: OSError) -> None:
-        raise ImageError(f"{error.filename}: the folder cannot be read ({error.strerror}); check its permissions")
-
+def _walk(folder: str, others: _Others) -> list[str]:
     found: list[str] = []
+
+    def keep(error: OSError) -> None:
+        if error.filename == folder:  # What was named must be there.
+            text = f"{folder}: the folder cannot be read ({error.strerror}); check its permissions"
+            raise ImageError(text) from error
+        found.append(error.filename)
+
     visited: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=keep, followlinks=True):
         status = os.stat(parent)
         identity = (status.st_dev, status.st_ino)
         if identity in visited:  # a link back to a folder above
             folders.clear()
             continue
         visited.add(identity)
+        counts = others[identity] = Counter()
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found.extend(
-            os.path.join(parent, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
-        )
+        for name in files:
+            if not name.startswith("."):
+                suffix = os.path.splitext(name)[1].lower()
+                if suffix in IMAGE_SUFFIXES:
+                    found.append(os.path.join(parent, name))
+                else:
+                    counts[suffix] += 1
     return sorted(found, key=lambda path: path.split(os.sep))

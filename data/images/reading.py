@@ -1,34 +1,68 @@
-"""A picture file, or an array, to pixels in 8-bit RGB."""
+"""A picture file, or an array, to pixels in 8-bit RGB; docs/pictures.md has the rules as tables."""
 
+import io
 import os
+import struct
+import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from ..errors import ImageError, SettingError
+from ..errors import DataWarning, ImageError, SettingError
+from .finding import RAW_SUFFIXES, TGA_SUFFIXES
+from .repair import END_OF_JPEG, end_of_scans, has_all_passes, without_descriptions
 
 MAX_PIXELS = 150_000_000
 """The largest picture that `read_image` decodes unless told otherwise: 450 MB of pixels."""
+
+_ORIENTATION = 0x0112  # of EXIF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# OpenCV 4.11 and newer decode to RGB, which saves 5 % of the time.
+_READS_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
+_JPEG_FLAGS = (cv2.IMREAD_COLOR_RGB if _READS_RGB else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+_TRUNCATED = "is truncated, some of its pixels are missing; copy or download it again"
+_BEHIND_THE_END = bytes(range(1, 128)) * 8  # decodes to anything but a flat grey
+
+
+class DecodedImage(NamedTuple):
+    """What `decode_image` finds in a file.
+
+    Attributes
+    ----------
+    image : ndarray of uint8, shape (H, W, 3)
+        RGB, upright, contiguous and writable.
+    repair : str
+        One line that names the file, if it is damaged where no pixel is; else "".
+    more_frames : bool
+        Whether the file has more frames or pages than this first one.
+    """
+
+    image: NDArray[np.uint8]
+    repair: str
+    more_frames: bool
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read a picture as 8-bit RGB, upright.
 
-    The EXIF orientation is applied. Greyscale, palette and CMYK pictures become RGB; 16 bits a channel are
-    scaled to 8; transparent pictures are laid on white, as a browser shows them; of an animation the first
-    frame counts.
+    The orientation of EXIF or XMP is applied. Greyscale, palette and CMYK pictures become RGB; 9 to 16 bits a channel
+    are scaled to 8; transparent pictures are laid on white, as a browser shows them; of several frames or pages the
+    first counts.
 
     Parameters
     ----------
     path : str or Path
-        The file: JPEG, PNG, BMP, GIF, WebP, TIFF or another format that Pillow reads.
+        The file: JPEG, PNG, BMP, GIF, WebP, TIFF or another format that Pillow reads; HEIC and HEIF if pillow-heif is
+        installed.
     max_pixels : int
         A picture of more pixels is refused before it is decoded: a file of a few kilobytes can unfold to many
-        gigabytes. Pillow's own limit, twice ``PIL.Image.MAX_IMAGE_PIXELS``, stays in force.
+        gigabytes. It counts alone: ``PIL.Image.MAX_IMAGE_PIXELS`` is not asked.
 
     Returns
     -------
@@ -38,7 +72,13 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     Raises
     ------
     ImageError
-        If the file is missing, empty, truncated, not a picture or too large.
+        If the file is missing, empty, not a picture, too large, or lacks pixels; or if its values have no defined
+        black and white (floating point, signed, 32 bits).
+
+    Warns
+    -----
+    DataWarning
+        If the file is damaged, but all of its pixels are there.
 
     Examples
     --------
@@ -49,11 +89,29 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     >>> image.shape, image.dtype, image[0, 0].tolist()
     ((3, 4, 3), dtype('uint8'), [7, 7, 7])
     """
+    decoded = decode_image(path, max_pixels)
+    if decoded.repair:
+        warnings.warn(decoded.repair, DataWarning, stacklevel=2)
+    return decoded.image
+
+
+def decode_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+    """Read a picture as `read_image` does, and return what there is to say of the file instead of warning of it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pages = [Image.new("L", (4, 3), color=grey) for grey in (7, 8)]
+    ...     pages[0].save(f"{folder}/pages.tif", save_all=True, append_images=pages[1:])
+    ...     decode_image(f"{folder}/pages.tif").more_frames
+    True
+    """
     path = Path(path)
     try:
         if not path.is_file():
             if path.is_dir():
-                raise ImageError(f"{path}: is a folder, not a picture; name a file in it")
+                raise ImageError(f"{path}: {_what_folder(path)}")
             if path.exists():
                 raise ImageError(f"{path}: is not a regular file; copy the picture to a file")
             raise ImageError(f"{path}: does not exist; check the name")
@@ -63,72 +121,224 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check its name and permissions") from error
 
 
-def _decode(file: BinaryIO, path: Path, max_pixels: int) -> NDArray[np.uint8]:
+def _what_folder(path: Path) -> str:
+    """Say why a folder is no picture. `find_images` lists the folders that it could not search."""
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        return f"the folder cannot be searched ({error.strerror}); check its permissions"
+    return "is a folder, not a picture; name a file in it"
+
+
+def _decode(file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
     if os.fstat(file.fileno()).st_size == 0:
         raise ImageError(f"{path}: is empty; copy or download it again")
+    if path.suffix.lower() in RAW_SUFFIXES:  # Pillow would read the thumbnail of many.
+        raise ImageError(f"{path}: is a camera's raw file, which is not read; develop it to JPEG, PNG or TIFF")
     try:
-        # Reads the header only, so a video of many gigabytes is refused at once.
-        with Image.open(file) as picture:
-            width, height = picture.size
-            if width * height > max_pixels:
-                raise ImageError(
-                    f"{path}: has {width} x {height} pixels, more than the limit of {max_pixels}; "
-                    "make it smaller or raise the limit"
-                )
-            if picture.format in ("JPEG", "MPO") and picture.mode in ("RGB", "L"):
-                file.seek(0)
-                image = _decode_jpeg(file.read())
-                if image is not None:
-                    return image
-            return _to_rgb(_upright(picture), path)
+        try:
+            return _decode_opened(_open(file, path), file, path, max_pixels)
+        except ImageError:
+            raise
+        except Exception:
+            # Pillow refuses a PNG for a damaged or large text in it; its pixels may be good.
+            cleaned = without_descriptions(file)
+            if cleaned is None:
+                raise
+            repair = f"{path}: a text or a colour profile in it is damaged or very large; the pixels were read"
+            return _decode_opened(_open(cleaned, path), cleaned, path, max_pixels)._replace(repair=repair)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: is not a picture in a known format; convert it to JPEG or PNG") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{path}: is larger than Pillow's limit on pixels; make it smaller") from error
     # A damaged file makes Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{path}: is damaged or truncated ({reason}); copy or download it again") from error
 
 
-def _decode_jpeg(data: bytes) -> NDArray[np.uint8] | None:
-    """Decode a JPEG, faster than Pillow and to the same pixels, or return None to leave it to Pillow.
+def _open(file: BinaryIO, path: Path) -> Image.Image:
+    """Open a picture as ``PIL.Image.open`` does, without its limit on pixels, which is one for the whole process."""
+    prefix = file.read(16)
+    tried = 0
+    for load_plugins in (Image.preinit, Image.init, lambda: _add_plugin(prefix, path)):
+        load_plugins()  # Each adds to the list.
+        names, tried = Image.ID[tried:], len(Image.ID)
+        for name in names:
+            factory, accept = Image.OPEN[name]
+            # Anything can look like a TGA, which has no signature.
+            if (accept is None or accept(prefix) is True) and (name != "TGA" or path.suffix.lower() in TGA_SUFFIXES):
+                file.seek(0)
+                with suppress(SyntaxError, IndexError, TypeError, struct.error):
+                    return factory(file, "")
+    raise UnidentifiedImageError
 
-    OpenCV fills the missing part of a truncated file with grey and says nothing, so it only gets files that
-    end as they should; Pillow tells a truncated file from one with something appended.
+
+def _add_plugin(prefix: bytes, path: Path) -> None:
+    """Load the plugin of a format that Pillow itself does not read, or say what to do."""
+    if prefix.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        raise ImageError(f"{path}: is JPEG XL, which is not read; convert it to PNG or JPEG")
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIF_BRANDS:
+        try:
+            import pillow_heif
+        except ImportError:
+            text = "is HEIC; to read it, in a clone of the project: pip install '.[heif]', or convert it to JPEG"
+            raise ImageError(f"{path}: {text}") from None
+        pillow_heif.register_heif_opener()
+
+
+def _decode_opened(picture: Image.Image, file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
+    with picture:
+        width, height = picture.size
+        if width * height > max_pixels:
+            raise ImageError(
+                f"{path}: has {width} x {height} pixels, more than the limit of {max_pixels}; "
+                "make it smaller or raise the limit (--max-pixels)"
+            )
+        if picture.format in ("JPEG", "MPO"):
+            return _decode_jpeg(picture, file, path)
+        more_frames = False
+        with suppress(Exception):  # What is wrong behind the first frame does not matter here.
+            more_frames = getattr(picture, "is_animated", False)
+        image = _to_rgb(picture, file, path)
+        return DecodedImage(_turn(image, _orientation(picture)), "", more_frames)
+
+
+def _decode_jpeg(picture: Image.Image, file: BinaryIO, path: Path) -> DecodedImage:
+    """Decode a JPEG by OpenCV, which is faster than Pillow and gives the same pixels, or else by Pillow.
+
+    Both fill what is missing with grey, or leave passes out, where the file has its end mark; both say nothing.
     """
-    if not data[-256:].rstrip(b"\0").endswith(b"\xff\xd9"):
-        return None
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)  # type: ignore[return-value]
+    file.seek(0)
+    data = file.read()
+    if "progressive" in picture.info and not has_all_passes(data):
+        raise ImageError(f"{path}: {_TRUNCATED}")
+    image = None
+    # OpenCV fills up a file without an end mark too. Pillow tells it from one with something appended.
+    if picture.mode in ("RGB", "L") and data[-256:].rstrip(b"\0").endswith(END_OF_JPEG):
+        with suppress(cv2.error):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), _JPEG_FLAGS)
+    if image is not None and not _READS_RGB:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    if image is None:
+        try:
+            image = _to_rgb(picture, file, path)
+        except OSError:
+            if not _has_all_pixels(data):
+                raise ImageError(f"{path}: {_TRUNCATED}") from None
+            whole = io.BytesIO(data[: end_of_scans(data)] + END_OF_JPEG)
+            repair = f"{path}: its end mark is missing; all of its pixels are there and were read"
+            return _decode_jpeg(_open(whole, path), whole, path)._replace(repair=repair)
+    # Where the data end too early the rest is grey: 128 in each channel, as RGB from CMYK 64.
+    end_values = set(image[-1, -4:].tobytes())
+    if end_values <= ({63, 64} if picture.mode == "CMYK" else {128}) and not _has_all_pixels(data):
+        raise ImageError(f"{path}: {_TRUNCATED}")
+    return DecodedImage(_turn(image, _orientation(picture)), "", picture.format == "MPO")  # type: ignore[arg-type]
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    picture.load()
+def _has_all_pixels(data: bytes) -> bool:
+    """Whether the data of a JPEG reach to its last pixel: then it does not matter what stands behind them."""
+    end = end_of_scans(data)
+    decoded = []
+    for behind in (b"", _BEHIND_THE_END):
+        try:
+            picture = _open(io.BytesIO(data[:end] + behind + END_OF_JPEG), Path())
+            decoded.append(picture.tobytes())
+        except Exception:
+            return False
+    return decoded[0] == decoded[1]
+
+
+def _orientation(picture: Image.Image) -> int:
+    """Orientation of a loaded picture, 1 to 8 as in EXIF, from its EXIF or XMP."""
     try:
-        return ImageOps.exif_transpose(picture)
+        return picture.getexif().get(_ORIENTATION, 1) if _is_described(picture) else 1
     # The pixels are whole at this point; only the description of the camera is not.
     except Exception:
-        return picture
+        return 1
 
 
-def _to_rgb(picture: Image.Image, path: Path) -> NDArray[np.uint8]:
+def _is_described(picture: Image.Image) -> bool:
+    # Looked up first, since most JPEGs of data sets have neither, and parsing nothing takes longer.
+    return picture.format not in ("JPEG", "MPO") or "exif" in picture.info or "xmp" in picture.info
+
+
+def _turn(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turn a picture upright."""
+    if orientation in (5, 6, 7, 8):
+        image = cv2.transpose(image)  # type: ignore[assignment]
+    # Axis to mirror then, as OpenCV counts them: 0 for y, 1 for x, -1 for both.
+    axis = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return image if axis is None else cv2.flip(image, axis)  # type: ignore[return-value]
+
+
+def _to_rgb(picture: Image.Image, file: BinaryIO, path: Path) -> NDArray[np.uint8]:
+    """Pixels of an opened picture, before it is turned upright."""
+    if reason := _why_no_range(picture):
+        raise ImageError(f"{path}: {reason}")
+    if picture.format == "PNG" and "transparency" in picture.info and picture.mode in ("L", "RGB"):
+        file.seek(24)
+        depth = file.read(1)[0]
+        if depth == 16:
+            return _deep_colour(file, path, depth, rounded=False)
+        if depth < 8:  # Pillow scales the grey pixels, but not this.
+            picture.info["transparency"] *= 255 // (2**depth - 1)
+    if picture.format == "JPEG2000" and picture.mode != "I;16":
+        file.seek(0)
+        data = file.read()
+        depth = data[data.find(b"\xff\x4f\xff\x51") + 42] + 1  # SIZ, behind SOC: bits of the first channel
+        if depth > 8:
+            return _deep_colour(file, path, depth, rounded=True)
+    picture.load()
     if picture.mode.startswith("I"):
-        values = np.asarray(picture)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError(f"{path}: has 32 bits a pixel; convert it to 8 or 16 bits")
-        grey = ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if picture.mode == "F":
-        raise ImageError(f"{path}: has floating-point pixels of unknown range; convert it to 8 or 16 bits")
+        return _deep_grey(picture)
     if "transparency" in picture.info or picture.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
         return _on_white(picture)
     return np.array(picture.convert("RGB"))
+
+
+def _why_no_range(picture: Image.Image) -> str:
+    """Say why it is not defined which values are black and white, whatever values there are; "" if it is."""
+    tags: Any = getattr(picture, "tag_v2", {})  # of a TIFF
+    if 2 in tags.get(_SAMPLE_FORMAT, ()):
+        return "has signed pixels, of unknown range; convert it to 8 or 16 bits without sign"
+    # Some versions of Pillow keep the 16-bit grey of a PNG or PGM as 32 bits.
+    if picture.mode == "I" and picture.format not in ("PNG", "PPM"):
+        return "has 32 bits a pixel; convert it to 8 or 16 bits"
+    if picture.mode == "F":
+        return "has floating-point pixels of unknown range; convert it to 8 or 16 bits"
+    return "has CIELAB colours, which are not read; convert it to RGB" if picture.mode == "LAB" else ""
+
+
+def _deep_grey(picture: Image.Image) -> NDArray[np.uint8]:
+    """Scale the 12 or 16 bits of a loaded grey picture to 8."""
+    tags: Any = getattr(picture, "tag_v2", {})  # of a TIFF
+    white = 2 ** tags[_BITS_PER_SAMPLE][0] - 1 if tags else 65535
+    values = np.asarray(picture)
+    grey = ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero
+        grey = 255 - grey
+    if "transparency" in picture.info:
+        grey[values == picture.info["transparency"]] = 255
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _deep_colour(file: BinaryIO, path: Path, depth: int, rounded: bool) -> NDArray[np.uint8]:
+    """Decode colours of 9 to 16 bits by OpenCV; Pillow loses their low bits or turns white to black."""
+    file.seek(0)
+    values: Any = None
+    if depth <= 16:
+        with suppress(cv2.error):
+            values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16:
+        raise ImageError(f"{path}: cannot be read with its {depth} bits a channel; convert it to 8 bits")
+    colours = values >> (depth - 8)
+    if rounded:
+        colours = np.minimum(colours + (values >> (depth - 9) & 1), 255)
+    colours = colours.astype(np.uint8)
+    if colours.ndim == 3:
+        colours = cv2.cvtColor(colours, cv2.COLOR_BGRA2RGBA if colours.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return as_rgb(colours)
 
 
 def check_image(image: NDArray[np.uint8]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,10 +17,12 @@ from rich.table import Table
 from ...data import ImageError, read_image
 from ...data.errors import CommandError, needs_packages
 from ...data.formats.imagenet import read_class_labels
+from ...data.images.reading import decode_image
 from ...data.system.processes import prefetch
 from ...eval import evaluate_classification
+from ..runs.summary import more_frames_line
 from .evaluate import JsonFile, check_outputs, write_json
-from .options import Device, Images, list_pictures
+from .options import DEFAULT_MAX_PIXELS, Device, Images, MaxPixels, list_pictures
 from .terminal import console, download_bar, progress_bar
 
 if TYPE_CHECKING:
@@ -47,23 +50,28 @@ def classify(
     top: Annotated[int, typer.Option(min=1, metavar="K", help="The K likeliest classes.")] = 5,
     json_file: JsonFile = None,
     device: Device = "auto",
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Print the likeliest classes of whole pictures, with probabilities."""
-    paths = list_pictures(images)
+    paths, lines = list_pictures(images)
     check_outputs(json_file)
     classifier = _load_classifier(model or ["googlenet-bvlc"], [crops], device)
     results: list[dict[str, Any]] = []
-    failed = 0
+    failed = more_frames = 0
     try:
         with ThreadPoolExecutor(1) as pool:
-            for path, future in prefetch(pool, read_image, paths, limit=4):
+            for path, future in prefetch(pool, partial(decode_image, max_pixels=max_pixels), paths, limit=4):
                 try:
-                    probabilities = classifier(future.result())
+                    image, repair, more = future.result()
+                    probabilities = classifier(image)
                 except ImageError as error:
                     console.print(f"passed over: {error}")
                     results.append({"file": str(path), "error": str(error)})
                     failed += 1
                     continue
+                if repair:
+                    console.print(f"warning: {repair}")
+                more_frames += more
                 best = np.argsort(-probabilities, kind="stable")[:top]
                 likeliest = [(classifier.classes[label], float(probabilities[label])) for label in best]
                 output.print(f"{path}  " + "  ".join(f"{name} {chance:.3f}" for name, chance in likeliest))
@@ -76,6 +84,10 @@ def classify(
         console.print(f"interrupted after {len(results)} of {len(paths)} pictures")
         raise typer.Exit(130) from None
     write_json(json_file, results)
+    if more_frames:
+        console.print(more_frames_line(more_frames))
+    for line in lines:
+        console.print(line)
     if failed == len(paths):
         raise typer.Exit(1)
 
@@ -91,6 +103,7 @@ def evaluate_imagenet(
     ] = None,
     json_file: JsonFile = None,
     device: Device = "auto",
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Top-1 and top-5 error of classifications, by the number of crops and of models."""
     check_outputs(json_file)
@@ -108,7 +121,8 @@ def evaluate_imagenet(
     unreadable, interrupted = 0, False
     try:
         with progress_bar("pictures", len(labels)) as report, ThreadPoolExecutor(1) as pool:
-            for done, (path, future) in enumerate(prefetch(pool, read_image, labels, limit=4)):
+            read = partial(read_image, max_pixels=max_pixels)
+            for done, (path, future) in enumerate(prefetch(pool, read, labels, limit=4)):
                 report(done)
                 try:
                     image = future.result()

@@ -10,7 +10,7 @@ from ...data.errors import CommandError, needs_packages
 from ...data.system.processes import usable_cores
 from ..drawing import DRAW_SCORE
 from ..settings import DetectorSettings
-from .options import Device, Images, Method, MultiBoxName, derived_option, list_pictures
+from .options import DEFAULT_MAX_PIXELS, Device, Images, MaxPixels, Method, MultiBoxName, derived_option, list_pictures
 from .terminal import show_run
 
 
@@ -72,6 +72,7 @@ def detect(
     workers: Annotated[
         int | None, derived_option("N", "Threads that read and search pictures.", "1, with a GPU one a core", min=1)
     ] = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Find objects in pictures; write detections.json, drawn pictures, errors.jsonl and run.json."""
     with needs_packages("detection", "detect"):
@@ -79,7 +80,7 @@ def detect(
         from ..runs.detection import detect_batch
 
     # The results may lie inside the folder of pictures: what an earlier run drew is no input.
-    paths = list_pictures(images, output / "pictures")
+    paths, lines = list_pictures(images, output / "pictures")
     names, scales = model or ["voc"], tuple(scale or (1.0,))
     if proposals_from is not None and method != "merged":
         raise CommandError(
@@ -100,7 +101,11 @@ def detect(
         "images": images, "model": names, "scoring": scoring, "scales": scales, "proposals": proposals,
         "first_pass": first_pass, "method": method, "multibox": multibox, "proposals_from": proposals_from,
         "device": device, "precision": precision, "min_score": min_score, "draw_score": draw_score, "nms": nms,
-        "workers": workers,
+        "workers": workers, "max_pixels": max_pixels,
     }  # fmt: skip
-    run = partial(detect_batch, paths, output, detector, workers=workers, draw_score=draw_score, settings=settings)
-    show_run(run, "detect", len(paths), output, output / "errors.jsonl", idle_cores=workers < usable_cores())
+    run = partial(
+        detect_batch, paths, output, detector, workers=workers, max_pixels=max_pixels, draw_score=draw_score,
+        settings=settings,
+    )  # fmt: skip
+    errors, idle_cores = output / "errors.jsonl", workers < usable_cores()
+    show_run(run, "detect", len(paths), output, errors, lines=lines, idle_cores=idle_cores)

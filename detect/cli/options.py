@@ -1,19 +1,25 @@
 """Options that several commands share, and the pictures that IMAGES stands for."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ...data import ImageError, find_images
+from ...data import MAX_PIXELS, ImageError, find_images
 from ...data.errors import CommandError
 from ..runs.names import folders_inside
 
 Images = Annotated[
     list[str],
-    typer.Argument(metavar="IMAGES...", help="Files, folders (searched recursively), globs, @list.txt."),
+    typer.Argument(
+        metavar="IMAGES...",
+        help="Files, folders (searched recursively), globs, @list.txt, @- (a list from standard input).",
+    ),
 ]
+MaxPixels = Annotated[int, typer.Option(min=1, metavar="N", help="Larger pictures are not read.")]
+DEFAULT_MAX_PIXELS = MAX_PIXELS
 Method = Annotated[str, typer.Option(metavar="merged|selective-search|multibox", help="Where the regions come from.")]
 MultiBoxName = Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox.")]
 
@@ -33,19 +39,30 @@ def derived_option(metavar: str, text: str, default: str, **settings: Any) -> An
     return typer.Option(metavar=metavar, help=f"{text}  [default: {default}]", show_default=False, **settings)
 
 
-def list_pictures(images: list[str], results: Path | None = None) -> list[Path]:
+def list_pictures(images: list[str], results: Path | None = None) -> tuple[list[Path], list[str]]:
     """List the pictures that IMAGES stands for, but none in the folder of `results`; refuse to work on none.
+
+    Returns
+    -------
+    paths : list of Path
+    lines : list of str
+        One line, for the end of the command, that counts the files that were passed over in folders; or none.
 
     Raises
     ------
     ImageError
         If something named does not exist, or there is no picture.
     """
-    paths = find_images(images)
+    passed_over: Counter[str] = Counter()
+    paths = find_images(images, passed_over)
     if results is not None:
         # Also through links: a drawing must not take the place of a picture.
         drawings = folders_inside(paths, results)
         paths = [path for path in paths if path.parent not in drawings]
+    counts = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in counts[:10])
+    lines = [f"passed over, not known as pictures: {listed}{', ...' if len(counts) > 10 else ''}"] if counts else []
     if not paths:
-        raise ImageError(f"{' '.join(images)}: no pictures there; name files, folders or globs of pictures")
-    return paths
+        hint = "".join(f" ({line})" for line in lines)
+        raise ImageError(f"{' '.join(images)}: no pictures there{hint}; name files, folders or globs of pictures")
+    return paths, lines

@@ -11,7 +11,7 @@ import typer
 from ...data import read_coco_ids
 from ...data.errors import CommandError, needs_packages
 from ...data.system.processes import usable_cores
-from .options import Device, Images, Method, MultiBoxName, derived_option, list_pictures
+from .options import DEFAULT_MAX_PIXELS, Device, Images, MaxPixels, Method, MultiBoxName, derived_option, list_pictures
 from .terminal import show_run
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def propose(
         Path | None, typer.Option(metavar="FILE", help="COCO annotations that have the image ids for .json and .pkl.")
     ] = None,
     workers: Annotated[int | None, derived_option("N", "Processes.", "the cores", min=1)] = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Write ranked boxes that may hold an object, of many pictures, into one file."""
     from ..runs.names import relative_names
@@ -46,15 +47,17 @@ def propose(
         raise CommandError(f"--output {output}: name a file in a folder that exists")
     if annotations is not None and output.suffix.lower() not in (".json", ".pkl"):
         raise CommandError(f"--annotations: only .json and .pkl have image ids, {output.name} has none")
-    paths = list_pictures(images)
+    paths, lines = list_pictures(images)
     if model is not None and multibox == "voc":
         raise CommandError(f"--model {model}: the bundled MultiBox has its detector; name --multibox FILE too")
     settings: dict[str, Any] = {"mode": mode, "superpixel_scale": superpixel_scale, "limit": limit, "seed": seed}
     network = {"multibox": multibox, "detector": model or "voc", "device": device}
     proposer, workers = _load(method, settings, network, min(workers or usable_cores(), len(paths)))
     image_ids = None if annotations is None else _image_ids(annotations, relative_names(paths))
-    run = partial(propose_pictures, paths, output, proposer, workers=workers, image_ids=image_ids)
-    show_run(run, "propose", len(paths), output, output.with_suffix(".errors.jsonl"))
+    run = partial(
+        propose_pictures, paths, output, proposer, workers=workers, max_pixels=max_pixels, image_ids=image_ids
+    )
+    show_run(run, "propose", len(paths), output, output.with_suffix(".errors.jsonl"), lines=lines)
 
 
 def _load(method: str, settings: dict[str, Any], network: dict[str, Any], workers: int) -> tuple[Proposer, int]:

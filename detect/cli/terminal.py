@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,9 +90,16 @@ def download_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def show_run(
-    run: Callable[..., RunSummary], what: str, total: int, output: Path, errors: Path, *, idle_cores: bool = False
+    run: Callable[..., RunSummary],
+    what: str,
+    total: int,
+    output: Path,
+    errors: Path,
+    *,
+    lines: Sequence[str] = (),
+    idle_cores: bool = False,
 ) -> None:
-    """Call `run` under a progress bar and print what it did; see `RunSummary.closing_lines` for the arguments.
+    """Call `run` under a progress bar and print what it did, then `lines`; see `RunSummary.closing_lines`.
 
     Raises
     ------
@@ -105,7 +112,7 @@ def show_run(
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")
         raise typer.Exit(130) from None
-    for line in summary.closing_lines(output, errors, idle_cores=idle_cores):
+    for line in summary.closing_lines(output, errors, idle_cores=idle_cores) + list(lines):
         console.print(line)
     if summary.should_be_repeated:
         raise typer.Exit(1)

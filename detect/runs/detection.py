@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ...data import Detections, atomic_write, write_detections
 from ...data.errors import JournalError, SettingError
+from ...data.images.reading import MAX_PIXELS, DecodedImage
 from ...data.system.kernels import compile_all
 from ...data.system.processes import prefetch
 from ...proposals.proposer import Ranked
@@ -28,7 +29,7 @@ from ..detector import Detector
 from ..drawing import DRAW_SCORE, draw_detections
 from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure, write_failures
 from .journal import Journal, Record
-from .names import folders_inside, package_version, read_stamped, relative_names
+from .names import as_paths, folders_inside, package_version, read_stamped, relative_names
 from .summary import RunSummary
 
 JOURNAL = "journal"
@@ -46,17 +47,18 @@ class _Picture(NamedTuple):
 
 class _Searched(NamedTuple):
     stamp: list[int]
-    image: NDArray[np.uint8]
+    decoded: DecodedImage
     regions: Ranked | None
     ready: float  # time when it was finished, by time.perf_counter
 
 
 def detect_batch(
-    paths: Sequence[Path],
+    paths: Iterable[str | Path],
     output: Path,
     detector: Detector,
     *,
     workers: int = 1,
+    max_pixels: int = MAX_PIXELS,
     draw_score: float = DRAW_SCORE,
     settings: dict[str, object] | None = None,
     progress: Callable[[int, str], None] = lambda done, note: None,
@@ -65,8 +67,8 @@ def detect_batch(
 
     Parameters
     ----------
-    paths : sequence of Path
-        Distinct files.
+    paths : iterable of str or Path
+        Distinct files, as `find_images` lists them.
     output : Path
         Made if it does not exist. Gets ``detections.json`` (COCO format), ``pictures/`` (drawn), ``errors.jsonl``
         (a line per file that could not be processed: file, kind, message) and ``run.json``. During the run it has a
@@ -75,6 +77,8 @@ def detect_batch(
     detector : Detector
     workers : int
         Threads that read and search.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
     draw_score : float
         Weaker detections are written to ``detections.json`` but not drawn.
     settings : dict, optional
@@ -90,15 +94,18 @@ def detect_batch(
     ------
     JournalError
         If another run writes into the folder, or a file that is no journal of this version has the journal's place.
+    SettingError
+        If `paths` is one name, or has a picture in the folder for drawings.
     OSError
         If the output cannot be written.
     Exception
         If `MAX_FAILURES_IN_A_ROW` pictures one after the other cannot be scored: the error of the last.
     """
     began = time.perf_counter()
+    files = as_paths(paths)
     (output / "pictures").mkdir(parents=True, exist_ok=True)
-    pictures = _list_pictures(paths)
-    if drawings := folders_inside(paths, output / "pictures"):
+    pictures = _list_pictures(files)
+    if drawings := folders_inside(files, output / "pictures"):
         raise SettingError(f"{min(drawings)}: its pictures would be overwritten by drawings; name another output")
     # Other pictures may have the same names below another folder.
     folder = pictures[0].key.removesuffix(pictures[0].name) if pictures else ""
@@ -108,7 +115,7 @@ def detect_batch(
     keys = {picture.key for picture in pictures}
     with Journal(output / JOURNAL, depends_on, keys, columns=6, may_restart=True) as journal:
         _remove_outdated(output, journal, pictures)
-        run = _Run(detector, output, draw_score, journal)
+        run = _Run(detector, output, draw_score, max_pixels, journal)
         run.summary.resumed = len(journal.records)
         run.detect([picture for picture in pictures if picture.key not in journal.records], workers, progress)
         run.write_results(pictures)
@@ -171,6 +178,7 @@ class _Run:
     detector: Detector
     output: Path
     draw_score: float
+    max_pixels: int
     journal: Journal
     summary: RunSummary = field(default_factory=RunSummary)
     failures: dict[str, Failure] = field(default_factory=dict)  # by _Picture.key
@@ -213,15 +221,15 @@ class _Run:
     def search(self, picture: _Picture) -> _Searched:
         """Read a picture and do what needs no network."""
         with self.summary.timed("read"):
-            stamp, image = read_stamped(picture.path)
+            stamp, decoded = read_stamped(picture.path, self.max_pixels)
         with self.summary.timed("search"):
-            regions = self.detector.search(image, picture.name)
-        return _Searched(stamp, image, regions, time.perf_counter())
+            regions = self.detector.search(decoded.image, picture.name)
+        return _Searched(stamp, decoded, regions, time.perf_counter())
 
     def score(self, picture: _Picture, searched: _Searched) -> Detections:
         """Do what needs the network."""
         with self.summary.timed("trunk"):
-            features = self.detector.features(searched.image)
+            features = self.detector.features(searched.decoded.image)
         with self.summary.timed("merge proposals"):
             proposals, objectness = self.detector.select_regions(features, searched.regions, picture.name)
         with self.summary.timed("score"):
@@ -232,15 +240,18 @@ class _Run:
         target = self.output / "pictures" / picture.drawn
         try:
             with self.summary.timed("draw"):
-                _save_drawing(searched.image, found, self.draw_score, target)
+                _save_drawing(searched.decoded.image, found, self.draw_score, target)
         except Exception as error:
             if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:
                 raise as_resumable(error, target) from error  # The picture is not in the journal and is done again.
             # It cannot be saved in that size or under that name, however often; its detections are good.
             self.failures[picture.key] = failure(picture.path, error)._replace(retryable=False)
-        height, width = searched.image.shape[:2]
+        image, repair, more_frames = searched.decoded
+        height, width = image.shape[:2]
         table = np.column_stack([found.boxes, found.scores, found.labels]).astype(np.float32)
-        self.journal.append(Record(picture.key, searched.stamp, width, height, picture.drawn), table)
+        self.journal.append(
+            Record(picture.key, searched.stamp, width, height, picture.drawn, repair, more_frames), table
+        )
 
     def write_results(self, pictures: Sequence[_Picture]) -> None:
         """Write detections.json and errors.jsonl in the order of the pictures, and count what is in them."""
@@ -257,10 +268,11 @@ class _Run:
 
         write_detections(self.output / "detections.json", entries(), classes)
         failures = [self.failures[picture.key] for picture in pictures if picture.key in self.failures]
-        write_failures(self.output / "errors.jsonl", failures)
+        records = self.journal.records
+        repaired = {str(one.path): records[one.key].repair for one in pictures if one.key in records}
+        write_failures(self.output / "errors.jsonl", failures, repaired)
         self.summary.count_failures(failures)
-        self.summary.pictures = len(self.journal.records)
-        self.summary.boxes = sum(record.rows for record in self.journal.records.values())
+        self.summary.count_records(records.values())
         self.summary.objects = dict(sorted(objects.items()))
 
 

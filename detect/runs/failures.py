@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +34,9 @@ def is_retryable(path: Path, error: Exception) -> bool:
     -------
     bool
         False if the content is at fault, which is what a `UserError` says. True if the file is gone, or if the system
-        could not read it (permissions, input and output) or had too little memory. True for everything unexpected as
-        well: a lost GPU, a process that was killed, a bug that the next version may not have.
+        could not read it (permissions, input and output; not a name that is too long) or had too little memory. True
+        for everything unexpected as well: a lost GPU, a process that was killed, a bug that the next version may not
+        have.
 
     Examples
     --------
@@ -46,7 +47,10 @@ def is_retryable(path: Path, error: Exception) -> bool:
     """
     cause = error.__cause__
     # Pillow raises an OSError for bad content too. It has no error number.
-    system = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None)
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number == errno.ENAMETOOLONG:
+        return False
+    system = isinstance(cause, MemoryError) or number is not None
     return system or not isinstance(error, UserError) or not path.exists()
 
 
@@ -63,9 +67,11 @@ def failure(path: Path, error: Exception) -> Failure:
     return Failure({"file": str(path), "kind": type(error).__name__, "message": message}, is_retryable(path, error))
 
 
-def write_failures(path: Path, failures: Iterable[Failure]) -> None:
-    """Write the errors file, a line of JSON for each picture."""
-    atomic_write(path, "".join(json.dumps(one.line) + "\n" for one in failures))
+def write_failures(path: Path, failures: Iterable[Failure], repaired: Mapping[str, str]) -> None:
+    """Write the errors file: a line of JSON for each picture that failed, and for what was repaired, "" for nothing."""
+    lines = [one.line for one in failures]
+    lines += [{"file": file, "kind": "DataWarning", "message": repair} for file, repair in repaired.items() if repair]
+    atomic_write(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def as_resumable(error: OSError, path: Path) -> OSError:

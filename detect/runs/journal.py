@@ -45,6 +45,10 @@ class Record(NamedTuple):
         Size in pixels.
     drawn : str
         Where it is drawn below the folder of drawings; "" if it is not drawn.
+    repair : str
+        What is damaged in the file, see `data.images.reading.DecodedImage`; "" if nothing is.
+    more_frames : bool
+        Whether the file has more frames or pages than the one that was read.
     offset, rows : int
         Where its table begins in the journal, in bytes, and how many boxes it has; `Journal.append` sets them.
     """
@@ -54,6 +58,8 @@ class Record(NamedTuple):
     width: int
     height: int
     drawn: str = ""
+    repair: str = ""
+    more_frames: bool = False
     offset: int = 0
     rows: int = 0
 
@@ -178,8 +184,8 @@ class Journal:
         end = table + table_size
         if end > len(data) or zlib.crc32(memoryview(data)[line:end]) != checksum:
             return None
-        file, picture_stamp, width, height, drawn = json.loads(data[line:table])
-        return Record(file, picture_stamp, width, height, drawn, table, table_size // (4 * self.columns))
+        record = Record(*json.loads(data[line:table]))
+        return record._replace(offset=table, rows=table_size // (4 * self.columns))
 
     def _end(self, record: Record) -> int:
         return record.offset + record.rows * 4 * self.columns
@@ -198,7 +204,7 @@ class Journal:
             If the file cannot be written; the text says that the run can go on.
         """
         assert table.shape[1:] == (self.columns,), table.shape
-        line, body = json.dumps(record[:5]).encode(), table.astype("<f4").tobytes()
+        line, body = json.dumps(record[:-2]).encode(), table.astype("<f4").tobytes()
         frame = _FRAME.pack(_MARK, len(line), len(body), zlib.crc32(line + body))
         try:
             start = self.file.seek(0, os.SEEK_END)

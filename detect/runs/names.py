@@ -5,10 +5,25 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from ...data.errors import SettingError
+from ...data.images.reading import MAX_PIXELS, DecodedImage, decode_image
 
-from ...data import read_image
+
+def as_paths(paths: Iterable[str | Path]) -> list[Path]:
+    """Files of a run as paths; one name, which is also a sequence, of characters, is refused.
+
+    Examples
+    --------
+    >>> as_paths(["a.jpg"])
+    [PosixPath('a.jpg')]
+    >>> as_paths("photos")
+    Traceback (most recent call last):
+    inception_rcnn.data.errors.SettingError: paths: one name, 'photos'; give a list of files, as find_images('photos')
+    """
+    if isinstance(paths, (str, bytes, os.PathLike)):
+        name = os.fspath(paths)
+        raise SettingError(f"paths: one name, {name!r}; give a list of files, as find_images({name!r})")
+    return [Path(path) for path in paths]
 
 
 def relative_names(paths: Sequence[Path]) -> list[str]:
@@ -61,10 +76,10 @@ def stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def read_stamped(path: Path) -> tuple[list[int], NDArray[np.uint8]]:
-    """Stamp and pixels of a picture, see `stamp` and `data.read_image`."""
+def read_stamped(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[list[int], DecodedImage]:
+    """Stamp and pixels of a picture, see `stamp` and `data.images.reading.decode_image`."""
     # Stamped before it is read: a picture that is replaced meanwhile must not count as the one that was read.
-    return stamp(path), read_image(path)
+    return stamp(path), decode_image(path, max_pixels)
 
 
 def package_version() -> str:

@@ -8,7 +8,7 @@ its journal.
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ...data import Proposals, write_proposals
 from ...data.formats.by_suffix import check_suffix
+from ...data.images.reading import MAX_PIXELS
 from ...data.proposals import check_image_ids
 from ...data.system.atomic_files import remove_leftovers
 from ...data.system.kernels import compile_all
@@ -26,16 +27,17 @@ from ...proposals import Proposer
 from ...proposals.proposer import propose_boxes
 from .failures import Failure, failure, write_failures
 from .journal import Journal, Record
-from .names import package_version, read_stamped, relative_names
+from .names import as_paths, package_version, read_stamped, relative_names
 from .summary import RunSummary
 
 
 def propose_pictures(
-    paths: Sequence[Path],
+    paths: Iterable[str | Path],
     output: str | Path,
     proposer: Proposer,
     *,
     workers: int = 1,
+    max_pixels: int = MAX_PIXELS,
     image_ids: Mapping[str, int | str] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> RunSummary:
@@ -43,9 +45,9 @@ def propose_pictures(
 
     Parameters
     ----------
-    paths : sequence of Path
-        Distinct files. They appear in the output in this order, named by their paths below the folder that
-        holds them all.
+    paths : iterable of str or Path
+        Distinct files, as `find_images` lists them. They appear in the output in this order, named by their paths
+        below the folder that holds them all.
     output : str or Path
         The file; its suffix tells the format, see `inception_rcnn.data.write_proposals`. Beside it stands
         ``<name>.errors.jsonl``, a line per file that could not be processed (file, kind, message), and during
@@ -56,6 +58,8 @@ def propose_pictures(
         Can be pickled, if `workers` is above 1. A network that works in several processes should have one thread.
     workers : int
         Processes; with more than 1, a script that calls this needs ``if __name__ == "__main__":``.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
     image_ids : mapping of str to int or str, optional
         See `inception_rcnn.data.write_proposals`.
     progress : callable
@@ -72,6 +76,8 @@ def propose_pictures(
     ProposalFileError
         If the suffix is not known, `image_ids` lacks a picture or has an id twice, or the format cannot hold the
         proposals: then the journal stays, and the same call with another suffix turns it into another format.
+    SettingError
+        If `paths` is one name.
     ProcessStartError
         If `workers` is above 1 and processes cannot be started here.
     OSError
@@ -88,27 +94,28 @@ def propose_pictures(
     (1, 50, ['chelsea.png'])
     """
     began = time.perf_counter()
-    output = Path(output)
+    files, output = as_paths(paths), Path(output)
     suffix = check_suffix(output)
-    names = dict(zip(map(_key, paths), map(_as_text, relative_names(paths)), strict=True))
+    names = dict(zip(map(_key, files), map(_as_text, relative_names(files)), strict=True))
     if image_ids is not None:
         check_image_ids(output, names.values(), image_ids)
     settings = {**proposer.settings, "version": package_version()}
     with Journal(output.with_suffix(".journal"), settings, names, columns=5) as journal:
         summary = RunSummary(resumed=len(journal.records))
-        todo = [(path, names[_key(path)]) for path in paths if _key(path) not in journal.records]
-        failures = _propose_all(proposer, todo, journal, workers, progress)
+        todo = [(path, names[_key(path)]) for path in files if _key(path) not in journal.records]
+        failures = _propose_all(proposer, todo, journal, workers, max_pixels, progress)
         remove_leftovers(output)
         # .mat and .pkl are read by position: there a file without a result must not move the ones behind it.
         kept = [key for key in names if key in journal.records or suffix in (".mat", ".pkl")]
         metadata = {"inception-rcnn": json.dumps(settings, default=repr)}
         write_proposals(output, _Entries(journal, kept, names), image_ids=image_ids, metadata=metadata)
-        write_failures(output.with_suffix(".errors.jsonl"), failures)
+        records = journal.records
+        repaired = {str(file): records[_key(file)].repair for file in files if _key(file) in records}
+        write_failures(output.with_suffix(".errors.jsonl"), failures, repaired)
         summary.count_failures(failures)
+        summary.count_records(records.values())
         if not summary.retryable:
             journal.remove()
-    summary.pictures = len(journal.records)
-    summary.boxes = sum(record.rows for record in journal.records.values())
     summary.add_seconds("total", time.perf_counter() - began)
     return summary
 
@@ -118,6 +125,7 @@ def _propose_all(
     todo: Sequence[tuple[Path, str]],
     journal: Journal,
     workers: int,
+    max_pixels: int,
     progress: Callable[[int], None],
 ) -> list[Failure]:
     """Add the boxes of pictures to the journal; return why some have none, in their order."""
@@ -127,7 +135,7 @@ def _propose_all(
     if todo:
         compile_all(*getattr(proposer, "kernels", ()))  # Otherwise each process would do it.
     # When this loop ends early, what waits is not worked on first.
-    with closing(map_processes(partial(_propose, proposer), todo, workers)) as results:
+    with closing(map_processes(partial(_propose, proposer, max_pixels), todo, workers)) as results:
         for done, ((path, _), result) in enumerate(results, resumed + 1):
             if isinstance(result, ProcessDied):
                 result = failure(path, result)
@@ -139,13 +147,17 @@ def _propose_all(
     return failures
 
 
-def _propose(proposer: Proposer, picture: tuple[Path, str]) -> tuple[Record, NDArray[np.float32]] | Failure:
+def _propose(
+    proposer: Proposer, max_pixels: int, picture: tuple[Path, str]
+) -> tuple[Record, NDArray[np.float32]] | Failure:
     """Read a picture and propose boxes for it, in a worker process."""
     path, name = picture
     try:
-        stamp, image = read_stamped(path)
+        stamp, (image, repair, more_frames) = read_stamped(path, max_pixels)
         boxes, scores = propose_boxes(proposer, image, name)
-        return Record(_key(path), stamp, image.shape[1], image.shape[0]), np.column_stack([boxes, scores])
+        height, width = image.shape[:2]
+        record = Record(_key(path), stamp, width, height, repair=repair, more_frames=more_frames)
+        return record, np.column_stack([boxes, scores])
     except Exception as error:  # One file must not end a run over thousands; the line says what happened.
         return failure(path, error)
 

@@ -8,8 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .failures import Failure
+from .journal import Record
 
 _adding = threading.Lock()
+
+
+def more_frames_line(count: int) -> str:
+    """Say how many files have more frames or pages than the one that was read.
+
+    Examples
+    --------
+    >>> more_frames_line(3)
+    '3 files have more than one frame; the first was read'
+    """
+    return f"{count} {'file has' if count == 1 else 'files have'} more than one frame; the first was read"
 
 
 @dataclass
@@ -24,6 +36,10 @@ class RunSummary:
         Pictures that an interrupted run had finished.
     failed : int
         Pictures in the errors file: without a result, or with one that cannot be drawn.
+    repaired : int
+        Pictures in the errors file whose file is damaged, but not their pixels.
+    more_frames : int
+        Pictures whose file has more than one frame or page. The first was read.
     retryable : int
         Failed pictures that may succeed when the same command is repeated, see `failures.is_retryable`.
     boxes : int
@@ -50,6 +66,8 @@ class RunSummary:
     boxes: int = 0
     objects: dict[str, int] | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    repaired: int = 0
+    more_frames: int = 0
 
     def add_seconds(self, stage: str, seconds: float) -> None:
         """Add to the time of a stage, from any thread."""
@@ -66,6 +84,12 @@ class RunSummary:
     def count_failures(self, failures: Collection[Failure]) -> None:
         """Set `failed` and `retryable`."""
         self.failed, self.retryable = len(failures), sum(one.retryable for one in failures)
+
+    def count_records(self, records: Collection[Record]) -> None:
+        """Set `pictures`, `boxes`, `repaired` and `more_frames`."""
+        self.pictures, self.boxes = len(records), sum(record.rows for record in records)
+        self.repaired = sum(bool(record.repair) for record in records)
+        self.more_frames = sum(record.more_frames for record in records)
 
     @property
     def waiting_share(self) -> float:
@@ -112,6 +136,10 @@ class RunSummary:
         if self.objects:
             counts = sorted(self.objects.items(), key=lambda item: (-item[1], item[0]))
             lines.append("found: " + ", ".join(f"{name} {count}" for name, count in counts))
+        if self.more_frames:
+            lines.append(more_frames_line(self.more_frames))
+        if self.repaired:
+            lines.append(f"{self.repaired} files are damaged where no pixels are, and were read, see {errors}")
         if self.failed:
             lines.append(f"{self.failed} files could not be processed, see {errors}")
         if self.retryable:

@@ -233,3 +233,9 @@ def test_published_weights_classify_imagenet(shared: Path) -> None:
     assert len(rows) >= 50
     assert first / len(rows) >= 0.6
     assert among_five / len(rows) >= 0.8
+
+
+def test_read_only_weights_are_taken_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    array = np.frombuffer(np.zeros(4, np.float32).tobytes(), np.float32)
+    state_from_caffe({"conv1/7x7_s2.bias": array})
+    assert not recwarn.list

@@ -1,7 +1,9 @@
 import contextlib
+import io
 import os
 import struct
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -160,11 +162,12 @@ def test_each_failure_has_its_line(tmp_path, photo):
     assert read_image(tmp_path / "photo.jpg", max_pixels=851).shape == (23, 37, 3)
 
 
-def test_a_bomb_beyond_pillows_limit_is_refused(tmp_path, photo, monkeypatch):
+def test_pillows_limit_does_not_contradict_max_pixels(tmp_path, photo, monkeypatch, recwarn):
     photo.save(tmp_path / "photo.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(ImageError, match="Pillow's limit"):
-        read_image(tmp_path / "photo.png")
+    for limit in (500, 100):  # Pillow warns above its limit, and refuses above twice as much.
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        assert read_image(tmp_path / "photo.png", max_pixels=851).shape == (23, 37, 3)
+    assert not recwarn.list
 
 
 @pytest.fixture
@@ -227,3 +230,36 @@ def test_linked_folders_are_followed_once(tree):
 def test_a_missing_name_is_an_error(tree):
     with pytest.raises(ImageError, match=r"nothing\.jpg: does not exist"):
         find_images([tree, "nothing.jpg"])
+
+
+def test_a_folder_that_cannot_be_searched_is_listed_with_the_rest(tree, monkeypatch):
+    def scandir(path):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return list_folder(path)
+
+    list_folder = os.scandir
+    (tree / "lost+found").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert names(find_images(tree), tree)[-1:] == ["lost+found"]
+    assert len(find_images(tree)) == 5
+    with pytest.raises(ImageError, match=r"lost\+found: the folder cannot be searched \(Permission denied\)"):
+        read_image(tree / "lost+found")
+    with pytest.raises(ImageError, match="cannot be read"):
+        find_images(tree / "lost+found")
+
+
+def test_what_is_passed_over_is_counted_once(tree):
+    (tree / "b" / "clip.MP4").touch()
+    (tree / "b" / "more.txt").touch()
+    (tree / "b" / "raw.NEF").touch()
+    passed_over = Counter()
+    found = find_images([tree, tree / "b"], passed_over)
+    assert passed_over == {".txt": 2, ".mp4": 1}
+    assert "raw.NEF" in {path.name for path in found}
+
+
+def test_a_list_from_standard_input_is_relative_to_the_working_folder(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"b/2.jpg\na\n")))
+    assert [str(path) for path in find_images("@-")] == ["b/2.jpg", "a/x[1].jpg"]

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from inception_rcnn.data import ImageError, find_images
 from inception_rcnn.data.errors import ProposalFileError
+from inception_rcnn.data.images.reading import DecodedImage
 from inception_rcnn.data.system.processes import ProcessDied
 from inception_rcnn.detect import Detector, detect_batch
 from inception_rcnn.detect.runs.proposing import propose_pictures
@@ -67,15 +67,15 @@ def test_what_is_tried_again(
     from inception_rcnn.detect.runs import names
 
     error, retryable = RAISED[case]
-    read = names.read_image
+    read = names.decode_image
 
-    def failing(path: Path) -> np.ndarray:
+    def failing(path: Path, max_pixels: int) -> DecodedImage:
         if path.name == "b.png":
             raise error
-        return read(path)
+        return read(path, max_pixels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(names, "read_image", failing)
+        patch.setattr(names, "decode_image", failing)
         summary, journal, errors = run(photos)
     assert (summary.pictures, summary.failed, summary.retryable) == (4, 1, int(retryable))
     (line,) = map(json.loads, errors.read_text().splitlines())
