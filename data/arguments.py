@@ -1,9 +1,12 @@
-"""Checks of arguments that public functions share: one number, one list of names."""
+"""Checks of arguments that public functions share: one number, one list of names, settings that are kept in files."""
 
+import json
 import math
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 from .errors import SettingError
 
@@ -65,3 +68,35 @@ def check_names(name: str, value: Iterable[str]) -> tuple[str, ...]:
         if not isinstance(one, str):
             raise SettingError(f"{name} must be a list of names, not of {type(one).__name__}")
     return names
+
+
+def settings_as_json(what: str, settings: Any) -> str:
+    """Return settings as JSON, which is the same in every process; refuse what it does not have.
+
+    Parameters
+    ----------
+    what : str
+        Whose settings they are, for the text.
+    settings : object
+        Numbers, also those of NumPy, texts, None, and lists and dictionaries of these.
+
+    Raises
+    ------
+    SettingError
+        If it holds something else.
+
+    Examples
+    --------
+    >>> settings_as_json("proposer", {"limit": np.int64(3), "boxes": (1.5, None)})
+    '{"boxes": [1.5, null], "limit": 3}'
+    >>> settings_as_json("proposer", {"by": {3}})
+    Traceback (most recent call last):
+    inception_rcnn.data.errors.SettingError: settings of the proposer hold a set; give numbers, texts, lists or dicts
+    """
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise SettingError(f"settings of the {what} hold a {type(value).__name__}; give numbers, texts, lists or dicts")
+
+    return json.dumps(settings, sort_keys=True, default=convert)
