@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from builders import voc_xml, write_image, write_voc
 from PIL import Image
 
 from inception_rcnn.data import VOC_CLASSES, read_detections
+from inception_rcnn.data.errors import OutputError
 from inception_rcnn.data.system.atomic_files import only_writer
 from inception_rcnn.detect.cli.app import main
 
@@ -497,3 +499,22 @@ def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "name a file that ends in .onnx" in mistake(capsys, "export", "--output", tmp_path / "model.pb")
     assert "in a folder that exists" in mistake(capsys, "export", "--output", tmp_path / "absent" / "model.onnx")
     assert "nosuch: no such model or file" in mistake(capsys, "export", "--model", "nosuch", "--output", output)
+
+
+def test_one_training_writes_a_checkpoint_at_a_time(tmp_path: Path) -> None:
+    """The second one leaves the files of the first where they are."""
+    pytest.importorskip("torch")
+    from inception_rcnn.detect.cli.train_session import prepare_run
+    from inception_rcnn.detect.train.process_group import SINGLE_PROCESS
+
+    checkpoint = tmp_path / "mine.detector.checkpoint.safetensors"
+    checkpoint.write_bytes(b"of the first")
+    with contextlib.ExitStack() as first:
+        prepare_run(first, tmp_path, "mine.detector", resume=True, time_limit=None, group=SINGLE_PROCESS)
+        with (
+            contextlib.ExitStack() as second,
+            pytest.raises(OutputError, match=f"{checkpoint}: another run is writing"),
+        ):
+            prepare_run(second, tmp_path, "mine.detector", resume=False, time_limit=None, group=SINGLE_PROCESS)
+        prepare_run(first, tmp_path, "other.detector", resume=False, time_limit=None, group=SINGLE_PROCESS)
+    assert checkpoint.read_bytes() == b"of the first"
