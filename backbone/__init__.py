@@ -1,5 +1,6 @@
 """GoogLeNet: the network, its weights, model files, and scores of pictures and regions on CPU and GPU."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from .googlenet import GoogLeNet
 
 __all__ = ["Classifier", "GoogLeNet"]
+
+# ONNX Runtime reads this when it is imported, which only this room does: it would write an id of the machine and a
+# database of its use into the user's cache folder, and send them. A value that the user has set stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:

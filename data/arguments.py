@@ -1,5 +1,6 @@
-"""Checks of arguments that public functions share: numbers, lists of names, arrays."""
+"""Checks of arguments that public functions share: numbers, lists of names, arrays, settings kept in files."""
 
+import json
 import math
 import sys
 from collections.abc import Iterable
@@ -165,3 +166,35 @@ def _on_cpu(values: Any) -> Any:
         # NumPy has no bfloat16.
         return values.float() if values.is_floating_point() and values.element_size() < 4 else values
     return values.get() if hasattr(values, "__cuda_array_interface__") else values  # CuPy
+
+
+def settings_as_json(what: str, settings: Any) -> str:
+    """Return settings as JSON, which is the same in every process; refuse what it does not have.
+
+    Parameters
+    ----------
+    what : str
+        Whose settings they are, for the text.
+    settings : object
+        Numbers, also those of NumPy, texts, None, and lists and dictionaries of these.
+
+    Raises
+    ------
+    SettingError
+        If it holds something else.
+
+    Examples
+    --------
+    >>> settings_as_json("proposer", {"limit": np.int64(3), "boxes": (1.5, None)})
+    '{"boxes": [1.5, null], "limit": 3}'
+    >>> settings_as_json("proposer", {"by": {3}})
+    Traceback (most recent call last):
+    inception_rcnn.data.errors.SettingError: settings of the proposer hold a set; give numbers, texts, lists or dicts
+    """
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise SettingError(f"settings of the {what} hold a {type(value).__name__}; give numbers, texts, lists or dicts")
+
+    return json.dumps(settings, sort_keys=True, default=convert)

@@ -55,6 +55,10 @@ class EvaluationError(UserError):
     """Detections and annotations do not belong together."""
 
 
+class OutputError(UserError):
+    """An output cannot be written: it is an input too, holds files of others, or another run is writing it."""
+
+
 class JournalError(UserError):
     """A run cannot go on from the journal beside its output."""
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Some tests import ONNX Runtime before the package does; see `inception_rcnn.backbone`.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # The same examples on every run, and no deadline: the first call of a kernel compiles it.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")

@@ -1,14 +1,18 @@
-"""Files that are written completely or not at all; the folder for downloads and compiled code."""
+"""Files that are written completely or not at all, and by one process; the folder for downloads and compiled code."""
 
+import fcntl
 import hashlib
 import os
 import secrets
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import platformdirs
+
+from ..errors import DataWarning, OutputError
 
 
 def cache_folder() -> Path:
@@ -132,6 +136,78 @@ def remove_leftovers(path: str | Path) -> None:
     path = Path(path)
     for temporary in path.parent.glob(f".{_hashed_name(path)}-*.tmp"):
         temporary.unlink(missing_ok=True)
+
+
+def open_locked(path: Path) -> BinaryIO:
+    """Open a file to read and append, and lock it until it is closed, or this process ends in whatever way.
+
+    Raises
+    ------
+    OutputError
+        If another process, or another part of this one, has it open by this function.
+
+    Warns
+    -----
+    DataWarning
+        If its file system has no locks, as some of clusters have none: then the file is open without.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, open_locked(Path(folder, "journal")) as file:
+    ...     file.write(b"one")
+    3
+    """
+    while True:
+        file = open(path, "a+b")  # noqa: SIM115 - closed by the caller
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise OutputError(f"{path}: another run is writing there; wait for it, or name another output") from None
+        except OSError as error:
+            text = f"{path}: cannot be locked ({error.strerror}); start no second run into this output meanwhile"
+            warnings.warn(text, DataWarning, stacklevel=2)
+            return file
+        # The run that had it locked may have removed the file after it was opened here.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Be the only one to write a file, by a lock beside it, which is removed at the end of the ``with`` block.
+
+    Raises
+    ------
+    OutputError
+        If another process is inside such a block for this file.
+    OSError
+        If its folder does not exist or cannot be written; the text names `path`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with only_writer(Path(folder, "a.json")):
+    ...         pass
+    ...     os.listdir(folder)
+    []
+    """
+    lock = path.parent / f".{_hashed_name(path)}.lock"
+    try:
+        file = open_locked(lock)
+    except OutputError as error:
+        raise OutputError(str(error).replace(str(lock), str(path))) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    with file:
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)  # Still locked: nobody else's.
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:

@@ -7,15 +7,20 @@ compiling, a text for an exception adds two. `benchmarks/cold_start.py` measures
 Compiled code is kept in files of this package's cache folder (or ``$NUMBA_CACHE_DIR``). The name of a file is a hash of
 everything that its code follows from: the function's name and bytecode, the constants and kernels that it uses, the
 types, the processor, numba's settings, and the versions of numba and Python. So another copy of the same code finds the
-file, and changed code does not. A damaged file counts as missing.
+file, and changed code does not. A damaged file counts as missing. Where the folder cannot be written, the code is kept
+in a temporary folder until the process ends, for it and the processes that it starts.
 """
 
+import atexit
 import gc
 import hashlib
 import logging
 import math
+import os
 import pickle
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +46,8 @@ NOTICE_AFTER = 2.0  # seconds
 _compiling = threading.Lock()
 _signatures: dict[Any, str] = {}
 _warned: list[str] = []
+# Environment variable by which worker processes find the temporary folder of the process that started them.
+_TEMPORARY = "_INCEPTION_RCNN_KERNELS"
 
 
 def kernel(signature: str | None = None, *, fastmath: bool = False) -> Callable[[Callable[..., Any]], Any]:
@@ -111,7 +118,7 @@ def _compile(kernels: Sequence[Any], stop: threading.Event) -> None:
     """Make kernels ready, until `stop` is set."""
     if all(one.overloads for one in kernels if one in _signatures):
         return
-    notice = threading.Timer(NOTICE_AFTER, _log.warning, ["compiling, once on this machine (some seconds) ..."])
+    notice = threading.Timer(NOTICE_AFTER, _print_notice)
     notice.daemon = True
     with _compiling:
         notice.start()
@@ -126,6 +133,12 @@ def _compile(kernels: Sequence[Any], stop: threading.Event) -> None:
             notice.cancel()
             if collecting:
                 gc.enable()
+
+
+def _print_notice() -> None:
+    # A worker process reads what the process that started it has compiled, and told.
+    if _warned or _temporary_folder() is None:
+        _log.warning("compiling%s (some seconds) ...", "" if _warned else ", once on this machine")
 
 
 @contextmanager
@@ -164,6 +177,24 @@ def kernel_folder() -> Path:
     return Path(config.CACHE_DIR).absolute() if config.CACHE_DIR else cache_folder() / "kernels"
 
 
+def _temporary_folder() -> Path | None:
+    """Return the folder that this process or the one that started it has made, if it is there and only this user's."""
+    folder = Path(os.environ.get(_TEMPORARY, ""))
+    if not folder.is_absolute() or not folder.is_dir():
+        return None
+    # Code is run from there.
+    status = folder.lstat()
+    return folder if status.st_uid == os.getuid() and not status.st_mode & 0o077 else None
+
+
+def _make_temporary_folder() -> Path:
+    """Make that folder, with a name that nobody can know before, and remove it when this process ends."""
+    folder, owner = tempfile.mkdtemp(prefix="inception-rcnn-"), os.getpid()
+    os.environ[_TEMPORARY] = folder
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+    return Path(folder)
+
+
 class _KernelFiles(caching._Cache):
     """The cache that numba reads compiled code from and writes it to: a file for each kernel, types and processor."""
 
@@ -176,11 +207,14 @@ class _KernelFiles(caching._Cache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         target_context.refresh()
-        try:
-            content = self._file(sig, target_context.codegen()).read_bytes()
-        except OSError:
-            return None
-        if hashlib.sha256(content[32:]).digest() != content[:32]:
+        for find_folder in (_temporary_folder, kernel_folder):
+            try:
+                content = self._file(find_folder(), sig, target_context.codegen()).read_bytes()
+            except OSError:
+                continue
+            if hashlib.sha256(content[32:]).digest() == content[:32]:
+                break
+        else:
             return None
         try:
             return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
@@ -192,19 +226,24 @@ class _KernelFiles(caching._Cache):
         if data.library.has_dynamic_globals:
             raise TypeError(f"{self.made.__name__} uses addresses of this process and cannot be kept")
         packed = dumps(data._reduce())
+        content = hashlib.sha256(packed).digest() + packed
         try:
-            file = self._file(sig, data.codegen)
+            file = self._file(_temporary_folder() or kernel_folder(), sig, data.codegen)
             file.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(file, hashlib.sha256(packed).digest() + packed)
+            atomic_write(file, content)
         except OSError as error:
-            # The folder cannot be written, or the disk is full. This process has the code; the next one compiles again.
+            # This process has the code in memory, whatever happens here.
+            kept = "until this program ends it is in a temporary folder"
+            try:
+                atomic_write(self._file(_temporary_folder() or _make_temporary_folder(), sig, data.codegen), content)
+            except OSError:  # The disk is full.
+                kept = "every process will compile for some seconds"
             if not _warned:
                 _warned.append(str(error))
                 _log.warning(
-                    "compiled code cannot be kept (%s): every start will compile for some seconds; "
-                    "set NUMBA_CACHE_DIR to a folder that can be written",
-                    error,
-                )
+                    "compiled code cannot be kept (%s): %s; set NUMBA_CACHE_DIR to a folder that can be written",
+                    error, kept,
+                )  # fmt: skip
 
     def enable(self) -> None:
         pass
@@ -215,7 +254,9 @@ class _KernelFiles(caching._Cache):
     def flush(self) -> None:
         pass
 
-    def _file(self, sig: Any, codegen: Any) -> Path:
+    def _file(self, folder: Path | None, sig: Any, codegen: Any) -> Path:
+        if folder is None:
+            raise FileNotFoundError
         function = self.made.py_func
         made_of = [
             function.__module__, function.__qualname__, _identity(self.made),
@@ -225,7 +266,7 @@ class _KernelFiles(caching._Cache):
             numba.__version__, llvmlite.__version__, sys.implementation.cache_tag,
         ]  # fmt: skip
         name = function.__name__.strip("_")
-        return kernel_folder() / f"{name}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.kernel"
+        return folder / f"{name}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.kernel"
 
 
 def _identity(made: Any) -> str:

@@ -1,11 +1,14 @@
 """Work on many items in parallel: threads that prefetch, and processes that may die without ending the run."""
 
 import contextlib
+import functools
 import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -14,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
+
+from ..errors import DataWarning
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -195,8 +200,18 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
     _work = work
     # Ctrl-C ends the parent, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("once", category=DataWarning)
+    warnings.showwarning = functools.partial(_print_warning, warnings.showwarning)
     cv2.setNumThreads(1)  # There is one process for each core.
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _print_warning(otherwise: Callable[..., None], message: Warning, category: type[Warning], *where: Any) -> None:
+    """Print a warning about the user's data as one line, as the command line does, which workers do not have."""
+    if issubclass(category, DataWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        otherwise(message, category, *where)
 
 
 def _end_with_parent() -> None:

@@ -1,15 +1,20 @@
 """The command ``inception-rcnn``: one function per subcommand, each a thin door to a room."""
 
 import contextlib
+import functools
+import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import typer
 from PIL import Image
 
-from ...data.errors import DataWarning, UserError
+from ...data.errors import DataWarning, OutputError, UserError
+from ...data.system.atomic_files import only_writer
 from .classify import classify, evaluate_imagenet
 from .detect import detect
 from .ensemble import ensemble
@@ -26,11 +31,49 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+# Options of all commands that name what is written. Whatever else names a file or a folder is read.
+OUTPUTS = ("output", "multibox_output", "json_file", "report")
+
+
+def _guard_outputs(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command refuse an output that is one of its inputs, or that another process is writing at the moment."""
+
+    @functools.wraps(command)
+    def guarded(**options: Any) -> None:
+        outputs = {name: path for name in OUTPUTS if (path := options.get(name)) and str(path) != "-"}
+        inputs = [one for name, value in options.items() if name not in OUTPUTS for one in _paths(value)]
+        for name, output in outputs.items():
+            # A report adds one file to its folder, which may be that of the detections.
+            for one in inputs if name != "report" else ():
+                if os.path.exists(one) and os.path.exists(output) and os.path.samefile(one, output):
+                    raise OutputError(f"{output}: is an input of this command; name another output")
+        with contextlib.ExitStack() as locks:
+            # What is written into a folder is locked there, by the journal. torchrun's first process writes.
+            if os.environ.get("RANK", "0") == "0":
+                for output in dict.fromkeys(outputs.values()):
+                    if output.parent.is_dir() and (output.is_file() or not output.exists()):
+                        locks.enter_context(only_writer(output))
+            command(**options)
+
+    return guarded
+
+
+def _paths(value: Any) -> Iterable[str]:
+    """List what the value of an option may name: files, folders, and a list of files after "@"."""
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, (str, Path)):
+            yield from (str(one), str(one).removeprefix("@"))
+
+
 for command in (detect, propose, ensemble, classify, export):
     app.command()(command)
 evaluate.command("imagenet")(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(train, name="train")
+for group in (app, evaluate, train):
+    for registered in group.registered_commands:
+        assert registered.callback is not None
+        registered.callback = _guard_outputs(registered.callback)
 
 
 def _print_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:

@@ -91,7 +91,7 @@ def train_detector_command(
     resume: Resume = False,
 ) -> None:
     """Fine-tune a detector on labelled pictures; torchrun starts it on several GPUs."""
-    with training_session(device, output, *([] if multibox_output is None else [multibox_output])):
+    with training_session(device, output, *([] if multibox_output is None else [multibox_output])) as session:
         from ...backbone.export.graphs import to_model
         from ...backbone.weights.model_file import read_model, write_model
         from ...backbone.weights.published import find_model
@@ -133,7 +133,7 @@ def train_detector_command(
         group = join_process_group(device)
         training, validation = read_training_pictures(data, names, split, tell=print_once, progress=progress_bar)
         proposals = ProposalCache(cache / "proposals", proposer, objectness=proposer.has_objectness(names))
-        run = prepare_run(cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group)
+        run = prepare_run(session, cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group)
         samples = _sample_pictures(training, seed)
         share = (samples if epochs == 0 else [*training, *validation])[group.rank :: group.world]
         with progress_bar("proposals", len(share)) as report:
@@ -281,7 +281,7 @@ def train_multibox_command(
     resume: Resume = False,
 ) -> None:
     """Train a MultiBox that proposes boxes for objects of any class; torchrun starts it on several GPUs."""
-    with training_session(device, output):
+    with training_session(device, output) as session:
         from ...backbone.regions.network import RegionNetwork
         from ...backbone.regions.torch_engine import torch_network
         from ...backbone.weights.model_file import read_model
@@ -318,7 +318,7 @@ def train_multibox_command(
                     f"there are too few objects, or of too few sizes at {side} pixels, to find priors in ({error})"
                 ) from None
             trained_head = head_for(priors, seed=seed)
-        run = prepare_run(cache, f"{output.stem}.multibox", resume=resume, time_limit=time_limit, group=group)
+        run = prepare_run(session, cache, f"{output.stem}.multibox", resume=resume, time_limit=time_limit, group=group)
         leave_unless_done(train_multibox(trained_head, network, training, validation, recipe, run), group)
         trained = {
             **asdict(recipe), "pictures": len(training), "weights": _file_name(weights), "start": _file_name(start),
@@ -352,7 +352,7 @@ def train_classifier_command(
     resume: Resume = False,
 ) -> None:
     """Train GoogLeNet on folders of classes, as ImageNet has them; torchrun starts it on several GPUs."""
-    with training_session(device, output):
+    with training_session(device, output) as session:
         from ...backbone.googlenet import GoogLeNet
         from ...backbone.weights.published import load_imagenet
         from ...data import atomic_write
@@ -374,7 +374,9 @@ def train_classifier_command(
             if anew := adopt_weights(network, state):
                 print_once(f"not in {weights}, or for other classes, so learned anew: {', '.join(anew)}")
         group = join_process_group(device)
-        run = prepare_run(cache, f"{output.stem}.classifier", resume=resume, time_limit=time_limit, group=group)
+        run = prepare_run(
+            session, cache, f"{output.stem}.classifier", resume=resume, time_limit=time_limit, group=group
+        )
 
         def warn(text: str) -> None:  # in the process that met the picture, whichever that is
             console.print(f"passed over: {text}")

@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ...data.errors import CommandError, needs_packages
+from ...data.system.atomic_files import only_writer
 from .terminal import console
 
 if TYPE_CHECKING:
@@ -38,8 +39,14 @@ def print_once(text: str) -> None:
 
 
 @contextmanager
-def training_session(device: str, *outputs: Path) -> Iterator[None]:
-    """Check outputs, packages and device before a training; turn interruptions and bad losses into one line."""
+def training_session(device: str, *outputs: Path) -> Iterator[ExitStack]:
+    """Check outputs, packages and device before a training; turn interruptions and bad losses into one line.
+
+    Yields
+    ------
+    ExitStack
+        What is entered there lasts as long as the training.
+    """
     for output in outputs:
         if not output.parent.is_dir():
             raise OSError(2, "no such folder", str(output.parent))
@@ -52,7 +59,8 @@ def training_session(device: str, *outputs: Path) -> Iterator[None]:
         from ...backbone.regions.placement import choose_device
     choose_device(device)
     try:
-        yield
+        with ExitStack() as session:
+            yield session
     except FloatingPointError as error:
         raise CommandError(str(error)) from None
     except KeyboardInterrupt:
@@ -62,13 +70,18 @@ def training_session(device: str, *outputs: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def prepare_run(cache: Path, name: str, *, resume: bool, time_limit: float | None, group: ProcessGroup) -> RunSettings:
+def prepare_run(
+    session: ExitStack, cache: Path, name: str, *, resume: bool, time_limit: float | None, group: ProcessGroup
+) -> RunSettings:
     """Make the settings of a run that keeps its checkpoint and log in the cache, and prints the log.
 
-    Without `resume`, files of an earlier training of the name are renamed.
+    Without `resume`, files of an earlier training of the name are renamed. No other training of the name can begin in
+    this cache until the session ends.
 
     Parameters
     ----------
+    session : ExitStack
+        See `training_session`.
     cache : Path
     name : str
         Of the checkpoint and the log.
@@ -86,6 +99,7 @@ def prepare_run(cache: Path, name: str, *, resume: bool, time_limit: float | Non
     if group.rank > 0:
         return run
     cache.mkdir(parents=True, exist_ok=True)
+    session.enter_context(only_writer(checkpoint))
     if not resume:
         _move_aside(checkpoint, log, log.with_suffix(""))
     elif checkpoint.exists():

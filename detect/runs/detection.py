@@ -6,21 +6,24 @@ last ones. Every finished picture goes into the journal; a run that was interrup
 
 import contextlib
 import io
+import itertools
 import json
 import os
+import posixpath
 import time
+import unicodedata
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...data import Detections, atomic_write, write_detections
-from ...data.errors import JournalError, SettingError
+from ...data.errors import JournalError, OutputError, SettingError
 from ...data.images.reading import MAX_PIXELS, DecodedImage
 from ...data.system.kernels import compile_all
 from ...data.system.processes import prefetch
@@ -92,8 +95,10 @@ def detect_batch(
 
     Raises
     ------
+    OutputError
+        If another run writes into the folder, or its ``pictures/`` has files that no run drew.
     JournalError
-        If another run writes into the folder, or a file that is no journal of this version has the journal's place.
+        If a file that is no journal of this version has the journal's place.
     SettingError
         If `paths` is one name, or has a picture in the folder for drawings.
     OSError
@@ -107,6 +112,7 @@ def detect_batch(
     pictures = _list_pictures(files)
     if drawings := folders_inside(files, output / "pictures"):
         raise SettingError(f"{min(drawings)}: its pictures would be overwritten by drawings; name another output")
+    _check_drawings(output)
     # Other pictures may have the same names below another folder.
     folder = pictures[0].key.removesuffix(pictures[0].name) if pictures else ""
     if (old := output / "journal.jsonl").exists():
@@ -128,18 +134,36 @@ def detect_batch(
 
 def _list_pictures(paths: Sequence[Path]) -> list[_Picture]:
     names = relative_names(paths)
-    known = set(names)
     return [
-        _Picture(path, os.path.abspath(path), name, _drawn_name(name, known))
-        for path, name in zip(paths, names, strict=True)
+        _Picture(path, os.path.abspath(path), name, drawn)
+        for path, name, drawn in zip(paths, names, _drawn_names(names), strict=True)
     ]
 
 
-def _drawn_name(name: str, names: Collection[str]) -> str:
-    """Where a picture is drawn below ``pictures/``: under its own name, as a JPEG file."""
-    if name.lower().endswith(".jpg"):
-        return name
-    return f"{name}.drawn.jpg" if f"{name}.jpg" in names else f"{name}.jpg"
+def _check_drawings(output: Path) -> None:
+    """Refuse a folder of drawings that no run has made: what is in it would be overwritten."""
+    ours = any((output / name).exists() for name in (JOURNAL, "journal.jsonl", "run.json", "detections.json"))
+    if not ours and any((output / "pictures").iterdir()):
+        raise OutputError(f"{output / 'pictures'}: has files that no run drew here; name another output")
+
+
+def _drawn_names(names: Sequence[str]) -> list[str]:
+    """Where pictures are drawn below ``pictures/``: each in a file of its own, under its own name, as a JPEG file."""
+    # Some file systems do not distinguish case, or write accents in another way.
+    folders = {posixpath.dirname(name) for name in names}
+    taken = {_folded(str(one)) for folder in folders for one in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
+    drawn = dict.fromkeys(names, "")
+    # The pictures that are JPEG files keep their names, whatever the others are called.
+    for name in sorted(names, key=lambda name: not name.lower().endswith(".jpg")):
+        plain = name if name.lower().endswith(".jpg") else f"{name}.jpg"
+        others = (f"{name}.drawn{number or ''}.jpg" for number in itertools.count())
+        drawn[name] = next(one for one in itertools.chain([plain], others) if _folded(one) not in taken)
+        taken.add(_folded(drawn[name]))
+    return list(drawn.values())
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _remove_outdated(output: Path, journal: Journal, pictures: Sequence[_Picture]) -> None:
@@ -157,8 +181,8 @@ def _remove_outdated(output: Path, journal: Journal, pictures: Sequence[_Picture
     if journal.records:
         return
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        names = {image["file_name"] for image in json.loads((output / "detections.json").read_bytes())["images"]}
-        _remove_drawings(output, [_drawn_name(name, names) for name in names])
+        names = [image["file_name"] for image in json.loads((output / "detections.json").read_bytes())["images"]]
+        _remove_drawings(output, _drawn_names(names))
     for name in ("detections.json", "errors.jsonl", "run.json"):
         (output / name).unlink(missing_ok=True)
     journal.clear()

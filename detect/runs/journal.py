@@ -8,7 +8,6 @@ damaged record is passed over, and its picture is processed again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import mmap
@@ -22,7 +21,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...data.arguments import settings_as_json
 from ...data.errors import JournalError
+from ...data.system.atomic_files import open_locked
 from .failures import as_resumable
 from .names import stamp
 
@@ -72,7 +73,7 @@ class Journal:
     path : Path
         The file. It is made if it does not exist.
     settings : object
-        What the results depend on, as JSON. What JSON does not have counts by its `repr`.
+        What the results depend on, see `data.arguments.settings_as_json`.
     pictures : collection of str
         Absolute paths of the run's pictures.
     columns : int
@@ -90,9 +91,10 @@ class Journal:
 
     Raises
     ------
+    OutputError
+        If another run has locked the file.
     JournalError
-        If another run has locked the file, if it is no journal, or if it is one of other settings or pictures and
-        `may_restart` is false.
+        If it is no journal, or one of other settings or pictures and `may_restart` is false.
 
     Examples
     --------
@@ -111,27 +113,17 @@ class Journal:
     def __init__(
         self, path: Path, settings: object, pictures: Collection[str], columns: int, *, may_restart: bool = False
     ) -> None:
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=repr).encode()).hexdigest()
+        digest = hashlib.sha256(settings_as_json("run", settings).encode()).hexdigest()
         self.header = _HEADER + digest.encode() + b"\n"
         self.path, self.columns = path, columns
         self.records: dict[str, Record] = {}
         self.outdated: list[Record] = []
-        self.file = open(path, "a+b")  # noqa: SIM115 - closed by __exit__
+        self.file = open_locked(path)
         try:
-            self._lock()
             self._resume(pictures, may_restart)
         except BaseException:
             self.file.close()
             raise
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            text = f"{self.path}: another run is writing there; wait for it, or name another output"
-            raise JournalError(text) from None
-        except OSError:
-            pass  # Some file systems of clusters have no locks; a run is possible without.
 
     def _resume(self, pictures: Collection[str], may_restart: bool) -> None:
         self.file.seek(0)

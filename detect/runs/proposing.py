@@ -71,8 +71,12 @@ def propose_pictures(
 
     Raises
     ------
+    OutputError
+        If another run is writing this output.
     JournalError
-        If another run is writing this output, or an interrupted one had other settings or other pictures.
+        If an interrupted run had other settings or other pictures.
+    SettingError
+        If the proposer's settings hold what JSON does not have.
     ProposalFileError
         If the suffix is not known, `image_ids` lacks a picture or has an id twice, or the format cannot hold the
         proposals: then the journal stays, and the same call with another suffix turns it into another format.
@@ -107,7 +111,7 @@ def propose_pictures(
         remove_leftovers(output)
         # .mat and .pkl are read by position: there a file without a result must not move the ones behind it.
         kept = [key for key in names if key in journal.records or suffix in (".mat", ".pkl")]
-        metadata = {"inception-rcnn": json.dumps(settings, default=repr)}
+        metadata = {"inception-rcnn": json.dumps(settings, default=np.generic.item)}
         write_proposals(output, _Entries(journal, kept, names), image_ids=image_ids, metadata=metadata)
         records = journal.records
         repaired = {str(file): records[_key(file)].repair for file in files if _key(file) in records}

@@ -1,7 +1,6 @@
 """Proposals of training pictures, computed once and kept in files."""
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data import ImageError, Picture, atomic_write, read_image
+from ...data.arguments import settings_as_json
 from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
@@ -31,7 +31,7 @@ class ProposalCache:
     def __init__(self, folder: Path, proposer: Proposer, *, objectness: bool = False) -> None:
         self.folder = folder
         self.proposer = proposer
-        self.settings = json.dumps(dict(proposer.settings), sort_keys=True, default=repr)
+        self.settings = settings_as_json("proposer", dict(proposer.settings))
         self.objectness = objectness
         folder.mkdir(parents=True, exist_ok=True)
 

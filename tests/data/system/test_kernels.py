@@ -1,5 +1,6 @@
 """Compiled code is found again, wherever the source lies, and what is wrong with its files is nobody's problem."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -110,20 +111,54 @@ def test_calls_and_compiling_ahead_share_files(filled: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["a file", "no home", "full"])
 def test_a_folder_that_cannot_be_written_is_done_without(kind: str, tmp_path: Path) -> None:
-    script, environment, folder = NMS, {}, tmp_path / "kernels"
+    script, environment, folder = NMS, {"TMPDIR": str(tmp_path / "tmp")}, tmp_path / "kernels"
+    (tmp_path / "tmp").mkdir()
     if kind == "a file":
         folder.write_text("in the way")
     elif kind == "no home":
         script = f"import pwd; pwd.getpwuid = lambda uid: (_ for _ in ()).throw(KeyError(uid))\n{NMS}"
-        environment = {"NUMBA_CACHE_DIR": "", "INCEPTION_RCNN_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "~"}
+        environment |= {"NUMBA_CACHE_DIR": "", "INCEPTION_RCNN_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "~"}
     else:
         script = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n{NMS}"
     process = run(script, folder, **environment)
     assert answer(process) == "[1 2]"
     assert process.stderr.count("compiled code cannot be kept") == 1
     assert "NUMBA_CACHE_DIR" in process.stderr
+    kept = "every process will compile" if kind == "full" else "until this program ends it is in a temporary folder"
+    assert kept in process.stderr
     assert not list(tmp_path.glob("**/*.tmp"))
+    # The temporary folder is gone.
+    assert not list((tmp_path / "tmp").iterdir())
     assert not Path("~").exists()
+
+
+def test_without_a_folder_the_kernels_are_compiled_once_for_all_processes(tmp_path: Path) -> None:
+    """Each process tells its folder, how private that is, and how often it compiled."""
+    (tmp_path / "in the way").touch()
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys\n"
+        "from numba.core import event\n"
+        "from inception_rcnn.data.nms import NMS_KERNELS\n"
+        "from inception_rcnn.data.system import kernels\n"
+        "from inception_rcnn.data.system.processes import map_processes\n"
+        "compiled = event.RecordingListener()\n"
+        "event.register('numba:compile', compiled)\n"
+        "def work(n):\n"
+        "    kernels.compile_all(*NMS_KERNELS)\n"
+        "    folder = kernels._temporary_folder()\n"
+        "    return str(folder), oct(folder.stat().st_mode), len(compiled.buffer) > 0\n"
+        "if __name__ == '__main__':\n"
+        "    print([work(0), *(result for _, result in map_processes(work, range(4), 2))])\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "in the way")}
+    process = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    first, *others = ast.literal_eval(answer(process))
+    assert first[1:] == ("0o40700", True)
+    assert set(map(tuple, others)) == {(*first[:2], False)}
+    assert not Path(first[0]).exists()
+    assert process.stderr.count("compiled code cannot be kept") == 1
+    assert "once on this machine" not in process.stderr
 
 
 @pytest.mark.slow

@@ -4,9 +4,11 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
+from inception_rcnn.data.errors import DataWarning
 from inception_rcnn.data.system.processes import ProcessDied, map_processes
 
 
@@ -38,6 +40,18 @@ def test_an_error_is_raised_here_and_the_processes_end(workers):
     with pytest.raises(ValueError, match="not 1"):
         list(map_processes(refuse, [1, 2], workers))
     assert not multiprocessing.active_children()
+
+
+def warn(item):
+    warnings.warn("3 pictures are rotated", DataWarning, stacklevel=2)
+    return item
+
+
+def test_warnings_of_workers_are_one_line_each(capfd):
+    assert len(list(map_processes(warn, range(8), workers=2))) == 8
+    lines = capfd.readouterr().err.splitlines()
+    assert set(lines) == {"warning: 3 pictures are rotated"}
+    assert len(lines) <= 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from builders import voc_xml, write_image, write_voc
 from PIL import Image
 
 from inception_rcnn.data import VOC_CLASSES, read_detections
+from inception_rcnn.data.errors import OutputError
+from inception_rcnn.data.system.atomic_files import only_writer
 from inception_rcnn.detect.cli.app import main
 
 COMMANDS = [
@@ -177,6 +180,43 @@ def test_results_inside_the_folder_of_pictures(photos: Path, model_file: Path) -
     for _ in range(2):
         assert run("detect", *arguments) == 0
         assert len(read_detections(photos / "out", key="file_name")) == 5
+
+
+def test_an_output_is_no_input(capsys: pytest.CaptureFixture[str], photos: Path, model_file: Path, voc: Path) -> None:
+    """All commands have this rule: what is written would take the place of what is read."""
+    (photos / "list.txt").write_text("a.jpg\n")
+    found = photos / "found.json"
+    found.write_text("{}")
+    for command in (
+        ["detect", photos, "--output", photos],
+        ["detect", photos / "a.jpg", photos / "sub" / "..", "--output", photos],
+        ["propose", photos / "a.jpg", "--output", photos / "found.json", "--annotations", found],
+        ["propose", f"@{photos / 'list.txt'}", "--output", photos / "list.txt"],
+        ["classify", photos / "a.jpg", "--json", photos / "a.jpg"],
+        ["ensemble", found, photos / "sub.json", "--output", found],
+        ["export", "--model", model_file, "--output", model_file],
+        ["evaluate", "voc", "--devkit", voc, "--detections", found, "--json", found],
+        ["train", "detector", "--data", voc, "--start", model_file, "--output", model_file],
+        ["train", "multibox", "--data", voc, "--classes", found, "--output", found],
+    ):
+        assert "is an input of this command; name another output" in mistake(capsys, *command)
+    assert found.read_text() == "{}"
+
+
+def test_one_command_writes_an_output_at_a_time(capsys: pytest.CaptureFixture[str], photos: Path, voc: Path) -> None:
+    output = photos / "result.json"
+    for command in (
+        ["propose", photos, "--output", output],
+        ["classify", photos, "--json", output],
+        ["ensemble", photos / "a.json", "--output", output],
+        ["export", "--output", output],
+        ["evaluate", "imagenet", "--data", photos, "--json", output],
+        ["evaluate", "voc", "--devkit", voc, "--detections", photos, "--json", output],
+        ["train", "detector", "--data", voc, "--output", output],
+    ):
+        with only_writer(output):
+            assert f"{output}: another run is writing there" in mistake(capsys, *command)
+    assert not list(photos.glob(".*"))
 
 
 def test_detect_tries_again(capsys: pytest.CaptureFixture[str], photos: Path, model_file: Path, tmp_path: Path) -> None:
@@ -459,3 +499,22 @@ def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "name a file that ends in .onnx" in mistake(capsys, "export", "--output", tmp_path / "model.pb")
     assert "in a folder that exists" in mistake(capsys, "export", "--output", tmp_path / "absent" / "model.onnx")
     assert "nosuch: no such model or file" in mistake(capsys, "export", "--model", "nosuch", "--output", output)
+
+
+def test_one_training_writes_a_checkpoint_at_a_time(tmp_path: Path) -> None:
+    """The second one leaves the files of the first where they are."""
+    pytest.importorskip("torch")
+    from inception_rcnn.detect.cli.train_session import prepare_run
+    from inception_rcnn.detect.train.process_group import SINGLE_PROCESS
+
+    checkpoint = tmp_path / "mine.detector.checkpoint.safetensors"
+    checkpoint.write_bytes(b"of the first")
+    with contextlib.ExitStack() as first:
+        prepare_run(first, tmp_path, "mine.detector", resume=True, time_limit=None, group=SINGLE_PROCESS)
+        with (
+            contextlib.ExitStack() as second,
+            pytest.raises(OutputError, match=f"{checkpoint}: another run is writing"),
+        ):
+            prepare_run(second, tmp_path, "mine.detector", resume=False, time_limit=None, group=SINGLE_PROCESS)
+        prepare_run(first, tmp_path, "other.detector", resume=False, time_limit=None, group=SINGLE_PROCESS)
+    assert checkpoint.read_bytes() == b"of the first"

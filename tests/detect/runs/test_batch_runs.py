@@ -24,9 +24,9 @@ from PIL import Image
 
 from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.data import find_images, read_detections
-from inception_rcnn.data.errors import JournalError
+from inception_rcnn.data.errors import JournalError, OutputError
 from inception_rcnn.detect import Detector, detect_batch
-from inception_rcnn.detect.runs.detection import JOURNAL, MAX_FAILURES_IN_A_ROW
+from inception_rcnn.detect.runs.detection import JOURNAL, MAX_FAILURES_IN_A_ROW, _drawn_names
 from inception_rcnn.detect.runs.names import relative_names
 
 NAMES = ["a.jpg", "b.png", "c.JPG", "sub/a.jpg", "sub/d.jpeg"]
@@ -313,7 +313,7 @@ def test_what_stands_in_the_journals_place_is_left_alone(photos: Path, tmp_path:
 def test_two_runs_into_one_folder_are_refused(photos: Path, tmp_path: Path, detector: Detector) -> None:
     def start_another(done: int, note: str) -> None:
         if done == 1:
-            with pytest.raises(JournalError, match="another run is writing there"):
+            with pytest.raises(OutputError, match="another run is writing there"):
                 detect_batch(paths, tmp_path / "out", detector)
 
     paths = find_images(photos)
@@ -480,6 +480,31 @@ def test_drawings_of_like_names_do_not_collide(photos: Path, tmp_path: Path, det
     paths, output = find_images(photos), tmp_path / "out"
     detect_batch(paths, output, detector)
     assert len([path for path in (output / "pictures").rglob("*") if path.is_file()]) == len(paths)
+
+
+@pytest.mark.parametrize(
+    ("names", "drawn"),
+    [
+        (["a.png", "b.JPG", "s/c.jpeg"], ["a.png.jpg", "b.JPG", "s/c.jpeg.jpg"]),
+        (["a.png", "a.png.jpg"], ["a.png.drawn.jpg", "a.png.jpg"]),
+        (["a.png", "a.png.jpg", "a.png.drawn.jpg"], ["a.png.drawn1.jpg", "a.png.jpg", "a.png.drawn.jpg"]),
+        (["a.png", "A.PNG.jpg"], ["a.png.drawn.jpg", "A.PNG.jpg"]),  # one file, where case does not count
+        (["a.jpg", "A.jpg"], ["a.jpg", "A.jpg.drawn.jpg"]),
+        (["\u00e4.jpg", "a\u0308.jpg"], ["\u00e4.jpg", "a\u0308.jpg.drawn.jpg"]),  # composed and decomposed
+        (["a.png", "a.png.jpg/b.jpg"], ["a.png.drawn.jpg", "a.png.jpg/b.jpg"]),  # a folder of that name
+    ],
+)
+def test_every_picture_is_drawn_into_a_file_of_its_own(names: list[str], drawn: list[str]) -> None:
+    assert _drawn_names(names) == drawn
+
+
+def test_pictures_of_somebody_else_are_not_overwritten(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    theirs = tmp_path / "out" / "pictures" / "a.jpg"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(OutputError, match="pictures: has files that no run drew here; name another output"):
+        detect_batch(find_images(photos), tmp_path / "out", detector)
+    assert theirs.read_bytes() == b"theirs"
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")

@@ -21,7 +21,7 @@ import skimage
 from PIL import Image
 
 from inception_rcnn.data import ProposalFileError, atomic_file, read_image, read_proposals
-from inception_rcnn.data.errors import JournalError
+from inception_rcnn.data.errors import DataWarning, JournalError, OutputError, SettingError
 from inception_rcnn.data.system.processes import ProcessStartError
 from inception_rcnn.detect.cli.app import main
 from inception_rcnn.detect.runs.proposing import propose_pictures
@@ -152,7 +152,8 @@ def test_a_file_system_without_locks_will_do(photos, tmp_path, monkeypatch):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    assert propose_pictures(paths_of(photos)[:1], tmp_path / "x.npz", SEARCH).pictures == 1
+    with pytest.warns(DataWarning, match="cannot be locked .* start no second run"):
+        assert propose_pictures(paths_of(photos)[:1], tmp_path / "x.npz", SEARCH).pictures == 1
 
 
 def test_another_list_of_pictures_does_not_end_an_unfinished_run(photos, tmp_path):
@@ -261,8 +262,19 @@ def test_other_settings_do_not_mix(photos, tmp_path):
 def test_two_runs_into_one_file_are_refused(photos, tmp_path):
     with open(tmp_path / "x.journal", "wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(JournalError, match="another run"):
+        with pytest.raises(OutputError, match="another run"):
             propose_pictures(paths_of(photos), tmp_path / "x.npz", SEARCH)
+
+
+def test_settings_that_differ_between_processes_are_refused(photos, tmp_path):
+    class Own(SelectiveSearch):
+        @property
+        def settings(self):
+            return {**super().settings, "by": object()}
+
+    with pytest.raises(SettingError, match="settings of the run hold a object"):
+        propose_pictures(paths_of(photos)[:1], tmp_path / "x.npz", Own("single"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_format_refuses_is_not_lost(photos, reference, tmp_path, monkeypatch):
