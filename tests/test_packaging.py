@@ -46,4 +46,4 @@ def test_an_installation_has_every_file_and_warns_of_nothing(tmp_path: Path) -> 
     assert {"backbone/models/voc.safetensors", "eval/report/report.html", "data/py.typed"} <= made
     # The list of what a source distribution holds.
     listed = (source / "inception_rcnn.egg-info" / "SOURCES.txt").read_text(encoding="utf-8").splitlines()
-    assert files <= set(listed)
+    assert files <= {name.removeprefix("./") for name in listed}
