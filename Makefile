@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUTPUT ?= out
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# The newest pip shows what setuptools says of every editable installation.
+PIP    := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help detect test test-all test-cpus lint typecheck bench clean
+.PHONY: help detect test test-all test-cpus test-lowest test-newest lint typecheck bench clean
 
 help:  ## Show this.
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
 # Without IMAGES: photographs that scikit-image ships.
 ifdef IMAGES
@@ -24,7 +25,7 @@ detect: $(VENV)/.detect $(VENV)/.samples
 endif
 
 # Two processes with one thread each: threads inside an operation would wait for each other's cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 # Of the files that ARGS names none may have a test of that kind: status 5.
 NONE := $(if $(ARGS), || [ $$? = 5 ])
 
@@ -36,6 +37,20 @@ test-all: test  ## Run these, then those that take longer.
 
 test-cpus: $(VENV)/.dev  ## Run the numeric tests as other processors and numbers of threads would.
 	$(BIN)/python tests/cpus.py $(ARGS)
+
+# Each in an environment of its own, made anew. PYTHON chooses the interpreter; EXTRAS=dev leaves out torch.
+EXTRAS ?= dev,train
+test-lowest:  ## Run the quick tests with the lowest versions that pyproject.toml allows.
+test-newest:  ## Run the quick tests with the newest versions that there are.
+test-lowest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-lowest: BIN = $(VENV)-lowest/bin
+test-newest: BIN = $(VENV)-newest/bin
+test-lowest test-newest: test-%: $(VENV)-uv/bin/uv
+	rm -rf $(VENV)-$*
+	$(PYTHON) -m venv $(VENV)-$*
+	$< pip install --quiet --python $(BIN)/python --resolution $(RESOLUTION) --editable '.[$(EXTRAS)]'
+	$(PYTEST) -m "not slow" $(ARGS)$(NONE)
 
 lint: $(VENV)/.dev  ## Check style and formatting.
 	$(BIN)/ruff check .
@@ -49,13 +64,17 @@ bench: $(VENV)/.dev  ## Measure speed: proposals, scoring, the whole, on the sam
 	$(BIN)/python benchmarks/pipeline.py
 
 clean:  ## Remove the environment and everything made; keeps cache/.
-	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-uv build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files: made when an installation ended well, so that the next call starts at once.
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip --version >/dev/null || { rm -rf $(VENV); \
 		echo "$(PYTHON) cannot make virtual environments; install its venv module (Debian: python3-venv)"; exit 1; }
+
+$(VENV)-uv/bin/uv:
+	$(PYTHON) -m venv $(VENV)-uv
+	$(VENV)-uv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
 $(VENV)/.detect: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what detection needs into $(VENV) (about a minute)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import cv2
 import numpy as np
 import pytest
 
@@ -31,6 +32,10 @@ def test_regions_are_warped_as_opencv_warps_them(height: int, width: int) -> Non
     found = warp_regions(torch.from_numpy(image), torch.from_numpy(boxes)).numpy()
     assert (found.shape, found.dtype) == (expected.shape, np.float32)
     difference = np.abs(found - expected)
+    if tuple(int(part) for part in cv2.__version__.split(".")[:2]) < (4, 12):
+        # It rounds coordinates to 1/32 px: a part of the step from one pixel to the next, along x and along y.
+        assert difference.max() <= 2 * 255 / 32 + 1
+        return
     # A whole grey level where one rounds a half up and the other down.
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01
