@@ -32,6 +32,9 @@ class Picture:
         other classes there may be unboxed objects.
     exhaustive : bool
         False if even of the classes that are boxed some objects may be unboxed.
+    classes : tuple of str or None
+        The names that `labels` and `labelled` are positions in, one tuple for all pictures of a set; None if they are
+        not known.
     """
 
     image_id: str
@@ -44,3 +47,4 @@ class Picture:
     crowd: NDArray[np.bool_]
     labelled: tuple[int, ...] | None = None
     exhaustive: bool = True
+    classes: tuple[str, ...] | None = None

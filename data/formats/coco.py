@@ -100,6 +100,7 @@ def coco_pictures(
     images, annotations, categories = (
         record_list(document, key, annotation_file) for key in ("images", "annotations", "categories")
     )
+    classes = tuple(classes)
     index = {name: label for label, name in enumerate(classes)}
     rename = rename or {}
     # -1 for a category that is not asked for, so that one that the file never defines is still noticed.
@@ -142,7 +143,7 @@ def coco_pictures(
     for image, start, end in zip(images, [0, *ends], ends, strict=False):
         own = order[start:end]
         objects = table[own], label_array[own], crowd_array[own]
-        pictures.append(_coco_picture(image, Path(image_root), *objects, index, rename, annotation_file))
+        pictures.append(_coco_picture(image, Path(image_root), *objects, index, rename, annotation_file, classes))
     names = {i: picture.image_id for i, picture in enumerate(pictures)}
     check_distinct(names, "images", annotation_file, form=" without suffix")
     return pictures
@@ -189,6 +190,7 @@ def _coco_picture(
     index: Mapping[str, int],
     rename: Mapping[str, str],
     source: str | Path,
+    classes: tuple[str, ...],
 ) -> Picture:
     try:
         name, width, height = str(record["file_name"]), int(record["width"]), int(record["height"])
@@ -220,6 +222,7 @@ def _coco_picture(
         crowd=crowd[whole],
         labelled=None if exhaustive and len(boxed) == len(index) else tuple(sorted(boxed)),
         exhaustive=bool(exhaustive),
+        classes=classes,
     )
 
 

@@ -83,6 +83,7 @@ def read_ilsvrc(
         image_root = Path(*("Data" if part == "Annotations" else part for part in annotations.parts))
     listed = annotations if image_list is None else Path(image_list)
     index = {wnid: label for label, wnid in enumerate(classes)}
+    names = tuple(classes.values())
     return [
         read_annotation(
             os.path.join(annotations, f"{name}.xml"),
@@ -90,6 +91,7 @@ def read_ilsvrc(
             Path(os.path.join(image_root, f"{name}.JPEG")),
             index,
             listed,
+            names,
             smallest=0,
         )
         for _, name, _ in _listed_images(listed)

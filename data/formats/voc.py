@@ -65,6 +65,7 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES)
     ('000001', [[0.0, 0.0, 20.0, 10.0]], 'cat')
     """
     root = Path(root)
+    classes = tuple(classes)
     index = {name: label for label, name in enumerate(classes)}
     listed = root / "ImageSets" / "Main" / f"{split}.txt"
     # Strings, since joining Path objects takes longer than parsing the file.
@@ -75,6 +76,7 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES)
             Path(os.path.join(root, "JPEGImages", f"{image_id}.jpg")),
             index,
             listed,
+            classes,
         )
         for image_id in _read_split(listed)
     ]
@@ -90,11 +92,17 @@ def _read_split(path: Path) -> Iterable[str]:
 
 
 def read_annotation(
-    path: str, image_id: str, image: Path, index: Mapping[str, int], listed: Path, smallest: float = 1
+    path: str,
+    image_id: str,
+    image: Path,
+    index: Mapping[str, int],
+    listed: Path,
+    classes: tuple[str, ...],
+    smallest: float = 1,
 ) -> Picture:
     """Read an annotation in VOC's form that the file `listed` names.
 
-    `smallest` is the least width and height that a box may have.
+    `index` has the labels of the names that the annotation uses, `classes` the names of the labels. `smallest` is the least width and height that a box may have.
     """
     try:
         with open(path, "rb") as file:
@@ -137,6 +145,7 @@ def read_annotation(
         labels=np.array(labels, np.int64),
         difficult=np.array(difficult, bool),
         crowd=np.zeros(len(boxes), bool),
+        classes=classes,
     )
 
 

@@ -72,7 +72,7 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
     if (folder / "ImageSets" / "Main" / f"{split}.txt").is_file():
         labels = np.array([*range(len(classes)), *(list(classes).index(name) for name in spellings.values())])
         pictures = [
-            replace(picture, labels=labels[picture.labels])
+            replace(picture, labels=labels[picture.labels], classes=tuple(classes))
             for picture in read_voc(folder, split, [*classes, *spellings])
         ]
         # VOC has no list of its classes: those of the challenge, and in a set of somebody's own those that occur.
@@ -189,7 +189,8 @@ def _read_ilsvrc_val(root: Path, classes: Sequence[str], half: str) -> list[Pict
 
 def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) -> list[Picture]:
     """Read positive pictures of every class that have `limit` objects of it together, or all: R-CNN's train_N."""
-    index = {wnid: label for label, wnid in enumerate(_ilsvrc_ids(root, classes))}
+    wanted = _ilsvrc_ids(root, classes)
+    index, names = {wnid: label for label, wnid in enumerate(wanted)}, tuple(wanted.values())
     numbers = {wnid: number for number, wnid in enumerate(ILSVRC_DET_CLASSES, start=1)}
     lists = {wnid: root / f"ImageSets/DET/train_{numbers[wnid]}.txt" for wnid in index if wnid in numbers}
     positives: dict[str, list[str]] = {wnid: [] for wnid in lists}
@@ -212,7 +213,7 @@ def _read_ilsvrc_train(root: Path, classes: Sequence[str], limit: int = 1000) ->
             name = positives[wnid][i]
             if name not in pictures:
                 annotation, image = root / f"Annotations/DET/train/{name}.xml", root / f"Data/DET/train/{name}.JPEG"
-                picture = _visible(read_annotation(str(annotation), name, image, index, listed, smallest=0))
+                picture = _visible(read_annotation(str(annotation), name, image, index, listed, names, smallest=0))
                 pictures[name] = replace(picture, labelled=tuple(sorted(labelled[name])), exhaustive=False)
             found += int((pictures[name].labels == index[wnid]).sum())
             if found >= limit:

@@ -31,6 +31,9 @@ def test_voc_boxes_flags_and_order(tmp_path):
     assert first.crowd.tolist() == [False] * 3
     assert first.labelled is None
     assert second.image_id == "a"
+    # One tuple for all of them: it must stay cheap.
+    assert first.classes == VOC_CLASSES
+    assert first.classes is second.classes
     assert second.boxes.shape == (0, 4)
     assert (second.boxes.dtype, second.labels.dtype) == (np.float32, np.int64)
 
@@ -115,6 +118,7 @@ def test_coco_boxes_names_and_order(coco, tmp_path):
     assert [VOC_CLASSES[label] for label in unrenamed.labels] == ["cat"]
     (zebra, _) = read_coco(tmp_path / "instances.json", tmp_path, classes=("zebra", "tv"), rename=None)
     assert zebra.labels.tolist() == [0]
+    assert (first.classes, zebra.classes) == (VOC_CLASSES, ("zebra", "tv"))
 
 
 @pytest.mark.parametrize(
