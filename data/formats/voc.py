@@ -102,7 +102,8 @@ def read_annotation(
 ) -> Picture:
     """Read an annotation in VOC's form that the file `listed` names.
 
-    `index` has the labels of the names that the annotation uses, `classes` the names of the labels. `smallest` is the least width and height that a box may have.
+    `index` has the labels of the names that the annotation uses, `classes` the names of the labels. `smallest` is the
+    least width and height that a box may have.
     """
     try:
         with open(path, "rb") as file:

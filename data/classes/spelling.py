@@ -1,0 +1,123 @@
+"""Names of classes that are spelt otherwise than those asked for, and the warning of objects that are left out."""
+
+import re
+import unicodedata
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ..errors import DataWarning
+
+
+class MisspeltClassWarning(DataWarning):
+    """Objects are left out whose class is asked for in another spelling; a training refuses this."""
+
+
+def similar_classes(names: Iterable[str], classes: Iterable[str]) -> dict[str, str]:
+    """Find names that differ from a class in case, spaces, underscores, hyphens or a plural's ending only.
+
+    Parameters
+    ----------
+    names : iterable of str
+    classes : iterable of str
+        The classes asked for, in every spelling that is taken.
+
+    Returns
+    -------
+    dict of str to str
+        By name, the class that may be meant; names that are classes, or like none, are left out.
+
+    Examples
+    --------
+    >>> similar_classes(["Cat", "potted-plants", "cat", "zebra"], ["cat", "potted plant"])
+    {'Cat': 'cat', 'potted-plants': 'potted plant'}
+    """
+    exact = tuple(classes)
+    known: dict[str, str] = {}
+    for name in exact:
+        for form in _forms(name):
+            known.setdefault(form, name)
+    # One of two forms must be a whole name: "bus" and "buy" have no common plural.
+    whole = {_plain(name): name for name in reversed(exact)}
+    found = {}
+    for name in dict.fromkeys(names):
+        plain = _plain(name)
+        match = known.get(plain) or next((whole[form] for form in _forms(name) if form in whole), None)
+        if match is not None and name not in exact:
+            found[name] = match
+    return found
+
+
+def _plain(name: str) -> str:
+    # Composed first: two files may write the same accented letter in two ways.
+    name = unicodedata.normalize("NFKC", name).casefold()
+    return re.sub(r"[\s_-]+", "", name) or name
+
+
+def _forms(name: str) -> list[str]:
+    """Return a name in its plain form, and what it is if it is a plural."""
+    plain = _plain(name)
+    endings = (("ies", "y"), ("es", ""), ("s", ""))
+    cut = [plain.removesuffix(end) + more for end, more in endings if plain.endswith(end)]
+    return [plain, *(form for form in cut if len(form) > 1)]
+
+
+def dropped_classes_text(counts: Mapping[str, int], classes: Iterable[str], what: str = "object") -> str:
+    """Say how many objects are left out since their classes are not asked for, near misses first.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        Number of objects by the name of their class; names that are among `classes` do not matter.
+    classes : iterable of str
+        The classes asked for, in every spelling that is taken.
+    what : str
+        What is counted, in the singular.
+
+    Returns
+    -------
+    str
+        With ten names at the most; "" if nothing is left out.
+
+    Examples
+    --------
+    >>> dropped_classes_text({"cat": 9, "zebra": 7, "Dog": 1}, ["cat", "dog"])
+    "left out 8 objects of classes that are not asked for: 1 of 'Dog' (did you mean 'dog'?), 7 of 'zebra'"
+    """
+    classes = tuple(classes)
+    dropped = {name: count for name, count in counts.items() if count and name not in classes}
+    if not dropped:
+        return ""
+    near = similar_classes(dropped, classes)
+    names = sorted(dropped, key=lambda name: (name not in near, -dropped[name], name))
+    parts = [
+        f"{dropped[name]} of {name[:40]!r}" + (f" (did you mean {near[name][:40]!r}?)" if name in near else "")
+        for name in names[:10]
+    ]
+    more = f" and {len(names) - 10} more classes" if len(names) > 10 else ""
+    total = sum(dropped.values())
+    noun = what if total == 1 else f"{what}s"
+    return f"left out {total} {noun} of classes that are not asked for: {', '.join(parts)}{more}"
+
+
+def warn_of_dropped_classes(
+    source: str | Path, counts: Mapping[str, int], classes: Iterable[str], what: str = "object"
+) -> None:
+    """Warn once of all objects that a reader leaves out; to be called by the public reader, of whose caller it tells.
+
+    Parameters
+    ----------
+    source : str or Path
+        What was read.
+    counts, classes, what
+        As of `dropped_classes_text`.
+
+    Warns
+    -----
+    DataWarning
+        If something is left out; a `MisspeltClassWarning` if a class is asked for in another spelling.
+    """
+    classes = tuple(classes)
+    if text := dropped_classes_text(counts, classes, what):
+        kind = MisspeltClassWarning if similar_classes(counts, classes) else DataWarning
+        warnings.warn(f"{source}: {text}", kind, stacklevel=3)
