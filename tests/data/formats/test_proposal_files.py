@@ -66,8 +66,9 @@ def rounded(entry):
 
 @st.composite
 def many_entries(draw):
-    # Distinct names; no control characters, which file names do not have, and no halves of characters.
-    name = st.text(st.characters(exclude_categories=("C",), exclude_characters="/."), min_size=1, max_size=8)
+    # Distinct names; no control characters, which file names do not have, and no halves of characters. A backslash
+    # would be read as a slash.
+    name = st.text(st.characters(exclude_categories=("C",), exclude_characters="/.\\"), min_size=1, max_size=8)
     paths = st.tuples(st.sampled_from(["", "train/", "val/ü/"]), name, st.sampled_from(["", ".jpg", ".tar.gz"]))
     files = draw(st.lists(paths.map("".join), unique=True, max_size=5))
     seed = draw(st.integers(0, 999))
