@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from ..classes.spelling import warn_of_dropped_classes
 from ..detections import Detections, detection_rows, group_by_picture
 from ..errors import AnnotationError, DetectionError, SettingError, UserError
 from ..picture import Picture
-from ..picture_names import forward_slashes, stem, without_folders, without_suffix
+from ..picture_names import forward_slashes, match_picture_names, stem, without_folders, without_suffix
 from ..proposals import Proposals
 from ..system.atomic_files import atomic_write
 from .records import (
@@ -197,6 +198,71 @@ def read_coco_ids(annotation_file: str | Path) -> dict[str, int]:
     return {name: image_id for image_id, name in names.items()}
 
 
+def coco_ids(
+    annotation_file: str | Path,
+    pictures: Sequence[str],
+    classes: Sequence[str] = (),
+    *,
+    rename: Mapping[str, str] = COCO_TO_VOC,
+    suffixes: bool = True,
+) -> tuple[dict[str, int | str], dict[str, int | str]]:
+    """Ids that a COCO annotation file gives to pictures and classes.
+
+    Parameters
+    ----------
+    annotation_file : str or Path
+        JSON document with ``images`` and, if there are classes, ``categories``.
+    pictures : sequence of str
+        Names of pictures: a picture of the same name is meant or, if there is none, the one of the same name without
+        folders.
+    classes : sequence of str
+        Names of classes, as the file or `rename` has them.
+    rename : mapping of str to str
+        What the file's categories may also be called.
+    suffixes : bool
+        Whether the pictures are named with their suffixes.
+
+    Returns
+    -------
+    dict of str to int or str
+        Id of each picture.
+    dict of str to int or str
+        Id of each class.
+
+    Raises
+    ------
+    AnnotationError
+        If the file is missing or malformed, has no image or no category of a name, several images that may be meant,
+        or one image for two pictures.
+    """
+    document = read_json(Path(annotation_file))
+    files = names_by_id(document, "images", annotation_file)
+    known = {one: forward_slashes(name if suffixes else without_suffix(name)) for one, name in files.items()}
+    check_distinct(known, "images", annotation_file)
+    id_of = {name: one for one, name in known.items()}
+    meant = match_picture_names(pictures, id_of)
+    if unknown := [name for name, found in meant.items() if not found]:
+        raise AnnotationError(f"{annotation_file}: has no image called {unknown[0]!r} ({len(unknown)} such in all)")
+    owner: dict[str, str] = {}
+    for name, found in meant.items():
+        if len(found) > 1:
+            raise AnnotationError(
+                f"{annotation_file}: {name!r} may be {found[0]!r} or {found[1]!r}; name pictures as the file does"
+            )
+        if (other := owner.setdefault(found[0], name)) != name:
+            raise AnnotationError(f"{annotation_file}: has one image, {found[0]!r}, for {other!r} and {name!r}")
+    images = {name: id_of[found[0]] for name, found in meant.items()}
+    if not classes:
+        return images, {}
+    categories = {name: one for one, name in names_by_id(document, "categories", annotation_file).items()}
+    categories = {rename.get(name, name): one for name, one in categories.items()} | categories
+    if absent := [name for name in classes if name not in categories]:
+        raise AnnotationError(
+            f"{annotation_file}: has no category for {len(absent)} classes of the detections: {', '.join(absent[:10])}"
+        )
+    return images, {name: categories[name] for name in classes}
+
+
 def _label(record: Mapping[str, Any], label_of: Mapping[Any, int]) -> int:
     """Return the label of an annotation that may be malformed; 0 if its category is not defined."""
     category = record.get("category_id")
@@ -266,6 +332,7 @@ def write_detections(
     entries: Iterable[tuple[str, int, int, Detections]],
     classes: Sequence[str],
     image_ids: Mapping[str, int | str] | None = None,
+    category_ids: Mapping[str, int | str] | None = None,
 ) -> None:
     """Write the detections of many pictures as one COCO document.
 
@@ -279,17 +346,20 @@ def write_detections(
     entries : iterable of (file_name, width, height, Detections)
         The pictures, each with its size in pixels.
     classes : sequence of str
-        The classes of the document; category ids are 1-based positions in it. Every class that a `Detections`
-        mentions must be among them.
+        The classes of the document. Every class that a `Detections` mentions must be among them.
     image_ids : mapping of str to int or str, optional
         The id of each picture by its ``file_name``, for results that are compared with a document that has
         its own. Without it the pictures are counted from 1.
+    category_ids : mapping of str to int or str, optional
+        The id of each class; without it the 1-based positions in `classes`.
 
     Raises
     ------
     DetectionError
         If a score or a coordinate is not finite, a box ends before it begins, a label is not one of `classes`, or
-        `image_ids` lacks a picture.
+        `image_ids` lacks a picture or `category_ids` a class.
+    SettingError
+        If `classes` is one name.
     OSError
         If the file cannot be written.
 
@@ -297,6 +367,8 @@ def write_detections(
     -----
     Numbers have 9 digits, float64 scores as many as they need: `read_detections` gives back the same float64 scores
     or, rounded to float32, the same float32 scores, and the same float32 boxes where they begin inside the picture.
+
+    Every annotation has an empty ``segmentation``: Detectron and Datumaro, by which CVAT imports, ask for the field.
 
     References
     ----------
@@ -312,15 +384,20 @@ def write_detections(
     ...     read_detections(f"{folder}/detections.json")["a"].boxes.tolist()
     [[1.0, 2.0, 4.0, 8.0]]
     """
-    atomic_write(path, _document_pieces(entries, tuple(classes), image_ids))
+    atomic_write(path, _document_pieces(entries, check_names("classes", classes), image_ids, category_ids))
 
 
 def _document_pieces(
     entries: Iterable[tuple[str, int, int, Detections]],
     classes: tuple[str, ...],
     image_ids: Mapping[str, int | str] | None,
+    category_ids: Mapping[str, int | str] | None,
 ) -> Iterator[bytes]:
-    categories = [{"id": i, "name": name} for i, name in enumerate(classes, start=1)]
+    ids = category_ids or {name: i for i, name in enumerate(classes, start=1)}
+    if missing := [name for name in classes if name not in ids]:
+        raise DetectionError(f"category_ids has no id for {missing[0]!r}")
+    categories = [{"id": ids[name], "name": name} for name in classes]
+    id_texts = [json.dumps(ids[name]) for name in classes]
     yield b'{"categories": ' + json.dumps(categories).encode() + b',\n"annotations": ['
     # Annotations first: they are many and can go straight to the file, the few lines on images wait.
     images: list[str] = []
@@ -335,9 +412,9 @@ def _document_pieces(
         for category, score, (x, y, w, h) in detection_rows(found, classes, name):
             count += 1
             lines.append(
-                f'{{"id": {count}, "image_id": {image_id}, "category_id": {category}, '
+                f'{{"id": {count}, "image_id": {image_id}, "category_id": {id_texts[category - 1]}, '
                 f'"bbox": [{x:.9g}, {y:.9g}, {w:.9g}, {h:.9g}], "score": {score}, '
-                f'"area": {w * h:.9g}, "iscrowd": 0}}'
+                f'"area": {w * h:.9g}, "segmentation": [], "iscrowd": 0}}'
             )
         if lines:
             yield (",\n" if count > len(lines) else "\n").encode() + ",\n".join(lines).encode()
@@ -523,6 +600,65 @@ def read_coco_results(path: str | Path, annotation_file: str | Path) -> dict[str
     if not isinstance(records, list):
         raise DetectionError(f"{path}: is not a list of COCO results; a document with its own images can be read alone")
     return _detections_of_records(records, names, classes, Path(path))
+
+
+def write_coco_results(
+    path: str | Path,
+    detections: Mapping[str, Detections],
+    annotation_file: str | Path,
+    rename: Mapping[str, str] = COCO_TO_VOC,
+) -> None:
+    """Write a plain list of COCO results, as pycocotools and COCO's server take it.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file. It appears under its name when it is complete.
+    detections : mapping of str to Detections
+        By name of the picture without suffix, the ``image_id`` of `read_coco`; without folders too, if need be.
+    annotation_file : str or Path
+        JSON document whose ``images`` and ``categories`` have the ids.
+    rename : mapping of str to str
+        What the file's categories may also be called.
+
+    Raises
+    ------
+    AnnotationError
+        If the annotation file is missing or malformed, or lacks a picture or a class.
+    DetectionError
+        If a number is not finite, or a box ends before it begins.
+    OSError
+        If the file cannot be written.
+
+    References
+    ----------
+    https://cocodataset.org/#format-results
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> images = {"images": [{"id": 7, "file_name": "a.jpg"}], "categories": [{"id": 5, "name": "airplane"}]}
+    >>> found = Detections(np.float32([[2, 3, 6, 8]]), np.float32([0.5]), np.array([0]), ("aeroplane",))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "instances.json").write_text(json.dumps(images))
+    ...     write_coco_results(f"{folder}/results.json", {"a": found}, f"{folder}/instances.json")
+    ...     json.loads(Path(folder, "results.json").read_text())
+    [{'image_id': 7, 'category_id': 5, 'bbox': [2, 3, 4, 5], 'score': 0.5}]
+    """
+    classes = tuple(dict.fromkeys(name for one in detections.values() for name in one.classes))
+    images, categories = coco_ids(annotation_file, list(detections), classes, rename=rename, suffixes=False)
+    lines = (
+        f'{{"image_id": {json.dumps(images[name])}, "category_id": {json.dumps(categories[classes[category - 1]])}, '
+        f'"bbox": [{x:.9g}, {y:.9g}, {w:.9g}, {h:.9g}], "score": {score}}}'
+        for name, found in detections.items()
+        for category, score, (x, y, w, h) in detection_rows(found, classes, name)
+    )
+    atomic_write(path, chain([b"["], _joined(lines), [b"]\n"]))
+
+
+def _joined(lines: Iterable[str]) -> Iterator[bytes]:
+    for i, line in enumerate(lines):
+        yield (",\n" if i else "").encode() + line.encode()
 
 
 def _load_document(path: Path) -> dict[str, Any]:

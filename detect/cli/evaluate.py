@@ -33,7 +33,8 @@ from ...data import (
     read_voc_results,
 )
 from ...data.errors import CommandError
-from ...data.picture_names import match_picture_names, stem, without_folders, without_suffix
+from ...data.picture_names import match_picture_names, picture_name, without_folders, without_suffix
+from ...data.proposals import names_of_ids
 from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc, write_report
 from ..runs.names import package_version
 from .options import check_choice
@@ -131,6 +132,7 @@ def ilsvrc(
             raise CommandError("--images: name the kit's list, such as val.txt; it says which number is which image")
         pictures = read_ilsvrc(annotations, images, classes, pictures_folder)
         numbers = read_ilsvrc_list(images or annotations)
+    pictures.sort(key=lambda picture: numbers[picture.image_id])  # The kit's order of equal scores.
     found = read_ilsvrc_results(detections, numbers, classes) if text else _read_detections(detections, ids, pictures)
     avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, classes)
     with _naming_file(detections):
@@ -183,10 +185,12 @@ def proposals(
     check_outputs(json_file)
     pictures = read_voc(devkit, split)
     seen: set[str] = set()
+    meant = names_of_ids(picture.image_id for picture in pictures)
 
     def boxes() -> Iterator[tuple[str, Any]]:
         for one in read_proposals(proposals):
-            name = stem(one.file)
+            name = without_folders(picture_name(one.file))
+            name = meant.get(name, name)
             seen.add(name)
             yield name, one.boxes
 

@@ -59,6 +59,7 @@ def detect_batch(
     workers: int = 1,
     draw_score: float = DRAW_SCORE,
     settings: dict[str, object] | None = None,
+    coco_ids: tuple[Mapping[str, int | str], Mapping[str, int | str]] | None = None,
     progress: Callable[[int, str], None] = lambda done, note: None,
 ) -> RunSummary:
     """Detect objects in many pictures and write the results into a folder.
@@ -79,6 +80,9 @@ def detect_batch(
         Weaker detections are written to ``detections.json`` but not drawn.
     settings : dict, optional
         What the user asked for, for ``run.json``.
+    coco_ids : pair of mapping of str to int or str, optional
+        Ids of the pictures, by their names below the folder that holds them all, and of the classes, for
+        ``detections.json``; see `inception_rcnn.data.write_detections`.
     progress : callable
         Gets the number of files finished so far, failed ones included, and `RunSummary.bottleneck`.
 
@@ -111,7 +115,7 @@ def detect_batch(
         run = _Run(detector, output, draw_score, journal)
         run.summary.resumed = len(journal.records)
         run.detect([picture for picture in pictures if picture.key not in journal.records], workers, progress)
-        run.write_results(pictures)
+        run.write_results(pictures, *(coco_ids or (None, None)))
         run.summary.seconds["total"] = time.perf_counter() - began
         _write_record(output / "run.json", detector, run.summary, settings, folder)
         if not run.summary.retryable:
@@ -242,7 +246,12 @@ class _Run:
         table = np.column_stack([found.boxes, found.scores, found.labels]).astype(np.float32)
         self.journal.append(Record(picture.key, searched.stamp, width, height, picture.drawn), table)
 
-    def write_results(self, pictures: Sequence[_Picture]) -> None:
+    def write_results(
+        self,
+        pictures: Sequence[_Picture],
+        image_ids: Mapping[str, int | str] | None,
+        category_ids: Mapping[str, int | str] | None,
+    ) -> None:
         """Write detections.json and errors.jsonl in the order of the pictures, and count what is in them."""
         objects: Counter[str] = Counter()
         classes = self.detector.classes
@@ -255,7 +264,7 @@ class _Run:
                     objects.update(classes[label] for label in found.labels[found.scores >= self.draw_score])
                     yield picture.name, record.width, record.height, found
 
-        write_detections(self.output / "detections.json", entries(), classes)
+        write_detections(self.output / "detections.json", entries(), classes, image_ids, category_ids)
         failures = [self.failures[picture.key] for picture in pictures if picture.key in self.failures]
         write_failures(self.output / "errors.jsonl", failures)
         self.summary.count_failures(failures)
