@@ -11,6 +11,7 @@ from .formats.coco import (
     read_coco_results,
     read_detection_entries,
     read_detections,
+    write_coco_results,
     write_detections,
 )
 from .formats.ilsvrc import (
@@ -67,6 +68,7 @@ __all__ = [
     "read_proposals",
     "read_voc",
     "read_voc_results",
+    "write_coco_results",
     "write_detections",
     "write_ilsvrc_results",
     "write_proposals",

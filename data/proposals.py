@@ -3,6 +3,7 @@
 The files themselves are in `formats`; `formats.by_suffix` chooses among them.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from .boxes import find_problem
 from .errors import ProposalFileError
+from .picture_names import picture_name, without_folders
 
 
 class Proposals(NamedTuple):
@@ -129,10 +131,62 @@ def check_image_ids(path: str | Path, files: Iterable[str], image_ids: Mapping[s
     return ids
 
 
-def take_fields(path: Path, holder: Mapping[str, Any], *names: str) -> list[Any]:
-    """Return the named fields of a file; refuse a file that lacks one."""
+def name_as_number(name: str) -> int | None:
+    """Return the whole number that public files have as the id of a picture; None if its name is none.
+
+    Examples
+    --------
+    >>> name_as_number("VOC2007/000012.jpg"), name_as_number("2008_000001"), name_as_number("cat.1.jpg")
+    (12, 2008000001, None)
+    """
+    text = without_folders(picture_name(name))
+    return int(text) if len(text) < 20 and re.fullmatch(r"[0-9]+(_[0-9]+)*", text) else None
+
+
+def names_of_ids(image_ids: Iterable[str]) -> dict[str, str]:
+    """Return which picture an id in a file of proposals means: its name, or its whole number if it alone has that.
+
+    Examples
+    --------
+    >>> names_of_ids(["000012", "07", "7"])
+    {'12': '000012', '000012': '000012', '07': '07', '7': '7'}
+    """
+    names = {name: name for name in image_ids}
+    numbers = {name: str(number) for name in names if (number := name_as_number(name)) is not None}
+    count = Counter(numbers.values())
+    return {number: name for name, number in numbers.items() if count[number] == 1} | names
+
+
+def numbers_of_names(path: str | Path, files: Sequence[str]) -> dict[str, int]:
+    """Return the ids of pictures that are whole numbers, for `write_proposals`.
+
+    Raises
+    ------
+    ProposalFileError
+        If a name is none, or two are the same; `path` is the file to write.
+    """
+    numbers = {file: number for file in files if (number := name_as_number(file)) is not None}
+    if odd := [file for file in files if file not in numbers]:
+        raise ProposalFileError(
+            f"{path}: {odd[0]!r} is no whole number ({len(odd)} such in all), and whole numbers are asked for as ids"
+        )
+    check_image_ids(path, files, numbers)
+    return numbers
+
+
+def take_fields(path: Path, holder: Mapping[str, Any], *names: str, kind: type = object, form: str = "") -> list[Any]:
+    """Return the named fields of a file; refuse a file that lacks one, or has none of the `kind`, in words `form`."""
     for name in names:
         if name not in holder:
             there = " ".join(", ".join(map(str, holder)).split())[:200] or "nothing"
             raise ProposalFileError(f"{path}: has no {name!r}, which is expected beside {names}; there is: {there}")
+        if not isinstance(holder[name], kind):
+            raise ProposalFileError(f"{path}: {name!r} is {describe(holder[name])}, and {form} is expected")
     return [holder[name] for name in names]
+
+
+def describe(value: Any) -> str:
+    """Say what a field of a file is that is not what was expected."""
+    if isinstance(value, np.ndarray):
+        return f"an array {value.shape} of {value.dtype}"
+    return "nothing that can be read" if value is None else f"a {type(value).__name__}"

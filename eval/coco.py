@@ -20,8 +20,8 @@ from ..data.boxes import corners_to_sides
 from ..data.errors import DataWarning, EvaluationError, SettingError
 from ..data.formats.coco import detections_file
 from ..data.formats.records import (
+    check_annotation_ids,
     check_distinct,
-    is_finite_number,
     names_by_id,
     read_json,
     record_list,
@@ -140,10 +140,9 @@ def evaluate_coco(
         chosen = sorted({category_ids[name] for name in classes})
 
     own = _Ids({one: one for one in images}, {}), _Ids({one: one for one in names}, {})
-    objects = [
-        _checked(one, *own, truth_source, truth_source)
-        for one in record_list(truth, "annotations", truth_source, EvaluationError)
-    ]
+    annotated = record_list(truth, "annotations", truth_source, EvaluationError)
+    check_annotation_ids(annotated, truth_source, EvaluationError)
+    objects = [_checked(one, *own, truth_source, truth_source) for one in annotated]
     evaluated = set(chosen)
     per_category = Counter((one["image_id"], one["category_id"]) for one in objects if not one["iscrowd"])
     per_category = Counter({key: count for key, count in per_category.items() if key[1] in evaluated})
@@ -385,22 +384,16 @@ def _checked(
         if isinstance(one, (int, float, str)) and one not in ids.known and (one in ids.called or not ids.called):
             problem = problem or f"no {kind} {shorten_record(ids.called.get(one, one))} in {truth}"
     problem = problem or record_problem(record, pictures.known, categories.known, scored)
-    area, crowd = None, 0
-    if not problem and not scored:
-        area, crowd = record.get("area"), record.get("iscrowd", 0)
-        if area is not None and not (isinstance(area, (int, float)) and is_finite_number(area)):
-            problem = "area is not a finite number"
-        elif crowd not in (0, 1):
-            problem = "iscrowd is neither 0 nor 1"
     if problem:
         kind = "detection" if scored else "annotation"
         raise EvaluationError(f"{source}: {problem}, in the {kind} {shorten_record(record)}")
     x, y, width, height = map(float, record["bbox"])
+    area = record.get("area")
     return {
         "image_id": pictures.known[record["image_id"]],
         "category_id": categories.known[record["category_id"]],
         "bbox": [x, y, width, height],
-        "area": width * height if area is None else float(area),
+        "area": width * height if area is None or scored else float(area),
         "score": float(record["score"]) if scored else 0.0,
-        "iscrowd": int(crowd),
+        "iscrowd": 0 if scored else int(record.get("iscrowd", 0)),
     }

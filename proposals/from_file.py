@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..data import Proposals, clip_boxes, read_proposals
 from ..data.errors import ProposalFileError
 from ..data.picture_names import forward_slashes, picture_name, without_folders
+from ..data.proposals import name_as_number
 from ..data.system.atomic_files import hash_file
 from .proposer import Ranked, check_limit
 
@@ -25,7 +26,8 @@ class FileProposals:
     """Proposes the boxes that a file has for a picture's name; see `Proposer`.
 
     Names are compared without suffixes, because ``.mat`` and ``.pkl`` files hold ids such as ``000005``. Folders are
-    compared only if the file has several pictures of that name.
+    compared only if the file has several pictures of that name. An id that is a whole number, such as 12, is that of
+    the picture 000012 if the file has no other boxes for it.
 
     Parameters
     ----------
@@ -110,7 +112,10 @@ class FileProposals:
         return boxes[large][: self.limit], found.scores[large][: self.limit]
 
     def _find(self, name: str) -> Proposals:
-        candidates = self.pictures.get(without_folders(picture_name(name)), [])
+        key = without_folders(picture_name(name))
+        # Public .pkl files have 12 as the id of 000012. A name with a suffix is no such number.
+        number = str(name_as_number(name))
+        candidates = self.pictures.get(key) or [one for one in self.pictures.get(number, []) if one.file == number]
         # The same name, the same but for the suffix, or the same but for the folders.
         for found in (
             [one for one in candidates if forward_slashes(one.file) == forward_slashes(name)],

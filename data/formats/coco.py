@@ -2,29 +2,36 @@
 
 import json
 import os
-from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import check_names
 from ..boxes import clip_boxes
 from ..classes import COCO_TO_VOC, VOC_CLASSES
+from ..classes.spelling import warn_of_dropped_classes
 from ..detections import Detections, detection_rows, group_by_picture
-from ..errors import AnnotationError, DetectionError, UserError
+from ..errors import AnnotationError, DetectionError, SettingError, UserError
 from ..picture import Picture
-from ..picture_names import stem, without_folders, without_suffix
+from ..picture_names import forward_slashes, match_picture_names, stem, without_folders, without_suffix
 from ..proposals import Proposals
 from ..system.atomic_files import atomic_write
 from .records import (
-    as_table,
+    check_annotation_ids,
     check_distinct,
+    is_whole_number,
     names_by_id,
+    number_array,
+    raise_bad_records,
     read_json,
-    record_field,
+    record_boxes,
     record_list,
+    record_positions,
     record_problem,
     records_by_id,
     shorten_record,
@@ -50,23 +57,34 @@ def read_coco(
     image_root : str or Path
         Folder that the images' ``file_name`` is relative to.
     classes : sequence of str
-        Classes to read; objects of others are left out.
+        Classes to read; objects of others are left out, and may be malformed.
     rename : mapping of str to str, or None
         The name in `classes` of categories that are called otherwise in the file. None for no renaming.
 
     Returns
     -------
     list of Picture
-        In the order of the file, also pictures without objects. ``image_id`` is ``file_name`` without its
-        suffix. Boxes are clipped to the picture (COCO's are rounded, and end a fraction of a pixel outside);
-        boxes without any area, of which COCO has a few, are left out. The picture files themselves are not
-        read.
+        In the order of the file, also pictures without objects. ``image_id`` is ``file_name`` with forward slashes and
+        without its suffix. ``path`` is ``file_name`` in `image_root`; or, if it is not there, what follows the name of
+        `image_root` in ``file_name``, such as "1.png" of "images/1.png" in a folder "images". Boxes are clipped to the
+        picture (COCO's are rounded, and end a fraction of a pixel outside); boxes without any area, of which COCO has a
+        few, are left out. The picture files themselves are not read.
 
     Raises
     ------
     AnnotationError
-        If the file is missing or malformed, has none of the classes or a box of negative size, or two images have
-        the same id or name.
+        If the file is missing or malformed, has none of the classes, two images have the same id or name, or two
+        annotations the same id. Malformed is also a text or a truth value where a number is expected, a box of negative
+        size, a size of a picture that is no whole number above 0, an ``area`` that is negative or not finite (a missing
+        one is no fault), and an ``iscrowd`` that is neither 0 nor 1. All such images or annotations are counted, and
+        the first ten named.
+    SettingError
+        If `classes` is one name.
+
+    Warns
+    -----
+    DataWarning
+        If objects are left out whose class is not asked for; names that differ only in spelling are told first.
 
     References
     ----------
@@ -86,7 +104,13 @@ def read_coco(
     >>> picture.image_id, picture.boxes.tolist(), VOC_CLASSES[picture.labels[0]]
     ('a', [[2.0, 3.0, 6.0, 8.0]], 'aeroplane')
     """
-    return coco_pictures(read_json(Path(annotation_file)), annotation_file, image_root, classes, rename)
+    document = read_json(Path(annotation_file))
+    pictures = coco_pictures(document, annotation_file, image_root, classes, rename)
+    names = names_by_id(document, "categories", annotation_file)
+    counts = Counter(record["category_id"] for record in document["annotations"])
+    taken = [*classes, *(name for name, own in (rename or {}).items() if own in classes)]
+    warn_of_dropped_classes(annotation_file, {name: counts[one] for one, name in names.items()}, taken)
+    return pictures
 
 
 def coco_pictures(
@@ -97,53 +121,46 @@ def coco_pictures(
     rename: Mapping[str, str] | None,
 ) -> list[Picture]:
     """Return the pictures of a COCO document that was read from `annotation_file`; see `read_coco`."""
-    images, annotations, categories = (
-        record_list(document, key, annotation_file) for key in ("images", "annotations", "categories")
-    )
-    classes = tuple(classes)
+    images, annotations = (record_list(document, key, annotation_file) for key in ("images", "annotations"))
+    classes = check_names("classes", classes)
     index = {name: label for label, name in enumerate(classes)}
     rename = rename or {}
     # -1 for a category that is not asked for, so that one that the file never defines is still noticed.
     label_of = {
-        record_field(record, "id", "categories", annotation_file): index.get(rename.get(str(name), str(name)), -1)
-        for record in categories
-        for name in [record_field(record, "name", "categories", annotation_file)]
+        one: index.get(name, index.get(rename.get(name, name), -1))
+        for one, name in names_by_id(document, "categories", annotation_file).items()
     }
     if max(label_of.values(), default=-1) < 0:
         raise AnnotationError(f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}")
     position = {one: i for i, one in enumerate(records_by_id(document, "images", annotation_file))}
+    bad = [(image, problem) for image in images if (problem := _image_problem(image))]
+    raise_bad_records(bad, "image", annotation_file)
+    check_annotation_ids(annotations, annotation_file, AnnotationError)
 
-    owner, labels, crowd, kept = [], [], [], []
-    numbers = array("d")
-    record: Any = None
     try:
-        for record in annotations:
-            label = label_of[record["category_id"]]
-            if label >= 0:
-                owner.append(position[record["image_id"]])
-                labels.append(label)
-                x, y, width, height = record["bbox"]
-                numbers.extend((x, y, x + width, y + height))
-                crowd.append(bool(record.get("iscrowd", 0)))
-                kept.append(record)
-        table, bad = as_table(numbers, 4)
-        if bad >= 0:
-            record = kept[bad]
-            raise ValueError("a number in it is not finite, or a side negative")
-    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
-        problem = record_problem(record, position, label_of)
-        raise AnnotationError(f"{annotation_file}: bad annotation {shorten_record(record)}: {problem}") from error
+        labels = record_positions(annotations, "category_id", label_of)
+        kept = [annotations[i] for i in np.flatnonzero(labels >= 0)]
+        labels, owners, table = labels[labels >= 0], record_positions(kept, "image_id", position), record_boxes(kept)
+        areas = number_array([area for record in kept if (area := record.get("area")) is not None])
+        crowd = [record.get("iscrowd", 0) for record in kept]
+        if (areas < 0).any() or not all(map({0, 1}.__contains__, crowd)):
+            raise ValueError("an area is negative, or iscrowd neither 0 nor 1")
+    except (KeyError, TypeError, ValueError, OverflowError):
+        wrong = ((record, record_problem(record, position, label_of)) for record in annotations)
+        # Of a category that is defined and not asked for, nothing is needed.
+        needed = [(record, problem) for record, problem in wrong if problem and _label(record, label_of) >= 0]
+        raise_bad_records(needed, "annotation", annotation_file)
+        raise
 
     # One sort and a cut per picture, where a search per picture would take minutes on COCO's 118,000.
-    owners = np.array(owner, np.int64)
     order = np.argsort(owners, kind="stable")
     ends = np.cumsum(np.bincount(owners, minlength=len(images))).tolist()
-    label_array, crowd_array = np.array(labels, np.int64), np.array(crowd, bool)
+    crowds, root = np.array(crowd, bool), Path(image_root)
     pictures = []
     for image, start, end in zip(images, [0, *ends], ends, strict=False):
         own = order[start:end]
-        objects = table[own], label_array[own], crowd_array[own]
-        pictures.append(_coco_picture(image, Path(image_root), *objects, index, rename, annotation_file, classes))
+        objects = table[own], labels[own], crowds[own]
+        pictures.append(_coco_picture(image, root, *objects, index, rename, classes))
     names = {i: picture.image_id for i, picture in enumerate(pictures)}
     check_distinct(names, "images", annotation_file, form=" without suffix")
     return pictures
@@ -181,6 +198,101 @@ def read_coco_ids(annotation_file: str | Path) -> dict[str, int]:
     return {name: image_id for image_id, name in names.items()}
 
 
+def coco_ids(
+    annotation_file: str | Path,
+    pictures: Sequence[str],
+    classes: Sequence[str] = (),
+    *,
+    rename: Mapping[str, str] = COCO_TO_VOC,
+    suffixes: bool = True,
+) -> tuple[dict[str, int | str], dict[str, int | str]]:
+    """Ids that a COCO annotation file gives to pictures and classes.
+
+    Parameters
+    ----------
+    annotation_file : str or Path
+        JSON document with ``images`` and, if there are classes, ``categories``.
+    pictures : sequence of str
+        Names of pictures: a picture of the same name is meant or, if there is none, the one of the same name without
+        folders.
+    classes : sequence of str
+        Names of classes, as the file or `rename` has them.
+    rename : mapping of str to str
+        What the file's categories may also be called.
+    suffixes : bool
+        Whether the pictures are named with their suffixes.
+
+    Returns
+    -------
+    dict of str to int or str
+        Id of each picture.
+    dict of str to int or str
+        Id of each class.
+
+    Raises
+    ------
+    AnnotationError
+        If the file is missing or malformed, has no image or no category of a name, several images that may be meant,
+        or one image for two pictures.
+    """
+    document = read_json(Path(annotation_file))
+    files = names_by_id(document, "images", annotation_file)
+    known = {one: forward_slashes(name if suffixes else without_suffix(name)) for one, name in files.items()}
+    check_distinct(known, "images", annotation_file)
+    id_of = {name: one for one, name in known.items()}
+    meant = match_picture_names(pictures, id_of)
+    if unknown := [name for name, found in meant.items() if not found]:
+        raise AnnotationError(f"{annotation_file}: has no image called {unknown[0]!r} ({len(unknown)} such in all)")
+    owner: dict[str, str] = {}
+    for name, found in meant.items():
+        if len(found) > 1:
+            raise AnnotationError(
+                f"{annotation_file}: {name!r} may be {found[0]!r} or {found[1]!r}; name pictures as the file does"
+            )
+        if (other := owner.setdefault(found[0], name)) != name:
+            raise AnnotationError(f"{annotation_file}: has one image, {found[0]!r}, for {other!r} and {name!r}")
+    images = {name: id_of[found[0]] for name, found in meant.items()}
+    if not classes:
+        return images, {}
+    categories = {name: one for one, name in names_by_id(document, "categories", annotation_file).items()}
+    categories = {rename.get(name, name): one for name, one in categories.items()} | categories
+    if absent := [name for name in classes if name not in categories]:
+        raise AnnotationError(
+            f"{annotation_file}: has no category for {len(absent)} classes of the detections: {', '.join(absent[:10])}"
+        )
+    return images, {name: categories[name] for name in classes}
+
+
+def _label(record: Mapping[str, Any], label_of: Mapping[Any, int]) -> int:
+    """Return the label of an annotation that may be malformed; 0 if its category is not defined."""
+    category = record.get("category_id")
+    return label_of.get(category, 0) if type(category) in (int, float, str) else 0
+
+
+def _image_problem(record: Mapping[str, Any]) -> str:
+    """Say what is wrong with an image of an annotation file; "" if nothing is."""
+    for key in ("file_name", "width", "height"):
+        if key not in record:
+            return f"{key!r} is missing"
+    if not isinstance(record["file_name"], str) or not record["file_name"]:
+        return f"file_name is not a name: {shorten_record(record['file_name'])}"
+    for key in ("width", "height"):
+        if not is_whole_number(record[key], 1):
+            return f"{key} is not a whole number above 0: {shorten_record(record[key])}"
+    names, exhaustive = record.get("labelled_classes"), record.get("exhaustive", True)
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        return f"labelled_classes is not a list of names: {shorten_record(names)}"
+    return "" if isinstance(exhaustive, bool) else f"exhaustive is not true or false: {shorten_record(exhaustive)}"
+
+
+def _picture_path(root: Path, name: str) -> Path:
+    """Return the path of a picture, also of one whose name begins with the folder that `root` is itself."""
+    path = root / name
+    _, own, rest = f"/{name}".partition(f"/{root.name}/")
+    # Looked for only if it may be the case: it takes longer than all else.
+    return root / rest if own and root.name and not path.is_file() and (root / rest).is_file() else path
+
+
 def _coco_picture(
     record: Mapping[str, Any],
     image_root: Path,
@@ -189,31 +301,20 @@ def _coco_picture(
     crowd: NDArray[np.bool_],
     index: Mapping[str, int],
     rename: Mapping[str, str],
-    source: str | Path,
     classes: tuple[str, ...],
 ) -> Picture:
-    try:
-        name, width, height = str(record["file_name"]), int(record["width"]), int(record["height"])
-        if not name or not (0 < width < 2**31 and 0 < height < 2**31):
-            raise ValueError("no name or no size")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise AnnotationError(
-            f"{source}: bad image {shorten_record(record)}: it needs a file_name, and a width and a height above 0"
-        ) from error
+    name, width, height = forward_slashes(record["file_name"]), int(record["width"]), int(record["height"])
     clipped = clip_boxes(boxes, width, height)
     whole = (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
 
-    names = record.get("labelled_classes")
-    exhaustive = record.get("exhaustive", True)
+    names, exhaustive = record.get("labelled_classes"), record.get("exhaustive", True)
     if names is None:
         boxed = set(range(len(index))) if exhaustive else set(labels.tolist())
-    elif isinstance(names, list):
-        boxed = {index[n] for n in (rename.get(str(n), str(n)) for n in names) if n in index}
     else:
-        raise AnnotationError(f"{source}: labelled_classes of {name!r} is not a list of names")
+        boxed = {index[n] for n in (n if n in index else rename.get(n, n) for n in names) if n in index}
     return Picture(
         image_id=without_suffix(name),
-        path=image_root / name,
+        path=_picture_path(image_root, name),
         width=width,
         height=height,
         boxes=clipped[whole],
@@ -221,7 +322,7 @@ def _coco_picture(
         difficult=np.zeros(int(whole.sum()), bool),
         crowd=crowd[whole],
         labelled=None if exhaustive and len(boxed) == len(index) else tuple(sorted(boxed)),
-        exhaustive=bool(exhaustive),
+        exhaustive=exhaustive,
         classes=classes,
     )
 
@@ -231,6 +332,7 @@ def write_detections(
     entries: Iterable[tuple[str, int, int, Detections]],
     classes: Sequence[str],
     image_ids: Mapping[str, int | str] | None = None,
+    category_ids: Mapping[str, int | str] | None = None,
 ) -> None:
     """Write the detections of many pictures as one COCO document.
 
@@ -244,17 +346,20 @@ def write_detections(
     entries : iterable of (file_name, width, height, Detections)
         The pictures, each with its size in pixels.
     classes : sequence of str
-        The classes of the document; category ids are 1-based positions in it. Every class that a `Detections`
-        mentions must be among them.
+        The classes of the document. Every class that a `Detections` mentions must be among them.
     image_ids : mapping of str to int or str, optional
         The id of each picture by its ``file_name``, for results that are compared with a document that has
         its own. Without it the pictures are counted from 1.
+    category_ids : mapping of str to int or str, optional
+        The id of each class; without it the 1-based positions in `classes`.
 
     Raises
     ------
     DetectionError
         If a score or a coordinate is not finite, a box ends before it begins, a label is not one of `classes`, or
-        `image_ids` lacks a picture.
+        `image_ids` lacks a picture or `category_ids` a class.
+    SettingError
+        If `classes` is one name.
     OSError
         If the file cannot be written.
 
@@ -262,6 +367,8 @@ def write_detections(
     -----
     Numbers have 9 digits, float64 scores as many as they need: `read_detections` gives back the same float64 scores
     or, rounded to float32, the same float32 scores, and the same float32 boxes where they begin inside the picture.
+
+    Every annotation has an empty ``segmentation``: Detectron and Datumaro, by which CVAT imports, ask for the field.
 
     References
     ----------
@@ -277,15 +384,20 @@ def write_detections(
     ...     read_detections(f"{folder}/detections.json")["a"].boxes.tolist()
     [[1.0, 2.0, 4.0, 8.0]]
     """
-    atomic_write(path, _document_pieces(entries, tuple(classes), image_ids))
+    atomic_write(path, _document_pieces(entries, check_names("classes", classes), image_ids, category_ids))
 
 
 def _document_pieces(
     entries: Iterable[tuple[str, int, int, Detections]],
     classes: tuple[str, ...],
     image_ids: Mapping[str, int | str] | None,
+    category_ids: Mapping[str, int | str] | None,
 ) -> Iterator[bytes]:
-    categories = [{"id": i, "name": name} for i, name in enumerate(classes, start=1)]
+    ids = category_ids or {name: i for i, name in enumerate(classes, start=1)}
+    if missing := [name for name in classes if name not in ids]:
+        raise DetectionError(f"category_ids has no id for {missing[0]!r}")
+    categories = [{"id": ids[name], "name": name} for name in classes]
+    id_texts = [json.dumps(ids[name]) for name in classes]
     yield b'{"categories": ' + json.dumps(categories).encode() + b',\n"annotations": ['
     # Annotations first: they are many and can go straight to the file, the few lines on images wait.
     images: list[str] = []
@@ -300,27 +412,27 @@ def _document_pieces(
         for category, score, (x, y, w, h) in detection_rows(found, classes, name):
             count += 1
             lines.append(
-                f'{{"id": {count}, "image_id": {image_id}, "category_id": {category}, '
+                f'{{"id": {count}, "image_id": {image_id}, "category_id": {id_texts[category - 1]}, '
                 f'"bbox": [{x:.9g}, {y:.9g}, {w:.9g}, {h:.9g}], "score": {score}, '
-                f'"area": {w * h:.9g}, "iscrowd": 0}}'
+                f'"area": {w * h:.9g}, "segmentation": [], "iscrowd": 0}}'
             )
         if lines:
             yield (",\n" if count > len(lines) else "\n").encode() + ",\n".join(lines).encode()
     yield b'\n],\n"images": [\n' + ",\n".join(images).encode() + b"\n]}\n"
 
 
-def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem") -> dict[str, Detections]:
+def read_detections(path: str | Path, key: Literal["stem", "image_id", "file_name"] = "stem") -> dict[str, Detections]:
     """Read a document that `write_detections` wrote, or any COCO document whose annotations have a ``score``.
 
     Parameters
     ----------
     path : str or Path
         The file, or the folder in which it is called ``detections.json``.
-    key : {"stem", "file_name"}
+    key : {"stem", "image_id", "file_name"}
         By what names the result has the pictures: "stem" is the file's name without folder and suffix, which is
-        the image id of VOC; "file_name" is the document's own name, for sets with equal names in several folders.
-        The image ids of `read_coco` and `read_ilsvrc` have folders but no suffix, and are "stem" only where the
-        pictures are in none.
+        the image id of VOC; "image_id" is the name without suffix, which is the image id of `read_coco` and
+        `read_ilsvrc`; "file_name" is the document's own name. Folders are parted by forward slashes, also where the
+        document has backslashes.
 
     Returns
     -------
@@ -334,7 +446,7 @@ def read_detections(path: str | Path, key: Literal["stem", "file_name"] = "stem"
         If the file is missing or malformed, has a number that is not finite or a box of negative size, two pictures
         have the same id or are called the same (two of equal "stem" can still be read by "file_name"), two
         categories have the same id or name, or it is a plain list of results, for which there is
-        `read_coco_results`.
+        `read_coco_results`. All bad detections are counted, and the first ten named.
 
     Examples
     --------
@@ -364,7 +476,7 @@ def read_detection_entries(path: str | Path) -> list[tuple[str, int, int, Detect
     Returns
     -------
     list of (file_name, width, height, Detections)
-        In the order of the document. A size that it does not tell is 0.
+        In the order of the document, names with forward slashes. A size that it does not tell is 0.
 
     Raises
     ------
@@ -383,22 +495,29 @@ def read_detection_entries(path: str | Path) -> list[tuple[str, int, int, Detect
     document = _load_document(path)
     found = _by_picture(document, "file_name", path)
     entries = []
-    for record in document["images"]:
-        name, width, height = str(record["file_name"]), record.get("width", 0), record.get("height", 0)
-        if not all(isinstance(side, int) and 0 <= side < 2**31 for side in (width, height)):
-            raise DetectionError(
-                f"{path}: the size of {name!r} is {str(width)[:40]} x {str(height)[:40]}, not two numbers"
-            )
-        entries.append((name, width, height, found[name]))
+    for record, (name, one) in zip(document["images"], found.items(), strict=True):
+        width, height = record.get("width", 0), record.get("height", 0)
+        if not (is_whole_number(width) and is_whole_number(height)):
+            sides = f"{shorten_record(width)} x {shorten_record(height)}"
+            raise DetectionError(f"{path}: the size of {name!r} is {sides[:90]}, not two whole numbers")
+        entries.append((name, int(width), int(height), one))
     return entries
 
 
-def _by_picture(document: dict[str, Any], key: Literal["stem", "file_name"], path: Path) -> dict[str, Detections]:
+# What a picture is called without, and how that is taken away.
+_KEYS: dict[str, tuple[str, Callable[[str], str]]] = {
+    "stem": (" without folder and suffix", stem),
+    "image_id": (" without suffix", lambda name: without_suffix(forward_slashes(name))),
+    "file_name": ("", forward_slashes),
+}
+
+
+def _by_picture(document: dict[str, Any], key: str, path: Path) -> dict[str, Detections]:
     """Sort the annotations of a document by picture; `path` is for the errors."""
-    names = names_by_id(document, "images", path, DetectionError)
-    if key == "stem":
-        names = {image_id: stem(name) for image_id, name in names.items()}
-    form = " without folder and suffix" if key == "stem" else ""
+    if key not in _KEYS:
+        raise SettingError(f"key must be one of {', '.join(_KEYS)}, not {key!r}")
+    form, shorten = _KEYS[key]
+    names = {one: shorten(name) for one, name in names_by_id(document, "images", path, DetectionError).items()}
     check_distinct(names, "images", path, DetectionError, form)
     return _detections_of_records(document["annotations"], names, _sorted_classes(document, path, DetectionError), path)
 
@@ -416,26 +535,17 @@ def _detections_of_records(
     """Sort COCO's records by picture: `names` and `categories` are what their ids mean, `path` is for the errors."""
     label_of = {category: label for label, category in enumerate(categories)}
     position = {image_id: i for i, image_id in enumerate(names)}
-    owner, labels = [], []
-    numbers = array("d")
-    record: Any = None
     try:
-        for record in records:
-            owner.append(position[record["image_id"]])
-            labels.append(label_of[record["category_id"]])
-            x, y, w, h = record["bbox"]
-            numbers.extend((x, y, x + w, y + h, record["score"]))
-        table, bad = as_table(numbers, 5)
-        if bad >= 0:
-            record = records[bad]
-            raise ValueError("a number is not finite, or a side negative")
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        problem = record_problem(record, position, label_of, scored=True)
-        raise DetectionError(f"{path}: bad detection {shorten_record(record)}: {problem}") from error
-    owners, label_array = np.array(owner, np.int64), np.array(labels, np.int64)
-    return group_by_picture(
-        list(names.values()), owners, table[:, :4], table[:, 4], label_array, tuple(categories.values())
-    )
+        owners, labels = (
+            record_positions(records, "image_id", position),
+            record_positions(records, "category_id", label_of),
+        )
+        boxes, scores = record_boxes(records), number_array([record["score"] for record in records])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        wrong = ((record, record_problem(record, position, label_of, scored=True)) for record in records)
+        raise_bad_records([one for one in wrong if one[1]], "detection", path, DetectionError)
+        raise
+    return group_by_picture(list(names.values()), owners, boxes, scores, labels, tuple(categories.values()))
 
 
 def read_coco_results(path: str | Path, annotation_file: str | Path) -> dict[str, Detections]:
@@ -481,13 +591,74 @@ def read_coco_results(path: str | Path, annotation_file: str | Path) -> dict[str
     """
     source = Path(annotation_file)
     document = read_json(source)
-    names = {image_id: without_suffix(name) for image_id, name in names_by_id(document, "images", source).items()}
+    names = {
+        one: without_suffix(forward_slashes(name)) for one, name in names_by_id(document, "images", source).items()
+    }
     check_distinct(names, "images", source, form=" without suffix")
     classes = _sorted_classes(document, source, AnnotationError)
     records = read_json(Path(path), DetectionError)
     if not isinstance(records, list):
         raise DetectionError(f"{path}: is not a list of COCO results; a document with its own images can be read alone")
     return _detections_of_records(records, names, classes, Path(path))
+
+
+def write_coco_results(
+    path: str | Path,
+    detections: Mapping[str, Detections],
+    annotation_file: str | Path,
+    rename: Mapping[str, str] = COCO_TO_VOC,
+) -> None:
+    """Write a plain list of COCO results, as pycocotools and COCO's server take it.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file. It appears under its name when it is complete.
+    detections : mapping of str to Detections
+        By name of the picture without suffix, the ``image_id`` of `read_coco`; without folders too, if need be.
+    annotation_file : str or Path
+        JSON document whose ``images`` and ``categories`` have the ids.
+    rename : mapping of str to str
+        What the file's categories may also be called.
+
+    Raises
+    ------
+    AnnotationError
+        If the annotation file is missing or malformed, or lacks a picture or a class.
+    DetectionError
+        If a number is not finite, or a box ends before it begins.
+    OSError
+        If the file cannot be written.
+
+    References
+    ----------
+    https://cocodataset.org/#format-results
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> images = {"images": [{"id": 7, "file_name": "a.jpg"}], "categories": [{"id": 5, "name": "airplane"}]}
+    >>> found = Detections(np.float32([[2, 3, 6, 8]]), np.float32([0.5]), np.array([0]), ("aeroplane",))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "instances.json").write_text(json.dumps(images))
+    ...     write_coco_results(f"{folder}/results.json", {"a": found}, f"{folder}/instances.json")
+    ...     json.loads(Path(folder, "results.json").read_text())
+    [{'image_id': 7, 'category_id': 5, 'bbox': [2, 3, 4, 5], 'score': 0.5}]
+    """
+    classes = tuple(dict.fromkeys(name for one in detections.values() for name in one.classes))
+    images, categories = coco_ids(annotation_file, list(detections), classes, rename=rename, suffixes=False)
+    lines = (
+        f'{{"image_id": {json.dumps(images[name])}, "category_id": {json.dumps(categories[classes[category - 1]])}, '
+        f'"bbox": [{x:.9g}, {y:.9g}, {w:.9g}, {h:.9g}], "score": {score}}}'
+        for name, found in detections.items()
+        for category, score, (x, y, w, h) in detection_rows(found, classes, name)
+    )
+    atomic_write(path, chain([b"["], _joined(lines), [b"]\n"]))
+
+
+def _joined(lines: Iterable[str]) -> Iterator[bytes]:
+    for i, line in enumerate(lines):
+        yield (",\n" if i else "").encode() + line.encode()
 
 
 def _load_document(path: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def read_pickle(path: Path) -> Iterator[Proposals]:
     mode = document.get("bbox_mode", 0)
     if mode not in (0, 1):
         raise ProposalFileError(f"{path}: bbox_mode is {mode!r}; 0 (x1 y1 x2 y2) or 1 (x y w h) are expected")
-    lists = take_fields(path, document, "ids", "boxes", "scores")
+    lists = take_fields(path, document, "ids", "boxes", "scores", kind=Sequence, form="a list with an entry a picture")
     if len(set(map(len, lists))) > 1:
         raise ProposalFileError(f"{path}: its lists 'ids', 'boxes' and 'scores' are not equally long")
     for name, boxes, scores in zip(*lists, strict=True):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ProposalFileError
-from ..proposals import Proposals, take_fields
+from ..proposals import Proposals, describe, take_fields
 from .matlab5 import read_matlab
 
 MAT_VARIABLE_BYTES = 2**31  # MATLAB's limit for a variable in a file of version 5
@@ -58,13 +58,16 @@ def write_mat(file: BinaryIO, count: int, boxes_of: Callable[[int], NDArray[np.f
 
 def read_mat(path: Path) -> Iterator[Proposals]:
     """Yield the ranked boxes of the pictures of a ``.mat`` file."""
-    cells = {name: value for name, value in read_matlab(path).items() if isinstance(value, list)}
-    boxes, images = take_fields(path, cells, "boxes", "images")
+    form = "a cell array with an element a picture"
+    boxes, images = take_fields(path, read_matlab(path), "boxes", "images", kind=list, form=form)
     if len(boxes) != len(images):
         raise ProposalFileError(f"{path}: the cells 'boxes' ({len(boxes)}) and 'images' ({len(images)}) do not fit")
     for image, array in zip(images, boxes, strict=True):
         # y1 x1 y2 x2, from 1, both included. MATLAB's empty array is 0 x 0.
-        corners: Any = np.asarray(array, np.float64)
+        corners: Any = array if isinstance(array, np.ndarray) else np.zeros(1)
+        if corners.size and (corners.ndim != 2 or corners.shape[1] != 4):
+            raise ProposalFileError(f"{path}: the boxes of {str(image)[:80]!r} are {describe(array)}, not (N, 4)")
+        corners = corners.astype(np.float64)
         corners = (corners if corners.size else np.zeros((0, 4)))[:, (1, 0, 3, 2)] - [1, 1, 0, 0]
         scores = (1 / np.arange(1, len(corners) + 1)).astype(np.float32)
         yield Proposals(str(image), 0, 0, corners, scores)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ProposalFileError
-from ..proposals import Proposals, take_fields
+from ..proposals import Proposals, describe, take_fields
 
 MAX_RATIO = 100  # arrays of boxes are not compressed as far as this
 
@@ -44,7 +44,11 @@ def read_npz(path: Path) -> Iterator[Proposals]:
     if size > MAX_RATIO * path.stat().st_size:
         raise ProposalFileError(f"{path}: would unpack to {size} bytes, over {MAX_RATIO} times its size; refused")
     with np.load(path, allow_pickle=False) as arrays:
-        files, sizes, offsets, boxes, scores = take_fields(path, arrays, "files", "sizes", "offsets", "boxes", "scores")
+        names = ("files", "sizes", "offsets", "boxes", "scores")
+        files, sizes, offsets, boxes, scores = fields = take_fields(path, arrays, *names)
+    for name, array, dimensions in zip(names, fields, (1, 2, 1, 2, 1), strict=True):
+        if array.ndim != dimensions:
+            raise ProposalFileError(f"{path}: {name!r} is {describe(array)}, and {dimensions} dimensions are expected")
     cuts = offsets.tolist()
     if (
         len(cuts) != len(files) + 1

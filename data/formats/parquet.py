@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from ..errors import ProposalFileError
 from ..proposals import Proposals, take_fields
 
 if TYPE_CHECKING:
@@ -81,7 +82,12 @@ def read_parquet(path: Path) -> Iterator[Proposals]:
         take_fields(path, dict.fromkeys(file.schema_arrow.names), *schema.names)
         for batch in file.iter_batches(batch_size=64, columns=schema.names):
             # Other programs' double numbers and lists of any length become ours, or it is an error.
-            table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+            try:
+                table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+                there = ", ".join(f"{one.name} {one.type}" for one in batch.schema)
+                reason = f"its columns {there} do not fit ({' '.join(str(error).split())[:200]})"
+                raise ProposalFileError(f"{path}: {reason}") from error
             for name, width, height, boxes, scores in zip(*table.columns, strict=True):
                 yield Proposals(
                     name.as_py(),

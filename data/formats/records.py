@@ -10,7 +10,8 @@ import json
 import reprlib
 from array import array
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AnnotationError, DetectionError, UserError
+from .faults import raise_faults
 
 Error = type[UserError]
 _LARGEST = float(np.finfo(np.float32).max)
@@ -87,7 +89,7 @@ def as_table(numbers: array[float], columns: int, first: int = 0, slack: float =
 
 
 def record_problem(record: Any, images: Container[Any], categories: Container[Any], scored: bool = False) -> str:
-    """Say what is wrong with an annotation of COCO's or, with a score, a detection; "" if nothing is.
+    """Say what is wrong with an annotation of COCO's or, with a score, a detection, and the value; "" if nothing is.
 
     `images` and `categories` are the ids that there are.
     """
@@ -96,30 +98,112 @@ def record_problem(record: Any, images: Container[Any], categories: Container[An
     for key, known in (("image_id", images), ("category_id", categories)):
         if key not in record:
             return f"{key!r} is missing"
-        if not isinstance(record[key], (int, float, str)):
-            return f"{key} is neither a number nor a text"
-        if record[key] not in known:
-            return f"{key} {shorten_record(record[key])} is not defined"
+        value = record[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            return f"{key} is neither a number nor a text: {shorten_record(value)}"
+        if value not in known:
+            return f"{key} {shorten_record(value)} is not defined"
+    return _box_problem(record) or (_score_problem(record) if scored else _area_problem(record))
+
+
+def _box_problem(record: Mapping[str, Any]) -> str:
     if "bbox" not in record:
         return "'bbox' is missing"
     box = record["bbox"]
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, (int, float)) for side in box):
-        return "bbox must be [x, y, width, height], four numbers"
-    if (
-        not all(map(is_finite_number, box))
-        or not is_finite_number(box[0] + box[2])
-        or not is_finite_number(box[1] + box[3])
-    ):
-        return "bbox has a number that is not finite, or too large"
-    if min(box[2:]) < 0:
-        return "bbox has a negative width or height"
-    if not scored:
-        return ""
+    problem = ""
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        problem = "bbox must be [x, y, width, height], four numbers"
+    elif not all(map(is_finite_number, (*box, box[0] + box[2], box[1] + box[3]))):
+        problem = "bbox has a number that is not finite, or too large"
+    elif min(box[2:]) < 0:
+        problem = "bbox has a negative width or height"
+    return problem and f"{problem}: {shorten_record(box)}"
+
+
+def _score_problem(record: Mapping[str, Any]) -> str:
     if "score" not in record:
         return "'score' is missing"
-    if not isinstance(record["score"], (int, float)):
-        return "score is not a number"
+    if not _is_number(record["score"]):
+        return f"score is not a number: {shorten_record(record['score'])}"
     return "" if is_finite_number(record["score"]) else "score is not finite, or too large"
+
+
+def _area_problem(record: Mapping[str, Any]) -> str:
+    area, crowd = record.get("area"), record.get("iscrowd", 0)
+    if area is not None and not (_is_number(area) and is_finite_number(area) and area >= 0):
+        return f"area is not a finite number, 0 or above: {shorten_record(area)}; without one the box's is taken"
+    if not isinstance(crowd, (int, float)) or crowd not in (0, 1):
+        return f"iscrowd is neither 0 nor 1: {shorten_record(crowd)}"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    # To Python true and false are whole numbers.
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def number_array(values: Sequence[Any]) -> NDArray[np.float64]:
+    """Numbers of a JSON document as an array; a ValueError if something else is among them, or no finite float32."""
+    if not set(map(type, values)) <= {int, float}:
+        raise ValueError("something is not a number")
+    array = np.array(values, np.float64)
+    with np.errstate(over="ignore"):  # becomes an infinity
+        if not np.isfinite(array.astype(np.float32)).all():
+            raise ValueError("a number is not finite, or too large")
+    return array
+
+
+def record_boxes(records: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """Boxes ``x1 y1 x2 y2`` (N, 4) of COCO's records; an error if something is wrong, see `record_problem`."""
+    boxes = [record["bbox"] for record in records]
+    if not (set(map(type, boxes)) <= {list} and set(map(len, boxes)) <= {4}):
+        raise ValueError("a box has not four sides")
+    table = number_array(list(chain.from_iterable(boxes))).reshape(-1, 4)
+    if (table[:, 2:] < 0).any():
+        raise ValueError("a side is negative")
+    table[:, 2:] += table[:, :2]
+    if not is_finite_number(float(np.abs(table).max(initial=0))):
+        raise ValueError("a box is too large")
+    return table
+
+
+def record_positions(records: Sequence[Mapping[str, Any]], key: str, position: Mapping[Any, int]) -> NDArray[np.int64]:
+    """Positions (N,) of the ids that records have under a key; an error if something is wrong, see `record_problem`."""
+    ids = [record[key] for record in records]
+    if bool in set(map(type, ids)):
+        raise ValueError("an id is true or false")
+    return np.array([position[one] for one in ids], np.int64)
+
+
+def raise_bad_records(
+    bad: Sequence[tuple[Any, str]], kind: str, source: str | Path, error: Error = AnnotationError
+) -> None:
+    """Raise one error for all bad records of a document, given with their problems; do nothing if there is none."""
+    if len(bad) == 1:
+        record, problem = bad[0]
+        raise error(f"{source}: bad {kind} {shorten_record(record)}: {problem}")
+    faults = [f"{kind} {_name_record(record)}: {problem}" for record, problem in bad]
+    raise_faults(faults, source, f"correct each {kind}, or leave it out", error)
+
+
+def _name_record(record: Any) -> str:
+    return shorten_record(record["id"] if isinstance(record, dict) and "id" in record else record)[:100]
+
+
+def check_annotation_ids(records: Sequence[Mapping[str, Any]], source: str | Path, error: Error) -> None:
+    """Refuse annotations of which two have the same id, as if their files had been joined; some may have none."""
+    ids = [one for record in records if isinstance(one := record.get("id"), (int, float, str))]
+    if extra := len(ids) - len(set(ids)):
+        (most, _), *_ = Counter(ids).most_common(1)
+        raise error(
+            f"{source}: {extra} of its annotations have the id of another, such as {shorten_record(most)}; is an "
+            "object there twice? Give each its own id"
+        )
+
+
+def is_whole_number(value: Any, low: int = 0) -> bool:
+    """Tell whether a value is a whole number from `low` to what 32 bits hold, also one written 1.0."""
+    return _is_number(value) and low <= value < 2**31 and value % 1 == 0
 
 
 def is_finite_number(number: float) -> bool:
@@ -155,10 +239,17 @@ def record_list(document: Any, key: str, source: str | Path, error: Error = Anno
 def record_field(
     record: Mapping[str, Any], key: str, kind: str, source: str | Path, error: Error = AnnotationError
 ) -> Any:
-    """Return a field of a record, which must be a number or a text."""
+    """Return a field of a record, which must be a whole number or a text."""
     value = record.get(key)
-    if not isinstance(value, (int, str)):
+    if value is None:
         raise error(f"{source}: an entry of {kind!r} has no {key!r}: {shorten_record(record)}")
+    if isinstance(value, float) and value.is_integer():  # as MATLAB and pandas write whole numbers
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise error(
+            f"{source}: {key!r} of an entry of {kind!r} is {shorten_record(value)}, neither a whole number nor a "
+            f"text: {shorten_record(record)}"
+        )
     return value
 
 

@@ -348,7 +348,8 @@ def write_voc_results(
     folder : str or Path
         Where to write ``<prefix><class>.txt``; made if missing.
     detections : mapping of str to Detections
-        By image id. All must have the same `classes`.
+        By image id. All must have the same `classes`. Lines are sorted by image id, each picture's detections in their
+        order: the kit takes equal scores in the order of the lines, and its image sets are sorted.
     prefix : str
         Competition and split.
 
@@ -375,7 +376,7 @@ def write_voc_results(
         raise DetectionError(f"the pictures' detections have {len(names)} different lists of classes, not one")
     classes = names.pop() if names else ()
     lines: list[list[str]] = [[] for _ in classes]
-    for image_id, found in detections.items():
+    for image_id, found in sorted(detections.items()):
         check_finite(found, image_id)
         rows = zip(found.labels.tolist(), score_texts(found), found.boxes.tolist(), strict=True)
         for label, score, (x1, y1, x2, y2) in rows:

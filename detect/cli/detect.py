@@ -6,11 +6,26 @@ from typing import Annotated
 
 import typer
 
+from ...data import read_detections, write_coco_results
 from ...data.errors import CommandError, needs_packages
+from ...data.formats.coco import coco_ids
+from ...data.picture_names import without_suffix
 from ...data.system.processes import usable_cores
 from ..drawing import DRAW_SCORE
 from ..settings import DetectorSettings
-from .options import DEFAULT_MAX_PIXELS, Device, Images, MaxPixels, Method, MultiBoxName, derived_option, list_pictures
+from .options import (
+    DEFAULT_MAX_PIXELS,
+    Annotations,
+    Device,
+    Images,
+    MaxPixels,
+    Method,
+    MultiBoxName,
+    ResultList,
+    check_result_list,
+    derived_option,
+    list_pictures,
+)
 from .terminal import show_run
 
 
@@ -69,6 +84,8 @@ def detect(
         str,
         typer.Option(metavar="soft|greedy", help="Lower the scores of boxes that overlap a better one, or drop them."),
     ] = DetectorSettings.nms,
+    annotations: Annotations = None,
+    results: ResultList = None,
     workers: Annotated[
         int | None, derived_option("N", "Threads that read and search pictures.", "1, with a GPU one a core", min=1)
     ] = None,
@@ -78,7 +95,9 @@ def detect(
     with needs_packages("detection", "detect"):
         from ..detector import Detector
         from ..runs.detection import detect_batch
+        from ..runs.names import relative_names
 
+    check_result_list(results, annotations)
     # The results may lie inside the folder of pictures: what an earlier run drew is no input.
     paths, lines = list_pictures(images, output / "pictures")
     names, scales = model or ["voc"], tuple(scale or (1.0,))
@@ -91,6 +110,12 @@ def detect(
         proposals_from=proposals_from, precision=precision, proposals=proposals, first_pass_regions=first_pass,
         min_score=min_score, nms=nms,
     )  # fmt: skip
+    ids = None
+    if annotations is not None:
+        names_in_run = relative_names(paths)
+        ids = coco_ids(annotations, names_in_run, detector.classes)
+        if results is not None:
+            coco_ids(annotations, [without_suffix(name) for name in names_in_run], suffixes=False)
     if workers is None:
         workers = 1 if detector.scorers[0].placement.device == "cpu" else usable_cores()
     try:
@@ -101,11 +126,13 @@ def detect(
         "images": images, "model": names, "scoring": scoring, "scales": scales, "proposals": proposals,
         "first_pass": first_pass, "method": method, "multibox": multibox, "proposals_from": proposals_from,
         "device": device, "precision": precision, "min_score": min_score, "draw_score": draw_score, "nms": nms,
-        "workers": workers, "max_pixels": max_pixels,
+        "workers": workers, "max_pixels": max_pixels, "annotations": annotations,
     }  # fmt: skip
     run = partial(
         detect_batch, paths, output, detector, workers=workers, max_pixels=max_pixels, draw_score=draw_score,
-        settings=settings,
+        settings=settings, coco_ids=ids,
     )  # fmt: skip
     errors, idle_cores = output / "errors.jsonl", workers < usable_cores()
     show_run(run, "detect", len(paths), output, errors, lines=lines, idle_cores=idle_cores)
+    if results is not None and annotations is not None:
+        write_coco_results(results, read_detections(output, "image_id"), annotations)

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ...data import VOC_CLASSES, read_detection_entries, write_detections
+from ...data import VOC_CLASSES, read_detection_entries, write_coco_results, write_detections
 from ...data.errors import CommandError
+from ...data.formats.coco import coco_ids
+from ...data.picture_names import without_suffix
 from ...eval import EvaluationError, merge_detections
-from .options import check_choice, derived_option
+from .options import Annotations, ResultList, check_choice, check_result_list, derived_option
 from .terminal import console
 
 
@@ -25,8 +27,11 @@ def ensemble(
     weight: Annotated[
         list[float] | None, typer.Option(metavar="W", help="A member's weight; repeat, in their order.")
     ] = None,
+    annotations: Annotations = None,
+    results: ResultList = None,
 ) -> None:
     """Merge the detections of several models in the same pictures."""
+    check_result_list(results, annotations)
     chosen = check_choice("--method", method, ("wbf", "nms", "soft-nms"))
     if weight and (len(weight) != len(members) or not all(0 < one < float("inf") for one in weight)):
         raise CommandError(f"--weight: give {len(members)} numbers above 0, one for each member in their order")
@@ -44,7 +49,10 @@ def ensemble(
             "nothing there"
         )
     classes = next((found.classes for found in merged.values()), VOC_CLASSES)
-    write_detections(output, ((name, *sizes[name], found) for name, found in merged.items()), classes)
+    ids = (None, None) if annotations is None else coco_ids(annotations, list(merged), classes)
+    write_detections(output, ((name, *sizes[name], found) for name, found in merged.items()), classes, *ids)
+    if results is not None and annotations is not None:
+        write_coco_results(results, {without_suffix(name): found for name, found in merged.items()}, annotations)
     before = sum(len(found) for entries in documents for _, _, _, found in entries)
     console.print(
         f"{before} detections of {len(members)} models in {len(merged)} pictures, merged into "

@@ -37,7 +37,8 @@ from ...data import (
 from ...data.classes import read_class_list
 from ...data.errors import CommandError
 from ...data.formats.voc import read_voc_class_names, voc_result_files
-from ...data.picture_names import match_picture_names, stem, without_folders, without_suffix
+from ...data.picture_names import match_picture_names, picture_name, without_folders, without_suffix
+from ...data.proposals import names_of_ids
 from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc, write_report
 from ...eval.agreement import first_names, warn_of_sizes
 from ...eval.matching import class_names
@@ -159,6 +160,7 @@ def ilsvrc(
             raise CommandError("--images: name the kit's list, such as val.txt; it says which number is which image")
         pictures = read_ilsvrc(annotations, images, name_of, pictures_folder)
         numbers = read_ilsvrc_list(images or annotations)
+    pictures.sort(key=lambda picture: numbers[picture.image_id])  # The kit's order of equal scores.
     found = read_ilsvrc_results(detections, numbers, name_of) if text else _read_detections(detections, ids, pictures)
     avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, name_of)
     known = class_names(found)
@@ -221,10 +223,12 @@ def proposals(
     check_outputs(json_file)
     pictures, names = _read_voc(devkit, split, classes)
     sizes: dict[str, tuple[int, int]] = {}
+    meant = names_of_ids(picture.image_id for picture in pictures)
 
     def boxes() -> Iterator[tuple[str, Any]]:
         for one in read_proposals(proposals):
-            name = stem(one.file)
+            name = without_folders(picture_name(one.file))
+            name = meant.get(name, name)
             sizes[name] = one.width, one.height
             yield name, one.boxes
 

@@ -31,6 +31,24 @@ def check_choice(option: str, value: str, choices: Sequence[str]) -> Any:
     return value
 
 
+Annotations = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="COCO annotations that have the ids of pictures and classes to write."),
+]
+ResultList = Annotated[
+    Path | None,
+    typer.Option("--results", metavar="FILE", help="Also write a COCO result list there, with ids of --annotations."),
+]
+
+
+def check_result_list(results: Path | None, annotations: Path | None) -> None:
+    """Refuse before the work what --results could not write after it."""
+    if results is not None and annotations is None:
+        raise CommandError("--results: a list of results has the ids of COCO annotations; name them by --annotations")
+    if results is not None and (results.is_dir() or not results.parent.is_dir()):
+        raise CommandError(f"--results {results}: name a file in a folder that exists")
+
+
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")]
 
 

@@ -8,14 +8,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...data import read_coco_ids
 from ...data.errors import CommandError, needs_packages
+from ...data.formats.by_suffix import check_suffix
+from ...data.formats.coco import coco_ids
+from ...data.proposals import numbers_of_names
 from ...data.system.processes import usable_cores
-from .options import DEFAULT_MAX_PIXELS, Device, Images, MaxPixels, Method, MultiBoxName, derived_option, list_pictures
+from .options import (
+    DEFAULT_MAX_PIXELS,
+    Device,
+    Images,
+    MaxPixels,
+    Method,
+    MultiBoxName,
+    check_choice,
+    derived_option,
+    list_pictures,
+)
 from .terminal import show_run
 
 if TYPE_CHECKING:
     from ...proposals import Proposer
+
+# Detectron2 (detectron2/data/build.py) has the names of VOC's pictures as ids. NVlabs/wetectron looks a name up as a
+# whole number (wetectron/data/datasets/voc.py). ppengtang/pcl.pytorch has the numbers of Detectron's lists of VOC
+# (lib/datasets/json_dataset.py).
+_PROGRAMS = ("detectron2", "wetectron", "pcl")
 
 
 def propose(
@@ -36,6 +53,14 @@ def propose(
     annotations: Annotated[
         Path | None, typer.Option(metavar="FILE", help="COCO annotations that have the image ids for .json and .pkl.")
     ] = None,
+    program: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="detectron2|wetectron|pcl",
+            help="The program that reads the .pkl: names as ids, or whole numbers, 12 for 000012.",
+        ),
+    ] = None,
     workers: Annotated[int | None, derived_option("N", "Processes.", "the cores", min=1)] = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
@@ -45,15 +70,26 @@ def propose(
 
     if output.is_dir() or not output.parent.is_dir():
         raise CommandError(f"--output {output}: name a file in a folder that exists")
+    check_suffix(output)
     if annotations is not None and output.suffix.lower() not in (".json", ".pkl"):
         raise CommandError(f"--annotations: only .json and .pkl have image ids, {output.name} has none")
+    whole_numbers = program is not None and check_choice("--for", program, _PROGRAMS) != "detectron2"
+    if program is not None and (annotations is not None or output.suffix.lower() != ".pkl"):
+        raise CommandError(f"--for {program}: says what ids a .pkl file has without --annotations; leave one out")
     paths, lines = list_pictures(images)
     if model is not None and multibox == "voc":
         raise CommandError(f"--model {model}: the bundled MultiBox has its detector; name --multibox FILE too")
     settings: dict[str, Any] = {"mode": mode, "superpixel_scale": superpixel_scale, "limit": limit, "seed": seed}
     network = {"multibox": multibox, "detector": model or "voc", "device": device}
     proposer, workers = _load(method, settings, network, min(workers or usable_cores(), len(paths)))
-    image_ids = None if annotations is None else _image_ids(annotations, relative_names(paths))
+    names = relative_names(paths)
+    image_ids = numbers_of_names(output, names) if whole_numbers else None
+    if annotations is not None:
+        image_ids, _ = coco_ids(annotations, names)
+    try:
+        output.with_suffix(".journal").open("ab").close()
+    except OSError as error:
+        raise CommandError(f"--output {output}: cannot be written ({error.strerror}); name another") from None
     run = partial(
         propose_pictures, paths, output, proposer, workers=workers, max_pixels=max_pixels, image_ids=image_ids
     )
@@ -72,12 +108,3 @@ def _load(method: str, settings: dict[str, Any], network: dict[str, Any], worker
         # Processes would share a GPU badly; there one does the work.
         workers = 1 if choose_device(network["device"]) == "cuda" else workers
         return load_proposer(method, **settings, **network, threads=1 if workers > 1 else None), workers
-
-
-def _image_ids(annotations: Path, names: list[str]) -> dict[str, int]:
-    """Ids of pictures in COCO's annotations, by their names in the output."""
-    ids = read_coco_ids(annotations)
-    known = {name: ids[Path(name).name] for name in names if Path(name).name in ids}
-    if unknown := [name for name in names if name not in known]:
-        raise CommandError(f"{annotations}: has no image called {unknown[0]!r} ({len(unknown)} such in all)")
-    return known

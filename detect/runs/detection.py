@@ -64,6 +64,7 @@ def detect_batch(
     max_pixels: int = MAX_PIXELS,
     draw_score: float = DRAW_SCORE,
     settings: dict[str, object] | None = None,
+    coco_ids: tuple[Mapping[str, int | str], Mapping[str, int | str]] | None = None,
     progress: Callable[[int, str], None] = lambda done, note: None,
 ) -> RunSummary:
     """Detect objects in many pictures and write the results into a folder.
@@ -86,6 +87,9 @@ def detect_batch(
         Weaker detections are written to ``detections.json`` but not drawn.
     settings : dict, optional
         What the user asked for, for ``run.json``.
+    coco_ids : pair of mapping of str to int or str, optional
+        Ids of the pictures, by their names below the folder that holds them all, and of the classes, for
+        ``detections.json``; see `inception_rcnn.data.write_detections`.
     progress : callable
         Gets the number of files finished so far, failed ones included, and `RunSummary.bottleneck`.
 
@@ -124,7 +128,7 @@ def detect_batch(
         run = _Run(detector, output, draw_score, max_pixels, journal)
         run.summary.resumed = len(journal.records)
         run.detect([picture for picture in pictures if picture.key not in journal.records], workers, progress)
-        run.write_results(pictures)
+        run.write_results(pictures, *(coco_ids or (None, None)))
         run.summary.seconds["total"] = time.perf_counter() - began
         _write_record(output / "run.json", detector, run.summary, settings, folder)
         if not run.summary.retryable:
@@ -277,7 +281,12 @@ class _Run:
             Record(picture.key, searched.stamp, width, height, picture.drawn, repair, more_frames), table
         )
 
-    def write_results(self, pictures: Sequence[_Picture]) -> None:
+    def write_results(
+        self,
+        pictures: Sequence[_Picture],
+        image_ids: Mapping[str, int | str] | None,
+        category_ids: Mapping[str, int | str] | None,
+    ) -> None:
         """Write detections.json and errors.jsonl in the order of the pictures, and count what is in them."""
         objects: Counter[str] = Counter()
         classes = self.detector.classes
@@ -290,7 +299,7 @@ class _Run:
                     objects.update(classes[label] for label in found.labels[found.scores >= self.draw_score])
                     yield picture.name, record.width, record.height, found
 
-        write_detections(self.output / "detections.json", entries(), classes)
+        write_detections(self.output / "detections.json", entries(), classes, image_ids, category_ids)
         failures = [self.failures[picture.key] for picture in pictures if picture.key in self.failures]
         records = self.journal.records
         repaired = {str(one.path): records[one.key].repair for one in pictures if one.key in records}

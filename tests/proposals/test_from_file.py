@@ -37,6 +37,27 @@ def test_every_format(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(FileProposals.load(path, limit=2)(IMAGE, "000005.jpg")[0], BOXES[:2])
 
 
+def test_whole_numbers_as_ids_mean_names_with_zeros(tmp_path: Path) -> None:
+    path = tmp_path / "boxes.pkl"
+    names = ["000012.jpg", "2008_000001.jpg", "cat.jpg"]
+    ids = {"000012.jpg": 12, "2008_000001.jpg": 2008000001, "cat.jpg": "7"}
+    write_proposals(path, [entry(name, BOXES[: 3 - i]) for i, name in enumerate(names)], image_ids=ids)
+    proposer = FileProposals.load(path)
+    asked = ("VOC2007/000012.jpg", "12.png", "2008_000001.jpg")
+    assert [len(proposer(IMAGE, name)[0]) for name in asked] == [3, 3, 2]
+    for name in ("000013.jpg", "a12.jpg", "0_12_3.jpg"):
+        with pytest.raises(ProposalFileError, match=f"no boxes for '{name}'"):
+            proposer(IMAGE, name)
+    # A file that has the name means it; a name with a suffix is no number.
+    write_proposals(
+        path, [entry("12.jpg"), entry("000012.jpg", BOXES[:1])], image_ids={"12.jpg": 12, "000012.jpg": "000012"}
+    )
+    assert len(FileProposals.load(path)(IMAGE, "000012.jpg")[0]) == 1
+    write_proposals(tmp_path / "boxes.npz", [entry("12.jpg")])
+    with pytest.raises(ProposalFileError, match="no boxes"):
+        FileProposals.load(tmp_path / "boxes.npz")(IMAGE, "000012.jpg")
+
+
 def test_folders_tell_pictures_of_one_name_apart(tmp_path: Path) -> None:
     path = tmp_path / "boxes.npz"
     write_proposals(path, [entry("a/1.jpg"), entry("b/1.jpg", BOXES[:1])])

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from builders import voc_xml, write_voc
 
-from inception_rcnn.data import VOC_CLASSES, AnnotationError, read_coco, read_ilsvrc, read_voc, read_voc_results
+from inception_rcnn.data import (
+    VOC_CLASSES,
+    AnnotationError,
+    read_coco,
+    read_coco_ids,
+    read_ilsvrc,
+    read_voc,
+    read_voc_results,
+)
 from inception_rcnn.data.classes.spelling import MisspeltClassWarning
-from inception_rcnn.data.errors import SettingError
+from inception_rcnn.data.errors import DataWarning, SettingError
 
 pytestmark = pytest.mark.filterwarnings("ignore::inception_rcnn.data.errors.DataWarning")
 
@@ -281,8 +289,27 @@ def change(key, index, **fields):
         (change("annotations", 0, bbox=None), "bad annotation"),
         (change("annotations", 0, bbox=[1, 2, "3", 4]), "bad annotation"),
         (change("annotations", 0, bbox=[1, 2, float("nan"), 4]), "not finite"),
-        (change("images", 0, width=None), "bad image"),
-        (change("images", 0, height=0), "bad image"),
+        (change("annotations", 0, bbox=[1, 2, True, 4]), "four numbers: [1, 2, True, 4]"),
+        (change("annotations", 0, bbox=[1, 2, -3, 4]), "bbox has a negative width or height: [1, 2, -3, 4]"),
+        (change("annotations", 0, category_id=True), "category_id is neither a number nor a text: True"),
+        (change("annotations", 0, iscrowd="0"), "iscrowd is neither 0 nor 1: '0'"),
+        (change("annotations", 0, iscrowd=2), "iscrowd is neither 0 nor 1: 2"),
+        (change("annotations", 0, iscrowd=None), "iscrowd is neither 0 nor 1: None"),
+        (change("annotations", 0, area=-1), "area is not a finite number, 0 or above: -1; without one the box's"),
+        (change("annotations", 0, area=float("nan")), "area is not a finite number, 0 or above: nan"),
+        (change("annotations", 0, area="12"), "area is not a finite number, 0 or above: '12'"),
+        (change("annotations", 1, id=1), "1 of its annotations have the id of another, such as 1;"),
+        (change("images", 0, width=None), "width is not a whole number above 0: None"),
+        (change("images", 0, height=0), "height is not a whole number above 0: 0"),
+        (change("images", 0, height=-3), "height is not a whole number above 0: -3"),
+        (change("images", 0, width="20"), "width is not a whole number above 0: '20'"),
+        (change("images", 0, width=20.5), "width is not a whole number above 0: 20.5"),
+        (change("images", 0, width=True), "width is not a whole number above 0: True"),
+        (change("images", 0, file_name=""), "file_name is not a name: ''"),
+        (change("images", 0, exhaustive="false"), "exhaustive is not true or false: 'false'"),
+        (change("images", 0, labelled_classes=[2]), "not a list of names: [2]"),
+        (change("images", 0, id=1.5), "'id' of an entry of 'images' is 1.5, neither a whole number nor a text"),
+        (change("images", 0, id=True), "'id' of an entry of 'images' is True, neither a whole number nor a text"),
         (change("images", 0, labelled_classes="cat"), "not a list of names"),
         (change("categories", 0, id=None), "'categories' has no 'id'"),
         (coco_document() | {"categories": [{"id": 1, "name": "zebra"}]}, "none of its categories"),
@@ -295,6 +322,74 @@ def test_bad_coco_files_are_named(coco, tmp_path, document, problem):
     assert problem in str(caught.value)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_ids_and_sizes_written_with_a_fraction_of_zero_are_whole(coco, tmp_path):
+    document = coco_document()
+    for record in document["images"]:
+        record.update(id=float(record["id"]), width=20.0)
+    for record in document["annotations"]:
+        record.update(image_id=float(record["image_id"]), category_id=float(record["category_id"]), iscrowd=False)
+    assert [len(one.boxes) for one in read_coco(coco(document), tmp_path)] == [0, 2]
+    assert read_coco_ids(tmp_path / "instances.json") == {"b.jpg": 9, "a.jpg": 4}
+
+
+@pytest.mark.parametrize(("key", "field", "value"), [("annotations", "area", -1), ("images", "height", 0)])
+def test_all_bad_records_are_counted_and_ten_of_them_named(coco, tmp_path, key, field, value):
+    document = coco_document()
+    record = document[key][0] | {field: value}
+    document[key] += [record | {"id": i, "file_name": f"{i}.jpg"} for i in range(100, 130)]
+    with pytest.raises(AnnotationError, match=r"instances.json: 30 faults: ") as caught:
+        read_coco(coco(document), tmp_path)
+    kind = key.removesuffix("s")
+    text = str(caught.value)
+    assert [f"{kind} {i}: {field} is not" in text for i in (100, 109, 110)] == [True, True, False]
+    assert text.endswith(f"and 20 more; correct each {kind}, or leave it out")
+
+
+def test_what_is_not_asked_for_need_not_be_right(coco, tmp_path):
+    document = change("annotations", 1, bbox=[1, 2, -3, 4], area="none")  # a zebra
+    assert [len(one.boxes) for one in read_coco(coco(document), tmp_path)] == [0, 2]
+    document["annotations"][0]["bbox"] = [1]
+    with pytest.raises(AnnotationError, match=r"bad annotation .*'id': 1,.*four numbers"):
+        read_coco(coco(document), tmp_path)
+
+
+def test_objects_of_other_classes_are_told(coco, tmp_path):
+    with pytest.warns(DataWarning, match=r"instances.json: left out 1 object of .*: 1 of 'zebra'$"):
+        read_coco(coco(coco_document()), tmp_path)
+    with pytest.warns(DataWarning, match=r"left out 3 objects .*: 1 of 'cat' \(did you mean 'Cat'\?\), 2 of 'tv'$"):
+        read_coco(tmp_path / "instances.json", tmp_path, ("Cat", "zebra"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_coco(tmp_path / "instances.json", tmp_path, ("cat", "zebra", "tv"))
+
+
+def test_one_name_is_no_list_of_classes(coco, tmp_path):
+    with pytest.raises(SettingError, match=r"classes must be a list of names, not one name; write \['cat'\]"):
+        read_coco(coco(coco_document()), tmp_path, "cat")
+
+
+@pytest.mark.parametrize(
+    "name", ["images/x/1.png", "images\\x\\1.png", "x/1.png", "x\\1.png", "C:\\set\\images\\x\\1.png"]
+)
+def test_a_name_with_folders_finds_its_picture(coco, tmp_path, name):
+    root = tmp_path / "images"
+    (root / "x").mkdir(parents=True)
+    (root / "x/1.png").touch()
+    (picture, _) = read_coco(coco(change("images", 0, file_name=name)), root)
+    assert picture.path == root / "x/1.png"
+    assert picture.image_id == name.replace("\\", "/").removesuffix(".png")
+
+
+def test_a_picture_in_a_folder_of_the_same_name_is_meant_first(coco, tmp_path):
+    for folder in ("images", "images/images"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").touch()
+    (picture, _) = read_coco(coco(change("images", 0, file_name="images/1.png")), tmp_path / "images")
+    assert picture.path == tmp_path / "images/images/1.png"
+    (missing, _) = read_coco(coco(change("images", 0, file_name="images/2.png")), tmp_path / "images")
+    assert missing.path == tmp_path / "images/images/2.png"
 
 
 def test_a_missing_coco_file_is_named(tmp_path):

@@ -10,9 +10,11 @@ from inception_rcnn.data import (
     DetectionError,
     read_coco,
     read_coco_results,
+    read_detection_entries,
     read_detections,
     write_voc_results,
 )
+from inception_rcnn.eval import evaluate_voc
 
 
 def annotations():
@@ -56,6 +58,29 @@ def test_cocos_own_tools_take_the_same_list(files, capsys):
     assert boxes == [one["bbox"] for one in results()]
 
 
+def test_all_bad_results_are_counted(files):
+    path, annotation_file = files([results()[0] | {"score": "1"}] * 30, annotations())
+    with pytest.raises(DetectionError, match=r"results.json: 30 faults: .*score is not a number: '1'.*and 20 more;"):
+        read_coco_results(path, annotation_file)
+
+
+@pytest.mark.parametrize("slash", ["/", "\\"])
+def test_folders_are_parted_by_slashes_of_both_kinds(tmp_path, slash):
+    document = annotations()
+    document["images"][0]["file_name"] = f"sub{slash}b.jpg"
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(document))
+    pictures = read_coco(path, tmp_path, ("cat", "dog"))
+    (tmp_path / "results.json").write_text(json.dumps(results()))
+    names = [picture.image_id for picture in pictures]
+    assert names == ["sub/b", "a"] == list(read_coco_results(tmp_path / "results.json", path))
+    path.write_text(json.dumps(document | {"annotations": results()}))
+    found = {key: read_detections(path, key) for key in ("stem", "image_id", "file_name")}
+    assert list(map(list, found.values())) == [["b", "a"], names, ["sub/b.jpg", "a.jpg"]]
+    assert [name for name, *_ in read_detection_entries(path)] == ["sub/b.jpg", "a.jpg"]
+    assert evaluate_voc(pictures, found["image_id"], ("cat", "dog"))["per_class"]["cat"] == 1
+
+
 def test_pictures_without_results_are_there(files):
     assert [len(one) for one in read_coco_results(*files([], annotations())).values()] == [0, 0]
 
@@ -79,7 +104,11 @@ def test_pictures_without_results_are_there(files):
         ({"bbox": [1, 2, 3, -0.5]}, "bbox has a negative width or height"),
         ({"score": float("inf")}, "score is not finite"),
         ({"score": 1e39}, "score is not finite, or too large"),
-        ({"score": None}, "score is not a number"),
+        ({"score": None}, "score is not a number: None"),
+        ({"score": "0.5"}, "score is not a number: '0.5'"),
+        ({"score": True}, "score is not a number: True"),
+        ({"bbox": [1, 2, True, 4]}, r"bbox must be .*: \[1, 2, True, 4\]"),
+        ({"category_id": True}, "category_id is neither a number nor a text: True"),
     ],
 )
 def test_bad_results_are_shown(files, change, problem):

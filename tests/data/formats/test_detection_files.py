@@ -4,7 +4,7 @@ import stat
 
 import numpy as np
 import pytest
-from builders import make_detections, random_detections
+from builders import make_detections, make_picture, random_detections
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +19,8 @@ from inception_rcnn.data import (
     write_voc_results,
 )
 from inception_rcnn.data.errors import DataWarning
+from inception_rcnn.eval import evaluate_voc
+from inception_rcnn.eval.matching import match_voc
 
 
 def assert_same(read, written):
@@ -54,6 +56,7 @@ def test_the_document_is_what_coco_tools_expect(tmp_path):
                 "bbox": [1, 2, 3, 6],
                 "score": 0.25,
                 "area": 18,
+                "segmentation": [],
                 "iscrowd": 0,
             }
         ],
@@ -131,6 +134,31 @@ def test_voc_files_give_back_what_was_written(tmp_path):
         np.testing.assert_allclose(found[name].boxes, one.boxes[order], atol=1e-4)
         np.testing.assert_array_equal(found[name].scores.astype(np.float32), one.scores[order])
         np.testing.assert_array_equal(found[name].labels, one.labels[order])
+
+
+@given(st.data())
+def test_lines_of_voc_files_are_in_the_order_of_ties(tmp_path_factory, data):
+    ids = [f"{i:06d}" for i in range(6)]
+    corners = st.tuples(*[st.integers(0, 6)] * 2)
+    boxes = st.lists(corners.map(lambda at: [*(4 * x for x in at), *(4 * x + 12 for x in at)]), max_size=5)
+    pictures = [make_picture(data.draw(boxes), image_id=one, size=(40, 40)) for one in ids]
+    found = {}
+    for one in data.draw(st.permutations(ids)):  # as any run may have them
+        rows = data.draw(boxes)
+        scores = data.draw(st.lists(st.sampled_from([0.1, 0.5, 0.7]), min_size=len(rows), max_size=len(rows)))
+        found[one] = make_detections(rows, scores, classes=("cat",))
+    folder = tmp_path_factory.mktemp("out")
+    write_voc_results(folder, found)
+    again = read_voc_results(folder, ("cat",))
+    results = [evaluate_voc(pictures, one, ("cat",))["mAP"] for one in (again, found)]
+    np.testing.assert_equal(*results)
+    # The kit sorts the lines of a file by their scores, equal ones in their order.
+    lines = [line.split() for line in (folder / "comp4_det_test_cat.txt").read_text().splitlines()]
+    lines.sort(key=lambda words: -float(words[1]))
+    matches = match_voc(pictures, found, ("cat",))["cat"]
+    assert [words[0] for words in lines] == [ids[i] for i in matches.picture]
+    firsts = [found[ids[i]].boxes[j, 0] + 1 for i, j in zip(matches.picture, matches.detection, strict=True)]
+    assert [float(words[2]) for words in lines] == firsts
 
 
 def test_voc_files_for_some_classes_only(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from builders import voc_xml, write_image, write_voc
 from PIL import Image
+from pycocotools.coco import COCO
 
 from inception_rcnn.data import VOC_CLASSES, read_detections
 from inception_rcnn.data.errors import OutputError
@@ -173,6 +174,44 @@ def test_detect(capsys: pytest.CaptureFixture[str], photos: Path, model_file: Pa
         assert run("detect", photos, "--output", output, *arguments, *option) == 2
         assert told in capsys.readouterr().err
     assert settings["draw_score"] == 0.2
+
+
+def test_ids_of_annotations_are_written(
+    capsys: pytest.CaptureFixture[str], photos: Path, model_file: Path, tmp_path: Path
+) -> None:
+    names = ["a.jpg", "b.png", "c.JPG", r"sub\a.jpg", "sub/d.jpeg"]
+    images = [{"id": 70 + i, "file_name": name, "width": 200, "height": 90} for i, name in enumerate(names)]
+    categories = [{"id": 30 + i, "name": name} for i, name in enumerate(("person", "cat", "dog"))]
+    annotations, results = tmp_path / "coco.json", tmp_path / "results.json"
+    annotations.write_text(json.dumps({"images": images, "categories": categories, "annotations": []}))
+    options = ["--model", model_file, "--proposals", 4, "--device", "cpu", "--min-score", 0]
+    ids = ["--annotations", annotations, "--results", results]
+    assert run("detect", photos, "--output", tmp_path / "out", *options, *ids) == 0
+    document = json.loads((tmp_path / "out/detections.json").read_text())
+    assert {image["file_name"]: image["id"] for image in document["images"]} == {
+        name.replace("\\", "/"): 70 + i for i, name in enumerate(names)
+    }
+    named = {category["name"]: category["id"] for category in document["categories"]}
+    assert named.items() <= {category["name"]: category["id"] for category in categories}.items()
+    assert document["annotations"][0]["segmentation"] == []
+    loaded = COCO(annotations).loadRes(str(results)).anns
+    fields = ("image_id", "category_id", "bbox", "score")
+    assert [[one[key] for key in fields] for one in loaded.values()] == [
+        [one[key] for key in fields] for one in document["annotations"]
+    ]
+    capsys.readouterr()
+    for output, also in (("merged.json", []), ("again.json", ["--results", tmp_path / "merged_results.json"])):
+        members = [tmp_path / "out", tmp_path / "out", "--output", tmp_path / output, "--annotations", annotations]
+        assert run("ensemble", *members, *also) == 0
+    merged = json.loads((tmp_path / "merged.json").read_text())
+    assert {image["id"] for image in merged["images"]} == set(range(70, 75))
+    assert len(COCO(annotations).loadRes(str(tmp_path / "merged_results.json")).anns) == len(merged["annotations"])
+    detect = ["detect", photos, "--output", tmp_path / "new", *options]
+    capsys.readouterr()
+    assert "name them by --annotations" in mistake(capsys, *detect, "--results", results)
+    annotations.write_text(json.dumps({"images": images[1:], "categories": categories}))
+    assert "has no image called 'a.jpg' (1 such in all)" not in mistake(capsys, *detect, *ids[:2])
+    assert not (tmp_path / "new").exists()
 
 
 def test_results_inside_the_folder_of_pictures(photos: Path, model_file: Path) -> None:

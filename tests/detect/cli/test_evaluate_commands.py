@@ -333,6 +333,15 @@ def test_proposals(devkit, tmp_path, suffix, capsys):
     assert "first 100" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("name", "known"), [("000001", True), ("1", True), ("0001", False), ("IMG.1", False)])
+def test_ids_of_proposals_are_names_or_whole_numbers(devkit, tmp_path, name, known, capsys):
+    entry = Proposals("JPEGImages/000001.jpg", 100, 80, BOX, SCORES)
+    write_proposals(tmp_path / "p.pkl", [entry], image_ids={entry.file: name})
+    status = run("evaluate", "proposals", "--devkit", devkit, "--proposals", tmp_path / "p.pkl")
+    assert status == (0 if known else 2)
+    assert known or repr(name) in capsys.readouterr().err  # whole: no suffix is cut off
+
+
 @pytest.mark.parametrize("method", ["wbf", "nms", "soft-nms"])
 def test_ensemble(devkit, tmp_path, method):
     members = [tmp_path / "detections.json"] * 2

@@ -387,10 +387,29 @@ def test_image_ids_come_from_the_annotations(photos, tmp_path, capsys):
     assert "has no image called 'b/000.jpg'" in capsys.readouterr().err
 
 
+def test_a_program_says_what_its_ids_are(photos, tmp_path, capsys):
+    for path in (photos / "a").iterdir():
+        if not path.stem.isdigit():
+            path.unlink()
+    stems = sorted(path.stem for path in (photos / "a").iterdir())
+    for program, ids in {"detectron2": stems, "wetectron": [int(stem) for stem in stems]}.items():
+        options = ["--mode", "single", "--limit", 5, "--workers", 1, "--for", program]
+        assert run_command("propose", photos / "a", "--output", tmp_path / "a.pkl", *options) == 0
+        with open(tmp_path / "a.pkl", "rb") as file:
+            assert pickle.load(file)["ids"] == ids
+    (photos / "a/cat.jpg").write_bytes((photos / "a" / f"{stems[0]}.jpg").read_bytes())
+    assert run_command("propose", photos / "a", "--output", tmp_path / "b.pkl", "--for", "pcl") == 2
+    assert "'cat.jpg' is no whole number (1 such in all)" in capsys.readouterr().err
+    assert not [*tmp_path.glob("b.*")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--output", "x.csv"], "must end in"),
+        (["--output", "x.pkl", "--for", "mmdet"], "--for mmdet: unknown; use detectron2, wetectron or pcl"),
+        (["--output", "x.npz", "--for", "pcl"], "--for pcl: says what ids a .pkl file has"),
+        (["--output", "/proc/x.npz"], "--output /proc/x.npz: cannot be written ("),
         (["--output", "."], "folder that exists"),
         (["--output", "missing/x.npz"], "folder that exists"),
         (["--output", "x.npz", "--mode", "slow"], "unknown mode"),
