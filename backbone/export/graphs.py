@@ -22,6 +22,7 @@ from ..regions.first_pass import fit_first_pass
 from ..regions.network import PROJECTED, RegionNetwork
 from ..regions.roi_align import BINS, TRUNK_CHANNELS
 from ..weights.model_file import GRAPHS, RegionModel
+from .portable import REGIONS, make_portable
 from .quantization import PROJECTIONS, calibration_inputs, quantize, with_weights
 
 OUTPUTS = ["probabilities", "deltas"]
@@ -297,8 +298,11 @@ def _export_whole(classes: int, scoring: str) -> bytes:
     """Export the graph of `export_whole` without its weights."""
     network = _network(classes)
     if scoring == "crops":
-        crops = {"picture": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}
-        return export_part(Part(network, _score_crops), crops, OUTPUTS, {"picture": (0,)})
-    boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
-    inputs = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}
-    return export_part(Part(network, _score_picture), inputs, OUTPUTS, {"picture": (2, 3), "boxes": (0,)})
+        inputs, compute = {"picture": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}, _score_crops
+        dimensions = {"picture": {0: REGIONS}}
+    else:
+        boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
+        inputs, compute = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}, _score_picture
+        dimensions = {"picture": {2: "height", 3: "width"}, "boxes": {0: REGIONS}}
+    axes = {name: tuple(names) for name, names in dimensions.items()}
+    return make_portable(export_part(Part(network, compute), inputs, OUTPUTS, axes), dimensions)
