@@ -1,6 +1,7 @@
 """What an exported graph must have so that many programs run it, whatever they support of ONNX."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,7 +34,7 @@ def make_portable(graph: bytes, dimensions: Mapping[str, Mapping[int, str]]) -> 
     model = onnx.load_from_string(graph)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "MaxPool" and list(_attributes(node)["strides"]) == [1, 1]:
+        if node.op_type == "MaxPool" and _attributes(node)["strides"] == [1, 1]:
             _set_attributes(node, ceil_mode=None)
         elif node.op_type == "ReduceMean":
             _set_attributes(node, noop_with_empty_axes=None, axes=numpy_helper.to_array(constants[node.input[1]]))
@@ -49,11 +50,11 @@ def make_portable(graph: bytes, dimensions: Mapping[str, Mapping[int, str]]) -> 
     return model.SerializeToString()
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, object]:
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
-def _set_attributes(node: onnx.NodeProto, **changed: object) -> None:
+def _set_attributes(node: onnx.NodeProto, **changed: Any) -> None:
     """Set attributes of a node; None removes one."""
     attributes = _attributes(node) | changed
     del node.attribute[:]
