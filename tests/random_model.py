@@ -14,9 +14,9 @@ from inception_rcnn.backbone.weights.published import BUNDLED
 CLASSES = ("cat", "dog", "person")
 
 
-def random_network(seed: int = 0) -> RegionNetwork:
+def random_network(seed: int = 0, classes: int = len(CLASSES)) -> RegionNetwork:
     """Network whose outputs differ between regions; with torch's own initial weights signals die out on the way."""
-    network = RegionNetwork(len(CLASSES), seed=seed)
+    network = RegionNetwork(classes, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for module in network.googlenet.modules():
         if isinstance(module, nn.Conv2d):

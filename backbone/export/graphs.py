@@ -22,6 +22,7 @@ from ..regions.first_pass import fit_first_pass
 from ..regions.network import PROJECTED, RegionNetwork
 from ..regions.roi_align import BINS, TRUNK_CHANNELS
 from ..weights.model_file import GRAPHS, RegionModel
+from .portable import REGIONS, make_portable
 from .quantization import PROJECTIONS, calibration_inputs, quantize, with_weights
 
 OUTPUTS = ["probabilities", "deltas"]
@@ -268,9 +269,9 @@ def export_whole(model: RegionModel) -> bytes:
     Returns
     -------
     bytes
-        ONNX model in float32. For shared scoring its inputs are ``picture`` (1, 3, H, W), see
-        `preprocessing.prepare_picture`, and ``boxes`` (N, 4) in pixels of ``picture``, with any N, H and W. For scoring
-        crops its input is ``picture`` (N, 3, 224, 224), see `preprocessing.crop_regions`. The outputs are
+        ONNX model in float32, opset 17. For shared scoring its inputs are ``picture`` (1, 3, H, W), see
+        `preprocessing.prepare_picture`, and ``boxes`` (N, 4) in pixels of ``picture``, with any H, W and N, 0 too. For
+        scoring crops its input is ``picture`` (N, 3, 224, 224), see `preprocessing.crop_regions`. The outputs are
         ``probabilities`` (N, 1 + C), column 0 background, and ``deltas`` (N, C, 4), see `preprocessing.decode_boxes`.
         The metadata has ``classes``, ``long_side``, ``scoring`` and ``box_regression`` as JSON.
 
@@ -295,10 +296,15 @@ def export_whole(model: RegionModel) -> bytes:
 @cache
 def _export_whole(classes: int, scoring: str) -> bytes:
     """Export the graph of `export_whole` without its weights."""
-    network = _network(classes)
+    dimensions: dict[str, dict[int, str]]
     if scoring == "crops":
-        crops = {"picture": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}
-        return export_part(Part(network, _score_crops), crops, OUTPUTS, {"picture": (0,)})
-    boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
-    inputs = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}
-    return export_part(Part(network, _score_picture), inputs, OUTPUTS, {"picture": (2, 3), "boxes": (0,)})
+        part = Part(_network(classes), _score_crops)
+        inputs = {"picture": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}
+        dimensions = {"picture": {0: REGIONS}}
+    else:
+        part = Part(_network(classes), _score_picture)
+        boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
+        inputs = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}
+        dimensions = {"picture": {2: "height", 3: "width"}, "boxes": {0: REGIONS}}
+    axes = {name: tuple(names) for name, names in dimensions.items()}
+    return make_portable(export_part(part, inputs, OUTPUTS, axes), dimensions)
