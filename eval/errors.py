@@ -148,9 +148,8 @@ def related_classes(classes: tuple[str, ...], similar: Sequence[Collection[str]]
         similar = VOC_SIMILAR if set(classes) == set(VOC_CLASSES) else ()
     position = {name: i for i, name in enumerate(classes)}
     related = np.zeros((len(classes), len(classes)), bool)
-    for group in (
-        check_names("a group of similar classes", one if isinstance(one, str) else list(one)) for one in similar
-    ):
+    for one in similar:
+        group = check_names("a group of similar classes", one if isinstance(one, str) else list(one))
         unknown = sorted(set(group) - set(classes))
         if unknown:
             raise SettingError(f"a group of similar classes names {unknown[0]!r}, which is not among the classes")

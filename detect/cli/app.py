@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from PIL import Image
@@ -32,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # Options of all commands that name what is written. Whatever else names a file or a folder is read.
-OUTPUTS = ("output", "multibox_output", "json_file", "report")
+OUTPUTS = ("output", "multibox_output", "json_file", "report", "results")
 
 
 def _guard_outputs(command: Callable[..., None]) -> Callable[..., None]:
@@ -76,12 +76,19 @@ for group in (app, evaluate, train):
         registered.callback = _guard_outputs(registered.callback)
 
 
-def _print_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     """Print a warning about the user's data as one line; others as Python does."""
     if issubclass(category, DataWarning):
         console.print(f"warning: {message}", style="yellow")
     else:
-        _show_warning(message, category, *where)
+        _show_warning(message, category, filename, lineno, file, line)
 
 
 _show_warning = warnings.showwarning

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,9 +84,11 @@ def propose(
     network = {"multibox": multibox, "detector": model or "voc", "device": device}
     proposer, workers = _load(method, settings, network, min(workers or usable_cores(), len(paths)))
     names = relative_names(paths)
-    image_ids = numbers_of_names(output, names) if whole_numbers else None
+    image_ids: Mapping[str, int | str] | None = None
     if annotations is not None:
         image_ids, _ = coco_ids(annotations, names)
+    elif whole_numbers:
+        image_ids = numbers_of_names(output, names)
     try:
         output.with_suffix(".journal").open("ab").close()
     except OSError as error:

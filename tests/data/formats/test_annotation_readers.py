@@ -365,7 +365,7 @@ def test_objects_of_other_classes_are_told(coco, tmp_path):
         read_coco(tmp_path / "instances.json", tmp_path, ("cat", "zebra", "tv"))
 
 
-def test_one_name_is_no_list_of_classes(coco, tmp_path):
+def test_one_name_is_no_list_of_coco_classes(coco, tmp_path):
     with pytest.raises(SettingError, match=r"classes must be a list of names, not one name; write \['cat'\]"):
         read_coco(coco(coco_document()), tmp_path, "cat")
 
