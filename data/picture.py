@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import SettingError
-
 
 @dataclass(frozen=True, eq=False)
 class Picture:
@@ -37,11 +35,6 @@ class Picture:
     classes : tuple of str or None
         The names that `labels` and `labelled` are positions in, one tuple for all pictures of a set; None if they are
         not known.
-
-    Raises
-    ------
-    SettingError
-        If a label is negative.
     """
 
     image_id: str
@@ -55,7 +48,3 @@ class Picture:
     labelled: tuple[int, ...] | None = None
     exhaustive: bool = True
     classes: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.labels) and self.labels.min() < 0:
-            raise SettingError(f"{self.image_id}: a label is {self.labels.min()}, which is no index into classes")

@@ -157,7 +157,7 @@ def names_of_ids(image_ids: Iterable[str]) -> dict[str, str]:
     return {number: name for name, number in numbers.items() if count[number] == 1} | names
 
 
-def numbers_of_names(path: str | Path, files: Sequence[str]) -> dict[str, int]:
+def numbers_of_names(path: str | Path, files: Sequence[str]) -> dict[str, int | str]:
     """Return the ids of pictures that are whole numbers, for `write_proposals`.
 
     Raises
@@ -170,8 +170,7 @@ def numbers_of_names(path: str | Path, files: Sequence[str]) -> dict[str, int]:
         raise ProposalFileError(
             f"{path}: {odd[0]!r} is no whole number ({len(odd)} such in all), and whole numbers are asked for as ids"
         )
-    check_image_ids(path, files, numbers)
-    return numbers
+    return check_image_ids(path, files, numbers)
 
 
 def take_fields(path: Path, holder: Mapping[str, Any], *names: str, kind: type = object, form: str = "") -> list[Any]:

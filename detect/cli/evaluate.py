@@ -160,7 +160,8 @@ def ilsvrc(
             raise CommandError("--images: name the kit's list, such as val.txt; it says which number is which image")
         pictures = read_ilsvrc(annotations, images, name_of, pictures_folder)
         numbers = read_ilsvrc_list(images or annotations)
-    pictures.sort(key=lambda picture: numbers[picture.image_id])  # The kit's order of equal scores.
+    if all(isinstance(number, int) for number in numbers.values()):
+        pictures.sort(key=lambda picture: numbers[picture.image_id])  # The kit's order of equal scores.
     found = read_ilsvrc_results(detections, numbers, name_of) if text else _read_detections(detections, ids, pictures)
     avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, name_of)
     known = class_names(found)

@@ -258,6 +258,16 @@ def test_ilsvrc(imagenet, tmp_path, capsys):
     assert (tmp_path / "report/report.html").is_file()
 
 
+def test_equal_scores_of_ilsvrc_are_in_the_order_of_the_numbers(imagenet, tmp_path):
+    lines = (imagenet / "val.txt").read_text().splitlines(keepends=True)
+    (imagenet / "val.txt").write_text("".join(lines[::-1]))
+    (imagenet / "results.txt").write_text("8 3 0.5 1 1 5 5\n7 3 0.5 11 11 60 60\n")  # the second finds its ant
+    options = ["--annotations", imagenet / "Annotations/DET/val", "--images", imagenet / "val.txt"]
+    options += ["--detections", imagenet / "results.txt", "--json", tmp_path / "n.json"]
+    assert run("evaluate", "ilsvrc", *options) == 0
+    assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 0.5
+
+
 def test_ilsvrc_with_a_coco_document(imagenet, tmp_path):
     names = list(ILSVRC_DET_CLASSES.values())
     truth = {7: "ILSVRC2012_val_00000007.JPEG"}, {3: "ant"}, [(7, 3, [10, 10, 50, 50])]
