@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.errors import ModelError
+from ...data.errors import ModelError, needs_packages
 from ...data.system.processes import usable_cores
 from ..preprocessing import crop_regions, normalise_picture
 from ..weights.model_file import GRAPHS, RegionModel
@@ -46,8 +46,11 @@ def onnx_session(
     ------
     ModelError
         If graph and weights do not fit together.
+    MissingPackageError
+        If ONNX Runtime is not installed.
     """
-    import onnxruntime
+    with needs_packages("detection on a CPU", "detect"):
+        import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()

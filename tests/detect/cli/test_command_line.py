@@ -491,12 +491,13 @@ def test_mistakes_with_training_a_multibox(
     assert "there are too few objects, or of too few sizes at 128 pixels" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_without_the_packages_of_detection(voc: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [("torch", "onnxruntime", "safetensors", "safetensors.numpy"), ("onnxruntime",)])
+def test_without_the_packages_of_detection(missing: tuple[str, ...], voc: Path, tmp_path: Path) -> None:
     """Evaluation works in the light installation, and detection says what to install."""
     (tmp_path / "a.jpg").touch()
     code = (
         "import sys\n"
-        "for name in ('torch', 'onnxruntime', 'safetensors', 'safetensors.numpy'):\n"
+        f"for name in {missing}:\n"
         "    sys.modules[name] = None\n"
         "from inception_rcnn.detect.cli.app import main\n"
         "main(sys.argv[1:])\n"
