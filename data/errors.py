@@ -105,6 +105,8 @@ def needs_packages(what: str, extra: str, instead: str = "") -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        if isinstance(error, MissingPackageError) and instead:
+            raise MissingPackageError(f"{error}, or {instead}", name=error.name) from None
         # A module of ours that does not import is a bug.
         if isinstance(error, MissingPackageError) or (error.name or "").partition(".")[0] == __name__.partition(".")[0]:
             raise

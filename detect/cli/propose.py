@@ -89,10 +89,6 @@ def propose(
         image_ids, _ = coco_ids(annotations, names)
     elif whole_numbers:
         image_ids = numbers_of_names(output, names)
-    try:
-        output.with_suffix(".journal").open("ab").close()
-    except OSError as error:
-        raise CommandError(f"--output {output}: cannot be written ({error.strerror}); name another") from None
     run = partial(
         propose_pictures, paths, output, proposer, workers=workers, max_pixels=max_pixels, image_ids=image_ids
     )

@@ -143,9 +143,3 @@ def test_copies_are_the_same():
     for found in (pickle.loads(pickle.dumps(detections())), copy.deepcopy(detections()[:])):
         assert found.names == ["cat", "dog", "dog"]
         assert repr(found) == repr(detections())
-
-
-def test_a_picture_has_no_negative_label(tmp_path):
-    no = np.zeros(3, bool)
-    with pytest.raises(SettingError, match="a: a label is -1"):
-        Picture("a", tmp_path / "a.jpg", 9, 9, BOXES, np.array([0, -1, 1]), no, no)

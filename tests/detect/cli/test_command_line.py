@@ -484,7 +484,7 @@ def test_mistakes_with_training_a_multibox(
         assert f"{option} 'neither' is unknown; use " in mistake(capsys, *detector, f"--{option}", "neither")
     (tmp_path / "misspelled.txt").write_text("Cat\n")
     assert run(*train, output, "--classes", tmp_path / "misspelled.txt") == 2
-    assert "none of 6 pictures has an object of Cat" in capsys.readouterr().err.splitlines()[-1]
+    assert "6 of 'cat' (did you mean 'Cat'?)" in capsys.readouterr().err.splitlines()[-1]
     assert "nosuch: cannot be read" in mistake(capsys, *train, output, "--start", "nosuch")
     assert "leave out --head" in mistake(capsys, *train, output, "--start", "voc", "--head", "grid")
     assert run(*train, output, "--model", model_file) == 2

@@ -410,7 +410,7 @@ def test_a_program_says_what_its_ids_are(photos, tmp_path, capsys):
         (["--output", "x.csv"], "must end in"),
         (["--output", "x.pkl", "--for", "mmdet"], "--for mmdet: unknown; use detectron2, wetectron or pcl"),
         (["--output", "x.npz", "--for", "pcl"], "--for pcl: says what ids a .pkl file has"),
-        (["--output", "/proc/x.npz"], "--output /proc/x.npz: cannot be written ("),
+        (["--output", "/proc/x.npz"], "inception-rcnn: /proc/x.npz: "),
         (["--output", "."], "folder that exists"),
         (["--output", "missing/x.npz"], "folder that exists"),
         (["--output", "x.npz", "--mode", "slow"], "unknown mode"),
@@ -446,7 +446,7 @@ def test_a_network_without_its_packages_is_one_line(photos, tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert run_command("propose", photos, "--output", tmp_path / "x.npz") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "--method merged needs onnxruntime" in line
+    assert "detection on a CPU needs onnxruntime" in line
     assert "--method selective-search" in line
     assert run_command("propose", photos / "a", "--output", tmp_path / "x.npz", "--method", "selective-search") == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -403,7 +404,8 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert not batch_norm
     assert not torch.equal(state["conv1.conv.weight"], network().conv1.conv.weight)
 
-    written = run("--weights", output, "--no-auxiliary", "--time-limit", 0)
+    shutil.copy(output, start := tmp_path / "start.npz")
+    written = run("--weights", start, "--no-auxiliary", "--time-limit", 0)
     assert "learned anew" not in written
 
 
