@@ -1,6 +1,6 @@
 """One exported model in every program that runs ONNX and is installed here: how far its numbers are from ours.
 
-python benchmarks/onnx_runtimes.py [--model voc] [--regions 100] [--markdown]
+python benchmarks/onnx_runtimes.py [--model voc] [--regions 100] [--scale 1] [--fixed] [--markdown]
 
 The picture is scikit-image's "chelsea", the regions are the first proposals of selective search. Each runtime gets all
 of them, one, and none, in a process of its own, since some end the process when something fails. A cell is the largest
@@ -111,6 +111,17 @@ PYTHON: dict[str, tuple[str, Callable[[str], Run]]] = {
 NODE = ("onnxruntime-node", "onnxruntime-web")
 
 
+def fix_sizes(path: str, sizes: dict[str, int]) -> None:
+    """Fix the dimensions of a model, and compute ahead what follows from them, as docs/onnx.md says."""
+    for name, size in sizes.items():
+        _tool("make_dynamic_shape_fixed", "--dim_param", name, "--dim_value", str(size), path, path)
+    _tool("optimize_onnx_model", "--opt_level", "basic", path, path)
+
+
+def _tool(name: str, *words: str) -> None:
+    subprocess.run([sys.executable, "-m", f"onnxruntime.tools.{name}", *words], check=True, capture_output=True)
+
+
 def compare(found: list[np.ndarray], expected: list[np.ndarray]) -> str:
     """Say how far results are from those that are expected."""
     # OpenCV gives None for an array of nothing.
@@ -159,7 +170,7 @@ def node_row(package: str, path: str, cases: list[tuple[Inputs, Any]]) -> list[s
     )
     if done.returncode:
         print(done.stderr, file=sys.stderr)
-        return ["", "fails", "", ""]
+        return ["", "fails", "", ""][: 1 + len(cases)]
     reply = json.loads(done.stdout)
     found = [
         [np.frombuffer(base64.b64decode(one["data"]), np.float32).reshape(one["dims"]) for one in outputs]
@@ -175,6 +186,8 @@ def main() -> None:
     )
     parser.add_argument("--model", default="voc")
     parser.add_argument("--regions", type=int, default=100)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the picture; the reference evaluator is slow")
+    parser.add_argument("--fixed", action="store_true", help="fix the sizes in the model, so only one is tried")
     parser.add_argument("--only", nargs="+", default=[*PYTHON, *NODE], metavar="RUNTIME")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
@@ -185,26 +198,33 @@ def main() -> None:
 
     model, image = read_model(find_model(options.model)), chelsea()
     regions = SelectiveSearch()(image)[0][: options.regions]
-    scorer = RegionScorer(model, Placement(threads=1))
+    scorer = RegionScorer(model, Placement(threads=1), scale=options.scale)
     cases: list[tuple[Inputs, Any]] = []
     for boxes in (regions, regions[:1], regions[:0]):
         if model.scoring == "crops":
             inputs = {"picture": crop_regions(image, boxes)}
         else:
-            array, scale = prepare_picture(image, model.long_side)
+            array, scale = prepare_picture(image, scorer.long_side)
             inputs = {"picture": array, "boxes": boxes * np.float32(scale)}
         cases.append((inputs, scorer(image, boxes)))
+    if options.fixed:
+        del cases[1:]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.onnx")
         Path(path).write_bytes(export_whole(model))
+        if options.fixed:
+            sizes = {"regions": len(regions)}
+            if model.scoring == "shared":
+                sizes |= dict(zip(("height", "width"), cases[0][0]["picture"].shape[2:], strict=True))
+            fix_sizes(path, sizes)
         for name, (package, load) in PYTHON.items():
             if name in options.only and find_spec(package):
                 rows.append([name, *python_row(package, load, path, cases)])
         for package in NODE:
             if package in options.only and shutil.which("node"):
                 rows.append([package, *node_row(package, path, cases)])
-    columns = ["runtime", "version", f"{len(regions)} regions", "1 region", "no regions"]
+    columns = ["runtime", "version", f"{len(regions)} regions", "1 region", "no regions"][: 2 + len(cases)]
     show(f"{options.model}: largest difference of a probability, of a delta", columns, rows, options.markdown)
 
 

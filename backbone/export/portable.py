@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-# torch exports 18. Of that, the graphs need only ReduceMean, which has its axes in another place in 17.
+# torch exports opset 18. Of the operators that it uses, only ReduceMean differs in 17: its axes are an attribute there.
 OPSET, IR_VERSION = 17, 8
 REGIONS = "regions"
 
@@ -15,13 +15,13 @@ REGIONS = "regions"
 def make_portable(graph: bytes, dimensions: Mapping[str, Mapping[int, str]]) -> bytes:
     """Change a graph so that more programs run it. Its numbers stay the same to the last bit.
 
-    It gets opset 17; names of its dimensions; poolings without ``ceil_mode`` where the stride is 1, since it changes
-    nothing there and ONNX's reference evaluator has another idea of it; and it runs with zero regions.
+    It gets opset 17, names of its dimensions, and runs with zero regions. Poolings of stride 1 lose ``ceil_mode``: it
+    changes nothing there, but ONNX's reference evaluator then gives maps that are too large.
 
     Parameters
     ----------
     graph : bytes
-        ONNX in opset 18. The first axis of all outputs is one number a region.
+        ONNX in opset 18. The first axis of each output counts the regions.
     dimensions : mapping of str to mapping of int to str
         For each input the names of its axes that may have any length. One axis is called ``regions``, the first of its
         input.
