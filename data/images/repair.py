@@ -4,34 +4,13 @@ Sources: ITU-T T.81 (JPEG), the markers and the passes of a progressive file; PN
 """
 
 import io
-import re
 import struct
 import zlib
 from typing import BinaryIO
 
 END_OF_JPEG = b"\xff\xd9"
 _START_OF_SCAN = b"\xff\xda"
-# Within the data of a scan, 0xFF is followed by 0 or by a restart mark; anything else ends the scan.
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def end_of_scans(data: bytes) -> int:
-    """Position behind the pixels' data of a JPEG, where the end mark should stand.
-
-    Examples
-    --------
-    >>> end_of_scans(bytes.fromhex("ffd8 ffda0003 01 1234 ffd9 0000"))
-    9
-    """
-    at = 2
-    while data[at : at + 1] == b"\xff" and len(data) >= at + 4 and data[at : at + 2] != END_OF_JPEG:
-        is_scan = data[at : at + 2] == _START_OF_SCAN
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if is_scan:
-            marker = _MARKER.search(data, at)
-            at = marker.start() if marker else len(data.rstrip(b"\xff"))
-    return min(at, len(data))
 
 
 def has_all_passes(data: bytes) -> bool:
