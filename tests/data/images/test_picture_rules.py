@@ -225,7 +225,7 @@ def test_a_progressive_jpeg_without_its_last_passes_is_refused(tmp_path, photo, 
     assert read_image(tmp_path / "whole.jpg").shape == (120, 160, 3)
     scans = [match.start() for match in re.finditer(rb"\xff\xda", data)]
     (tmp_path / "cut.jpg").write_bytes(data[: scans[int(share * len(scans))] + 100] + b"\xff\xd9")
-    with pytest.raises(ImageError, match="is (damaged or )?truncated"):
+    with pytest.raises(ImageError, match=r"is (damaged or )?truncated"):
         read_image(tmp_path / "cut.jpg")
 
 
