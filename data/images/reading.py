@@ -26,7 +26,10 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 # OpenCV 4.11 and newer decode to RGB, which saves 5 % of the time.
 _READS_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
 _JPEG_FLAGS = (cv2.IMREAD_COLOR_RGB if _READS_RGB else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
+_BAD_HEADER = "its header is damaged or of an unknown kind; copy or download it again, or convert it to PNG"
 _TRUNCATED = "is truncated, some of its pixels are missing; copy or download it again"
+_NEVER_WRITTEN = bytes(256)
 _BEHIND_THE_END = bytes(range(1, 128)) * 8  # decodes to anything but a flat grey
 
 
@@ -150,7 +153,10 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: is not a picture in a known format; convert it to JPEG or PNG") from error
+        file.seek(0)
+        known = file.read(8).startswith(_SIGNATURES)
+        text = _BAD_HEADER if known else "is not a picture in a known format; convert it to JPEG or PNG"
+        raise ImageError(f"{path}: {text}") from error
     # A damaged file makes Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -213,6 +219,11 @@ def _decode_jpeg(picture: Image.Image, file: BinaryIO, path: Path) -> DecodedIma
     data = file.read()
     if "progressive" in picture.info and not has_all_passes(data):
         raise ImageError(f"{path}: {_TRUNCATED}")
+    # Room that was kept for a file and never filled: zeros may decode to pixels.
+    if data.endswith(_NEVER_WRITTEN) and not (written := data.rstrip(b"\0")).endswith(END_OF_JPEG):
+        if not _has_all_pixels(written):
+            raise ImageError(f"{path}: {_TRUNCATED}")
+        data = written
     image = None
     # OpenCV fills up a file without an end mark too. Pillow tells it from one with something appended.
     if picture.mode in ("RGB", "L") and data[-256:].rstrip(b"\0").endswith(END_OF_JPEG):

@@ -242,6 +242,34 @@ def test_an_output_is_no_input(capsys: pytest.CaptureFixture[str], photos: Path,
     assert found.read_text() == "{}"
 
 
+def test_an_output_is_no_other_output_no_picture_and_no_file_of_a_folder_that_is_read(
+    capsys: pytest.CaptureFixture[str], photos: Path, voc: Path, tmp_path: Path
+) -> None:
+    found = tmp_path / "found"
+    found.mkdir()
+    (found / "detections.json").write_text("{}")
+    ids = ["--annotations", found / "detections.json"]
+    evaluate = ["evaluate", "voc", "--devkit", voc, "--detections", found]
+    for text, command in (
+        ("is an input of this command", [*evaluate, "--json", found / "detections.json"]),
+        ("is an input of this command", ["ensemble", found, found, "--output", found / "detections.json"]),
+        ("is a picture", ["classify", photos, "--json", photos / "a.jpg"]),
+        ("is a picture", [*evaluate, "--json", photos / "a.jpg"]),
+        ("--output and --results are two files", ["ensemble", found, "--output", "a", "--results", "./a", *ids]),
+        ("is the page of --report", [*evaluate, "--report", found, "--json", found / "report.html"]),
+        ("the run itself writes", ["detect", photos, "--output", "new", "--results", "new/detections.json", *ids]),
+    ):
+        assert text in mistake(capsys, *command)
+    assert (found / "detections.json").read_text() == "{}"
+
+
+def test_a_result_list_may_lie_in_the_folder_of_the_run(
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    results = ["--results", tmp_path / "new" / "results.json", "--annotations", tmp_path / "none.json"]
+    assert "none.json: " in mistake(capsys, "detect", photos, "--output", tmp_path / "new", *results)
+
+
 def test_one_command_writes_an_output_at_a_time(capsys: pytest.CaptureFixture[str], photos: Path, voc: Path) -> None:
     output = photos / "result.json"
     for command in (
