@@ -272,11 +272,8 @@ def check_outputs(json_file: Path | None, report: Path | None = None) -> None:
         raise CommandError(f"--json {json_file}: is a folder; name a file")
     if report is not None and report.exists() and not report.is_dir():
         raise CommandError(f"--report {report}: is a file; name a folder")
-    if (
-        json_file is not None
-        and report is not None
-        and os.path.abspath(json_file) == os.path.abspath(report / "report.html")
-    ):
+    page = None if report is None else os.path.abspath(report / "report.html")
+    if json_file is not None and os.path.abspath(json_file) == page:
         raise CommandError(f"--json {json_file}: is the page of --report; name another")
 
 

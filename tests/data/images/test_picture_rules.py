@@ -216,7 +216,7 @@ def test_a_damaged_header_is_told_as_such(tmp_path, photo, suffix, cut):
     photo.save(tmp_path / f"a.{suffix}")
     data = (tmp_path / f"a.{suffix}").read_bytes()
     (tmp_path / f"a.{suffix}").write_bytes(data[:cut] if cut else data[:18] + b"\xff" + data[19:20])
-    with pytest.raises(ImageError, match="header is damaged|is damaged or truncated"):
+    with pytest.raises(ImageError, match=r"header is damaged|is damaged or truncated"):
         read_image(tmp_path / f"a.{suffix}")
 
 
