@@ -158,7 +158,9 @@ class PictureFolder:
             self._files[folder] = self._list(folder)
         found = self._files[folder].get(own, [])
         if len(found) > 1:
-            found = [file for file in found if file == own + os.path.splitext(labelled)[1]] or found
+            meant = own + os.path.splitext(labelled)[1]
+            same = [file for file in found if file.lower() == meant.lower()]
+            found = [meant] if meant in same else same or found
         return [folder + slash + file for file in found]
 
     def path(self, name: str, labelled: str = "", otherwise: str = ".jpg") -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import typer
-from PIL import Image
 
 from ...data import IMAGE_SUFFIXES
 from ...data.errors import DataWarning, OutputError, UserError
@@ -107,7 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
     replace_what_cannot_be_shown()
     with contextlib.suppress(ValueError):  # What a cluster or a container sends before it kills is Ctrl-C to us.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `read_image` has its own limit.
+    # Of descriptions in pictures that cannot be parsed, without a file's name, and of a limit that is not ours.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("once", category=DataWarning)
     warnings.showwarning = _print_warning
     try:

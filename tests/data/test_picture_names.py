@@ -1,7 +1,7 @@
 import pytest
 
 from inception_rcnn.data import Detections, read_coco_ids, read_detections, write_detections
-from inception_rcnn.data.picture_names import match_picture_names, short_names, stem
+from inception_rcnn.data.picture_names import PictureFolder, match_picture_names, short_names, stem
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,12 @@ def test_ids_are_as_short_as_they_can_be():
     assert short_names(["x/1.jpg", "y/2.jpg"]) == ["1", "2"]
     assert short_names(["x/1.jpg", "y/1.jpg"]) == ["x/1", "y/1"]
     assert short_names(["x/1.jpg", "x/1.png"]) == ["x/1.jpg", "x/1.png"]
+
+
+def test_the_labels_name_the_file_in_whatever_case(tmp_path):
+    for name in ("1.jpg", "1.png", "2.JPG", "2.jpg"):
+        (tmp_path / name).touch()
+    folder = PictureFolder(tmp_path)
+    assert folder.find("1", "x.PNG") == ["1.png"]
+    assert folder.find("2", "x.jpg") == ["2.jpg"]
+    assert folder.find("2", "x.Jpg") == ["2.JPG", "2.jpg"]

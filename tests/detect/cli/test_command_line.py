@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -586,3 +588,13 @@ def test_one_training_writes_a_checkpoint_at_a_time(tmp_path: Path) -> None:
             prepare_run(second, tmp_path, "mine.detector", resume=False, time_limit=None, group=SINGLE_PROCESS)
         prepare_run(first, tmp_path, "other.detector", resume=False, time_limit=None, group=SINGLE_PROCESS)
     assert checkpoint.read_bytes() == b"of the first"
+
+
+def test_a_description_that_cannot_be_parsed_is_no_warning_without_a_name(tmp_path: Path) -> None:
+    entry = (1, 0x0112, 4, 1, 1 << 16)  # a count that is larger than the file
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHIHI", 8, *entry) + bytes(4)
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg", exif=exif)
+    output = ["--output", tmp_path / "a.npz", "--method", "selective-search", "--mode", "single"]
+    with warnings.catch_warnings(record=True) as told:
+        assert run("propose", tmp_path / "a.jpg", *output, "--workers", 1) == 0
+    assert not told
