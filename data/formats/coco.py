@@ -131,7 +131,11 @@ def coco_pictures(
         for one, name in names_by_id(document, "categories", annotation_file).items()
     }
     if max(label_of.values(), default=-1) < 0:
-        raise AnnotationError(f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}")
+        there = ", ".join(map(repr, list(names_by_id(document, "categories", annotation_file).values())[:10]))
+        raise AnnotationError(
+            f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}; "
+            f"it has {there or 'none'}"
+        )
     position = {one: i for i, one in enumerate(records_by_id(document, "images", annotation_file))}
     bad = [(image, problem) for image in images if (problem := _image_problem(image))]
     raise_bad_records(bad, "image", annotation_file)

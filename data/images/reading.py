@@ -29,7 +29,10 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 # between the pixels.
 _NO_END = "Premature end of JPEG file"
 _BAD_PIXELS = re.compile(f"{_NO_END}|premature end of data|bad Huffman code|bad arithmetic code|instead of RST")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
+_BAD_HEADER = "its header is damaged or of an unknown kind; copy or download it again, or convert it to PNG"
 _TRUNCATED = "is truncated, some of its pixels are missing; copy or download it again"
+_NEVER_WRITTEN = bytes(256)
 
 
 class DecodedImage(NamedTuple):
@@ -152,7 +155,10 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: is not a picture in a known format; convert it to JPEG or PNG") from error
+        file.seek(0)
+        known = file.read(8).startswith(_SIGNATURES)
+        text = _BAD_HEADER if known else "is not a picture in a known format; convert it to JPEG or PNG"
+        raise ImageError(f"{path}: {text}") from error
     # A damaged file makes Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -212,6 +218,9 @@ def _decode_jpeg(picture: Image.Image, file: BinaryIO, path: Path) -> DecodedIma
     data, end, repair = file.read(), b"", ""
     if "progressive" in picture.info and not has_all_passes(data):
         raise ImageError(f"{path}: {_TRUNCATED}")
+    # Room that was kept for a file and never filled: zeros may decode to pixels.
+    if data.endswith(_NEVER_WRITTEN):
+        data = data.rstrip(b"\0")
     image, problem = _decode_strictly(data)
     if problem == _NO_END:
         end, repair = END_OF_JPEG, "its end mark is missing; all of its pixels are there and were read"
