@@ -15,17 +15,19 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import DataWarning, ImageError, SettingError
 from .finding import RAW_SUFFIXES, TGA_SUFFIXES
-from .repair import END_OF_JPEG, end_of_scans, has_all_passes, without_descriptions
+from .repair import END_OF_JPEG, end_of_scans, has_all_passes, next_restart_mark, without_descriptions
 
 MAX_PIXELS = 150_000_000
 """The largest picture that `read_image` decodes unless told otherwise: 450 MB of pixels."""
 
 _ORIENTATION = 0x0112  # of EXIF
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # of TIFF
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # OpenCV 4.11 and newer decode to RGB, which saves 5 % of the time.
 _READS_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
 _JPEG_FLAGS = (cv2.IMREAD_COLOR_RGB if _READS_RGB else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+_SIGNED = "has signed pixels, of unknown range; convert it to 8 or 16 bits without sign"
 _TRUNCATED = "is truncated, some of its pixels are missing; copy or download it again"
 _BEHIND_THE_END = bytes(range(1, 128)) * 8  # decodes to anything but a flat grey
 
@@ -150,6 +152,10 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
     except ImageError:
         raise
     except UnidentifiedImageError as error:
+        file.seek(0)
+        if file.read(4) in _TIFF:
+            text = "is TIFF of a kind that is not read, or damaged; convert it to 8 bits a channel, or to PNG"
+            raise ImageError(f"{path}: {text}") from error
         raise ImageError(f"{path}: is not a picture in a known format; convert it to JPEG or PNG") from error
     # A damaged file makes Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
@@ -221,14 +227,14 @@ def _decode_jpeg(picture: Image.Image, file: BinaryIO, path: Path) -> DecodedIma
     if image is not None and not _READS_RGB:
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     if image is None:
-        try:
-            image = _to_rgb(picture, file, path)
-        except OSError:
+        end = end_of_scans(data)
+        if not data.startswith(END_OF_JPEG, end):
             if not _has_all_pixels(data):
-                raise ImageError(f"{path}: {_TRUNCATED}") from None
-            whole = io.BytesIO(data[: end_of_scans(data)] + END_OF_JPEG)
+                raise ImageError(f"{path}: {_TRUNCATED}")
+            whole = io.BytesIO(data[:end] + END_OF_JPEG)
             repair = f"{path}: its end mark is missing; all of its pixels are there and were read"
             return _decode_jpeg(_open(whole, path), whole, path)._replace(repair=repair)
+        image = _to_rgb(picture, file, path)
     # Where the data end too early the rest is grey: 128 in each channel, as RGB from CMYK 64.
     end_values = set(image[-1, -4:].tobytes())
     if end_values <= ({63, 64} if picture.mode == "CMYK" else {128}) and not _has_all_pixels(data):
@@ -240,7 +246,7 @@ def _has_all_pixels(data: bytes) -> bool:
     """Whether the data of a JPEG reach to its last pixel: then it does not matter what stands behind them."""
     end = end_of_scans(data)
     decoded = []
-    for behind in (b"", _BEHIND_THE_END):
+    for behind in (b"", _BEHIND_THE_END + next_restart_mark(data, end) + _BEHIND_THE_END):
         try:
             picture = _open(io.BytesIO(data[:end] + behind + END_OF_JPEG), Path())
             decoded.append(picture.tobytes())
@@ -283,11 +289,14 @@ def _to_rgb(picture: Image.Image, file: BinaryIO, path: Path) -> NDArray[np.uint
             return _deep_colour(file, path, depth, rounded=False)
         if depth < 8:  # Pillow scales the grey pixels, but not this.
             picture.info["transparency"] *= 255 // (2**depth - 1)
-    if picture.format == "JPEG2000" and picture.mode != "I;16":
+    if picture.format == "JPEG2000":
         file.seek(0)
         data = file.read()
-        depth = data[data.find(b"\xff\x4f\xff\x51") + 42] + 1  # SIZ, behind SOC: bits of the first channel
-        if depth > 8:
+        bits = data[data.find(b"\xff\x4f\xff\x51") + 42]  # SIZ, behind SOC: of the first channel
+        if bits & 128:
+            raise ImageError(f"{path}: {_SIGNED}")
+        depth = bits + 1
+        if depth > 8 and picture.mode != "I;16":
             return _deep_colour(file, path, depth, rounded=True)
     picture.load()
     if picture.mode.startswith("I"):
@@ -301,10 +310,14 @@ def _why_no_range(picture: Image.Image) -> str:
     """Say why it is not defined which values are black and white, whatever values there are; "" if it is."""
     tags: Any = getattr(picture, "tag_v2", {})  # of a TIFF
     if 2 in tags.get(_SAMPLE_FORMAT, ()):
-        return "has signed pixels, of unknown range; convert it to 8 or 16 bits without sign"
+        return _SIGNED
     # Some versions of Pillow keep the 16-bit grey of a PNG or PGM as 32 bits.
     if picture.mode == "I" and picture.format not in ("PNG", "PPM"):
         return "has 32 bits a pixel; convert it to 8 or 16 bits"
+    # Pillow takes the bytes of uncompressed channels for pixels of 8 bits.
+    is_apart = tags.get(_PLANES) == 2 and not picture.mode.startswith("I")
+    if is_apart and max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8 and picture.tile[0][0] == "raw":  # type: ignore[attr-defined]
+        return "has channels of 16 bits, one after the other and uncompressed, which are not read; convert it to 8 bits"
     if picture.mode == "F":
         return "has floating-point pixels of unknown range; convert it to 8 or 16 bits"
     return "has CIELAB colours, which are not read; convert it to RGB" if picture.mode == "LAB" else ""
