@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..arguments import check_names
 from ..boxes import clip_boxes
 from ..classes import COCO_TO_VOC, VOC_CLASSES
-from ..classes.spelling import warn_of_dropped_classes
+from ..classes.spelling import similar_classes, warn_of_dropped_classes
 from ..detections import Detections, detection_rows, group_by_picture
 from ..errors import AnnotationError, DetectionError, SettingError, UserError
 from ..picture import Picture
@@ -131,7 +131,11 @@ def coco_pictures(
         for one, name in names_by_id(document, "categories", annotation_file).items()
     }
     if max(label_of.values(), default=-1) < 0:
-        raise AnnotationError(f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}")
+        taken = [*classes, *(name for name, own in rename.items() if own in classes)]
+        near = similar_classes(names_by_id(document, "categories", annotation_file).values(), taken)
+        has = ", ".join(f"{own!r} (did you mean {name!r}?)" for own, name in [*near.items()][:10])
+        text = f"none of its categories is among the classes {', '.join(classes)}" + (f"; it has {has}" if has else "")
+        raise AnnotationError(f"{annotation_file}: {text}")
     position = {one: i for i, one in enumerate(records_by_id(document, "images", annotation_file))}
     bad = [(image, problem) for image in images if (problem := _image_problem(image))]
     raise_bad_records(bad, "image", annotation_file)

@@ -1,6 +1,7 @@
 """A picture file, or an array, to pixels in 8-bit RGB; docs/pictures.md has the rules as tables."""
 
 import io
+import math
 import os
 import struct
 import warnings
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from ..arguments import check_number
 from ..errors import DataWarning, ImageError, SettingError
 from .finding import RAW_SUFFIXES, TGA_SUFFIXES
 from .repair import END_OF_JPEG, end_of_scans, has_all_passes, next_restart_mark, without_descriptions
@@ -76,6 +78,8 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     ImageError
         If the file is missing, empty, not a picture, too large, or lacks pixels; or if its values have no defined
         black and white (floating point, signed, 32 bits).
+    SettingError
+        If `max_pixels` is no number, or negative.
 
     Warns
     -----
@@ -109,6 +113,7 @@ def decode_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> DecodedImage
     ...     decode_image(f"{folder}/pages.tif").more_frames
     True
     """
+    check_number("max_pixels", max_pixels, 0, math.inf)
     path = Path(path)
     try:
         if not path.is_file():

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import math
 import os
 import struct
 import zlib
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from inception_rcnn.data import ImageError, find_images, read_image
+from inception_rcnn.data.errors import SettingError
 from inception_rcnn.data.images.reading import as_rgb
 
 
@@ -160,6 +162,9 @@ def test_each_failure_has_its_line(tmp_path, photo):
     with pytest.raises(ImageError, match="37 x 23 pixels, more than the limit of 850"):
         read_image(tmp_path / "photo.jpg", max_pixels=850)
     assert read_image(tmp_path / "photo.jpg", max_pixels=851).shape == (23, 37, 3)
+    for limit in (math.nan, -1, "851", None):
+        with pytest.raises(SettingError, match="max_pixels must be a number, 0 or more"):
+            read_image(tmp_path / "photo.jpg", max_pixels=limit)
 
 
 def test_pillows_limit_does_not_contradict_max_pixels(tmp_path, photo, monkeypatch, recwarn):
