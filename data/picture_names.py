@@ -2,11 +2,13 @@
 
 Folders are parted by forward slashes; backslashes, as Windows writes them, mean the same. A picture's id is the name
 of its file in its set, without the suffix: with folders in COCO's and ILSVRC's sets, without any in VOC's. Which file
-such a name means is looked up in the folder, whatever its suffix.
+such a name means is looked up in the folder, whatever its suffix. An accented letter may be one character or two, as
+macOS writes it: both mean the same name, unless there is one of each.
 """
 
 import os
 import posixpath
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -105,14 +107,24 @@ def match_picture_names(names: Iterable[str], known: Iterable[str]) -> dict[str,
     {'a/1': ['a/1'], 'photos/2': ['2'], '1': ['a/1', 'b/1'], '3': []}
     """
     full: dict[str, str] = {}
+    composed: dict[str, list[str]] = {}
     short: dict[str, list[str]] = {}
     for picture in known:
-        full[forward_slashes(picture)] = picture
-        short.setdefault(without_folders(picture), []).append(picture)
-    return {
-        name: [full[slashed]] if (slashed := forward_slashes(name)) in full else short.get(without_folders(name), [])
-        for name in names
-    }
+        slashed = forward_slashes(picture)
+        full[slashed] = picture
+        composed.setdefault(_composed(slashed), []).append(picture)
+        short.setdefault(without_folders(_composed(slashed)), []).append(picture)
+    found = {}
+    for name in names:
+        slashed = forward_slashes(name)
+        alike = [full[slashed]] if slashed in full else composed.get(_composed(slashed))
+        found[name] = alike or short.get(without_folders(_composed(slashed)), [])
+    return found
+
+
+def _composed(name: str) -> str:
+    """Return a name with each accented letter as one character, where there is one."""
+    return unicodedata.normalize("NFC", name)
 
 
 class PictureFolder:
@@ -137,6 +149,7 @@ class PictureFolder:
     def __init__(self, root: str | Path) -> None:
         self.root = os.fspath(root)
         self._files: dict[str, dict[str, list[str]]] = {}
+        self._composed_files: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str, labelled: str = "") -> list[str]:
         """Return the files that a name may mean: with a suffix of a picture, in lower or upper case.
@@ -156,7 +169,11 @@ class PictureFolder:
         folder, slash, own = name.rpartition("/")
         if folder not in self._files:
             self._files[folder] = self._list(folder)
-        found = self._files[folder].get(own, [])
+            composed: dict[str, list[str]] = {}
+            for stored, files in self._files[folder].items():
+                composed.setdefault(_composed(stored), []).extend(files)
+            self._composed_files[folder] = composed
+        found = self._files[folder].get(own) or self._composed_files[folder].get(_composed(own), [])
         if len(found) > 1:
             found = [file for file in found if file == own + os.path.splitext(labelled)[1]] or found
         return [folder + slash + file for file in found]

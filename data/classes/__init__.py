@@ -59,7 +59,7 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
     Raises
     ------
     AnnotationError
-        If there is no such list or file, it has no name, or one twice.
+        If there is no such list or file, it has no name, one twice, or ``__background__``.
 
     Examples
     --------
@@ -86,6 +86,10 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
     names = [name for line in lines if (name := " ".join(line.split()))]
     if not names:
         raise AnnotationError(f"{name_or_file}: is empty; give the names of the classes, one a line")
+    if "__background__" in names:
+        raise AnnotationError(
+            f"{name_or_file}: has '__background__', which other programs call what is no object; remove that line"
+        )
     if len(set(names)) < len(names):
         twice = [repr(name[:80]) for name, count in Counter(names).items() if count > 1]
         more = f" and {len(twice) - 10} more" if len(twice) > 10 else ""

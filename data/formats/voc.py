@@ -193,7 +193,10 @@ class AnnotationReader:
 
     def _parse_box(self, item: ElementTree.Element, name: str, path: str) -> tuple[float, ...]:
         # Found once: a path of tags takes several times as long.
-        box = item.find("bndbox")
+        boxes = item.findall("bndbox")
+        if len(boxes) > 1:
+            raise AnnotationError(f"{path}: a {name} has {len(boxes)} boxes; give each box an <object> of its own")
+        box = boxes[0] if boxes else None
         x1, y1, x2, y2 = (_parse_number(box, side, path, "bndbox") for side in ("xmin", "ymin", "xmax", "ymax"))
         if min(x2 - x1, y2 - y1) + 1 < self.smallest:
             raise AnnotationError(f"{path}: the box of a {name} ends before it begins: {x1:g} {y1:g} {x2:g} {y2:g}")

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import re
 import struct
 import warnings
 from contextlib import suppress
@@ -11,13 +12,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..arguments import check_number
 from ..errors import DataWarning, ImageError, SettingError
 from .finding import RAW_SUFFIXES, TGA_SUFFIXES
-from .repair import END_OF_JPEG, end_of_scans, has_all_passes, next_restart_mark, without_descriptions
+from .repair import END_OF_JPEG, end_of_data, has_all_passes, without_descriptions
 
 MAX_PIXELS = 150_000_000
 """The largest picture that `read_image` decodes unless told otherwise: 450 MB of pixels."""
@@ -26,12 +28,12 @@ _ORIENTATION = 0x0112  # of EXIF
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # of TIFF
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-# OpenCV 4.11 and newer decode to RGB, which saves 5 % of the time.
-_READS_RGB = hasattr(cv2, "IMREAD_COLOR_RGB")
-_JPEG_FLAGS = (cv2.IMREAD_COLOR_RGB if _READS_RGB else cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
+# What libjpeg says of a JPEG from which pixels are missing or wrong (jerror.h). Its other warnings are of what stands
+# between the pixels.
+_NO_END = "Premature end of JPEG file"
+_BAD_PIXELS = re.compile(f"{_NO_END}|premature end of data|bad Huffman code|bad arithmetic code|instead of RST")
 _SIGNED = "has signed pixels, of unknown range; convert it to 8 or 16 bits without sign"
 _TRUNCATED = "is truncated, some of its pixels are missing; copy or download it again"
-_BEHIND_THE_END = bytes(range(1, 128)) * 8  # decodes to anything but a flat grey
 
 
 class DecodedImage(NamedTuple):
@@ -216,48 +218,35 @@ def _decode_opened(picture: Image.Image, file: BinaryIO, path: Path, max_pixels:
 
 
 def _decode_jpeg(picture: Image.Image, file: BinaryIO, path: Path) -> DecodedImage:
-    """Decode a JPEG by OpenCV, which is faster than Pillow and gives the same pixels, or else by Pillow.
-
-    Both fill what is missing with grey, or leave passes out, where the file has its end mark; both say nothing.
-    """
+    """Decode a JPEG by libjpeg-turbo, which is stopped by the first thing that it would warn of."""
     file.seek(0)
-    data = file.read()
+    data, repair = file.read(), ""
     if "progressive" in picture.info and not has_all_passes(data):
         raise ImageError(f"{path}: {_TRUNCATED}")
-    image = None
-    # OpenCV fills up a file without an end mark too. Pillow tells it from one with something appended.
-    if picture.mode in ("RGB", "L") and data[-256:].rstrip(b"\0").endswith(END_OF_JPEG):
-        with suppress(cv2.error):
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), _JPEG_FLAGS)
-    if image is not None and not _READS_RGB:
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    image, problem = _decode_strictly(data)
+    if problem == _NO_END:
+        data = data[: end_of_data(data)] + END_OF_JPEG
+        repair = "its end mark is missing; all of its pixels are there and were read"
+        image, problem = _decode_strictly(data)
+    if _BAD_PIXELS.search(problem):
+        raise ImageError(f"{path}: is damaged or truncated ({problem}); copy or download it again")
     if image is None:
-        end = end_of_scans(data)
-        if not data.startswith(END_OF_JPEG, end):
-            if not _has_all_pixels(data):
-                raise ImageError(f"{path}: {_TRUNCATED}")
-            whole = io.BytesIO(data[:end] + END_OF_JPEG)
-            repair = f"{path}: its end mark is missing; all of its pixels are there and were read"
-            return _decode_jpeg(_open(whole, path), whole, path)._replace(repair=repair)
-        image = _to_rgb(picture, file, path)
-    # Where the data end too early the rest is grey: 128 in each channel, as RGB from CMYK 64.
-    end_values = set(image[-1, -4:].tobytes())
-    if end_values <= ({63, 64} if picture.mode == "CMYK" else {128}) and not _has_all_pixels(data):
-        raise ImageError(f"{path}: {_TRUNCATED}")
-    return DecodedImage(_turn(image, _orientation(picture)), "", picture.format == "MPO")  # type: ignore[arg-type]
+        with suppress(ValueError):
+            image = simplejpeg.decode_jpeg(data, strict=False)
+            repair = f"is damaged between its pixels, which were read ({problem})"
+    # What else libjpeg-turbo refuses it does not support; and of CMYK there are several.
+    if image is None or picture.mode not in ("RGB", "L"):
+        whole = io.BytesIO(data)
+        image = _to_rgb(_open(whole, path), whole, path)
+    return DecodedImage(_turn(image, _orientation(picture)), repair and f"{path}: {repair}", picture.format == "MPO")
 
 
-def _has_all_pixels(data: bytes) -> bool:
-    """Whether the data of a JPEG reach to its last pixel: then it does not matter what stands behind them."""
-    end = end_of_scans(data)
-    decoded = []
-    for behind in (b"", _BEHIND_THE_END + next_restart_mark(data, end) + _BEHIND_THE_END):
-        try:
-            picture = _open(io.BytesIO(data[:end] + behind + END_OF_JPEG), Path())
-            decoded.append(picture.tobytes())
-        except Exception:
-            return False
-    return decoded[0] == decoded[1]
+def _decode_strictly(data: bytes) -> tuple[NDArray[np.uint8] | None, str]:
+    """Return the pixels of a JPEG and "", or None and what libjpeg-turbo first says against it."""
+    try:
+        return simplejpeg.decode_jpeg(data), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -28,32 +28,18 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         at = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
 
 
-def end_of_scans(data: bytes) -> int:
-    """Position behind the pixels' data of a JPEG, where the end mark stands, or should.
+def end_of_data(data: bytes) -> int:
+    """Position behind the data of a JPEG that has no end mark: where it should stand.
 
     Examples
     --------
-    >>> end_of_scans(bytes.fromhex("ffd8 ffda0003 01 1234 ffd9 0000"))
+    >>> end_of_data(bytes.fromhex("ffd8 ffda0003 01 12 ff00 0000"))
     9
     """
-    for kind, start in _segments(data):
-        if kind == _END:
-            return start
-    # A file that was not copied to its end may have zeros to its full length. 0xFF and 0 are a byte of the data.
+    # A file that was not copied to its end may have zeros to its full length, which decoders take for pixels. 0xFF and
+    # 0 are one byte of the data.
     kept = data.rstrip(b"\0")
     return len(kept) + 1 if kept.endswith(b"\xff") and len(kept) < len(data) else len(kept.rstrip(b"\xff"))
-
-
-def next_restart_mark(data: bytes, end: int) -> bytes:
-    """Restart mark that a decoder expects next behind the data of a JPEG; behind another one it may not go on.
-
-    Examples
-    --------
-    >>> next_restart_mark(bytes.fromhex("ffda0003 01 12 ffd6 34 ffd7 56"), 13).hex()
-    'ffd0'
-    """
-    marks = re.findall(rb"\xff[\xd0-\xd7]", data[max(data.rfind(bytes([0xFF, _START_OF_SCAN]), 0, end), 0) : end])
-    return bytes([0xFF, 0xD0 + (marks[-1][1] + 1) % 8 if marks else 0xD0])
 
 
 def has_all_passes(data: bytes) -> bool:

@@ -32,6 +32,9 @@ class ProcessStartError(OSError):
     """Worker processes cannot be started; the text says what to do."""
 
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
 def usable_cores() -> int:
     """Return the number of CPU cores that this process may use; among processes of torchrun, its share of them.
 
@@ -42,9 +45,12 @@ def usable_cores() -> int:
     """
     # macOS has no affinity.
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # A container may have a share of the machine.
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        count = min(count, math.ceil(int(quota) / int(period)))
+    # A container may have a share of the machine: version 2 of control groups, or version 1, where -1 is no limit.
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):
+            quota, period = map(int, " ".join((CONTROL_GROUP / file).read_text() for file in files).split())
+            if quota > 0:
+                count = min(count, math.ceil(quota / period))
     with contextlib.suppress(ValueError):
         count //= max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     return max(1, count)

@@ -1,7 +1,9 @@
+import unicodedata
+
 import pytest
 
 from inception_rcnn.data import Detections, read_coco_ids, read_detections, write_detections
-from inception_rcnn.data.picture_names import match_picture_names, short_names, stem
+from inception_rcnn.data.picture_names import PictureFolder, match_picture_names, short_names, stem
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,21 @@ def test_ids_are_as_short_as_they_can_be():
     assert short_names(["x/1.jpg", "y/2.jpg"]) == ["1", "2"]
     assert short_names(["x/1.jpg", "y/1.jpg"]) == ["x/1", "y/1"]
     assert short_names(["x/1.jpg", "x/1.png"]) == ["x/1.jpg", "x/1.png"]
+
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(("name", "stored"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_an_accented_letter_may_be_one_character_or_two(name, stored, tmp_path):
+    assert match_picture_names([name, f"x/{name}"], [stored]) == {name: [stored], f"x/{name}": [stored]}
+    (tmp_path / f"{stored}.png").touch()
+    assert PictureFolder(tmp_path).find(name) == [f"{stored}.png"]
+
+
+def test_of_two_names_with_accents_the_same_is_meant(tmp_path):
+    known = [COMPOSED, DECOMPOSED]
+    assert match_picture_names(known, known) == {name: [name] for name in known}
+    for name in known:
+        (tmp_path / f"{name}.png").touch()
+    assert [PictureFolder(tmp_path).find(name) for name in known] == [[f"{name}.png"] for name in known]

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import warnings
 
 import numpy as np
@@ -90,6 +91,15 @@ def test_all_faults_of_a_set_are_one_error(tmp_path):
     assert text.count("ends before it begins") == text.count("<xmax> is 'x'") == 5
     assert text.endswith("; and 50 more; correct it, or take the picture out of the list")
     assert "\n" not in text
+
+
+def test_an_object_has_one_box(tmp_path):
+    root = write_voc(tmp_path, {"1": voc_xml(("cat", 1, 1, 9, 9))})
+    path = root / "Annotations/1.xml"
+    box = re.search(r"<bndbox>.*?</bndbox>", path.read_text(), re.DOTALL)[0]
+    path.write_text(path.read_text().replace(box, 2 * box))
+    with pytest.raises(AnnotationError, match=r"1\.xml: a cat has 2 boxes; give each box an <object> of its own"):
+        read_voc(root, "test")
 
 
 @pytest.mark.parametrize("size", [None, (0, 0), (0, 9), ("", "")])

@@ -9,7 +9,8 @@ import warnings
 import pytest
 
 from inception_rcnn.data.errors import DataWarning
-from inception_rcnn.data.system.processes import ProcessDied, map_processes
+from inception_rcnn.data.system import processes
+from inception_rcnn.data.system.processes import ProcessDied, map_processes, usable_cores
 
 
 def double_unless_deadly(item):
@@ -90,3 +91,23 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     parent.wait()
     parent.stdout.read()  # ends when the last worker has ended
     parent.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "250000 100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+    ],
+)
+def test_a_container_may_have_a_share_of_the_machine(files, cores, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert usable_cores() == cores

@@ -95,6 +95,7 @@ def test_class_lists(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"\n \n", "is empty"),
         (b"cat\ndog\ncat\n", "has the class 'cat' twice"),
+        (b"__background__\ncat\n", "has '__background__', which other programs call what is no object"),
         (b"cat\ndog\ncat\ndog\n", "has the class 'cat', 'dog' twice"),
         (b"\xff\xfe", "not a text file in UTF-8"),
     ],
