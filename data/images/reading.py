@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from ..arguments import check_number
 from ..errors import DataWarning, ImageError, SettingError
 from .finding import RAW_SUFFIXES, TGA_SUFFIXES
-from .repair import END_OF_JPEG, end_of_data, has_all_passes, without_descriptions
+from .repair import END_OF_JPEG, end_of_data, end_of_scans, has_all_passes, next_restart_mark, without_descriptions
 
 MAX_PIXELS = 150_000_000
 """The largest picture that `read_image` decodes unless told otherwise: 450 MB of pixels."""
@@ -34,6 +34,8 @@ _NO_END = "Premature end of JPEG file"
 _BAD_PIXELS = re.compile(f"{_NO_END}|premature end of data|bad Huffman code|bad arithmetic code|instead of RST")
 _SIGNED = "has signed pixels, of unknown range; convert it to 8 or 16 bits without sign"
 _TRUNCATED = "is truncated, some of its pixels are missing; copy or download it again"
+
+_BEHIND_THE_END = bytes(range(1, 128)) * 8  # decodes to anything but a flat grey
 
 
 class DecodedImage(NamedTuple):
@@ -230,14 +232,16 @@ def _decode_jpeg(picture: Image.Image, file: BinaryIO, path: Path) -> DecodedIma
         image, problem = _decode_strictly(data)
     if _BAD_PIXELS.search(problem):
         raise ImageError(f"{path}: is damaged or truncated ({problem}); copy or download it again")
-    if image is None:
-        with suppress(ValueError):
-            image = simplejpeg.decode_jpeg(data, strict=False)
-            repair = f"is damaged between its pixels, which were read ({problem})"
-    # What else libjpeg-turbo refuses it does not support; and of CMYK there are several.
+    is_strict = image is not None
+    # What else libjpeg-turbo refuses it warns of, or does not support; and of CMYK there are several.
     if image is None or picture.mode not in ("RGB", "L"):
         whole = io.BytesIO(data)
         image = _to_rgb(_open(whole, path), whole, path)
+    # The first warning may hide that the data end too early.
+    if not is_strict and not _has_all_pixels(data):
+        raise ImageError(f"{path}: {_TRUNCATED}")
+    if problem.startswith("Corrupt JPEG data"):
+        repair = f"is damaged between its pixels, which were read ({problem})"
     return DecodedImage(_turn(image, _orientation(picture)), repair and f"{path}: {repair}", picture.format == "MPO")
 
 
@@ -247,6 +251,19 @@ def _decode_strictly(data: bytes) -> tuple[NDArray[np.uint8] | None, str]:
         return simplejpeg.decode_jpeg(data), ""
     except ValueError as error:
         return None, str(error)
+
+
+def _has_all_pixels(data: bytes) -> bool:
+    """Whether the data of a JPEG reach to its last pixel: then it does not matter what stands behind them."""
+    end = end_of_scans(data)
+    decoded = []
+    for behind in (b"", _BEHIND_THE_END + next_restart_mark(data, end) + _BEHIND_THE_END):
+        try:
+            picture = _open(io.BytesIO(data[:end] + behind + END_OF_JPEG), Path())
+            decoded.append(picture.tobytes())
+        except Exception:
+            return False
+    return decoded[0] == decoded[1]
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -42,6 +42,29 @@ def end_of_data(data: bytes) -> int:
     return len(kept) + 1 if kept.endswith(b"\xff") and len(kept) < len(data) else len(kept.rstrip(b"\xff"))
 
 
+def end_of_scans(data: bytes) -> int:
+    """Position of the end mark of a JPEG, or where it should stand.
+
+    Examples
+    --------
+    >>> end_of_scans(bytes.fromhex("ffd8 ffda0003 01 1234 ffd9 0000"))
+    9
+    """
+    return next((start for kind, start in _segments(data) if kind == _END), end_of_data(data))
+
+
+def next_restart_mark(data: bytes, end: int) -> bytes:
+    """Restart mark that a decoder expects next behind the data of a JPEG; behind another one it may not go on.
+
+    Examples
+    --------
+    >>> next_restart_mark(bytes.fromhex("ffda0003 01 12 ffd6 34 ffd7 56"), 13).hex()
+    'ffd0'
+    """
+    marks = re.findall(rb"\xff[\xd0-\xd7]", data[max(data.rfind(bytes([0xFF, _START_OF_SCAN]), 0, end), 0) : end])
+    return bytes([0xFF, 0xD0 + (marks[-1][1] + 1) % 8 if marks else 0xD0])
+
+
 def has_all_passes(data: bytes) -> bool:
     """Whether a progressive JPEG has every pass over its brightness, the first component, down to the last bit.
 

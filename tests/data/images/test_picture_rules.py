@@ -251,6 +251,36 @@ def test_a_jpeg_that_was_cut_at_a_restart_mark_is_refused(tmp_path, photo, mark,
             read_image(tmp_path / "cut.jpg")
 
 
+BOGUS_TABLE, UNKNOWN_VERSION = b"\xff\xc4\0\x04\x77\x77", 9
+
+
+@pytest.mark.parametrize("inserted", [b"\xff\xd8", BOGUS_TABLE, b"\xff\x02"], ids=["second start", "table", "unknown"])
+def test_a_jpeg_with_another_segment_in_its_data_is_refused(tmp_path, photo, inserted):
+    data = jpeg(photo)
+    half = (data.index(b"\xff\xda") + len(data)) // 2
+    (tmp_path / "a.jpg").write_bytes(data[:half].rstrip(b"\xff") + inserted + data[half:])
+    with pytest.raises(ImageError, match="damaged or truncated"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
+@pytest.mark.parametrize("kind", ["version", "scan"])
+def test_a_warning_does_not_hide_that_a_jpeg_was_cut(tmp_path, photo, kind, end):
+    data = bytearray(jpeg(photo))
+    scan = data.index(b"\xff\xda")
+    if kind == "version":
+        data[11] = UNKNOWN_VERSION
+    else:
+        data[scan + 12] = 62  # the last coefficient, always 63 in a file that is not progressive
+    (tmp_path / "whole.jpg").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(tmp_path / "whole.jpg").shape == (120, 160, 3)
+    (tmp_path / "cut.jpg").write_bytes(data[: (scan + len(data)) // 2].rstrip(b"\xff") + end)
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(tmp_path / "cut.jpg")
+
+
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("behind", [b"mdat\xff\xc2\xff\xda" * 100, b"cut"], ids=["video", "cut picture"])
 def test_a_jpeg_is_read_whatever_stands_behind_its_end_mark(tmp_path, photo, progressive, behind):
