@@ -153,9 +153,10 @@ def detection_rows(found: Detections, classes: tuple[str, ...], name: str) -> It
     """Yield category id (from 1), score as text and ``x y w h`` of every detection of the picture `name`."""
     check_finite(found, name)
     try:
-        categories = [classes.index(name) + 1 for name in found.names]
-    except ValueError as error:
-        raise DetectionError(f"{name}: a detection's class is not among the classes to write: {error}") from error
+        categories = [classes.index(one) + 1 for one in found.names]
+    except ValueError:
+        absent = next(one for one in found.names if one not in classes)
+        raise DetectionError(f"{name}: a detection's class, {absent!r}, is not among the classes to write") from None
     return zip(categories, score_texts(found), corners_to_sides(found.boxes).tolist(), strict=True)
 
 

@@ -125,8 +125,10 @@ def evaluate_proposals(
         seen[i] = True
         array = kernel_array(boxes)
         array = array if array.size else array.reshape(0, 4)
-        if array.ndim != 2 or array.shape[1] != 4 or not np.isfinite(array).all():
-            raise SettingError(f"picture {image_id!r}: proposals must be finite and of shape (N, 4), not {array.shape}")
+        if array.ndim != 2 or array.shape[1] != 4:
+            raise SettingError(f"picture {image_id!r}: proposals must have shape (N, 4), not {array.shape}")
+        if not np.isfinite(array).all():
+            raise SettingError(f"picture {image_id!r}: a coordinate of a proposal is not a finite number")
         total += len(array)
         compared += min(len(array), _COMPARED)
         beyond += _best_overlaps(

@@ -32,7 +32,7 @@ def average_precision(recall: ArrayLike, precision: ArrayLike, metric: Literal["
     Raises
     ------
     SettingError
-        If `metric` is neither, or the shapes differ.
+        If `metric` is neither, the shapes differ, or a number is not finite.
 
     References
     ----------
@@ -46,6 +46,8 @@ def average_precision(recall: ArrayLike, precision: ArrayLike, metric: Literal["
     recall, precision = np.asarray(recall, np.float64), np.asarray(precision, np.float64)
     if recall.ndim != 1 or recall.shape != precision.shape:
         raise SettingError(f"recall {recall.shape} and precision {precision.shape} must have one shape (D,)")
+    if not (np.isfinite(recall).all() and np.isfinite(precision).all()):
+        raise SettingError("recall and precision must be finite numbers")
     # The best precision at this recall or any higher one.
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     if metric == "voc07":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..arguments import check_names
 from ..boxes import clip_boxes
 from ..classes import COCO_TO_VOC, VOC_CLASSES
-from ..classes.spelling import warn_of_dropped_classes
+from ..classes.spelling import similar_classes, warn_of_dropped_classes
 from ..detections import Detections, detection_rows, group_by_picture
 from ..errors import AnnotationError, DetectionError, SettingError, UserError
 from ..picture import Picture
@@ -131,10 +131,12 @@ def coco_pictures(
         for one, name in names_by_id(document, "categories", annotation_file).items()
     }
     if max(label_of.values(), default=-1) < 0:
-        there = ", ".join(map(repr, list(names_by_id(document, "categories", annotation_file).values())[:10]))
+        categories = list(names_by_id(document, "categories", annotation_file).values())
+        near = similar_classes(categories, [*classes, *(name for name, one in rename.items() if one in classes)])
+        there = [repr(name) + (f" (did you mean {near[name]!r}?)" if name in near else "") for name in categories[:10]]
         raise AnnotationError(
             f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}; "
-            f"it has {there or 'none'}"
+            f"it has {', '.join(there) or 'none'}"
         )
     position = {one: i for i, one in enumerate(records_by_id(document, "images", annotation_file))}
     bad = [(image, problem) for image in images if (problem := _image_problem(image))]

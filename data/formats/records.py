@@ -131,7 +131,7 @@ def _score_problem(record: Mapping[str, Any]) -> str:
 def _area_problem(record: Mapping[str, Any]) -> str:
     area, crowd = record.get("area"), record.get("iscrowd", 0)
     if area is not None and not (_is_number(area) and is_finite_number(area) and area >= 0):
-        return f"area is not a finite number, 0 or above: {shorten_record(area)}; without one the box's is taken"
+        return f"area is not a finite number, 0 or above: {shorten_record(area)} (without an area, the box's is taken)"
     if not isinstance(crowd, (int, float)) or crowd not in (0, 1):
         return f"iscrowd is neither 0 nor 1: {shorten_record(crowd)}"
     return ""

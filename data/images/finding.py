@@ -38,7 +38,8 @@ def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[s
         - a folder: every file below it whose suffix is in `IMAGE_SUFFIXES`, sorted by path; hidden files and
           folders are passed over, links to folders are followed. A folder below it that cannot be searched is
           listed itself, so that the reader says so in its line, as of a picture that cannot be read;
-        - a glob such as ``photos/**/*.jpg``: its matches, sorted, each as if it had been named itself;
+        - a glob such as ``photos/**/*.jpg``: its matches, sorted, each as if it had been named itself, but that a
+          folder that cannot be searched is listed;
         - ``@list.txt``: a text file with one file, folder or glob a line, relative to the list's own folder
           (so that a list means the same wherever it is read from); blank lines are passed over;
         - ``@-``: such a list from standard input, relative to the working folder, as is every list that is not a
@@ -99,7 +100,7 @@ def _expand(name: str, others: _Others) -> Iterator[str]:
             if not os.path.isdir(match):
                 yield match
             elif "**" not in name:
-                yield from _walk(match, others)
+                yield from _walk(match, others, is_named=False)
     else:
         raise ImageError(f"{name}: does not exist; name picture files, folders, globs or @list.txt")
 
@@ -121,11 +122,11 @@ def _expand_list(name: str, others: _Others) -> Iterator[str]:
                 raise ImageError(f"{name}, line {number}: {error}") from error
 
 
-def _walk(folder: str, others: _Others) -> list[str]:
+def _walk(folder: str, others: _Others, is_named: bool = True) -> list[str]:
     found: list[str] = []
 
     def keep(error: OSError) -> None:
-        if error.filename == folder:  # What was named must be there.
+        if is_named and error.filename == folder:  # What was named must be there.
             text = f"{folder}: the folder cannot be read ({error.strerror}); check its permissions"
             raise ImageError(text) from error
         found.append(error.filename)

@@ -1,6 +1,7 @@
 """A picture file, or an array, to pixels in 8-bit RGB; docs/pictures.md has the rules as tables."""
 
 import io
+import math
 import os
 import re
 import struct
@@ -15,24 +16,27 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from ..arguments import check_number
 from ..errors import DataWarning, ImageError, SettingError
 from .finding import RAW_SUFFIXES, TGA_SUFFIXES
-from .repair import END_OF_JPEG, has_all_passes, without_descriptions
+from .repair import END_OF_JPEG, end_of_data, end_of_scans, has_all_passes, next_restart_mark, without_descriptions
 
 MAX_PIXELS = 150_000_000
 """The largest picture that `read_image` decodes unless told otherwise: 450 MB of pixels."""
 
 _ORIENTATION = 0x0112  # of EXIF
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # of TIFF
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # What libjpeg says of a JPEG from which pixels are missing or wrong (jerror.h). Its other warnings are of what stands
 # between the pixels.
 _NO_END = "Premature end of JPEG file"
 _BAD_PIXELS = re.compile(f"{_NO_END}|premature end of data|bad Huffman code|bad arithmetic code|instead of RST")
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")
 _BAD_HEADER = "its header is damaged or of an unknown kind; copy or download it again, or convert it to PNG"
+_SIGNED = "has signed pixels, of unknown range; convert it to 8 or 16 bits without sign"
 _TRUNCATED = "is truncated, some of its pixels are missing; copy or download it again"
-_NEVER_WRITTEN = bytes(256)
+_BEHIND_THE_END = bytes(range(1, 128)) * 8  # decodes to anything but a flat grey
 
 
 class DecodedImage(NamedTuple):
@@ -79,6 +83,8 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     ImageError
         If the file is missing, empty, not a picture, too large, or lacks pixels; or if its values have no defined
         black and white (floating point, signed, 32 bits).
+    SettingError
+        If `max_pixels` is no number, or negative.
 
     Warns
     -----
@@ -112,6 +118,7 @@ def decode_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> DecodedImage
     ...     decode_image(f"{folder}/pages.tif").more_frames
     True
     """
+    check_number("max_pixels", max_pixels, 0, math.inf)
     path = Path(path)
     try:
         if not path.is_file():
@@ -156,8 +163,12 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
         raise
     except UnidentifiedImageError as error:
         file.seek(0)
-        known = file.read(8).startswith(_SIGNATURES)
-        text = _BAD_HEADER if known else "is not a picture in a known format; convert it to JPEG or PNG"
+        start = file.read(8)
+        text = "is not a picture in a known format; convert it to JPEG or PNG"
+        if start.startswith(_TIFF):
+            text = "is TIFF of a kind that is not read, or damaged; convert it to 8 bits a channel, or to PNG"
+        elif start.startswith(_SIGNATURES):
+            text = _BAD_HEADER
         raise ImageError(f"{path}: {text}") from error
     # A damaged file makes Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
@@ -215,26 +226,26 @@ def _decode_opened(picture: Image.Image, file: BinaryIO, path: Path, max_pixels:
 def _decode_jpeg(picture: Image.Image, file: BinaryIO, path: Path) -> DecodedImage:
     """Decode a JPEG by libjpeg-turbo, which is stopped by the first thing that it would warn of."""
     file.seek(0)
-    data, end, repair = file.read(), b"", ""
+    data, repair = file.read(), ""
     if "progressive" in picture.info and not has_all_passes(data):
         raise ImageError(f"{path}: {_TRUNCATED}")
-    # Room that was kept for a file and never filled: zeros may decode to pixels.
-    if data.endswith(_NEVER_WRITTEN):
-        data = data.rstrip(b"\0")
     image, problem = _decode_strictly(data)
     if problem == _NO_END:
-        end, repair = END_OF_JPEG, "its end mark is missing; all of its pixels are there and were read"
-        image, problem = _decode_strictly(data + end)
+        data = data[: end_of_data(data)] + END_OF_JPEG
+        repair = "its end mark is missing; all of its pixels are there and were read"
+        image, problem = _decode_strictly(data)
     if _BAD_PIXELS.search(problem):
         raise ImageError(f"{path}: is damaged or truncated ({problem}); copy or download it again")
-    if image is None:
-        with suppress(ValueError):
-            image = simplejpeg.decode_jpeg(data + end, strict=False)
-            repair = f"is damaged between its pixels, which were read ({problem})"
-    # What else libjpeg-turbo refuses it does not support; and of CMYK there are several.
+    is_strict = image is not None
+    # What else libjpeg-turbo refuses it warns of, or does not support; and of CMYK there are several.
     if image is None or picture.mode not in ("RGB", "L"):
-        whole = io.BytesIO(data + end)
+        whole = io.BytesIO(data)
         image = _to_rgb(_open(whole, path), whole, path)
+    # The first warning may hide that the data end too early.
+    if not is_strict and not _has_all_pixels(data):
+        raise ImageError(f"{path}: {_TRUNCATED}")
+    if problem.startswith("Corrupt JPEG data"):
+        repair = f"is damaged between its pixels, which were read ({problem})"
     return DecodedImage(_turn(image, _orientation(picture)), repair and f"{path}: {repair}", picture.format == "MPO")
 
 
@@ -244,6 +255,19 @@ def _decode_strictly(data: bytes) -> tuple[NDArray[np.uint8] | None, str]:
         return simplejpeg.decode_jpeg(data), ""
     except ValueError as error:
         return None, str(error)
+
+
+def _has_all_pixels(data: bytes) -> bool:
+    """Whether the data of a JPEG reach to its last pixel: then it does not matter what stands behind them."""
+    end = end_of_scans(data)
+    decoded = []
+    for behind in (b"", _BEHIND_THE_END + next_restart_mark(data, end) + _BEHIND_THE_END):
+        try:
+            picture = _open(io.BytesIO(data[:end] + behind + END_OF_JPEG), Path())
+            decoded.append(picture.tobytes())
+        except Exception:
+            return False
+    return decoded[0] == decoded[1]
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -280,11 +304,14 @@ def _to_rgb(picture: Image.Image, file: BinaryIO, path: Path) -> NDArray[np.uint
             return _deep_colour(file, path, depth, rounded=False)
         if depth < 8:  # Pillow scales the grey pixels, but not this.
             picture.info["transparency"] *= 255 // (2**depth - 1)
-    if picture.format == "JPEG2000" and picture.mode != "I;16":
+    if picture.format == "JPEG2000":
         file.seek(0)
         data = file.read()
-        depth = data[data.find(b"\xff\x4f\xff\x51") + 42] + 1  # SIZ, behind SOC: bits of the first channel
-        if depth > 8:
+        bits = data[data.find(b"\xff\x4f\xff\x51") + 42]  # SIZ, behind SOC: of the first channel
+        if bits & 128:
+            raise ImageError(f"{path}: {_SIGNED}")
+        depth = bits + 1
+        if depth > 8 and picture.mode != "I;16":
             return _deep_colour(file, path, depth, rounded=True)
     picture.load()
     if picture.mode.startswith("I"):
@@ -298,10 +325,14 @@ def _why_no_range(picture: Image.Image) -> str:
     """Say why it is not defined which values are black and white, whatever values there are; "" if it is."""
     tags: Any = getattr(picture, "tag_v2", {})  # of a TIFF
     if 2 in tags.get(_SAMPLE_FORMAT, ()):
-        return "has signed pixels, of unknown range; convert it to 8 or 16 bits without sign"
+        return _SIGNED
     # Some versions of Pillow keep the 16-bit grey of a PNG or PGM as 32 bits.
     if picture.mode == "I" and picture.format not in ("PNG", "PPM"):
         return "has 32 bits a pixel; convert it to 8 or 16 bits"
+    # Pillow takes the bytes of uncompressed channels for pixels of 8 bits.
+    is_apart = tags.get(_PLANES) == 2 and not picture.mode.startswith("I")
+    if is_apart and max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8 and picture.tile[0][0] == "raw":  # type: ignore[attr-defined]
+        return "has channels of 16 bits, one after the other and uncompressed, which are not read; convert it to 8 bits"
     if picture.mode == "F":
         return "has floating-point pixels of unknown range; convert it to 8 or 16 bits"
     return "has CIELAB colours, which are not read; convert it to RGB" if picture.mode == "LAB" else ""

@@ -139,7 +139,8 @@ class RunSummary:
         if self.more_frames:
             lines.append(more_frames_line(self.more_frames))
         if self.repaired:
-            lines.append(f"{self.repaired} files are damaged where no pixels are, and were read, see {errors}")
+            are = "file is" if self.repaired == 1 else "files are"
+            lines.append(f"{self.repaired} {are} damaged, but not in the pixels, and read, see {errors}")
         if self.failed:
             lines.append(f"{self.failed} files could not be processed, see {errors}")
         if self.retryable:

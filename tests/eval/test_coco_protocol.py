@@ -343,7 +343,7 @@ def test_what_is_wrong_with_detections_is_said_in_a_line(save, found, problem):
         (truth([(10, 3, [0, 0, 50, 50])], area="9"), r"area is not a finite number"),
         (
             truth([(10, 3, [0, 0, 50, 50])], area=-1),
-            r"area is not a finite number, 0 or above: -1; without one",
+            r"area is not a finite number, 0 or above: -1 \(without an area",
         ),
         (truth([(10, 3, [0, 0, 50, 50])], area=float("nan")), r"area is not a finite number, 0 or above: nan"),
         (truth([(10, 3, [0, 0, 50, 50])], area=True), r"area is not a finite number, 0 or above: True"),

@@ -72,9 +72,16 @@ def test_a_box_may_cover_several_objects():
     assert result["recall"]["0.9"] == 1
 
 
-@pytest.mark.parametrize("boxes", [np.zeros((2, 5)), np.zeros(4), [[0, 0, np.nan, 1]]])
-def test_boxes_of_another_shape_are_refused(boxes):
-    with pytest.raises(ValueError, match="must be finite and of shape"):
+@pytest.mark.parametrize(
+    ("boxes", "problem"),
+    [
+        (np.zeros((2, 5)), r"shape \(N, 4\), not \(2, 5\)"),
+        (np.zeros(4), r"not \(4,\)"),
+        ([[0, 0, np.nan, 1]], "is not a finite number"),
+    ],
+)
+def test_boxes_of_another_shape_are_refused(boxes, problem):
+    with pytest.raises(ValueError, match=problem):
         evaluate_proposals([make_picture([A])], {"a": boxes})
 
 

@@ -226,6 +226,8 @@ def test_wrong_arguments_are_refused():
         average_precision([1], [1], "voc13")
     with pytest.raises(ValueError, match="one shape"):
         average_precision([1], [1, 2])
+    with pytest.raises(ValueError, match="finite"):
+        average_precision([np.nan], [1])
     for threshold in (np.nan, 50, -0.1, "0.5"):
         with pytest.raises(SettingError, match="iou_threshold must be a number, 0 to 1"):
             evaluate_voc([], {}, CLASSES, iou_threshold=threshold)

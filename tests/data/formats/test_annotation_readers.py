@@ -305,7 +305,7 @@ def change(key, index, **fields):
         (change("annotations", 0, iscrowd="0"), "iscrowd is neither 0 nor 1: '0'"),
         (change("annotations", 0, iscrowd=2), "iscrowd is neither 0 nor 1: 2"),
         (change("annotations", 0, iscrowd=None), "iscrowd is neither 0 nor 1: None"),
-        (change("annotations", 0, area=-1), "area is not a finite number, 0 or above: -1; without one the box's"),
+        (change("annotations", 0, area=-1), "area is not a finite number, 0 or above: -1 (without an area, the box's"),
         (change("annotations", 0, area=float("nan")), "area is not a finite number, 0 or above: nan"),
         (change("annotations", 0, area="12"), "area is not a finite number, 0 or above: '12'"),
         (change("annotations", 1, id=1), "1 of its annotations have the id of another, such as 1;"),
@@ -323,6 +323,7 @@ def change(key, index, **fields):
         (change("images", 0, labelled_classes="cat"), "not a list of names"),
         (change("categories", 0, id=None), "'categories' has no 'id'"),
         (coco_document() | {"categories": [{"id": 1, "name": "zebra"}]}, "; it has 'zebra'"),
+        (coco_document() | {"categories": [{"id": 1, "name": "Cats "}]}, "it has 'Cats ' (did you mean 'cat'?)"),
     ],
 )
 def test_bad_coco_files_are_named(coco, tmp_path, document, problem):

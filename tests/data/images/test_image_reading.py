@@ -1,5 +1,6 @@
 import contextlib
 import io
+import math
 import os
 import struct
 import zlib
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from inception_rcnn.data import ImageError, find_images, read_image
+from inception_rcnn.data.errors import SettingError
 from inception_rcnn.data.images.reading import as_rgb
 
 
@@ -160,6 +162,9 @@ def test_each_failure_has_its_line(tmp_path, photo):
     with pytest.raises(ImageError, match="37 x 23 pixels, more than the limit of 850"):
         read_image(tmp_path / "photo.jpg", max_pixels=850)
     assert read_image(tmp_path / "photo.jpg", max_pixels=851).shape == (23, 37, 3)
+    for limit in (math.nan, -1, "851", None):
+        with pytest.raises(SettingError, match="max_pixels must be a number, 0 or more"):
+            read_image(tmp_path / "photo.jpg", max_pixels=limit)
 
 
 def test_pillows_limit_does_not_contradict_max_pixels(tmp_path, photo, monkeypatch, recwarn):
@@ -243,6 +248,7 @@ def test_a_folder_that_cannot_be_searched_is_listed_with_the_rest(tree, monkeypa
     monkeypatch.setattr(os, "scandir", scandir)
     assert names(find_images(tree), tree)[-1:] == ["lost+found"]
     assert len(find_images(tree)) == 5
+    assert len(find_images(f"{tree}/*")) == 5
     with pytest.raises(ImageError, match=r"lost\+found: the folder cannot be searched \(Permission denied\)"):
         read_image(tree / "lost+found")
     with pytest.raises(ImageError, match="cannot be read"):

@@ -153,6 +153,38 @@ def test_pixels_without_black_and_white_are_refused_whatever_their_values(tmp_pa
         read_image(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_a_signed_jpeg_2000_is_refused_as_signed(tmp_path, mode):
+    picture = Image.fromarray(EIGHT_BITS).convert(mode) if mode != "I;16" else Image.fromarray(RAMP)
+    picture.save(tmp_path / "a.jp2", signed=True)
+    with pytest.raises(ImageError, match=r"a\.jp2: has signed pixels"):
+        read_image(tmp_path / "a.jp2")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_tiff_whose_channels_are_apart_is_read_or_refused(tmp_path, compression):
+    tifffile = pytest.importorskip("tifffile")
+    planes = np.stack([RAMP, RAMP[::-1], RAMP // 2])
+    options = {"photometric": "rgb", "planarconfig": "separate", "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", planes, **options)
+    if compression is None:
+        with pytest.raises(ImageError, match=r"a\.tif: has channels of 16 bits, one after the other"):
+            read_image(tmp_path / "a.tif")
+    else:
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), np.moveaxis(planes >> 8, 0, 2))
+    one = planes[:1]  # of one channel it does not matter
+    tifffile.imwrite(tmp_path / "c.tif", one, photometric="minisblack", extratags=[(284, 3, 1, 2, True)])
+    np.testing.assert_allclose(read_image(tmp_path / "c.tif")[..., 0], EIGHT_BITS, atol=1)
+    tifffile.imwrite(tmp_path / "b.tif", (planes >> 8).astype(np.uint8), **options)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.tif"), np.moveaxis(planes >> 8, 0, 2))
+
+
+def test_a_tiff_that_is_not_read_is_called_tiff(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(RAMP, 14))
+    with pytest.raises(ImageError, match=r"a\.tif: is TIFF of a kind that is not read"):
+        read_image(tmp_path / "a.tif")
+
+
 def exif(order, kind, orientation=6):
     value = struct.pack(order + "HH", orientation, 0) if kind == 3 else struct.pack(order + "I", orientation)
     start = b"II*\0" if order == "<" else b"MM\0*"
@@ -196,6 +228,77 @@ def test_a_cut_jpeg_is_refused_also_with_an_end_mark(tmp_path, photo, share, end
     (tmp_path / "cut.jpg").write_bytes(data[: int(start + share * (len(data) - start))].rstrip(b"\xff") + end)
     with pytest.raises(ImageError, match=r"cut\.jpg: is (damaged or )?truncated"):
         read_image(tmp_path / "cut.jpg")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"restart_marker_rows": 1}, {"progressive": True}], ids=str)
+def test_a_jpeg_that_ends_in_zeros_in_place_of_pixels_is_refused(tmp_path, share, options):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8))
+    data = jpeg(photo, **options)
+    (tmp_path / "cut.jpg").write_bytes(data[: int(share * len(data))].ljust(len(data), b"\0"))
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(tmp_path / "cut.jpg")
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
+@pytest.mark.parametrize("mark", range(0, 7, 3))
+def test_a_jpeg_that_was_cut_at_a_restart_mark_is_refused(tmp_path, photo, mark, end):
+    data = jpeg(photo, restart_marker_rows=1)
+    marks = [match.start() for match in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    for length in (marks[mark], marks[mark] + 2):
+        (tmp_path / "cut.jpg").write_bytes(data[:length] + end)
+        with pytest.raises(ImageError, match="truncated"):
+            read_image(tmp_path / "cut.jpg")
+
+
+BOGUS_TABLE, UNKNOWN_VERSION = b"\xff\xc4\0\x04\x77\x77", 9
+
+
+@pytest.mark.parametrize("inserted", [b"\xff\xd8", BOGUS_TABLE, b"\xff\x02"], ids=["second start", "table", "unknown"])
+def test_a_jpeg_with_another_segment_in_its_data_is_refused(tmp_path, photo, inserted):
+    data = jpeg(photo)
+    half = (data.index(b"\xff\xda") + len(data)) // 2
+    (tmp_path / "a.jpg").write_bytes(data[:half].rstrip(b"\xff") + inserted + data[half:])
+    with pytest.raises(ImageError, match="damaged or truncated"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
+@pytest.mark.parametrize("kind", ["version", "scan"])
+def test_a_warning_does_not_hide_that_a_jpeg_was_cut(tmp_path, photo, kind, end):
+    data = bytearray(jpeg(photo))
+    scan = data.index(b"\xff\xda")
+    if kind == "version":
+        data[11] = UNKNOWN_VERSION
+    else:
+        data[scan + 12] = 62  # the last coefficient, always 63 in a file that is not progressive
+    (tmp_path / "whole.jpg").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(tmp_path / "whole.jpg").shape == (120, 160, 3)
+    (tmp_path / "cut.jpg").write_bytes(data[: (scan + len(data)) // 2].rstrip(b"\xff") + end)
+    with pytest.raises(ImageError, match="truncated"):
+        read_image(tmp_path / "cut.jpg")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("behind", [b"mdat\xff\xc2\xff\xda" * 100, b"cut"], ids=["video", "cut picture"])
+def test_a_jpeg_is_read_whatever_stands_behind_its_end_mark(tmp_path, photo, progressive, behind):
+    data = jpeg(photo, progressive=progressive)
+    (tmp_path / "whole.jpg").write_bytes(data)
+    cut = jpeg(photo, progressive=True)[:1500]
+    (tmp_path / "more.jpg").write_bytes(data + (cut if behind == b"cut" else behind))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = read_image(tmp_path / "more.jpg")
+    np.testing.assert_array_equal(image, read_image(tmp_path / "whole.jpg"))
+
+
+def test_a_comment_with_marks_in_it_does_not_make_a_jpeg_truncated(tmp_path, photo):
+    data = jpeg(photo, progressive=True)
+    scan = data.index(b"\xff\xda")
+    (tmp_path / "a.jpg").write_bytes(data[:scan] + b"\xff\xfe\0\x08\xff\xda\xff\xc2\xff\xda" + data[scan:])
+    assert read_image(tmp_path / "a.jpg").shape == (120, 160, 3)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

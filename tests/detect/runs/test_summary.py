@@ -44,6 +44,14 @@ def test_closing_lines_of_a_detection() -> None:
     assert len(summary.closing_lines(OUTPUT, ERRORS, idle_cores=True)) == 4
 
 
+@pytest.mark.parametrize(
+    ("repaired", "told"), [(1, "1 file is damaged, but not in the p"), (2, "2 files are damaged, b")]
+)
+def test_repaired_files_are_counted(repaired: int, told: str) -> None:
+    summary = RunSummary(pictures=3, repaired=repaired, seconds={"total": 1.0})
+    assert summary.closing_lines(OUTPUT, ERRORS)[-1].startswith(told)
+
+
 def test_when_a_run_should_be_repeated() -> None:
     assert not RunSummary(pictures=3, failed=1).should_be_repeated
     assert RunSummary(pictures=3, failed=1, retryable=1).should_be_repeated
