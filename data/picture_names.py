@@ -27,6 +27,17 @@ def forward_slashes(file_name: str) -> str:
     return file_name.replace("\\", "/")
 
 
+def as_text(file_name: str) -> str:
+    r"""Return a name as text, which the name of a file need not be and names in files of proposals must be.
+
+    Examples
+    --------
+    >>> as_text(os.fsdecode(b"\xff.jpg"))
+    '\\xff.jpg'
+    """
+    return os.fsencode(file_name).decode("utf-8", "backslashreplace")
+
+
 def without_suffix(file_name: str) -> str:
     """Return the name of a file without its suffix, which is the id of a picture of COCO's.
 

@@ -21,7 +21,10 @@ def first_names(names: Collection[str], limit: int = 10) -> str:
 
 
 def warn_of_sizes(
-    sizes: Mapping[str, tuple[int, int]], annotated: Mapping[str, tuple[int, int]], what: str = "detections"
+    sizes: Mapping[str, tuple[int, int]],
+    annotated: Mapping[str, tuple[int, int]],
+    what: str = "the detections",
+    than: str = "the annotations",
 ) -> None:
     """Warn of pictures that have another width and height in the annotations; a side of 0 is not known."""
     both = [(name, size, annotated[name]) for name, size in sizes.items() if name in annotated]
@@ -29,10 +32,11 @@ def warn_of_sizes(
     other = [one for one in both if one[1] != one[2]]
     if other:
         name, (width, height), expected = other[0]
+        known = "annotated" if than == "the annotations" else "there"
         swapped = sum(size == expected[::-1] for _, size, expected in other)
         warnings.warn(
-            f"{len(other)} of {len(both)} pictures have another size in the {what} than in the annotations, such as "
-            f"{name!r}: {width} x {height}, annotated {expected[0]} x {expected[1]}; "
+            f"{len(other)} of {len(both)} pictures have another size in {what} than in {than}, such as {name!r}: "
+            f"{width} x {height}, {known} {expected[0]} x {expected[1]}; "
             + (f"of {swapped} the two sides are swapped; " if swapped else "")
             + "boxes are compared as they are: were the pictures resized or turned?",
             DataWarning,

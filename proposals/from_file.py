@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..data import Proposals, clip_boxes, read_proposals
 from ..data.errors import ProposalFileError
-from ..data.picture_names import forward_slashes, picture_name, without_folders
+from ..data.picture_names import as_text, forward_slashes, picture_name, without_folders
 from ..data.proposals import name_as_number
 from ..data.system.atomic_files import hash_file
 from .proposer import Ranked, check_limit
@@ -112,6 +112,7 @@ class FileProposals:
         return boxes[large][: self.limit], found.scores[large][: self.limit]
 
     def _find(self, name: str) -> Proposals:
+        name = as_text(name)
         key = without_folders(picture_name(name))
         # Public .pkl files have 12 as the id of 000012. A name with a suffix is no such number.
         number = str(name_as_number(name))

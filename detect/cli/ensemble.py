@@ -10,6 +10,7 @@ from ...data.errors import CommandError
 from ...data.formats.coco import coco_ids
 from ...data.picture_names import without_suffix
 from ...eval import EvaluationError, merge_detections
+from ...eval.agreement import warn_of_sizes
 from .options import Annotations, ResultList, check_choice, check_result_list, derived_option
 from .terminal import console
 
@@ -36,7 +37,11 @@ def ensemble(
     if weight and (len(weight) != len(members) or not all(0 < one < float("inf") for one in weight)):
         raise CommandError(f"--weight: give {len(members)} numbers above 0, one for each member in their order")
     documents = [read_detection_entries(path) for path in members]
-    sizes = {name: (width, height) for entries in documents for name, width, height, _ in entries}
+    sizes: dict[str, tuple[int, int]] = {}
+    for path, entries in zip(members, documents, strict=True):
+        own = {name: (width, height) for name, width, height, _ in entries}
+        warn_of_sizes(own, sizes, str(path), "the files before")
+        sizes = own | sizes
     detections = [{name: found for name, _, _, found in entries} for entries in documents]
     try:
         merged = merge_detections(detections, chosen, iou_threshold=iou, weights=weight)

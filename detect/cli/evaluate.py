@@ -236,7 +236,7 @@ def proposals(
 
     with _naming_file(proposals):
         result = evaluate_proposals(pictures, boxes(), classes=names)
-    warn_of_sizes(sizes, {picture.image_id: (picture.width, picture.height) for picture in pictures}, "proposals")
+    warn_of_sizes(sizes, {picture.image_id: (picture.width, picture.height) for picture in pictures}, "the proposals")
     missing = sum(picture.image_id not in sizes for picture in pictures)
     if missing:
         console.print(f"{missing} of {len(pictures)} pictures are not in {proposals}: their objects count as missed")

@@ -75,8 +75,10 @@ def propose(
     if annotations is not None and output.suffix.lower() not in (".json", ".pkl"):
         raise CommandError(f"--annotations: only .json and .pkl have image ids, {output.name} has none")
     whole_numbers = program is not None and check_choice("--for", program, _PROGRAMS) != "detectron2"
-    if program is not None and (annotations is not None or output.suffix.lower() != ".pkl"):
-        raise CommandError(f"--for {program}: says what ids a .pkl file has without --annotations; leave one out")
+    if program is not None and output.suffix.lower() != ".pkl":
+        raise CommandError(f"--for {program}: only .pkl is written for a program; leave --for out")
+    if program is not None and annotations is not None:
+        raise CommandError(f"--for {program} and --annotations: each says which ids to write; leave one out")
     paths, lines = list_pictures(images)
     if model is not None and multibox == "voc":
         raise CommandError(f"--model {model}: the bundled MultiBox has its detector; name --multibox FILE too")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ...data import Proposals, write_proposals
 from ...data.formats.by_suffix import check_suffix
 from ...data.images.reading import MAX_PIXELS
+from ...data.picture_names import as_text
 from ...data.proposals import check_image_ids
 from ...data.system.atomic_files import remove_leftovers
 from ...data.system.kernels import compile_all
@@ -100,7 +101,7 @@ def propose_pictures(
     began = time.perf_counter()
     files, output = as_paths(paths), Path(output)
     suffix = check_suffix(output)
-    names = dict(zip(map(_key, files), map(_as_text, relative_names(files)), strict=True))
+    names = dict(zip(map(_key, files), map(as_text, relative_names(files)), strict=True))
     if image_ids is not None:
         check_image_ids(output, names.values(), image_ids)
     settings = {**proposer.settings, "version": package_version()}
@@ -169,11 +170,6 @@ def _propose(
 def _key(path: Path) -> str:
     """Name a picture in the journal."""
     return os.path.abspath(path)
-
-
-def _as_text(name: str) -> str:
-    """Name a file as text, which its name need not be and the names in these formats must be."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 class _Entries(Sequence[Proposals]):

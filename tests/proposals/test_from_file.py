@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from inception_rcnn.data import Proposals, write_proposals
 from inception_rcnn.data.errors import ProposalFileError, SettingError
+from inception_rcnn.data.picture_names import as_text
 from inception_rcnn.proposals import FileProposals
 from inception_rcnn.proposals.proposer import check_ranked, propose_boxes
 
@@ -126,3 +128,10 @@ def test_the_answer_of_a_proposer_is_checked(boxes: list, scores: list, message:
 def test_lists_become_arrays() -> None:
     boxes, scores = check_ranked(([[0, 0, 9, 9]], [1]))
     assert (boxes.dtype, scores.dtype) == (np.float32, np.float32)
+
+
+def test_a_name_that_is_no_text_is_found(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xfe.jpg")
+    write_proposals(tmp_path / "a.json", [entry(as_text(name))])
+    proposer = FileProposals.load(tmp_path / "a.json")
+    assert len(proposer(np.zeros((10, 20, 3), np.uint8), name)[0]) == len(BOXES)

@@ -17,7 +17,7 @@ from builders import voc_xml, write_image, write_voc
 from PIL import Image
 from pycocotools.coco import COCO
 
-from inception_rcnn.data import VOC_CLASSES, read_detections
+from inception_rcnn.data import VOC_CLASSES, Detections, read_detections, write_detections
 from inception_rcnn.data.errors import OutputError
 from inception_rcnn.data.system.atomic_files import only_writer
 from inception_rcnn.detect.cli.app import main
@@ -598,3 +598,20 @@ def test_a_description_that_cannot_be_parsed_is_no_warning_without_a_name(tmp_pa
     with warnings.catch_warnings(record=True) as told:
         assert run("propose", tmp_path / "a.jpg", *output, "--workers", 1) == 0
     assert not told
+
+
+def test_an_ensemble_tells_that_its_members_know_pictures_in_other_sizes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found = Detections(np.float32([[0, 0, 9, 9]]), np.float32([0.5]), np.array([0]), ("cat",))
+    for name, size in (("one", (40, 30)), ("same", (40, 30)), ("other", (30, 40))):
+        write_detections(tmp_path / f"{name}.json", [("a.jpg", *size, found)], ["cat"])
+    members = [tmp_path / f"{name}.json" for name in ("one", "same", "other")]
+    assert run("ensemble", *members[:2], "--output", tmp_path / "merged.json") == 0
+    assert "another size" not in capsys.readouterr().err
+    assert run("ensemble", *members, "--output", tmp_path / "merged.json") == 0
+    told = capsys.readouterr().err
+    assert "1 of 1 pictures have another size" in told
+    assert "other.json than in the files before, such as 'a.jpg': 30 x 40, there 40 x 30" in told
+    sizes = [(one["width"], one["height"]) for one in json.loads((tmp_path / "merged.json").read_text())["images"]]
+    assert sizes == [(40, 30)]

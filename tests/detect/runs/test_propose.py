@@ -409,7 +409,7 @@ def test_a_program_says_what_its_ids_are(photos, tmp_path, capsys):
     [
         (["--output", "x.csv"], "must end in"),
         (["--output", "x.pkl", "--for", "mmdet"], "--for mmdet: unknown; use detectron2, wetectron or pcl"),
-        (["--output", "x.npz", "--for", "pcl"], "--for pcl: says what ids a .pkl file has"),
+        (["--output", "x.npz", "--for", "pcl"], "--for pcl: only .pkl is written for a program"),
         (["--output", "/proc/x.npz"], "inception-rcnn: /proc/x.npz: "),
         (["--output", "."], "folder that exists"),
         (["--output", "missing/x.npz"], "folder that exists"),
