@@ -175,7 +175,9 @@ class PictureFolder:
             self._composed_files[folder] = composed
         found = self._files[folder].get(own) or self._composed_files[folder].get(_composed(own), [])
         if len(found) > 1:
-            found = [file for file in found if file == own + os.path.splitext(labelled)[1]] or found
+            meant = own + os.path.splitext(labelled)[1]
+            same = [file for file in found if file.lower() == meant.lower()]
+            found = [meant] if meant in same else same or found
         return [folder + slash + file for file in found]
 
     def path(self, name: str, labelled: str = "", otherwise: str = ".jpg") -> str:

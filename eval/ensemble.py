@@ -162,6 +162,11 @@ def merge_detections(
     if not members:
         raise EvaluationError("there is nothing to merge; give the detections of at least one detector")
     check_number("iou_threshold", iou_threshold, 0, 1, optional=True)
+    if wrong := [member for member in members if not isinstance(member, Mapping)]:
+        raise SettingError(
+            "members must be a list of dicts of picture id to Detections, as read_detections returns, not of "
+            + type(wrong[0]).__name__
+        )
     weight = _weights(weights, len(members))
     classes = _common_classes(members)
     _check_shared(members)

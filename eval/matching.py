@@ -5,6 +5,7 @@ are continuous, ``x1 = xmin - 1`` and ``x2 = xmax``. Their width ``x2 - x1`` is 
 every intersection. So the continuous overlap is the kits' inclusive one, and nothing has to be converted.
 """
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -18,7 +19,7 @@ from ..data import ILSVRC_DET_CLASSES, IMAGE_SUFFIXES, VOC_CLASSES, Detections, 
 from ..data.arguments import check_names, check_number
 from ..data.boxes import find_bad_number
 from ..data.detections import find_detection_problem
-from ..data.errors import EvaluationError
+from ..data.errors import EvaluationError, SettingError
 from ..data.system.kernels import kernel
 from .agreement import count_beyond_edges, first_names, warn_of_classes, warn_of_edges
 
@@ -221,11 +222,13 @@ def evaluated_classes(
     EvaluationError
         If pictures were read with other classes: their labels are positions in another list.
     SettingError
-        If `classes` is not a list of names.
+        If `classes` is not a list of names, or `pictures` is the name of a file or folder.
     """
+    if isinstance(pictures, (str, os.PathLike)):
+        raise SettingError(f"pictures must be a list of Picture, as read_voc returns, not the name {str(pictures)!r}")
     # By identity first: the pictures of a set have one tuple.
     own = {id(picture.classes): picture.classes for picture in pictures}.values()
-    lists = list(dict.fromkeys(one for one in own if one is not None))
+    lists = list(dict.fromkeys(tuple(one) for one in own if one is not None))
     if classes is not None:
         lists = list(dict.fromkeys([*lists, check_names("classes", classes)]))
     if len(lists) > 1:
@@ -266,15 +269,23 @@ def class_names(detections: Mapping[str, Detections]) -> dict[str, None]:
 
 
 def check_detections(detections: Mapping[str, Detections]) -> None:
-    """Refuse detections that were changed in place to what none can be; all are looked at together, which is faster."""
-    every = [one for one in detections.values() if len(one)]
-    if every:
+    """Refuse what is no mapping to detections, and detections that were changed in place to what none can be."""
+    if not isinstance(detections, Mapping):
+        raise SettingError(
+            "detections must be a dict of picture id to Detections, as read_detections returns, not "
+            + type(detections).__name__
+        )
+    every = list(detections.values())
+    # All are looked at together, which is faster.
+    if every and all(isinstance(one, Detections) for one in every):
         labels = np.concatenate([one.labels for one in every])
         limits = np.repeat([len(one.classes) for one in every], [len(one) for one in every])
         boxes, scores = np.concatenate([one.boxes for one in every]), np.concatenate([one.scores for one in every])
         if not find_bad_number(boxes, scores) and ((labels >= 0) & (labels < limits)).all():
             return
     for image_id, one in detections.items():
+        if not isinstance(one, Detections):
+            raise SettingError(f"picture {image_id!r}: there must be Detections, not {type(one).__name__}")
         if problem := find_detection_problem(one):
             raise EvaluationError(f"picture {image_id!r}: {problem}")
 

@@ -1,5 +1,6 @@
 """How good proposals are before anything is classified: the objects they cover, and how well."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -90,6 +91,10 @@ def evaluate_proposals(
     >>> result["recall"]["0.5"], round(result["mabo"], 3), result["recall_at"], result["ar_at"]
     (1.0, 0.6, {'1': 0.0, '2': 1.0}, {'1': 0.0, '2': 0.3})
     """
+    if isinstance(proposals, (str, os.PathLike)):
+        raise SettingError(f"proposals must be a dict of picture id to boxes, not the name {str(proposals)!r}")
+    if not isinstance(limits, Iterable):
+        raise SettingError(f"limits must be a list of whole numbers, not {limits!r}")
     for limit in limits:
         check_number("a limit", limit, 0, whole=True)
     names = evaluated_classes(pictures, classes, ())

@@ -131,11 +131,14 @@ def coco_pictures(
         for one, name in names_by_id(document, "categories", annotation_file).items()
     }
     if max(label_of.values(), default=-1) < 0:
-        taken = [*classes, *(name for name, own in rename.items() if own in classes)]
-        near = similar_classes(names_by_id(document, "categories", annotation_file).values(), taken)
-        has = ", ".join(f"{own!r} (did you mean {name!r}?)" for own, name in [*near.items()][:10])
-        text = f"none of its categories is among the classes {', '.join(classes)}" + (f"; it has {has}" if has else "")
-        raise AnnotationError(f"{annotation_file}: {text}")
+        own = list(names_by_id(document, "categories", annotation_file).values())
+        near = similar_classes(own, [*classes, *(name for name, one in rename.items() if one in classes)])
+        own.sort(key=lambda name: name not in near)
+        there = ", ".join(f"{one!r}" + (f" (did you mean {near[one]!r}?)" if one in near else "") for one in own[:10])
+        raise AnnotationError(
+            f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}; "
+            f"it has {there or 'none'}"
+        )
     position = {one: i for i, one in enumerate(records_by_id(document, "images", annotation_file))}
     bad = [(image, problem) for image in images if (problem := _image_problem(image))]
     raise_bad_records(bad, "image", annotation_file)

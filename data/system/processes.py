@@ -206,6 +206,7 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
     _work = work
     # Ctrl-C ends the parent, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # As the command line does: they name no file.
     warnings.filterwarnings("once", category=DataWarning)
     warnings.showwarning = functools.partial(_print_warning, warnings.showwarning)
     cv2.setNumThreads(1)  # There is one process for each core.

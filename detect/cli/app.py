@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import typer
-from PIL import Image
 
+from ...data import IMAGE_SUFFIXES
 from ...data.errors import DataWarning, OutputError, UserError
 from ...data.system.atomic_files import only_writer
 from .classify import classify, evaluate_imagenet
@@ -42,11 +42,17 @@ def _guard_outputs(command: Callable[..., None]) -> Callable[..., None]:
     def guarded(**options: Any) -> None:
         outputs = {name: path for name in OUTPUTS if (path := options.get(name)) and str(path) != "-"}
         inputs = [one for name, value in options.items() if name not in OUTPUTS for one in _paths(value)]
+        option_of: dict[str, str] = {}
         for name, output in outputs.items():
+            option = "--" + name.removesuffix("_file").replace("_", "-")
+            if (other := option_of.setdefault(os.path.realpath(output), option)) != option:
+                raise OutputError(f"{output}: {other} and {option} are two files; name another")
             # A report adds one file to its folder, which may be that of the detections.
             for one in inputs if name != "report" else ():
                 if os.path.exists(one) and os.path.exists(output) and os.path.samefile(one, output):
                     raise OutputError(f"{output}: is an input of this command; name another output")
+            if output.is_file() and output.suffix.lower() in IMAGE_SUFFIXES:
+                raise OutputError(f"{option} {output}: is a picture; name another output")
         with contextlib.ExitStack() as locks:
             # What is written into a folder is locked there, by the journal. torchrun's first process writes.
             if os.environ.get("RANK", "0") == "0":
@@ -62,7 +68,8 @@ def _paths(value: Any) -> Iterable[str]:
     """List what the value of an option may name: files, folders, and a list of files after "@"."""
     for one in value if isinstance(value, list) else [value]:
         if isinstance(one, (str, Path)):
-            yield from (str(one), str(one).removeprefix("@"))
+            # A folder of detections stands for the file in it.
+            yield from (str(one), str(one).removeprefix("@"), os.path.join(one, "detections.json"))
 
 
 for command in (detect, propose, ensemble, classify, export):
@@ -99,7 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
     replace_what_cannot_be_shown()
     with contextlib.suppress(ValueError):  # What a cluster or a container sends before it kills is Ctrl-C to us.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `read_image` has its own limit.
+    # Of descriptions in pictures that cannot be parsed, without a file's name, and of a limit that is not ours.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("once", category=DataWarning)
     warnings.showwarning = _print_warning
     try:

@@ -97,7 +97,7 @@ def detect(
         from ..runs.detection import detect_batch
         from ..runs.names import relative_names
 
-    check_result_list(results, annotations)
+    check_result_list(results, annotations, output)
     # The results may lie inside the folder of pictures: what an earlier run drew is no input.
     paths, lines = list_pictures(images, output / "pictures")
     names, scales = model or ["voc"], tuple(scale or (1.0,))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -271,6 +272,9 @@ def check_outputs(json_file: Path | None, report: Path | None = None) -> None:
         raise CommandError(f"--json {json_file}: is a folder; name a file")
     if report is not None and report.exists() and not report.is_dir():
         raise CommandError(f"--report {report}: is a file; name a folder")
+    page = None if report is None else os.path.abspath(report / "report.html")
+    if json_file is not None and os.path.abspath(json_file) == page:
+        raise CommandError(f"--json {json_file}: is the page of --report; name another")
 
 
 def _read_voc(devkit: Path, split: str, classes: str | None) -> tuple[list[Picture], tuple[str, ...]]:

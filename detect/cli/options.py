@@ -1,5 +1,6 @@
 """Options that several commands share, and the pictures that IMAGES stands for."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from ...data import MAX_PIXELS, ImageError, find_images
 from ...data.errors import CommandError
-from ..runs.names import folders_inside
+from ..runs.names import RUN_FILES, folders_inside
 
 Images = Annotated[
     list[str],
@@ -41,12 +42,17 @@ ResultList = Annotated[
 ]
 
 
-def check_result_list(results: Path | None, annotations: Path | None) -> None:
-    """Refuse before the work what --results could not write after it."""
+def check_result_list(results: Path | None, annotations: Path | None, folder: Path | None = None) -> None:
+    """Refuse before the work what --results could not write after it; `folder` is one that the command will make."""
     if results is not None and annotations is None:
         raise CommandError("--results: a list of results has the ids of COCO annotations; name them by --annotations")
-    if results is not None and (results.is_dir() or not results.parent.is_dir()):
+    if results is None:
+        return
+    inside = folder is not None and os.path.abspath(results.parent) == os.path.abspath(folder)
+    if results.is_dir() or not (inside or results.parent.is_dir()):
         raise CommandError(f"--results {results}: name a file in a folder that exists")
+    if inside and results.name in RUN_FILES:
+        raise CommandError(f"--results {results}: is a file that the run itself writes; name another")
 
 
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")]

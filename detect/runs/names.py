@@ -8,6 +8,9 @@ from pathlib import Path
 from ...data.errors import SettingError
 from ...data.images.reading import MAX_PIXELS, DecodedImage, decode_image
 
+# What a detection writes into its folder beside pictures/.
+RUN_FILES = ("detections.json", "errors.jsonl", "run.json", "journal")
+
 
 def as_paths(paths: Iterable[str | Path]) -> list[Path]:
     """Files of a run as paths; one name, which is also a sequence, of characters, is refused.

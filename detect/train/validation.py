@@ -66,8 +66,9 @@ def measure_map(
     >>> measure_map(RegionNetwork(20), [], lambda picture: (np.zeros((0, 4), np.float32), None), **settings)
     nan
     """
-    classes = tuple(str(label) for label in range(network.classes))
     pictures = [picture for picture in pictures if picture.labelled is None]
+    named = next((picture.classes for picture in pictures if picture.classes is not None), None)
+    classes = named or tuple(str(label) for label in range(network.classes))
 
     def detect(picture: Picture) -> Detections:
         image, (boxes, objectness) = read_image(picture.path), proposals(picture)

@@ -54,3 +54,12 @@ def test_of_two_names_with_accents_the_same_is_meant(tmp_path):
     for name in known:
         (tmp_path / f"{name}.png").touch()
     assert [PictureFolder(tmp_path).find(name) for name in known] == [[f"{name}.png"] for name in known]
+
+
+def test_the_labels_name_the_file_in_whatever_case(tmp_path):
+    for name in ("1.jpg", "1.png", "2.JPG", "2.jpg"):
+        (tmp_path / name).touch()
+    folder = PictureFolder(tmp_path)
+    assert folder.find("1", "x.PNG") == ["1.png"]
+    assert folder.find("2", "x.jpg") == ["2.jpg"]
+    assert folder.find("2", "x.Jpg") == ["2.JPG", "2.jpg"]

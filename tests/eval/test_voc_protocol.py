@@ -9,7 +9,7 @@ from builders import inclusive_boxes, make_detections, make_picture, voc_xml, wr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inception_rcnn.data import VOC_CLASSES, read_voc, read_voc_results
+from inception_rcnn.data import VOC_CLASSES, Detections, Picture, read_voc, read_voc_results
 from inception_rcnn.data.errors import DataWarning, SettingError
 from inception_rcnn.eval import (
     EvaluationError,
@@ -21,6 +21,7 @@ from inception_rcnn.eval import (
     false_positives,
     match_ilsvrc,
     match_voc,
+    merge_detections,
     write_report,
 )
 
@@ -324,3 +325,25 @@ def test_the_official_code_gives_the_same(reference, metric):
     for name, values in expected.items():
         assert result["per_class"][name] == pytest.approx(values[metric], abs=1e-8)
     assert result["mAP"] == pytest.approx(sum(values[metric] for values in expected.values()) / 20, abs=1e-8)
+
+
+@pytest.mark.parametrize("evaluate", [evaluate_voc, evaluate_ilsvrc])
+@pytest.mark.parametrize("detections", ["detections.json", [], {"a": [[0, 0, 1, 1]]}])
+def test_what_are_no_pictures_or_no_detections_is_refused(evaluate, detections):
+    with pytest.raises(SettingError, match="Detections"):
+        evaluate([], detections)
+    with pytest.raises(SettingError, match="pictures must be a list of Picture"):
+        evaluate("VOC2007", {})
+    with pytest.raises(SettingError, match="members must be a list of dicts"):
+        merge_detections(["one.json", "other.json"])
+    with pytest.raises(SettingError, match="proposals must be a dict"):
+        evaluate_proposals([], "boxes.npz")
+    with pytest.raises(SettingError, match="limits must be a list"):
+        evaluate_proposals([], {}, limits=100)
+
+
+def test_the_classes_of_pictures_may_be_a_list():
+    box, label, no = np.float32([[0, 0, 9, 9]]), np.array([0]), np.array([False])
+    pictures = [Picture("a", "a.jpg", 20, 10, box, label, no, no, classes=["pet"])]
+    found = {"a": Detections(box, np.float32([0.5]), label, ("pet",))}
+    assert evaluate_voc(pictures, found)["mAP"] == 1

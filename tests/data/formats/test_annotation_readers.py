@@ -322,7 +322,7 @@ def change(key, index, **fields):
         (change("images", 0, id=True), "'id' of an entry of 'images' is True, neither a whole number nor a text"),
         (change("images", 0, labelled_classes="cat"), "not a list of names"),
         (change("categories", 0, id=None), "'categories' has no 'id'"),
-        (coco_document() | {"categories": [{"id": 1, "name": "zebra"}]}, "none of its categories"),
+        (coco_document() | {"categories": [{"id": 1, "name": "zebra"}]}, "; it has 'zebra'"),
         (coco_document() | {"categories": [{"id": 1, "name": "Cats "}]}, "it has 'Cats ' (did you mean 'cat'?)"),
     ],
 )

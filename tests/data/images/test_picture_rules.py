@@ -179,9 +179,9 @@ def test_a_tiff_whose_channels_are_apart_is_read_or_refused(tmp_path, compressio
     np.testing.assert_array_equal(read_image(tmp_path / "b.tif"), np.moveaxis(planes >> 8, 0, 2))
 
 
-def test_a_tiff_that_is_not_read_is_called_tiff(tmp_path):
+def test_a_tiff_of_a_kind_that_is_not_read_is_told_of_its_header(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff(RAMP, 14))
-    with pytest.raises(ImageError, match=r"a\.tif: is TIFF of a kind that is not read"):
+    with pytest.raises(ImageError, match=r"a\.tif: its header is damaged or of an unknown kind"):
         read_image(tmp_path / "a.tif")
 
 
@@ -319,6 +319,28 @@ def test_a_jpeg_that_lacks_bytes_in_the_middle_is_refused(tmp_path, photo, capfd
     with pytest.raises(ImageError, match=r"a\.jpg: is damaged or truncated \(Corrupt JPEG data: "):
         read_image(tmp_path / "a.jpg")
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_blocks": 4}, {"progressive": True}])
+def test_a_jpeg_whose_end_was_never_written_is_refused(tmp_path, photo, options):
+    """As downloads that keep room leave it: zeros, which decode to pixels."""
+    data = jpeg(photo, **options)
+    part = len(data) // 3
+    (tmp_path / "cut.jpg").write_bytes(data[:-part] + bytes(part + 256))
+    with pytest.raises(ImageError, match=r"cut\.jpg: is (damaged or )?truncated"):
+        read_image(tmp_path / "cut.jpg")
+    (tmp_path / "whole.jpg").write_bytes(data + bytes(1000))
+    assert read_image(tmp_path / "whole.jpg").shape == (120, 160, 3)
+
+
+@pytest.mark.parametrize("cut", [60, None])
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_a_damaged_header_is_told_as_such(tmp_path, photo, suffix, cut):
+    photo.save(tmp_path / f"a.{suffix}")
+    data = (tmp_path / f"a.{suffix}").read_bytes()
+    (tmp_path / f"a.{suffix}").write_bytes(data[:cut] if cut else data[:18] + b"\xff" + data[19:20])
+    with pytest.raises(ImageError, match=r"header is damaged|is damaged or truncated"):
+        read_image(tmp_path / f"a.{suffix}")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,6 +242,34 @@ def test_an_output_is_no_input(capsys: pytest.CaptureFixture[str], photos: Path,
     ):
         assert "is an input of this command; name another output" in mistake(capsys, *command)
     assert found.read_text() == "{}"
+
+
+def test_an_output_is_no_other_output_no_picture_and_no_file_of_a_folder_that_is_read(
+    capsys: pytest.CaptureFixture[str], photos: Path, voc: Path, tmp_path: Path
+) -> None:
+    found = tmp_path / "found"
+    found.mkdir()
+    (found / "detections.json").write_text("{}")
+    ids = ["--annotations", found / "detections.json"]
+    evaluate = ["evaluate", "voc", "--devkit", voc, "--detections", found]
+    for text, command in (
+        ("is an input of this command", [*evaluate, "--json", found / "detections.json"]),
+        ("is an input of this command", ["ensemble", found, found, "--output", found / "detections.json"]),
+        ("is a picture", ["classify", photos, "--json", photos / "a.jpg"]),
+        ("is a picture", [*evaluate, "--json", photos / "a.jpg"]),
+        ("--output and --results are two files", ["ensemble", found, "--output", "a", "--results", "./a", *ids]),
+        ("is the page of --report", [*evaluate, "--report", found, "--json", found / "report.html"]),
+        ("the run itself writes", ["detect", photos, "--output", "new", "--results", "new/detections.json", *ids]),
+    ):
+        assert text in mistake(capsys, *command)
+    assert (found / "detections.json").read_text() == "{}"
+
+
+def test_a_result_list_may_lie_in_the_folder_of_the_run(
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    results = ["--results", tmp_path / "new" / "results.json", "--annotations", tmp_path / "none.json"]
+    assert "none.json: " in mistake(capsys, "detect", photos, "--output", tmp_path / "new", *results)
 
 
 def test_one_command_writes_an_output_at_a_time(capsys: pytest.CaptureFixture[str], photos: Path, voc: Path) -> None:
@@ -558,3 +588,13 @@ def test_one_training_writes_a_checkpoint_at_a_time(tmp_path: Path) -> None:
             prepare_run(second, tmp_path, "mine.detector", resume=False, time_limit=None, group=SINGLE_PROCESS)
         prepare_run(first, tmp_path, "other.detector", resume=False, time_limit=None, group=SINGLE_PROCESS)
     assert checkpoint.read_bytes() == b"of the first"
+
+
+def test_a_description_that_cannot_be_parsed_is_no_warning_without_a_name(tmp_path: Path) -> None:
+    entry = (1, 0x0112, 4, 1, 1 << 16)  # a count that is larger than the file
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHIHI", 8, *entry) + bytes(4)
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg", exif=exif)
+    output = ["--output", tmp_path / "a.npz", "--method", "selective-search", "--mode", "single"]
+    with warnings.catch_warnings(record=True) as told:
+        assert run("propose", tmp_path / "a.jpg", *output, "--workers", 1) == 0
+    assert not told
