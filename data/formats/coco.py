@@ -131,10 +131,12 @@ def coco_pictures(
         for one, name in names_by_id(document, "categories", annotation_file).items()
     }
     if max(label_of.values(), default=-1) < 0:
-        own = list(names_by_id(document, "categories", annotation_file).values())
-        near = similar_classes(own, [*classes, *(name for name, one in rename.items() if one in classes)])
-        own.sort(key=lambda name: name not in near)
-        there = ", ".join(f"{one!r}" + (f" (did you mean {near[one]!r}?)" if one in near else "") for one in own[:10])
+        called = list(names_by_id(document, "categories", annotation_file).values())
+        near = similar_classes(called, [*classes, *(name for name, one in rename.items() if one in classes)])
+        called.sort(key=lambda name: name not in near)
+        there = ", ".join(
+            f"{one!r}" + (f" (did you mean {near[one]!r}?)" if one in near else "") for one in called[:10]
+        )
         raise AnnotationError(
             f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}; "
             f"it has {there or 'none'}"
