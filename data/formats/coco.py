@@ -131,15 +131,12 @@ def coco_pictures(
         for one, name in names_by_id(document, "categories", annotation_file).items()
     }
     if max(label_of.values(), default=-1) < 0:
-        called = list(names_by_id(document, "categories", annotation_file).values())
-        near = similar_classes(called, [*classes, *(name for name, one in rename.items() if one in classes)])
-        called.sort(key=lambda name: name not in near)
-        there = ", ".join(
-            f"{one!r}" + (f" (did you mean {near[one]!r}?)" if one in near else "") for one in called[:10]
-        )
+        categories = list(names_by_id(document, "categories", annotation_file).values())
+        near = similar_classes(categories, [*classes, *(name for name, one in rename.items() if one in classes)])
+        there = [repr(name) + (f" (did you mean {near[name]!r}?)" if name in near else "") for name in categories[:10]]
         raise AnnotationError(
             f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}; "
-            f"it has {there or 'none'}"
+            f"it has {', '.join(there) or 'none'}"
         )
     position = {one: i for i, one in enumerate(records_by_id(document, "images", annotation_file))}
     bad = [(image, problem) for image in images if (problem := _image_problem(image))]

@@ -26,16 +26,16 @@ MAX_PIXELS = 150_000_000
 
 _ORIENTATION = 0x0112  # of EXIF
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339  # of TIFF
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # What libjpeg says of a JPEG from which pixels are missing or wrong (jerror.h). Its other warnings are of what stands
 # between the pixels.
 _NO_END = "Premature end of JPEG file"
 _BAD_PIXELS = re.compile(f"{_NO_END}|premature end of data|bad Huffman code|bad arithmetic code|instead of RST")
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8")
 _BAD_HEADER = "its header is damaged or of an unknown kind; copy or download it again, or convert it to PNG"
 _SIGNED = "has signed pixels, of unknown range; convert it to 8 or 16 bits without sign"
 _TRUNCATED = "is truncated, some of its pixels are missing; copy or download it again"
-
 _BEHIND_THE_END = bytes(range(1, 128)) * 8  # decodes to anything but a flat grey
 
 
@@ -163,8 +163,12 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
         raise
     except UnidentifiedImageError as error:
         file.seek(0)
-        known = file.read(8).startswith(_SIGNATURES)
-        text = _BAD_HEADER if known else "is not a picture in a known format; convert it to JPEG or PNG"
+        start = file.read(8)
+        text = "is not a picture in a known format; convert it to JPEG or PNG"
+        if start.startswith(_TIFF):
+            text = "is TIFF of a kind that is not read, or damaged; convert it to 8 bits a channel, or to PNG"
+        elif start.startswith(_SIGNATURES):
+            text = _BAD_HEADER
         raise ImageError(f"{path}: {text}") from error
     # A damaged file makes Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:

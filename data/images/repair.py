@@ -34,7 +34,7 @@ def end_of_data(data: bytes) -> int:
     Examples
     --------
     >>> end_of_data(bytes.fromhex("ffd8 ffda0003 01 12 ff00 0000"))
-    9
+    10
     """
     # A file that was not copied to its end may have zeros to its full length, which decoders take for pixels. 0xFF and
     # 0 are one byte of the data.
