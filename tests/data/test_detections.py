@@ -143,3 +143,9 @@ def test_copies_are_the_same():
     for found in (pickle.loads(pickle.dumps(detections())), copy.deepcopy(detections()[:])):
         assert found.names == ["cat", "dog", "dog"]
         assert repr(found) == repr(detections())
+
+
+def test_a_class_that_is_not_written_is_named(tmp_path):
+    found = Detections([[0, 0, 5, 5]], [0.5], [1], ("cat", "dog"))
+    with pytest.raises(DetectionError, match="a detection's class, 'dog', is not among the classes to write"):
+        write_detections(tmp_path / "d.json", [("a.jpg", 9, 9, found)], ("cat",))
