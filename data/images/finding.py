@@ -36,10 +36,9 @@ def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[s
 
         - a file: kept whatever its suffix, so that the reader can say what is wrong with it;
         - a folder: every file below it whose suffix is in `IMAGE_SUFFIXES`, sorted by path; hidden files and
-          folders are passed over, links to folders are followed. A folder below it that cannot be searched is
-          listed itself, so that the reader says so in its line, as of a picture that cannot be read;
-        - a glob such as ``photos/**/*.jpg``: its matches, sorted, each as if it had been named itself, but that a
-          folder that cannot be searched is listed;
+          folders are passed over, links to folders are followed. A folder that cannot be searched is listed itself, so
+          that the reader says so in its line, as of a picture that cannot be read;
+        - a glob such as ``photos/**/*.jpg``: its matches, sorted, each as if it had been named itself;
         - ``@list.txt``: a text file with one file, folder or glob a line, relative to the list's own folder
           (so that a list means the same wherever it is read from); blank lines are passed over;
         - ``@-``: such a list from standard input, relative to the working folder, as is every list that is not a
@@ -59,7 +58,8 @@ def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[s
     Raises
     ------
     ImageError
-        If something named does not exist, or a glob matches nothing.
+        If something named does not exist, a glob matches nothing, or the only thing named is a folder that cannot be
+        searched.
 
     Examples
     --------
@@ -74,8 +74,9 @@ def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[s
         paths = [paths]
     found: dict[str, Path] = {}
     others: _Others = {}
-    for name in paths:
-        for path in _expand(os.fspath(name), others):
+    names = list(paths)
+    for name in names:
+        for path in _expand(os.fspath(name), others, is_alone=len(names) == 1):
             found.setdefault(os.path.abspath(path), Path(path))
     if passed_over is not None:
         for counts in others.values():
@@ -83,12 +84,12 @@ def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[s
     return list(found.values())
 
 
-def _expand(name: str, others: _Others) -> Iterator[str]:
+def _expand(name: str, others: _Others, is_alone: bool = False) -> Iterator[str]:
     """Yield the files that one thing named by the user stands for."""
     if name.startswith("@") and not os.path.exists(name):
         yield from _expand_list(name[1:], others)
     elif os.path.isdir(name):
-        yield from _walk(name, others)
+        yield from _walk(name, others, is_alone)
     elif os.path.exists(name):
         yield name
     elif glob.has_magic(name):
@@ -100,7 +101,7 @@ def _expand(name: str, others: _Others) -> Iterator[str]:
             if not os.path.isdir(match):
                 yield match
             elif "**" not in name:
-                yield from _walk(match, others, is_named=False)
+                yield from _walk(match, others)
     else:
         raise ImageError(f"{name}: does not exist; name picture files, folders, globs or @list.txt")
 
@@ -122,11 +123,11 @@ def _expand_list(name: str, others: _Others) -> Iterator[str]:
                 raise ImageError(f"{name}, line {number}: {error}") from error
 
 
-def _walk(folder: str, others: _Others, is_named: bool = True) -> list[str]:
+def _walk(folder: str, others: _Others, is_alone: bool = False) -> list[str]:
     found: list[str] = []
 
     def keep(error: OSError) -> None:
-        if is_named and error.filename == folder:  # What was named must be there.
+        if is_alone and error.filename == folder:  # There is nothing else to do.
             text = f"{folder}: the folder cannot be read ({error.strerror}); check its permissions"
             raise ImageError(text) from error
         found.append(error.filename)

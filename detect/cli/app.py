@@ -56,7 +56,8 @@ def _guard_outputs(command: Callable[..., None]) -> Callable[..., None]:
         with contextlib.ExitStack() as locks:
             # What is written into a folder is locked there, by the journal. torchrun's first process writes.
             if os.environ.get("RANK", "0") == "0":
-                for output in dict.fromkeys(outputs.values()):
+                files = {path for name, path in outputs.items() if (command, name) != (detect, "output")}
+                for output in sorted(files):
                     if output.parent.is_dir() and (output.is_file() or not output.exists()):
                         locks.enter_context(only_writer(output))
             command(**options)
