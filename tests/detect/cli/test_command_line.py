@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -392,6 +393,7 @@ def test_train_detector_interrupted_and_resumed(
     assert f"kept as {kept.name}.before" in capsys.readouterr().err.replace("\n", " ")
     assert kept.with_name(f"{kept.name}.before").read_bytes() == unfinished
     limits.clear()
+    shutil.rmtree(cache / "proposals")  # so that these are computed from the pictures again
     # Another limit than that of the checkpoint; it holds for every picture that is read.
     assert run(*train, "--resume", "--max-pixels", 2400) == 0
     assert set(limits) == {2400}
