@@ -44,7 +44,7 @@ from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_pr
 from ...eval.agreement import first_names, warn_of_sizes
 from ...eval.matching import class_names
 from ..runs.names import package_version
-from .options import check_choice
+from .options import DEFAULT_MAX_PIXELS, MaxPixels, check_choice
 from .terminal import console
 
 evaluate = typer.Typer(
@@ -86,6 +86,7 @@ def voc(
     ids: Ids = None,
     json_file: JsonFile = None,
     report: Report = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Mean average precision by the rules of PASCAL VOC."""
     rules = check_choice("--metric", metric, ("voc07", "voc12"))
@@ -113,7 +114,7 @@ def voc(
     _check_result(result, f"{devkit}, {split}", pictures)
     _print_missing(pictures, None if text else found, names, known, detections)
     write_json(json_file, result)
-    _write_report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, names, rules)
+    _write_report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, names, rules, max_pixels)
     _print_per_class(result, f"{metric}, {len(pictures)} pictures")
 
 
@@ -142,6 +143,7 @@ def ilsvrc(
     ids: Ids = None,
     json_file: JsonFile = None,
     report: Report = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Mean average precision by the rules of the ILSVRC detection challenge."""
     check_outputs(json_file, report)
@@ -172,7 +174,8 @@ def ilsvrc(
     _check_result(result, f"{annotations}", pictures)
     _print_missing(pictures, None if text else found, names, known, detections)
     write_json(json_file, result)
-    _write_report(report, annotations.resolve().stem, detections, pictures, found, names, "ilsvrc", avoided)
+    title = annotations.resolve().stem
+    _write_report(report, title, detections, pictures, found, names, "ilsvrc", max_pixels, avoided)
     _print_per_class(result, f"ILSVRC, {len(pictures)} pictures")
 
 
@@ -407,6 +410,7 @@ def _write_report(
     found: Mapping[str, Detections],
     classes: Sequence[str],
     metric: Any,
+    max_pixels: int,
     blacklist: Collection[tuple[str, str]] = (),
 ) -> None:
     if folder is not None:
@@ -419,5 +423,6 @@ def _write_report(
             blacklist=blacklist,
             title=title,
             settings={"Detections": str(path), "Version": package_version()},
+            max_pixels=max_pixels,
         )
         console.print(f"report -> {page}")

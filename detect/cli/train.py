@@ -28,6 +28,7 @@ from ..train.recipes import (
     Scoring,
     check_setting,
 )
+from .options import DEFAULT_MAX_PIXELS, MaxPixels
 from .terminal import console, download_bar, progress_bar
 from .train_options import Cache, Classes, Data, Device, Output, Resume, Split, TimeLimit, recipe_option
 from .train_session import leave_unless_done, prepare_run, print_once, training_session
@@ -86,6 +87,7 @@ def train_detector_command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that compute proposals.  [default: one a core]")
     ] = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
     resume: Resume = False,
@@ -131,9 +133,15 @@ def train_detector_command(
                 print_once(f"{multibox} was trained on another trunk; its head learns to stand on this one")
         proposer = load_proposer(method, **settings)
         group = join_process_group(device)
-        training, validation = read_training_pictures(data, names, split, tell=print_once, progress=progress_bar)
-        proposals = ProposalCache(cache / "proposals", proposer, objectness=proposer.has_objectness(names))
-        run = prepare_run(session, cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group)
+        training, validation = read_training_pictures(
+            data, names, split, tell=print_once, progress=progress_bar, max_pixels=max_pixels
+        )
+        objectness = proposer.has_objectness(names)
+        proposals = ProposalCache(cache / "proposals", proposer, objectness=objectness, max_pixels=max_pixels)
+        run = prepare_run(
+            session, cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group,
+            max_pixels=max_pixels,
+        )  # fmt: skip
         samples = _sample_pictures(training, seed)
         share = (samples if epochs == 0 else [*training, *validation])[group.rank :: group.world]
         with progress_bar("proposals", len(share)) as report:
@@ -153,11 +161,14 @@ def train_detector_command(
             trained = before.trained if epochs == 0 else trained
         if head is not None and multibox_output is not None:
             record = {"along": trained, "start": _file_name(multibox)}
-            _write_head(multibox_output, head, network, validation, recipe.long_side, names, record, group.device)
+            _write_head(
+                multibox_output, head, network, validation, recipe.long_side, names, record, group.device, max_pixels
+            )
         print_once(f"fitting the first pass and measuring the ranges of 8 bits on {len(samples)} pictures")
         model = to_model(
             network, names, long_side=recipe.long_side, box_regression=box_regression, scoring=recipe.scoring,
-            trained=trained, samples=[(read_image(picture.path), proposals(picture)[0]) for picture in samples],
+            trained=trained,
+            samples=[(read_image(picture.path, max_pixels), proposals(picture)[0]) for picture in samples],
         )  # fmt: skip
         write_model(output, model)
         print_once(f"wrote {output}")
@@ -219,6 +230,7 @@ def _write_head(
     names: Sequence[str],
     trained: Mapping[str, object],
     device: str,
+    max_pixels: int,
     *,
     own_trunk: bool = False,
 ) -> None:
@@ -228,10 +240,12 @@ def _write_head(
     from ..train.multibox import LIMITS, calibrate
     from ..train.validation import propose_all
 
-    found = propose_all(head, network.trunk, validation, long_side=long_side, limit=LIMITS[-1], device=device)
+    found = propose_all(
+        head, network.trunk, validation, long_side=long_side, limit=LIMITS[-1], device=device, max_pixels=max_pixels
+    )
     calibration = None
     try:
-        calibration = calibrate(validation, found)
+        calibration = calibrate(validation, found, max_pixels)
     except UserError as error:
         print_once(f"how to merge its boxes with selective search's could not be measured: {error}")
     write_multibox(
@@ -276,6 +290,7 @@ def train_multibox_command(
     split: Split = "trainval",
     seed: Annotated[int, recipe_option(MultiBoxRecipe, "seed")] = MultiBoxRecipe.seed,
     device: Device = "auto",
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
     resume: Resume = False,
@@ -309,7 +324,9 @@ def train_multibox_command(
         )  # fmt: skip
         trained_head = None if start is None else from_model(read_multibox(find_multibox(start)))
         group = join_process_group(device)
-        training, validation = read_training_pictures(data, names, split, tell=print_once, progress=progress_bar)
+        training, validation = read_training_pictures(
+            data, names, split, tell=print_once, progress=progress_bar, max_pixels=max_pixels
+        )
         if trained_head is None:
             try:
                 priors = find_priors(training, head=kind, number=number or PRIORS[kind], long_side=side, seed=seed)
@@ -318,14 +335,17 @@ def train_multibox_command(
                     f"there are too few objects, or of too few sizes at {side} pixels, to find priors in ({error})"
                 ) from None
             trained_head = head_for(priors, seed=seed)
-        run = prepare_run(session, cache, f"{output.stem}.multibox", resume=resume, time_limit=time_limit, group=group)
+        run = prepare_run(
+            session, cache, f"{output.stem}.multibox", resume=resume, time_limit=time_limit, group=group,
+            max_pixels=max_pixels,
+        )  # fmt: skip
         leave_unless_done(train_multibox(trained_head, network, training, validation, recipe, run), group)
         trained = {
             **asdict(recipe), "pictures": len(training), "weights": _file_name(weights), "start": _file_name(start),
             "head": "grid" if isinstance(trained_head, GridHead) else "vector",
         }  # fmt: skip
         _write_head(
-            output, trained_head, network, validation, side, names, trained, group.device,
+            output, trained_head, network, validation, side, names, trained, group.device, max_pixels,
             own_trunk=weights is not None,
         )  # fmt: skip
 
@@ -347,6 +367,7 @@ def train_classifier_command(
     auxiliary: Annotated[bool, typer.Option(help="Train with the two auxiliary classifiers.")] = True,
     seed: Annotated[int, recipe_option(ClassifierRecipe, "seed")] = ClassifierRecipe.seed,
     device: Device = "auto",
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
     resume: Resume = False,
@@ -375,8 +396,9 @@ def train_classifier_command(
                 print_once(f"not in {weights}, or for other classes, so learned anew: {', '.join(anew)}")
         group = join_process_group(device)
         run = prepare_run(
-            session, cache, f"{output.stem}.classifier", resume=resume, time_limit=time_limit, group=group
-        )
+            session, cache, f"{output.stem}.classifier", resume=resume, time_limit=time_limit, group=group,
+            max_pixels=max_pixels,
+        )  # fmt: skip
 
         def warn(text: str) -> None:  # in the process that met the picture, whichever that is
             console.print(f"passed over: {text}")

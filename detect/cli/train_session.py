@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ...data import MAX_PIXELS
 from ...data.errors import CommandError, needs_packages
 from ...data.system.atomic_files import only_writer
 from .terminal import console
@@ -71,7 +72,14 @@ def training_session(device: str, *outputs: Path) -> Iterator[ExitStack]:
 
 
 def prepare_run(
-    session: ExitStack, cache: Path, name: str, *, resume: bool, time_limit: float | None, group: ProcessGroup
+    session: ExitStack,
+    cache: Path,
+    name: str,
+    *,
+    resume: bool,
+    time_limit: float | None,
+    group: ProcessGroup,
+    max_pixels: int = MAX_PIXELS,
 ) -> RunSettings:
     """Make the settings of a run that keeps its checkpoint and log in the cache, and prints the log.
 
@@ -89,13 +97,15 @@ def prepare_run(
     time_limit : float, optional
         Minutes.
     group : ProcessGroup
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
     """
     from ..train.log import open_log
     from ..train.loop import RunSettings
 
     checkpoint, log = cache / f"{name}.checkpoint.safetensors", cache / f"{name}.jsonl"
     seconds = math.inf if time_limit is None else time_limit * 60
-    run = RunSettings(group=group, checkpoint=checkpoint, resume=resume, time_limit=seconds)
+    run = RunSettings(group, checkpoint, resume, seconds, max_pixels=max_pixels)
     if group.rank > 0:
         return run
     cache.mkdir(parents=True, exist_ok=True)

@@ -252,7 +252,7 @@ class ClassifierTask:
     ) -> None:
         self.samples, self.validation, self.recipe, self.group = samples, validation, recipe, run.group
         self.warn, self.warned = warn, set[str]()
-        self.paths = [path for path, _ in samples]
+        self.paths, self.max_pixels = [path for path, _ in samples], run.max_pixels
         self.settings: dict[str, object] = {
             "pictures": _fingerprint(samples), **asdict(recipe), "start": weights_hash(network),
         }  # fmt: skip
@@ -273,7 +273,7 @@ class ClassifierTask:
     def load(self, index: int, rng: np.random.Generator) -> ClassifierExample:
         """Cut a crop out of a picture."""
         path, label = self.samples[index]
-        return read_crop(path, lambda image: augment_crop(image, rng, self.recipe.size)), label
+        return read_crop(path, lambda image: augment_crop(image, rng, self.recipe.size), self.max_pixels), label
 
     def warn_once(self, text: str) -> None:
         """Warn of a picture that cannot be read, once."""
@@ -319,7 +319,7 @@ class ClassifierTask:
         if self.validation:
             found = measure_errors(
                 self.modules, self.validation, batch=self.recipe.batch, size=self.recipe.size, group=self.group,
-                warn=self.warn_once,
+                warn=self.warn_once, max_pixels=self.max_pixels,
             )  # fmt: skip
             row |= found | {"unreadable": row["unreadable"] + found["unreadable"]}
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...data import (
     COCO_TO_VOC,
     ILSVRC_DET_CLASSES,
+    MAX_PIXELS,
     VOC_CLASSES,
     AnnotationError,
     ImageError,
@@ -360,6 +361,7 @@ def read_training_pictures(
     *,
     tell: Callable[[str], None],
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[list[Picture], list[Picture]]:
     """Read the pictures to train on and those set aside, and check them all before the training.
 
@@ -376,6 +378,8 @@ def read_training_pictures(
         number of pictures.
     progress : callable
         Name and number of the items -> context manager that yields a function; that gets the number of items done.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
 
     Returns
     -------
@@ -407,7 +411,7 @@ def read_training_pictures(
         training += own[0]
         validation += own[1]
     _check_distinct_files(by_folder)
-    sizes = _check_files([*training, *validation], tell, progress)
+    sizes = _check_files([*training, *validation], tell, progress, max_pixels)
     training, validation = (
         [
             picture if picture.width else replace(picture, width=size[0], height=size[1])
@@ -472,13 +476,14 @@ def _check_files(
     pictures: Sequence[Picture],
     tell: Callable[[str], None],
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+    max_pixels: int,
 ) -> dict[str, tuple[int, int]]:
     """Read every picture once, so that faults show before the training; return the sizes of those that can be read."""
     sizes, mistaken = {}, []
 
     def read_size(picture: Picture) -> tuple[int, int] | ImageError:
         try:
-            height, width = read_image(picture.path).shape[:2]
+            height, width = read_image(picture.path, max_pixels).shape[:2]
         except ImageError as error:
             return error
         return width, height

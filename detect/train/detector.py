@@ -226,7 +226,7 @@ class DetectorTask:
     ) -> None:
         self.network, self.multibox, self.recipe, self.group = network, multibox, recipe, run.group
         self.pictures, self.proposals, self.validation = pictures, proposals, validation
-        self.paths = [picture.path for picture in pictures]
+        self.paths, self.max_pixels = [picture.path for picture in pictures], run.max_pixels
         self.settings: dict[str, object] = {
             "pictures": fingerprint(pictures), **asdict(recipe), "start": weights_hash(network),
             "proposals": getattr(proposals, "settings", ""), "multibox": multibox and weights_hash(multibox),
@@ -277,7 +277,8 @@ class DetectorTask:
         """Read a picture, augment it and draw its regions; with crops, warp these."""
         recipe, picture = self.recipe, self.pictures[index]
         boxes = self.proposals(picture)[0][: recipe.candidates]
-        image, picture, boxes = augment(read_image(picture.path), picture, boxes, rng, self.long_sides)
+        image = read_image(picture.path, self.max_pixels)
+        image, picture, boxes = augment(image, picture, boxes, rng, self.long_sides)
         regions = sample_regions(picture, boxes, rng, number=recipe.regions, foreground=recipe.foreground)
         # Dropout, drawn here and not by torch: its generator serves the threads in whatever order they come.
         drawn = rng.random((len(regions.labels), self.network.googlenet.inception_5b.outputs))
@@ -367,6 +368,7 @@ class DetectorTask:
             row["mAP"] = measure_map(
                 self.network, self.validation, self.proposals, scoring=self.recipe.scoring, device=self.group.device,
                 box_regression=self.recipe.box_regression, long_side=self.recipe.long_side,
+                max_pixels=self.max_pixels,
             )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ...data import MAX_PIXELS
 from ...data.errors import CheckpointError
 from ...data.system.processes import prefetch, usable_cores
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -54,6 +55,8 @@ class RunSettings:
     report : callable
         Called in the first process every 50 steps, when time is up and at the end of every epoch, with a row of the
         log: ``{"step", "steps", "epoch", "learning_rate", "seconds_left"}`` and the columns of the task.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
     """
 
     group: ProcessGroup = SINGLE_PROCESS
@@ -61,6 +64,7 @@ class RunSettings:
     resume: bool = False
     time_limit: float = math.inf
     report: Callable[[dict[str, float]], None] = lambda row: None
+    max_pixels: int = MAX_PIXELS
 
 
 NOTHING_KEPT = RunSettings()

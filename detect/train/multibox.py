@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ...backbone.preprocessing import prepare_picture
 from ...backbone.regions.network import RegionNetwork
 from ...backbone.weights.model_file import in_trunk
-from ...data import Picture, read_image
+from ...data import MAX_PIXELS, Picture, read_image
 from ...eval import evaluate_proposals
 from ...proposals import MergedProposals
 from ...proposals.calibration import RankingCalibration, fit_calibration
@@ -107,7 +107,7 @@ class MultiBoxTask:
         run: RunSettings,
     ) -> None:
         self.head, self.trunk, self.recipe, self.group = head, trunk, recipe, run.group
-        self.pictures, self.validation = pictures, validation
+        self.pictures, self.validation, self.max_pixels = pictures, validation, run.max_pixels
         self.paths = [picture.path for picture in pictures]
         self.long_sides = [round(recipe.long_side * scale) for scale in recipe.scales]
         self.settings: dict[str, object] = {
@@ -140,7 +140,8 @@ class MultiBoxTask:
     def load(self, index: int, rng: np.random.Generator) -> MultiBoxExample:
         """Read a picture and augment it."""
         picture, nothing = self.pictures[index], np.zeros((0, 4), np.float32)
-        image, picture, _ = augment(read_image(picture.path), picture, nothing, rng, self.long_sides)
+        image = read_image(picture.path, self.max_pixels)
+        image, picture, _ = augment(image, picture, nothing, rng, self.long_sides)
         return MultiBoxExample(prepare_picture(image, max(image.shape[:2]))[0], picture)
 
     def loss(self, example: MultiBoxExample) -> tuple[Tensor, Tensor, int]:
@@ -183,7 +184,7 @@ class MultiBoxTask:
         if self.group.rank == 0 and self.validation:
             found = propose_all(
                 self.head, self.trunk.trunk, self.validation, long_side=self.recipe.long_side, limit=LIMITS[-1],
-                device=self.group.device,
+                device=self.group.device, max_pixels=self.max_pixels,
             )  # fmt: skip
             boxes = {image_id: boxes for image_id, (boxes, _) in found.items()}
             recall = evaluate_proposals(self.validation, boxes, LIMITS)["recall_at"]
@@ -250,7 +251,9 @@ def train_multibox(
 
 
 def calibrate(
-    pictures: Sequence[Picture], found: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+    pictures: Sequence[Picture],
+    found: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
+    max_pixels: int = MAX_PIXELS,
 ) -> RankingCalibration:
     """Fit how a head's boxes are merged with those of selective search with superpixels twice as large.
 
@@ -260,6 +263,8 @@ def calibrate(
         Not trained on. Difficult objects and crowds are left out.
     found : mapping of str to (ndarray, ndarray)
         Boxes and confidences by image id, see `propose_all`.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
 
     Returns
     -------
@@ -271,6 +276,6 @@ def calibrate(
         See `inception_rcnn.proposals.calibration.fit_calibration`.
     """
     search = MergedProposals.SEARCH
-    searched = [search(read_image(picture.path)) for picture in pictures]
+    searched = [search(read_image(picture.path, max_pixels)) for picture in pictures]
     objects = [picture.boxes[~(picture.difficult | picture.crowd)] for picture in pictures]
     return fit_calibration(objects, searched, [found[picture.image_id] for picture in pictures])

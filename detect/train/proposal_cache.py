@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data import ImageError, Picture, atomic_write, read_image
+from ...data import MAX_PIXELS, ImageError, Picture, atomic_write, read_image
 from ...data.arguments import settings_as_json
 from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
@@ -26,13 +26,17 @@ class ProposalCache:
     proposer : Proposer
     objectness : bool
         Whether the proposer's scores are probabilities of an object, see `Proposer.has_objectness`.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
     """
 
-    def __init__(self, folder: Path, proposer: Proposer, *, objectness: bool = False) -> None:
+    def __init__(
+        self, folder: Path, proposer: Proposer, *, objectness: bool = False, max_pixels: int = MAX_PIXELS
+    ) -> None:
         self.folder = folder
         self.proposer = proposer
         self.settings = settings_as_json("proposer", dict(proposer.settings))
-        self.objectness = objectness
+        self.objectness, self.max_pixels = objectness, max_pixels
         folder.mkdir(parents=True, exist_ok=True)
 
     def _file(self, picture: Picture) -> Path:
@@ -46,7 +50,8 @@ class ProposalCache:
         """
         file = self._file(picture)
         if not file.exists():
-            boxes, scores = propose_boxes(self.proposer, read_image(picture.path), picture.path.name)
+            image = read_image(picture.path, self.max_pixels)
+            boxes, scores = propose_boxes(self.proposer, image, picture.path.name)
             atomic_write(file, np.concatenate([boxes, scores[:, None]], axis=1).astype("<f4").tobytes())
         rows = np.frombuffer(file.read_bytes(), dtype="<f4").reshape(-1, 5)
         return rows[:, :4], rows[:, 4] if self.objectness else None

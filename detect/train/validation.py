@@ -16,7 +16,7 @@ from ...backbone.classifier import centre_crop
 from ...backbone.preprocessing import MEAN_BGR, crop_regions, prepare_picture
 from ...backbone.regions.network import RegionNetwork
 from ...backbone.regions.onnx_engine import CHUNK, CROPS
-from ...data import Detections, ImageError, Picture, read_image
+from ...data import MAX_PIXELS, Detections, ImageError, Picture, read_image
 from ...data.formats.imagenet import Sample
 from ...data.system.processes import prefetch, usable_cores
 from ...eval import evaluate_voc
@@ -41,6 +41,7 @@ def measure_map(
     box_regression: bool,
     long_side: int,
     device: str,
+    max_pixels: int = MAX_PIXELS,
 ) -> float:
     """Measure the 11-point mAP of a network in training on pictures that it does not learn from.
 
@@ -54,6 +55,8 @@ def measure_map(
     scoring, box_regression, long_side
         See `inception_rcnn.backbone.weights.model_file.RegionModel`.
     device : str
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
 
     Returns
     -------
@@ -71,7 +74,7 @@ def measure_map(
     classes = named or tuple(str(label) for label in range(network.classes))
 
     def detect(picture: Picture) -> Detections:
-        image, (boxes, objectness) = read_image(picture.path), proposals(picture)
+        image, (boxes, objectness) = read_image(picture.path, max_pixels), proposals(picture)
         boxes = boxes[: DetectorSettings.proposals]
         objectness = None if objectness is None else objectness[: DetectorSettings.proposals]
         outputs = []
@@ -107,6 +110,7 @@ def propose_all(
     long_side: int,
     limit: int,
     device: str,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Propose boxes of pictures with a MultiBox head in training.
 
@@ -121,6 +125,8 @@ def propose_all(
     limit : int
         Boxes of a picture.
     device : str
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
 
     Returns
     -------
@@ -135,7 +141,7 @@ def propose_all(
     """
 
     def propose(picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        array, scale = prepare_picture(read_image(picture.path), long_side)
+        array, scale = prepare_picture(read_image(picture.path, max_pixels), long_side)
         with torch.no_grad(), mixed_precision(device):
             features = trunk(to_device(array, device))
             residuals, logits = (made[0].float().cpu().numpy() for made in head(features))
@@ -148,10 +154,12 @@ def propose_all(
         return dict(zip((picture.image_id for picture in pictures), pool.map(propose, pictures), strict=True))
 
 
-def read_crop(path: Path, cut: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> NDArray[np.uint8] | ImageError:
+def read_crop(
+    path: Path, cut: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], max_pixels: int
+) -> NDArray[np.uint8] | ImageError:
     """Read a picture and cut a crop out of it. Return the error if it cannot be read."""
     try:
-        return cut(read_image(path))
+        return cut(read_image(path, max_pixels))
     except ImageError as error:
         return error
 
@@ -184,6 +192,7 @@ def measure_errors(
     size: int,
     group: ProcessGroup = SINGLE_PROCESS,
     warn: Callable[[str], None] = lambda text: None,
+    max_pixels: int = MAX_PIXELS,
 ) -> dict[str, float]:
     """Measure the top-1 and top-5 error of a classifier on the centre crops of pictures.
 
@@ -201,6 +210,8 @@ def measure_errors(
         Every process measures its share.
     warn : callable
         Gets a line for every picture that cannot be read.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
 
     Returns
     -------
@@ -223,7 +234,8 @@ def measure_errors(
     parts = [own[start : start + batch] for start in range(0, len(own), batch)]
 
     def read(part: Sequence[Sample]) -> list[tuple[NDArray[np.uint8] | ImageError, int]]:
-        return [(read_crop(path, functools.partial(centre_crop, size=size)), label) for path, label in part]
+        cut = functools.partial(centre_crop, size=size)
+        return [(read_crop(path, cut, max_pixels), label) for path, label in part]
 
     counts = torch.zeros(4, dtype=torch.float64)
     was_training, readers = network.training, 1 if group.device == "cpu" else usable_cores()

@@ -63,6 +63,7 @@ def worst_mistakes(
     false: Mapping[str, FalsePositives],
     count: int,
     metric: str,
+    max_pixels: int,
 ) -> list[Card]:
     """Make cards of the false positives with the highest scores."""
     names = tuple(matches)
@@ -95,7 +96,7 @@ def worst_mistakes(
         else:
             lines = [f"on {shorten_name(names[picture.labels[mistake.object[row]]])}, {overlap}"]
             boxes.append(("foreign", picture.boxes[mistake.object[row]]))
-        cards.append(_picture_card(picture, name, kind, f"{one.score[row]:.3f}", lines, boxes))
+        cards.append(_picture_card(picture, name, kind, f"{one.score[row]:.3f}", lines, boxes, max_pixels))
     return cards
 
 
@@ -105,6 +106,7 @@ def missed_objects(
     matches: Mapping[str, Matches],
     count: int,
     metric: str,
+    max_pixels: int,
 ) -> list[Card]:
     """Make cards of the objects without a hit that fill the largest part of their picture."""
     names = tuple(matches)
@@ -117,7 +119,7 @@ def missed_objects(
     for one in matches.values():
         hit = one.outcome == HIT
         missed[start[one.picture[hit]] + one.object[hit]] = False
-    sides = [_known_size(picture) if len(picture.labels) else (1, 1) for picture in pictures]
+    sides = [_known_size(picture, max_pixels) if len(picture.labels) else (1, 1) for picture in pictures]
     size = np.array([width * height for width, height in sides], np.float64)
     share = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size[owner] if len(boxes) else np.zeros(0)
     rank = np.argsort(-share, kind="stable")
@@ -143,16 +145,16 @@ def missed_objects(
                 )
         if len(lines) == 1:
             lines.append("no detection covers it")
-        cards.append(_picture_card(picture, name, "", "", lines, shown))
+        cards.append(_picture_card(picture, name, "", "", lines, shown, max_pixels))
     return cards
 
 
-def _known_size(picture: Picture) -> tuple[float, float]:
+def _known_size(picture: Picture, max_pixels: int) -> tuple[float, float]:
     """Return width and height: of the file where the annotation does not say them, else how far the objects reach."""
     if picture.width and picture.height:
         return picture.width, picture.height
     try:
-        height, width = read_image(picture.path).shape[:2]
+        height, width = read_image(picture.path, max_pixels).shape[:2]
     except ImageError:
         width, height = np.maximum(picture.boxes.max(0, initial=1)[2:], 1).tolist()
     return width, height
@@ -165,8 +167,9 @@ def _picture_card(
     score: str,
     lines: Sequence[str],
     boxes: Sequence[tuple[str, NDArray[np.float32]]],
+    max_pixels: int,
 ) -> Card:
-    size = np.array(_known_size(picture), np.float64)
+    size = np.array(_known_size(picture, max_pixels), np.float64)
     low, high = _cut_around(np.stack([box for _, box in boxes]).astype(np.float64), size)
     inside = np.floor(np.clip(low, 0, size)), np.ceil(np.clip(high, 0, size))
     return Card(
@@ -177,7 +180,7 @@ def _picture_card(
         file=Path(picture.path).name,
         view=_corner_and_size(np.concatenate([low, high])),
         crop=_corner_and_size(np.concatenate(inside)),
-        pixels=_embed_pixels(Path(picture.path), np.concatenate([inside[0] / size, inside[1] / size])),
+        pixels=_embed_pixels(Path(picture.path), np.concatenate([inside[0] / size, inside[1] / size]), max_pixels),
         boxes=[(role, _corner_and_size(box)) for role, box in boxes],
     )
 
@@ -201,10 +204,10 @@ def _corner_and_size(box: NDArray[Any]) -> tuple[float, float, float, float]:
     return round(x1, 1), round(y1, 1), round(x2 - x1, 1), round(y2 - y1, 1)
 
 
-def _embed_pixels(path: Path, part: NDArray[np.float64]) -> str:
+def _embed_pixels(path: Path, part: NDArray[np.float64], max_pixels: int) -> str:
     """Part of a picture file (fractions of its sides) as the URL of a small JPEG, or nothing if it cannot be read."""
     try:
-        image = read_image(path)
+        image = read_image(path, max_pixels)
     except ImageError:
         return ""
     height, width = image.shape[:2]

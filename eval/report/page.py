@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ...data import VOC_CLASSES, Detections, Picture, atomic_write
+from ...data import MAX_PIXELS, VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
 from ..errors import ERROR_TYPES, false_positive_shares, false_positives, related_classes, size_sensitivity
 from ..matching import HIT, IGNORED, Matches, evaluated_classes, match_ilsvrc, match_voc
@@ -57,6 +57,7 @@ def write_report(
     proposals: Mapping[str, ArrayLike] | None = None,
     title: str = "Detection report",
     settings: Mapping[str, str] = {},
+    max_pixels: int = MAX_PIXELS,
 ) -> Path:
     """Write a page with the results of a detector: numbers, curves, an analysis of its errors, its worst mistakes.
 
@@ -84,6 +85,8 @@ def write_report(
     settings : mapping of str to str
         What was evaluated, shown below the heading, such as ``{"Detections": "out/detections.json", "Set": "VOC2007,
         test"}``. The page has no date unless it is given here: the same input gives the same page.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`; a larger picture is one that cannot be read.
 
     Returns
     -------
@@ -152,10 +155,7 @@ def write_report(
         "sizes": size_chart(sizes),
     }
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = format_number
     environment.filters["short"] = shorten_name
@@ -179,8 +179,8 @@ def write_report(
             "Detections": f"{sum(row.detections for row in rows):,}",
         },
         per_class=PICTURES_PER_CLASS,
-        worst=worst_mistakes(pictures, detections, matches, false, gallery, metric),
-        missed=missed_objects(pictures, detections, matches, gallery, metric),
+        worst=worst_mistakes(pictures, detections, matches, false, gallery, metric, max_pixels),
+        missed=missed_objects(pictures, detections, matches, gallery, metric, max_pixels),
     )
     path = folder / "report.html"
     folder.mkdir(parents=True, exist_ok=True)

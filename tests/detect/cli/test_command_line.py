@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pycocotools.coco import COCO
 
 from inception_rcnn.data import VOC_CLASSES, Detections, read_detections, write_detections
 from inception_rcnn.data.errors import OutputError
+from inception_rcnn.data.images.reading import DecodedImage, decode_image
 from inception_rcnn.data.system.atomic_files import only_writer
 from inception_rcnn.detect.cli.app import main
 
@@ -333,12 +335,26 @@ def test_mistakes_with_training(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert "absent: no such folder" in mistake(capsys, *train, weights, "--output", absent)
 
 
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The limits that pictures are read with."""
+    met: list[float] = []
+
+    def decode(path: Path, max_pixels: float) -> DecodedImage:
+        met.append(max_pixels)
+        return decode_image(path, max_pixels)
+
+    monkeypatch.setattr("inception_rcnn.data.images.reading.decode_image", decode)
+    return met
+
+
 def test_train_detector_interrupted_and_resumed(
     capsys: pytest.CaptureFixture[str],
     picture: Callable[..., np.ndarray],
     voc: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    limits: list[float],
 ) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
@@ -376,7 +392,11 @@ def test_train_detector_interrupted_and_resumed(
     assert run(*train, "--time-limit", 0) == 0
     assert f"kept as {kept.name}.before" in capsys.readouterr().err.replace("\n", " ")
     assert kept.with_name(f"{kept.name}.before").read_bytes() == unfinished
-    assert run(*train, "--resume") == 0
+    limits.clear()
+    shutil.rmtree(cache / "proposals")  # so that these are computed from the pictures again
+    # Another limit than that of the checkpoint; it holds for every picture that is read.
+    assert run(*train, "--resume", "--max-pixels", 2400) == 0
+    assert set(limits) == {2400}
     assert f"wrote {output}" in capsys.readouterr().err.replace("\n", "")
     model = read_model(output)
     assert model.classes == VOC_CLASSES
@@ -440,6 +460,7 @@ def test_train_multibox_interrupted_and_resumed(
     photos: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    limits: list[float],
     own_trunk: bool,
 ) -> None:
     pytest.importorskip("torch")
@@ -467,7 +488,9 @@ def test_train_multibox_interrupted_and_resumed(
     assert "4 pictures to train on, 2 set aside" in written
     assert "time is up; the same command with --resume goes on" in written
     assert not output.exists()
-    assert run(*train, "--resume") == 0
+    limits.clear()
+    assert run(*train, "--resume", "--max-pixels", 96 * 64) == 0
+    assert set(limits) == {96 * 64}
     written = capsys.readouterr().err.replace("\n", " ")
     assert f"wrote {output}" in written
     assert "% of the first 50" in written
@@ -487,6 +510,21 @@ def test_train_multibox_interrupted_and_resumed(
     assert 1 <= len(multibox(np.asarray(Image.open(photos / "a.jpg")))[0]) <= 3
     propose = ["propose", photos, "--multibox", output, "--model", model_file, "--workers", 1, "--output"]
     assert run(*propose, tmp_path / "boxes.npz") == 0
+
+
+@pytest.mark.parametrize("what", ["detector", "multibox"])
+def test_pictures_that_are_too_large_to_train_on(
+    capsys: pytest.CaptureFixture[str], labelled: Path, model_file: Path, tmp_path: Path, what: str
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    more = {"detector": ["--method", "selective-search", "--start"], "multibox": ["--model"]}[what]
+    output = tmp_path / "a.safetensors"
+    train = ["train", what, "--data", labelled, "--cache", tmp_path / "cache", "--output", output, *more, model_file]
+    assert run(*train, "--device", "cpu", "--max-pixels", 10) == 2
+    written = capsys.readouterr().err.replace("\n", " ")
+    assert written.count("pixels, more than the limit of 10; make it smaller or raise the limit (--max-pixels)") == 6
+    assert "0 pictures to train on" in written
 
 
 def test_mistakes_with_training_a_multibox(

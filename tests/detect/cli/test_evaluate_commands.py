@@ -258,6 +258,19 @@ def test_ilsvrc(imagenet, tmp_path, capsys):
     assert (tmp_path / "report/report.html").is_file()
 
 
+def test_the_limit_of_the_pictures_in_a_report(devkit, imagenet, tmp_path, monkeypatch):
+    limits = []
+    monkeypatch.setattr(
+        "inception_rcnn.detect.cli.evaluate.write_report", lambda *_, max_pixels, **__: limits.append(max_pixels)
+    )
+    voc = ["voc", "--devkit", devkit, "--detections", tmp_path / "detections.json"]
+    ilsvrc = ["ilsvrc", "--annotations", imagenet / "Annotations/DET/val", "--images", imagenet / "val.txt"]
+    ilsvrc += ["--detections", imagenet / "results.txt"]
+    for limit, options in ((10, voc), (20, ilsvrc)):
+        assert run("evaluate", *options, "--report", tmp_path / "report", "--max-pixels", limit) == 0
+    assert limits == [10, 20]
+
+
 def test_equal_scores_of_ilsvrc_are_in_the_order_of_the_numbers(imagenet, tmp_path):
     lines = (imagenet / "val.txt").read_text().splitlines(keepends=True)
     (imagenet / "val.txt").write_text("".join(lines[::-1]))

@@ -405,8 +405,9 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert not torch.equal(state["conv1.conv.weight"], network().conv1.conv.weight)
 
     shutil.copy(output, start := tmp_path / "start.npz")
-    written = run("--weights", start, "--no-auxiliary", "--time-limit", 0)
+    written = run("--weights", start, "--no-auxiliary", "--time-limit", 0, "--max-pixels", 10)
     assert "learned anew" not in written
+    assert "more than the limit of 10" in written.replace("\n", " ")
 
 
 def test_mistakes_with_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

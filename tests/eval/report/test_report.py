@@ -329,6 +329,18 @@ def test_an_unknown_picture_without_detections_does_no_harm(scene, tmp_path):
     assert write_report(tmp_path, pictures, {**found, "nowhere": nothing}, CLASSES).is_file()
 
 
+def test_a_picture_above_the_limit_is_a_grey_card(tmp_path):
+    # Of no known size: that is read too.
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    picture = make_picture([[0, 0, 10, 10]], path=tmp_path / "a.png", size=(0, 0))
+    found = {"a": make_detections([[30, 20, 50, 30]], classes=("ant",))}
+    for limit, cards, share in ((2399, 0, "100%"), (2400, 2, "4%")):
+        path = write_report(tmp_path, [picture], found, ("ant",), max_pixels=limit)
+        text = path.read_text(encoding="utf-8")
+        assert text.count("data:image/jpeg;base64,") == cards
+        assert f"{share} of the picture" in text
+
+
 def test_a_file_name_that_is_not_utf8(scene, tmp_path):
     pictures, found = scene
     lost = Picture("absent", Path("caf\udce9.jpg"), *list(vars(pictures[2]).values())[2:])
