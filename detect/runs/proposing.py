@@ -7,6 +7,7 @@ its journal.
 
 import json
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data import Proposals, write_proposals
+from ...data.errors import SettingError
 from ...data.formats.by_suffix import check_suffix
 from ...data.images.reading import MAX_PIXELS
 from ...data.picture_names import as_text
@@ -139,6 +141,13 @@ def _propose_all(
     progress(resumed)
     if todo:
         compile_all(*getattr(proposer, "kernels", ()))  # Otherwise each process would do it.
+    if workers > 1:
+        try:
+            pickle.dumps(proposer)
+        except Exception as error:  # Whatever an object of somebody else does when it is pickled.
+            reason = " ".join(str(error).split()) or type(error).__name__
+            text = f"the proposer cannot be sent to worker processes ({reason}); make it picklable, or use workers=1"
+            raise SettingError(text) from error
     # When this loop ends early, what waits is not worked on first.
     with closing(map_processes(partial(_propose, proposer, max_pixels), todo, workers)) as results:
         for done, ((path, _), result) in enumerate(results, resumed + 1):

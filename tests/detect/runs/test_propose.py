@@ -457,3 +457,12 @@ def test_nothing_but_bad_files(photos, tmp_path, capsys):
     assert "1 files could not be processed" in capsys.readouterr().err
     assert pyarrow.parquet.read_table(output).num_rows == 0
     assert not multiprocessing.active_children()
+
+
+def test_a_proposer_that_cannot_be_pickled_is_told(photos, tmp_path):
+    class Local(SelectiveSearch):
+        """Python finds no class by this name again."""
+
+    paths = sorted(photos.rglob("*.jpg"))
+    with pytest.raises(SettingError, match=r"the proposer cannot be sent to worker processes \(.*\); make it pick"):
+        propose_pictures(paths, tmp_path / "x.npz", Local("single"), workers=2)
