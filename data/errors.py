@@ -7,8 +7,10 @@ A `DataWarning` is for what does not stop the work but changes what comes out: o
 files that disagree. Its text is one line of the same form; the command line prints it once.
 """
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 class UserError(ValueError):
@@ -73,6 +75,44 @@ class MissingPackageError(ImportError, UserError):
 
 class DataWarning(UserWarning):
     """Something in the user's files is left out, repaired or contradictory; the work goes on."""
+
+
+_show_warning = warnings.showwarning
+
+
+def print_data_warnings(write: Callable[[str], None]) -> None:
+    """Have each `DataWarning` written as one line, once, by this process; others are shown as Python does.
+
+    What Pillow says of a picture is not shown at all: it does not name the file.
+    """
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, DataWarning):
+            write(f"warning: {message}")
+        else:
+            _show_warning(message, category, filename, lineno, file, line)
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("once", category=DataWarning)
+    warnings.showwarning = show
+
+
+def first_names(names: Collection[str], limit: int = 5) -> str:
+    """Join names, the first so many of many.
+
+    Examples
+    --------
+    >>> first_names(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    return ", ".join([*names][:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 @contextmanager

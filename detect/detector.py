@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +155,7 @@ class Detector:
         SettingError
             If the method, the scoring or the suppression is unknown, or a number is out of range.
         """
-        numbers = check_numbers("scales", [scales] if isinstance(scales, Real) else scales, 0.1, 4)
+        numbers = check_numbers("scales", scales, 0.1, 4)
         if proposals_from is not None and method != "merged":
             raise SettingError(f"method {method!r}: proposals_from is used instead of a method; give one of the two")
         settings = DetectorSettings(min_score=min_score, nms=nms)

@@ -7,17 +7,12 @@ import warnings
 from collections.abc import Collection, Mapping
 
 from ..data.classes.spelling import similar_classes
-from ..data.errors import DataWarning
+from ..data.errors import DataWarning, first_names
 from ..data.system.kernels import kernel
 
 # Detectors that do not clip pass an edge by a little: of 44,382 detections on VOC 2007, 15 % do, and 0.4 % by more than
 # a tenth of the side. In pictures of half the size 81 % do so, in turned ones 29 %.
 _BEYOND, _TOLERATED = 0.1, 0.05
-
-
-def first_names(names: Collection[str], limit: int = 10) -> str:
-    """List names for a warning, the first so many."""
-    return ", ".join([*names][:limit]) + (", ..." if len(names) > limit else "")
 
 
 def warn_of_sizes(
@@ -80,8 +75,8 @@ def warn_of_classes(known: Collection[str], evaluated: Collection[str]) -> None:
         meant = {name: f" (is that {one}?)" for one, name in similar_classes(known, absent).items()}
         warnings.warn(
             f"{len(absent)} of {len(evaluated)} evaluated classes with objects are not among those of the detections "
-            f"and count 0: {first_names([name + meant.get(name, '') for name in absent])}"
-            + (f"; the detections have {first_names(sorted(known))}" if len(absent) == len(evaluated) else ""),
+            f"and count 0: {first_names([name + meant.get(name, '') for name in absent], 10)}"
+            + (f"; the detections have {first_names(sorted(known), 10)}" if len(absent) == len(evaluated) else ""),
             DataWarning,
             stacklevel=3,
         )

@@ -17,7 +17,7 @@ import numpy as np
 from ..data import COCO_TO_VOC, Detections, Picture
 from ..data.arguments import check_names
 from ..data.boxes import corners_to_sides
-from ..data.errors import DataWarning, EvaluationError, SettingError
+from ..data.errors import DataWarning, EvaluationError, SettingError, first_names
 from ..data.formats.coco import detections_file
 from ..data.formats.records import (
     check_annotation_ids,
@@ -31,7 +31,7 @@ from ..data.formats.records import (
     sorted_ids,
 )
 from ..data.picture_names import forward_slashes, match_picture_names, without_suffix
-from .agreement import count_beyond_edges, first_names, warn_of_classes, warn_of_edges, warn_of_sizes
+from .agreement import count_beyond_edges, warn_of_classes, warn_of_edges, warn_of_sizes
 from .matching import check_detections, check_pictures, class_names, evaluated_classes
 
 # Of each picture and category; COCO's largest number.
@@ -262,15 +262,13 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int]:
 
 def _of_known_categories(claims: list[Any], categories: _Ids, source: str, truth: str) -> list[Any]:
     """Leave out detections of categories that the annotations do not have, as pycocotools does, and warn of them."""
-    left_out = Counter(
-        categories.called.get(one, one)
-        for record in claims
-        if isinstance(record, dict) and _is_foreign(one := record.get("category_id"), categories)
-    )
-    count = left_out.total()
+    known = [record for record in claims if not _is_foreign(record, categories)]
+    count = len(claims) - len(known)
     if not count:
         return claims
-    which = first_names([shorten_record(one) for one in left_out])
+    foreign = (record["category_id"] for record in claims if _is_foreign(record, categories))
+    left_out = dict.fromkeys(categories.called.get(one, one) for one in foreign)
+    which = first_names([shorten_record(one) for one in left_out], 10)
     if count == len(claims):
         raise EvaluationError(f"{source}: no category {which} in {truth}, and all {count} detections are of such")
     warnings.warn(
@@ -278,11 +276,7 @@ def _of_known_categories(claims: list[Any], categories: _Ids, source: str, truth
         DataWarning,
         stacklevel=3,
     )
-    return [
-        record
-        for record in claims
-        if not (isinstance(record, dict) and _is_foreign(record.get("category_id"), categories))
-    ]
+    return known
 
 
 def _warn_of_boxes(
@@ -305,8 +299,9 @@ def _warn_of_boxes(
     warn_of_edges(count_beyond_edges(boxes, owners, sizes), len(boxes))
 
 
-def _is_foreign(category: Any, categories: _Ids) -> bool:
+def _is_foreign(record: Any, categories: _Ids) -> bool:
     """Whether a detection's category is one that the annotations do not have; not one that no document defines."""
+    category = record.get("category_id") if isinstance(record, dict) else None
     return (
         isinstance(category, (int, float, str))
         and category not in categories.known

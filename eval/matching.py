@@ -19,9 +19,9 @@ from ..data import ILSVRC_DET_CLASSES, IMAGE_SUFFIXES, VOC_CLASSES, Detections, 
 from ..data.arguments import check_names, check_number
 from ..data.boxes import find_bad_number
 from ..data.detections import find_detection_problem
-from ..data.errors import EvaluationError, SettingError
+from ..data.errors import EvaluationError, SettingError, first_names
 from ..data.system.kernels import kernel
-from .agreement import count_beyond_edges, first_names, warn_of_classes, warn_of_edges
+from .agreement import count_beyond_edges, warn_of_classes, warn_of_edges
 
 HIT, FALSE, IGNORED = 1, 0, -1
 

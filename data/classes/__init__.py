@@ -6,7 +6,7 @@ They stand in text files: a name a line, or a WordNet id, a tab and a name.
 from collections import Counter
 from pathlib import Path
 
-from ..errors import AnnotationError
+from ..errors import AnnotationError, first_names
 
 
 def _read_names(file: str) -> tuple[str, ...]:
@@ -92,8 +92,5 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
         )
     if len(set(names)) < len(names):
         twice = [repr(name[:80]) for name, count in Counter(names).items() if count > 1]
-        more = f" and {len(twice) - 10} more" if len(twice) > 10 else ""
-        raise AnnotationError(
-            f"{name_or_file}: has the class {', '.join(twice[:10])}{more} twice; remove one of its lines"
-        )
+        raise AnnotationError(f"{name_or_file}: has the class {first_names(twice, 10)} twice; remove one of its lines")
     return tuple(names)

@@ -62,6 +62,17 @@ def _forms(name: str) -> list[str]:
     return [plain, *(form for form in cut if len(form) > 1)]
 
 
+def suggestion(name: str, near: Mapping[str, str]) -> str:
+    """Ask, behind the name of a class, whether a similar one is meant; "" if there is none in `near`.
+
+    Examples
+    --------
+    >>> suggestion("Cat", similar_classes(["Cat"], ["cat"]))
+    " (did you mean 'cat'?)"
+    """
+    return f" (did you mean {near[name][:40]!r}?)" if name in near else ""
+
+
 def dropped_classes_text(counts: Mapping[str, int], classes: Iterable[str], what: str = "object") -> str:
     """Say how many objects are left out since their classes are not asked for, near misses first.
 
@@ -90,10 +101,7 @@ def dropped_classes_text(counts: Mapping[str, int], classes: Iterable[str], what
         return ""
     near = similar_classes(dropped, classes)
     names = sorted(dropped, key=lambda name: (name not in near, -dropped[name], name))
-    parts = [
-        f"{dropped[name]} of {name[:40]!r}" + (f" (did you mean {near[name][:40]!r}?)" if name in near else "")
-        for name in names[:10]
-    ]
+    parts = [f"{dropped[name]} of {name[:40]!r}{suggestion(name, near)}" for name in names[:10]]
     more = f" and {len(names) - 10} more classes" if len(names) > 10 else ""
     total = sum(dropped.values())
     noun = what if total == 1 else f"{what}s"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..arguments import check_names
 from ..boxes import clip_boxes
 from ..classes import COCO_TO_VOC, VOC_CLASSES
-from ..classes.spelling import similar_classes, warn_of_dropped_classes
+from ..classes.spelling import similar_classes, suggestion, warn_of_dropped_classes
 from ..detections import Detections, detection_rows, group_by_picture
 from ..errors import AnnotationError, DetectionError, SettingError, UserError
 from ..picture import Picture
@@ -108,8 +108,8 @@ def read_coco(
     pictures = coco_pictures(document, annotation_file, image_root, classes, rename)
     names = names_by_id(document, "categories", annotation_file)
     counts = Counter(record["category_id"] for record in document["annotations"])
-    taken = [*classes, *(name for name, own in (rename or {}).items() if own in classes)]
-    warn_of_dropped_classes(annotation_file, {name: counts[one] for one, name in names.items()}, taken)
+    dropped = {name: counts[one] for one, name in names.items()}
+    warn_of_dropped_classes(annotation_file, dropped, _taken_names(classes, rename or {}))
     return pictures
 
 
@@ -125,15 +125,12 @@ def coco_pictures(
     classes = check_names("classes", classes)
     index = {name: label for label, name in enumerate(classes)}
     rename = rename or {}
+    categories = names_by_id(document, "categories", annotation_file)
     # -1 for a category that is not asked for, so that one that the file never defines is still noticed.
-    label_of = {
-        one: index.get(name, index.get(rename.get(name, name), -1))
-        for one, name in names_by_id(document, "categories", annotation_file).items()
-    }
+    label_of = {one: index.get(name, index.get(rename.get(name, name), -1)) for one, name in categories.items()}
     if max(label_of.values(), default=-1) < 0:
-        categories = list(names_by_id(document, "categories", annotation_file).values())
-        near = similar_classes(categories, [*classes, *(name for name, one in rename.items() if one in classes)])
-        there = [repr(name) + (f" (did you mean {near[name]!r}?)" if name in near else "") for name in categories[:10]]
+        near = similar_classes(categories.values(), _taken_names(classes, rename))
+        there = [repr(name) + suggestion(name, near) for name in list(categories.values())[:10]]
         raise AnnotationError(
             f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}; "
             f"it has {', '.join(there) or 'none'}"
@@ -170,6 +167,11 @@ def coco_pictures(
     names = {i: picture.image_id for i, picture in enumerate(pictures)}
     check_distinct(names, "images", annotation_file, form=" without suffix")
     return pictures
+
+
+def _taken_names(classes: Sequence[str], rename: Mapping[str, str]) -> list[str]:
+    """Return all names of categories that `read_coco` takes for one of the classes."""
+    return [*classes, *(name for name, own in rename.items() if own in classes)]
 
 
 def read_coco_ids(annotation_file: str | Path) -> dict[str, int]:

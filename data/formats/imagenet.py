@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..arguments import check_names
 from ..classes import IMAGENET_CLASSES
-from ..classes.spelling import similar_classes
+from ..classes.spelling import similar_classes, suggestion
 from ..errors import AnnotationError
 from ..images.finding import find_images
 from .faults import raise_faults
@@ -119,8 +119,7 @@ def read_class_labels(folder: Path, classes: Sequence[str]) -> dict[Path, int]:
 
 
 def _meant(name: str, classes: Sequence[str]) -> str:
-    near = similar_classes([name], classes)
-    return f" (did you mean {near[name]!r}?)" if near else ""
+    return suggestion(name, similar_classes([name], classes))
 
 
 def _class_root(folder: Path, split: str) -> Path:

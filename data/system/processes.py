@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 
 import cv2
 
-from ..errors import DataWarning
+from ..errors import print_data_warnings
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -206,19 +205,9 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
     _work = work
     # Ctrl-C ends the parent, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # As the command line does: they name no file.
-    warnings.filterwarnings("once", category=DataWarning)
-    warnings.showwarning = functools.partial(_print_warning, warnings.showwarning)
+    print_data_warnings(functools.partial(print, file=sys.stderr))  # As the command line does.
     cv2.setNumThreads(1)  # There is one process for each core.
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _print_warning(otherwise: Callable[..., None], message: Warning, category: type[Warning], *where: Any) -> None:
-    """Print a warning about the user's data as one line, as the command line does, which workers do not have."""
-    if issubclass(category, DataWarning):
-        print(f"warning: {message}", file=sys.stderr)
-    else:
-        otherwise(message, category, *where)
 
 
 def _end_with_parent() -> None:

@@ -5,15 +5,14 @@ import functools
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import typer
 
 from ...data import IMAGE_SUFFIXES
-from ...data.errors import DataWarning, OutputError, UserError
+from ...data.errors import OutputError, UserError, print_data_warnings
 from ...data.system.atomic_files import only_writer
 from .classify import classify, evaluate_imagenet
 from .detect import detect
@@ -84,33 +83,12 @@ for group in (app, evaluate, train):
         registered.callback = _guard_outputs(registered.callback)
 
 
-def _print_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Print a warning about the user's data as one line; others as Python does."""
-    if issubclass(category, DataWarning):
-        console.print(f"warning: {message}", style="yellow")
-    else:
-        _show_warning(message, category, filename, lineno, file, line)
-
-
-_show_warning = warnings.showwarning
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line and exit status 2."""
     replace_what_cannot_be_shown()
     with contextlib.suppress(ValueError):  # What a cluster or a container sends before it kills is Ctrl-C to us.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Of descriptions in pictures that cannot be parsed, without a file's name, and of a limit that is not ours.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    warnings.filterwarnings("once", category=DataWarning)
-    warnings.showwarning = _print_warning
+    print_data_warnings(functools.partial(console.print, style="yellow"))
     try:
         app(arguments, standalone_mode=True)
     except (UserError, OSError) as error:

@@ -36,12 +36,12 @@ from ...data import (
     read_voc_results,
 )
 from ...data.classes import read_class_list
-from ...data.errors import CommandError
+from ...data.errors import CommandError, first_names
 from ...data.formats.voc import read_voc_class_names, voc_result_files
 from ...data.picture_names import match_picture_names, picture_name, without_folders, without_suffix
 from ...data.proposals import names_of_ids
 from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc, write_report
-from ...eval.agreement import first_names, warn_of_sizes
+from ...eval.agreement import warn_of_sizes
 from ...eval.matching import class_names
 from ..runs.names import package_version
 from .options import DEFAULT_MAX_PIXELS, MaxPixels, check_choice
@@ -289,7 +289,7 @@ def _read_voc(devkit: Path, split: str, classes: str | None) -> tuple[list[Pictu
         warnings.simplefilter("always")
         pictures = read_voc(devkit, split)
     if not any(len(picture.labels) for picture in pictures) and (own := read_voc_class_names(devkit, split)):
-        console.print(f"none of VOC's classes is in {devkit}, {split}; its own are evaluated: {first_names(own)}")
+        console.print(f"none of VOC's classes is in {devkit}, {split}; its own are evaluated: {first_names(own, 10)}")
         return read_voc(devkit, split, own), own
     for one in told:
         warnings.warn(one.message, one.category, stacklevel=2)
@@ -347,8 +347,8 @@ def _check_classes(classes: Sequence[str], known: Collection[str], path: Path) -
     """Refuse detections of other classes altogether; `known` is empty if the file does not tell its classes."""
     if known and not set(known) & set(classes):
         raise EvaluationError(
-            f"{path}: none of its classes is evaluated here; it has {first_names(sorted(known))}, and evaluated are "
-            f"{first_names(classes)}; --classes names others"
+            f"{path}: none of its classes is evaluated here; it has {first_names(sorted(known), 10)}, and "
+            f"evaluated are {first_names(classes, 10)}; --classes names others"
         )
 
 

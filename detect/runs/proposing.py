@@ -79,12 +79,10 @@ def propose_pictures(
     JournalError
         If an interrupted run had other settings or other pictures.
     SettingError
-        If the proposer's settings hold what JSON does not have.
+        If `paths` is one name, the proposer's settings hold what JSON does not have, or it cannot be sent to processes.
     ProposalFileError
         If the suffix is not known, `image_ids` lacks a picture or has an id twice, or the format cannot hold the
         proposals: then the journal stays, and the same call with another suffix turns it into another format.
-    SettingError
-        If `paths` is one name.
     ProcessStartError
         If `workers` is above 1 and processes cannot be started here.
     OSError

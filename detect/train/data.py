@@ -30,7 +30,7 @@ from ...data import (
 )
 from ...data.arguments import check_names
 from ...data.classes.spelling import MisspeltClassWarning, warn_of_dropped_classes
-from ...data.errors import SettingError
+from ...data.errors import SettingError, first_names
 from ...data.formats.coco import coco_pictures
 from ...data.formats.faults import raise_faults
 from ...data.formats.records import read_json, read_lines
@@ -503,17 +503,6 @@ def _check_files(
     advice = "a camera's rotation is applied before the labels; correct the labels, or save the picture upright"
     raise_faults(mistaken, "the pictures to train on", advice)
     return sizes
-
-
-def first_names(names: Sequence[str]) -> str:
-    """Join names, the first five of many.
-
-    Examples
-    --------
-    >>> first_names(["a", "b", "c", "d", "e", "f", "g"])
-    'a, b, c, d, e and 2 more'
-    """
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def write_ilsvrc_halves(folder: str | Path) -> None:

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...data import MAX_PIXELS
-from ...data.errors import CheckpointError
+from ...data.errors import CheckpointError, first_names
 from ...data.system.processes import prefetch, usable_cores
 from .checkpoint import load_checkpoint, save_checkpoint
-from .data import first_names
 from .device import thread_pool
 from .process_group import SINGLE_PROCESS, ProcessGroup
 from .recipes import GRADIENT_NORM, WARM_UP_STEPS, Decay, Recipe
