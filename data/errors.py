@@ -80,7 +80,7 @@ class DataWarning(UserWarning):
 _show_warning = warnings.showwarning
 
 
-def print_data_warnings(write: Callable[[str], None]) -> None:
+def print_data_warnings(write: Callable[[str], object]) -> None:
     """Have each `DataWarning` written as one line, once, by this process; others are shown as Python does.
 
     What Pillow says of a picture is not shown at all: it does not name the file.

@@ -1,7 +1,6 @@
 """Work on many items in parallel: threads that prefetch, and processes that may die without ending the run."""
 
 import contextlib
-import functools
 import math
 import multiprocessing
 import os
@@ -205,7 +204,8 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
     _work = work
     # Ctrl-C ends the parent, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print_data_warnings(functools.partial(print, file=sys.stderr))  # As the command line does.
+    # With its end in one piece: other workers write there too.
+    print_data_warnings(lambda text: sys.stderr.write(f"{text}\n"))
     cv2.setNumThreads(1)  # There is one process for each core.
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
