@@ -233,9 +233,12 @@ class GoogLeNet(nn.Module):
         x = self.norm2(self.conv2(self.conv2_reduce(x)))
         return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
-    def modules_3a_to_4a(self, x: Tensor) -> Tensor:
-        """(N, 192, H, W) -> (N, 512, ~H/2, ~W/2)."""
-        x = self.inception_3b(self.inception_3a(x))
+    def modules_3a_to_3b(self, x: Tensor) -> Tensor:
+        """(N, 192, H, W) -> (N, 480, H, W)."""
+        return self.inception_3b(self.inception_3a(x))
+
+    def module_4a(self, x: Tensor) -> Tensor:
+        """(N, 480, H, W) -> (N, 512, ~H/2, ~W/2)."""
         return self.inception_4a(F.max_pool2d(x, 3, 2, ceil_mode=True))
 
     def modules_4b_to_4d(self, x: Tensor) -> Tensor:
@@ -244,7 +247,12 @@ class GoogLeNet(nn.Module):
 
     def trunk(self, x: Tensor) -> Tensor:
         """Layers up to inception 4e, which run once for a picture: (N, 3, H, W) -> (N, 832, ~H/16, ~W/16)."""
-        return self.inception_4e(self.modules_4b_to_4d(self.modules_3a_to_4a(self.stem(x))))
+        return self.trunk_levels(x)[1]
+
+    def trunk_levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs of 3b and of the trunk: (N, 3, H, W) -> (N, 480, ~H/8, ~W/8), (N, 832, ~H/16, ~W/16)."""
+        x3b = self.modules_3a_to_3b(self.stem(x))
+        return x3b, self.inception_4e(self.modules_4b_to_4d(self.module_4a(x3b)))
 
     def top(self, x: Tensor) -> Tensor:
         """Inception 5a and 5b, which run once for each region: (N, 832, h, w) -> (N, 1024, h, w)."""
@@ -260,7 +268,7 @@ class GoogLeNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """(N, 3, H, W) -> (N, classes) logits; see the class for training with auxiliary classifiers."""
-        x4a = self.modules_3a_to_4a(self.stem(x))
+        x4a = self.module_4a(self.modules_3a_to_3b(self.stem(x)))
         x4d = self.modules_4b_to_4d(x4a)
         logits = self.classifier(self.dropout(self._average_top(self.inception_4e(x4d))))
         if self.training and self.auxiliary_4a is not None and self.auxiliary_4d is not None:

@@ -25,7 +25,7 @@ from ..data.system.kernels import compiling
 from ..proposals import Proposer, SelectiveSearch, load_proposer
 from ..proposals.from_file import FileProposals
 from ..proposals.proposer import Ranked, check_ranked
-from .postprocessing import average_scores, suppress
+from .postprocessing import average_scores, refine_best, suppress
 from .settings import DetectorSettings
 
 # What reading regions and suppressing run that is compiled.
@@ -273,10 +273,21 @@ class Detector:
         -------
         Detections
         """
-        outputs = [scorer.score(features, proposals) for scorer in self.scorers]
-        probabilities, deltas = average_scores(outputs, [scorer.model.box_regression for scorer in self.scorers])
         height, width = features.image.shape[:2]
+        probabilities, deltas = self._score(features, proposals)
+        if self.settings.second_look and deltas is not None and len(proposals):
+            again, boxes = refine_best(proposals, probabilities, deltas, (width, height), self.settings, objectness)
+            proposals, probabilities, deltas = proposals.copy(), probabilities.copy(), deltas.copy()
+            proposals[again] = boxes
+            probabilities[again], deltas[again] = self._score(features, boxes)
         return suppress(proposals, probabilities, deltas, (width, height), self.classes, self.settings, objectness)
+
+    def _score(
+        self, features: PictureFeatures, boxes: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Average the probabilities (N, 1 + C) and box deltas (N, C, 4) that the models give regions (N, 4)."""
+        outputs = [scorer.score(features, boxes) for scorer in self.scorers]
+        return average_scores(outputs, [scorer.model.box_regression for scorer in self.scorers])
 
     def __call__(self, image: NDArray[np.uint8], name: str | None = None) -> Detections:
         """Find the objects in a picture.

@@ -61,10 +61,7 @@ def suppress(
     >>> suppress(boxes, scores, None, (60, 60), ("cat",), DetectorSettings()).scores.round(2).tolist()
     [0.8999999761581421, 0.07000000029802322]
     """
-    boxes, scores = proposals, probabilities[:, 1:]
-    if objectness is not None:
-        weight = settings.objectness_weight
-        scores = scores ** (1 - weight) * objectness[:, None] ** weight
+    boxes, scores = proposals, weigh_scores(probabilities, objectness, settings)
     if deltas is not None:
         boxes = clip_boxes(decode_boxes(proposals, deltas).reshape(-1, 4), *size).reshape(deltas.shape)
     # On the CPU, wherever the scores come from: a millisecond's work, hardly more than launching it would take.
@@ -77,6 +74,62 @@ def suppress(
             boxes, scores, settings.iou_threshold, min_score=settings.min_score, limit=settings.max_detections
         )
     return Detections(kept, scores, labels, classes)
+
+
+def weigh_scores(
+    probabilities: NDArray[np.float32], objectness: NDArray[np.float32] | None, settings: DetectorSettings
+) -> NDArray[np.float32]:
+    """Weigh probabilities (N, 1 + C) with the proposals' objectness (N,), see `suppress`: scores (N, C)."""
+    scores = probabilities[:, 1:]
+    if objectness is None:
+        return scores
+    weight = settings.objectness_weight
+    return scores ** (1 - weight) * objectness[:, None] ** weight
+
+
+def refine_best(
+    proposals: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    deltas: NDArray[np.float32],
+    size: tuple[int, int],
+    settings: DetectorSettings,
+    objectness: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Choose the regions for a second look, and move each by the box deltas of its best class.
+
+    Parameters
+    ----------
+    proposals, probabilities, deltas, size, objectness
+        As for `suppress`.
+    settings : DetectorSettings
+        ``second_look``, the number of regions, and ``objectness_weight``.
+
+    Returns
+    -------
+    chosen : ndarray, shape (K,), intp
+        Indices of the regions with the highest scores.
+    boxes : ndarray, shape (K, 4), float32
+        Where to look: in pixels of the picture, none narrower or lower than a pixel.
+
+    References
+    ----------
+    Gidaris and Komodakis, "Object detection via a multi-region and semantic segmentation-aware CNN model", ICCV 2015,
+    section 5.
+
+    Examples
+    --------
+    >>> boxes = np.array([[0, 0, 50, 50], [1, 0, 50, 50]], np.float32)
+    >>> scores = np.array([[0.3, 0.7], [0.2, 0.8]], np.float32)
+    >>> refine_best(boxes, scores, np.ones((2, 1, 4), np.float32), (60, 60), DetectorSettings(second_look=1))[0]
+    array([1])
+    """
+    scores = weigh_scores(probabilities, objectness, settings)
+    chosen = np.sort(np.argsort(-scores.max(1), kind="stable")[: settings.second_look])
+    best = scores[chosen].argmax(1)
+    boxes = decode_boxes(proposals[chosen], deltas[chosen, best][:, None])[:, 0]
+    boxes = clip_boxes(boxes, *size)
+    large = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
+    return chosen[large], boxes[large]
 
 
 def average_scores(

@@ -23,6 +23,9 @@ class DetectorSettings:
     first_pass_regions : int
         If there are more regions, only so many are scored: those with the highest first pass, weighed with the
         objectness where it is known. 0 scores all.
+    second_look : int
+        The regions with the highest scores, so many, are moved by their box deltas and scored again there (Gidaris and
+        Komodakis, "Object detection via a multi-region CNN", ICCV 2015, section 5); 0 for none.
     min_score : float
         Detections with a lower score are dropped.
     nms : {"soft", "greedy"}
@@ -51,6 +54,7 @@ class DetectorSettings:
     proposals: int = 100
     search_proposals: int = 1000
     first_pass_regions: int = 200
+    second_look: int = 40
     min_score: float = 0.05
     nms: str = "soft"
     iou_threshold: float = 0.3
@@ -67,4 +71,5 @@ class DetectorSettings:
         mine["softness"] = check_number("softness", self.softness, 1e-6, 1e6)
         for name in ("proposals", "search_proposals", "max_detections"):
             mine[name] = check_number(name, mine[name], 1, whole=True)
-        mine["first_pass_regions"] = check_number("first_pass_regions", self.first_pass_regions, 0, whole=True)
+        for name in ("first_pass_regions", "second_look"):
+            mine[name] = check_number(name, mine[name], 0, whole=True)

@@ -19,13 +19,13 @@ from torch.nn import functional as F
 
 from ..preprocessing import CROP_SIDE
 from ..regions.first_pass import fit_first_pass
-from ..regions.network import PROJECTED, RegionNetwork
-from ..regions.roi_align import BINS, TRUNK_CHANNELS
+from ..regions.network import PROJECTED, RegionNetwork, RegionOutputs
+from ..regions.roi_align import BINS, FINE_CHANNELS, FINE_INPUTS, TRUNK_CHANNELS
 from ..weights.model_file import GRAPHS, RegionModel
 from .portable import REGIONS, make_portable
 from .quantization import PROJECTIONS, calibration_inputs, quantize, with_weights
 
-OUTPUTS = ["probabilities", "deltas"]
+OUTPUTS = ["logits", "deltas", "context"]
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -49,75 +49,96 @@ class Part(nn.Module):
         return self.compute(self.network, *inputs)
 
 
-def _softmax(scores: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    logits, deltas = scores
-    return logits.softmax(1), deltas
+def _known(outputs: RegionOutputs) -> tuple[Tensor, ...]:
+    return tuple(output for output in outputs if output is not None)
 
 
 def _first_pass_maps(network: RegionNetwork, features: Tensor) -> Tensor:
     return network.first_pass(features)[0].permute(1, 2, 0)
 
 
-def _project_channels(network: RegionNetwork, features: Tensor) -> tuple[Tensor, ...]:
-    maps = features, *network.googlenet.inception_5a.begin(features)
+def _project_channels(network: RegionNetwork, features: Tensor, *fine: Tensor) -> tuple[Tensor, ...]:
+    maps = [features, *network.googlenet.inception_5a.begin(features), *map(network.reduce_fine, fine)]
     return tuple(channels[0].permute(1, 2, 0) for channels in maps)
 
 
-def _score_regions(network: RegionNetwork, features: Tensor, *begun: Tensor) -> tuple[Tensor, Tensor]:
+def _score_regions(
+    network: RegionNetwork, features: Tensor, one: Tensor, three: Tensor, five: Tensor, *fine: Tensor
+) -> tuple[Tensor, ...]:
+    begun = [one, three, five]
+    if network.finer is not None:
+        added = F.linear(fine[0], network.finer.weight.flatten(1)).split(PROJECTED[1:], dim=3)
+        begun = [branch + more for branch, more in zip(begun, added, strict=True)]
     # After a ReLU, ONNX Runtime exchanges the axes while it reads the regions, without a pass over memory for it. The
     # network's own ReLU comes later and changes nothing.
     parts = [features, *(F.relu(branch) for branch in begun)]
     features, *begun_ = (part.permute(0, 3, 1, 2) for part in parts)
-    return _softmax(network.score_parts(features, begun_))
+    return _known(network.score_parts(features, begun_))
 
 
-def _score_crops(network: RegionNetwork, crops: Tensor) -> tuple[Tensor, Tensor]:
-    return _softmax(network.score_crops(network.trunk(crops)))
+def _score_crops(network: RegionNetwork, crops: Tensor) -> tuple[Tensor, ...]:
+    return _known(network.score_crops(network.trunk(crops)))
+
+
+def _score_crop(network: RegionNetwork, crops: Tensor) -> tuple[Tensor, Tensor]:
+    logits, deltas, _ = network.score_crops(network.trunk(crops))
+    return logits.softmax(1), deltas
 
 
 def _score_picture(network: RegionNetwork, picture: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    return _softmax(network(picture, boxes))
+    logits, deltas = network(picture, boxes)
+    return logits.softmax(1), deltas
 
 
 @cache
-def export_graphs(classes: int, scoring: str = "shared") -> Mapping[str, bytes]:
-    """Export the graphs of a model file, without weights; they depend only on the number of classes and the scoring.
+def export_graphs(
+    classes: int, scoring: str = "shared", *, finer: bool = True, context: bool = True
+) -> Mapping[str, bytes]:
+    """Export the graphs of a model file, without weights: they depend only on the shape of the network.
 
     Parameters
     ----------
     classes : int
     scoring : {"shared", "crops"}
         See `RegionModel`.
+    finer, context : bool
+        See `RegionNetwork`.
 
     Returns
     -------
     mapping of str to bytes
         ONNX models by name. Their weights are external initializers, named as in the network's ``state_dict()``.
 
-        - ``trunk``: ``picture`` (N, 3, H, W) -> ``features`` (N, 832, h, w).
+        - ``trunk``: ``picture`` (N, 3, H, W) -> ``features`` (N, 832, h, w), ``fine`` (N, 480, ~2h, ~2w); see
+          `regions.network.TrunkMaps`.
         - ``first_pass``: ``features`` (1, 832, h, w) -> ``parts`` (h, w, 9), see `roi_align.read_first_pass`.
-        - ``project``, for shared scoring: ``features`` (1, 832, h, w) -> four maps (h, w, ...), see
-          `RegionNetwork.project_channels`.
-        - ``head``, for shared scoring: these four, read for each region by `roi_align.read_regions` (N, 7, 7, ...) ->
-          ``probabilities`` (N, 1 + C), ``deltas`` (N, C, 4).
-        - ``crops``, for scoring crops: ``crops`` (N, 3, 224, 224) -> the same two.
+        - ``project``, for shared scoring: ``features`` (1, 832, h, w), ``fine`` (1, 480, ~2h, ~2w) -> the four maps
+          (h, w, ...) of `RegionNetwork.project_channels`, and that of `RegionNetwork.reduce_fine`.
+        - ``head``, for shared scoring: these four and ``fine``, read for each region by `roi_align.read_regions`
+          (N, 7, 7, ...) -> ``logits`` (N, 1 + C), ``deltas`` (N, C, 4), ``context`` (N, 1 + C), see
+          `regions.network.RegionOutputs`.
+        - ``crops``, for scoring crops: ``crops`` (N, 3, 224, 224) -> the same three.
     """
-    network = _network(classes)
+    network = _network(classes, finer=finer, context=context)
+    outputs = OUTPUTS if context else OUTPUTS[:2]
     if scoring == "crops":
         crops = {"crops": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}
-        by_region = export_part(Part(network, _score_crops), crops, OUTPUTS, {"crops": (0,)})
+        by_region = export_part(Part(network, _score_crops), crops, outputs, {"crops": (0,)})
     else:
         regions = {n: torch.zeros(3, BINS, BINS, size) for n, size in zip(PROJECTIONS, PROJECTED, strict=True)}
-        dynamic = dict.fromkeys(PROJECTIONS, (0,))
-        by_region = export_part(Part(network, _score_regions), regions, OUTPUTS, dynamic)
+        if finer:
+            regions["fine"] = torch.zeros(3, BINS, BINS, FINE_CHANNELS)
+        by_region = export_part(Part(network, _score_regions), regions, outputs, dict.fromkeys(regions, (0,)))
     *common, last = GRAPHS[scoring]
-    return MappingProxyType({name: export_common(name) for name in common} | {last: by_region})
+    return MappingProxyType(
+        {name: export_common(name, finer=finer and name == "project") for name in common} | {last: by_region}
+    )
 
 
-def _network(classes: int) -> RegionNetwork:
+def _network(classes: int, *, finer: bool = False, context: bool = False) -> RegionNetwork:
     """Build a network to export, without changing the state of torch's random numbers."""
     with torch.random.fork_rng(devices=[]):
-        return with_all_weights(RegionNetwork(classes))
+        return with_all_weights(RegionNetwork(classes, finer=finer, context=context))
 
 
 def with_all_weights(module: Module) -> Module:
@@ -137,16 +158,22 @@ def with_all_weights(module: Module) -> Module:
 
 
 @cache
-def export_common(name: str) -> bytes:
+def export_common(name: str, *, finer: bool = False) -> bytes:
     """Export a graph that is the same for any classes: ``trunk``, ``first_pass`` or ``project``."""
-    network = _network(1)
+    network = _network(1, finer=finer)
     if name == "trunk":
         picture = {"picture": torch.zeros(2, 3, 96, 128)}
-        return export_part(Part(network, RegionNetwork.trunk), picture, ["features"], {"picture": (0, 2, 3)})
+        return export_part(
+            Part(network, RegionNetwork.trunk_maps), picture, ["features", "fine"], {"picture": (0, 2, 3)}
+        )
     features, dynamic = {"features": torch.zeros(1, TRUNK_CHANNELS, 6, 8)}, {"features": (2, 3)}
     if name == "first_pass":
         return export_part(Part(network, _first_pass_maps), features, ["parts"], dynamic)
-    return export_part(Part(network, _project_channels), features, [f"all_{name}" for name in PROJECTIONS], dynamic)
+    names = PROJECTIONS
+    if finer:
+        # Of a size of its own: rounded up twice, it is not always twice that of `features`.
+        features["fine"], dynamic["fine"], names = torch.zeros(1, FINE_INPUTS, 11, 15), (2, 3), (*PROJECTIONS, "fine")
+    return export_part(Part(network, _project_channels), features, [f"all_{name}" for name in names], dynamic)
 
 
 def export_part(
@@ -249,7 +276,8 @@ def to_model(
     network = network.cpu().eval()
     if samples:
         fit_first_pass(network, samples, long_side=long_side, scoring=scoring)
-    graphs = dict(export_graphs(network.classes, scoring))
+    parts = {"finer": network.lateral is not None, "context": network.context is not None}
+    graphs = dict(export_graphs(network.classes, scoring, **parts))
     weights = {name: p.detach().numpy().astype(np.float16) for name, p in network.named_parameters()}
     if samples:
         inputs = calibration_inputs(network, samples, long_side=long_side, scoring=scoring)
@@ -283,7 +311,8 @@ def export_whole(model: RegionModel) -> bytes:
     >>> [value.name for value in graph.input], [value.name for value in graph.output]
     (['picture', 'boxes'], ['probabilities', 'deltas'])
     """
-    whole = with_weights(_export_whole(len(model.classes), model.scoring), model.weights)
+    parts = {"finer": model.has_finer, "context": model.has_context}
+    whole = with_weights(_export_whole(len(model.classes), model.scoring, **parts), model.weights)
     metadata = {
         "classes": model.classes, "long_side": model.long_side, "scoring": model.scoring,
         "box_regression": model.box_regression,
@@ -294,17 +323,17 @@ def export_whole(model: RegionModel) -> bytes:
 
 
 @cache
-def _export_whole(classes: int, scoring: str) -> bytes:
+def _export_whole(classes: int, scoring: str, *, finer: bool, context: bool) -> bytes:
     """Export the graph of `export_whole` without its weights."""
     dimensions: dict[str, dict[int, str]]
     if scoring == "crops":
-        part = Part(_network(classes), _score_crops)
+        part = Part(_network(classes), _score_crop)
         inputs = {"picture": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}
         dimensions = {"picture": {0: REGIONS}}
     else:
-        part = Part(_network(classes), _score_picture)
+        part = Part(_network(classes, finer=finer, context=context), _score_picture)
         boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
         inputs = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}
         dimensions = {"picture": {2: "height", 3: "width"}, "boxes": {0: REGIONS}}
     axes = {name: tuple(names) for name, names in dimensions.items()}
-    return make_portable(export_part(part, inputs, OUTPUTS, axes), dimensions)
+    return make_portable(export_part(part, inputs, ["probabilities", "deltas"], axes), dimensions)

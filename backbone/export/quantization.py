@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 
 from ..preprocessing import crop_regions, prepare_picture
 from ..regions.network import RegionNetwork
-from ..regions.roi_align import read_regions
+from ..regions.roi_align import FINE_STRIDE, read_regions
 
 # Inputs of the graph ``head``: the trunk's features, and the first convolutions of three branches of inception 5a.
 PROJECTIONS = ("features", "one", "three", "five")
@@ -84,11 +84,15 @@ def calibration_inputs(
             continue
         array, scale = prepare_picture(image, long_side)
         with torch.inference_mode():
-            maps = network.trunk(torch.from_numpy(array))
+            maps, fine = network.trunk_maps(torch.from_numpy(array))
             projected = [maps, *network.googlenet.inception_5a.begin(maps)]
         last = [channels[0].permute(1, 2, 0).contiguous().numpy() for channels in projected]
-        regions = [read_regions(array, boxes * np.float32(scale)) for array in last]
-        inputs.append(dict(zip(PROJECTIONS, regions, strict=True)))
+        places = boxes * np.float32(scale)
+        regions = {name: read_regions(array, places) for name, array in zip(PROJECTIONS, last, strict=True)}
+        if network.lateral is not None:
+            reduced = network.reduce_fine(fine)[0].permute(1, 2, 0).contiguous().numpy()
+            regions["fine"] = read_regions(reduced, places, stride=FINE_STRIDE)
+        inputs.append(regions)
     return inputs
 
 

@@ -17,10 +17,13 @@ class TrunkFeatures(NamedTuple):
         Output of inception 4e. ONNX Runtime gives an array, torch a tensor on its device.
     scale : float
         Pixels of the resized picture per pixel of the picture: boxes times `scale` are boxes on the resized one.
+    fine : ndarray or Tensor, shape (1, 480, ~2h, ~2w), or None
+        Output of inception 3b, for finer features; see `network.RegionNetwork`. None from a file of version 0.2.
     """
 
     maps: Any
     scale: float
+    fine: Any = None
 
 
 class FeatureTrunk(Protocol):

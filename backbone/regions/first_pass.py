@@ -66,16 +66,16 @@ def fit_first_pass(
             if not len(drawn):
                 continue
             array, scale = prepare_picture(image, long_side)
-            maps = network.trunk(torch.from_numpy(array))
+            maps = network.trunk_maps(torch.from_numpy(array))
             places = torch.from_numpy(drawn * np.float32(scale))
             if scoring == "crops":
                 crops = torch.from_numpy(crop_regions(image, drawn)).split(CROPS)
-                logits = torch.cat([network.score_crops(network.trunk(batch))[0] for batch in crops])
+                logits = torch.cat([network.score_crops(network.trunk(batch)).logits for batch in crops])
             else:
-                logits, _ = network.region_head(maps, places)
+                logits = network.region_head(maps, places).logits
             # The logarithm of the odds of an object of any class.
             odds = (logits[:, 1:].logsumexp(1) - logits[:, 0]).clamp(-MAX_LOG_ODDS, MAX_LOG_ODDS)
-            features = torch.cat([_part_features(maps, places), torch.ones(len(drawn), 1)], dim=1)
+            features = torch.cat([_part_features(maps.features, places), torch.ones(len(drawn), 1)], dim=1)
             products += features.T @ features
             sums += features.T @ odds
             number += len(drawn)

@@ -16,7 +16,8 @@ from ...data.errors import ModelError, needs_packages
 from ...data.system.processes import usable_cores
 from ..preprocessing import crop_regions, normalise_picture
 from ..weights.model_file import GRAPHS, RegionModel
-from .roi_align import BINS, read_first_pass, read_regions
+from .features import TrunkFeatures
+from .roi_align import BINS, FINE_STRIDE, STRIDE, read_first_pass, read_regions
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -72,10 +73,13 @@ def onnx_session(
 
 def onnx_trunk(
     graph: bytes, weights: Mapping[str, NDArray[np.float16]], threads: int | None = None
-) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Load a trunk as a function: resized picture (H, W, 3) uint8 RGB -> features (1, 832, h, w) float32."""
+) -> Callable[[NDArray[np.uint8]], list[NDArray[np.float32]]]:
+    """Load a trunk as a function: resized picture (H, W, 3) uint8 RGB -> outputs of inception 4e and 3b.
+
+    Both are float32, (1, 832, h, w) and (1, 480, ~2h, ~2w). A graph of version 0.2 has only the first.
+    """
     session = onnx_session(graph, weights, threads)
-    return lambda picture: session.run(None, {"picture": normalise_picture(picture)})[0]
+    return lambda picture: session.run(None, {"picture": normalise_picture(picture)})
 
 
 class OnnxRegions:
@@ -103,18 +107,18 @@ class OnnxRegions:
         sessions = {n: onnx_session(model.graphs[n], model.weights, threads) for n in names if n in model.graphs}
         self._first_pass, self._by_region = sessions["first_pass"], sessions[by_region]
         self._project = sessions.get("project")
+        self._has_logits = self._by_region.get_outputs()[0].name == "logits"
 
     def first_pass_logits(self, maps: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """See `scorer.RegionEngine`."""
         return read_first_pass(self._first_pass.run(None, {"features": maps})[0], boxes)
 
-    def score_regions(
-        self, maps: NDArray[np.float32], boxes: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def score_regions(self, features: TrunkFeatures, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """See `scorer.RegionEngine`."""
         assert self._project is not None
         names = [entry.name for entry in self._by_region.get_inputs()]
-        projections = dict(zip(names, self._project.run(None, {"features": maps}), strict=True))
+        given = {"features": features.maps} | ({"fine": features.fine} if "fine" in names else {})
+        projections = dict(zip(names, self._project.run(None, given), strict=True))
         memory = {
             name: np.empty((min(CHUNK, len(boxes)), BINS, BINS, projected.shape[2]), np.float32)
             for name, projected in projections.items()
@@ -122,22 +126,24 @@ class OnnxRegions:
         parts = []
         for start in range(0, len(boxes), CHUNK):
             batch = boxes[start : start + CHUNK]
-            regions = {name: read_regions(array, batch, memory[name]) for name, array in projections.items()}
+            regions = {
+                name: read_regions(array, batch, memory[name], stride=FINE_STRIDE if name == "fine" else STRIDE)
+                for name, array in projections.items()
+            }
             parts.append(self._by_region.run(None, regions))
-        return _concatenate(parts)
+        return self._concatenate(parts)
 
-    def score_crops(
-        self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def score_crops(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """See `scorer.RegionEngine`."""
         parts = [
             self._by_region.run(None, {"crops": crop_regions(image, boxes[start : start + CROPS])})
             for start in range(0, len(boxes), CROPS)
         ]
-        return _concatenate(parts)
+        return self._concatenate(parts)
 
-
-def _concatenate(parts: Sequence[Sequence[NDArray[np.float32]]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Concatenate the probabilities and the box deltas of batches."""
-    probabilities, deltas = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return probabilities, deltas
+    def _concatenate(self, parts: Sequence[Sequence[NDArray[np.float32]]]) -> tuple[NDArray[np.float32], ...]:
+        """Concatenate the outputs of batches, with logits first."""
+        first, *others = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        # Graphs of version 0.2 end with probabilities; their logarithms are logits that are the same after softmax.
+        first = first if self._has_logits else np.log(np.maximum(first, np.float32(1e-38)))
+        return first, *others

@@ -19,13 +19,18 @@ PARTS = np.zeros((9, BINS, BINS), np.float32)
 for _part in range(9):
     PARTS[_part, 2 * (_part // 3) :, 2 * (_part % 3) :][:3, :3] = 1 / 9
 TRUNK_CHANNELS = 832
-# Pixels. Cell i of the trunk's output has its centre at 16 i + 14.5 and not at the usual 16 i + 8, because three
-# poolings of stride 2 have no padding. With 16 i + 8, small objects would be read half a cell beside their place.
-STRIDE, FIRST_CENTRE = 16.0, 14.5
+# The finer features, see `regions.network.RegionNetwork`: channels of inception 3b, channels of the features that are
+# computed from it, stride in pixels.
+FINE_INPUTS, FINE_CHANNELS, FINE_STRIDE = 480, 128, 8.0
+# Stride of the trunk's output, in pixels. Cell i has its centre at 16 i + 14.5 and not at the usual 16 i + 8, because
+# three poolings of stride 2 have no padding. With 16 i + 8, small objects would be read half a cell beside their place.
+# With two poolings the centre is at 8 i + 6.5: the first is 1.5 pixels less than the stride.
+STRIDE, CENTRE_SHIFT = 16.0, 1.5
+FIRST_CENTRE = STRIDE - CENTRE_SHIFT
 
 
 @kernel()
-def _weigh_cells(low, high, cells, first, count, weights):  # type: ignore[no-untyped-def]
+def _weigh_cells(low, high, cells, stride, first, count, weights):  # type: ignore[no-untyped-def]
     """Fill, for each bin along one axis, its first cell, its number of cells, and their weights."""
     length = (high - low) * CONTEXT
     begin = (low + high - length) / 2
@@ -33,7 +38,7 @@ def _weigh_cells(low, high, cells, first, count, weights):  # type: ignore[no-un
         for at in range(cells + 1):
             weights[b, at] = 0
         for s in range(2):
-            position = (begin + length * ((2 * b + s + 0.5) / (2 * BINS)) - FIRST_CENTRE) / STRIDE
+            position = (begin + length * ((2 * b + s + 0.5) / (2 * BINS)) - (stride - CENTRE_SHIFT)) / stride
             # Written so that NaN is moved to the border too, and nothing outside the array is read.
             position = position if position > 0.0 else 0.0
             position = position if position < cells - 1.0 else cells - 1.0
@@ -50,17 +55,17 @@ def _weigh_cells(low, high, cells, first, count, weights):  # type: ignore[no-un
 
 
 @kernel(
-    "void(float32[:,:,::1], float32[:,::1], UniTuple(int64[::1], 4), float32[:,::1], float32[:,::1], "
+    "void(float32[:,:,::1], float32[:,::1], float64, UniTuple(int64[::1], 4), float32[:,::1], float32[:,::1], "
     "float32[:,:,:,::1])",
     fastmath=True,
 )
-def _read_bins(features, boxes, cells, across, down, regions):  # type: ignore[no-untyped-def]
+def _read_bins(features, boxes, stride, cells, across, down, regions):  # type: ignore[no-untyped-def]
     """Fill `regions`; `cells` (7 each), `across` (7, width + 1) and `down` (7, height + 1) are memory to work in."""
     left, top, columns, rows = cells
     height, width, channels = features.shape
     for n in range(len(boxes)):
-        _weigh_cells(boxes[n, 0], boxes[n, 2], width, left, columns, across)
-        _weigh_cells(boxes[n, 1], boxes[n, 3], height, top, rows, down)
+        _weigh_cells(boxes[n, 0], boxes[n, 2], width, stride, left, columns, across)
+        _weigh_cells(boxes[n, 1], boxes[n, 3], height, stride, top, rows, down)
         for i in range(BINS):
             for j in range(BINS):
                 for c in range(channels):
@@ -77,7 +82,11 @@ KERNELS = (_read_bins,)
 
 
 def read_regions(
-    features: NDArray[np.float32], boxes: NDArray[np.float32], out: NDArray[np.float32] | None = None
+    features: NDArray[np.float32],
+    boxes: NDArray[np.float32],
+    out: NDArray[np.float32] | None = None,
+    *,
+    stride: float = STRIDE,
 ) -> NDArray[np.float32]:
     """Read a 7x7 grid of bilinear samples (2x2 a bin) out of the trunk's features for each box.
 
@@ -90,6 +99,8 @@ def read_regions(
         R-CNN's crops, see `preprocessing.CONTEXT`.
     out : ndarray, shape (M, 7, 7, C), float32, optional
         Array to write into, M >= N; its first N rows are returned. A new array would cost as much time as filling it.
+    stride : float
+        Pixels of a cell of the features.
 
     Returns
     -------
@@ -117,7 +128,7 @@ def read_regions(
     height, width = features.shape[:2]
     cells = tuple(np.empty((4, BINS), np.int64))
     room = np.empty((BINS, width + 1), np.float32), np.empty((BINS, height + 1), np.float32)
-    _read_bins(kernel_array(features), kernel_array(boxes), cells, *room, regions)
+    _read_bins(kernel_array(features), kernel_array(boxes), stride, cells, *room, regions)
     return regions
 
 

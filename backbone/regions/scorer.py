@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from ...data.arguments import check_number
 from ...data.boxes import as_boxes
@@ -45,8 +46,8 @@ class Trunk:
     >>> from inception_rcnn.backbone.weights.published import find_model
     >>> model = read_model(find_model("voc"))
     >>> trunk = Trunk(model.trunk_weights, model.graphs["trunk"], Placement(threads=1))
-    >>> maps, scale = trunk(np.zeros((300, 400, 3), np.uint8), 640)
-    >>> maps.shape, scale
+    >>> features = trunk(np.zeros((300, 400, 3), np.uint8), 640)
+    >>> features.maps.shape, features.scale
     ((1, 832, 30, 40), 1.6)
     """
 
@@ -71,7 +72,8 @@ class Trunk:
     def __call__(self, image: NDArray[np.uint8], long_side: int) -> TrunkFeatures:
         """Compute the features of a picture (H, W, 3) uint8 RGB, its longer side resized to `long_side` pixels."""
         picture, scale = resize_picture(image, long_side)
-        return TrunkFeatures(self._forward(picture), scale)
+        maps, *fine = self._forward(picture)
+        return TrunkFeatures(maps, scale, fine[0] if fine else None)
 
     def __reduce__(self) -> tuple[Callable[[], Trunk], tuple[()]]:
         return self._again, ()
@@ -96,12 +98,14 @@ class RegionEngine(Protocol):
             About the logarithm of the odds of an object, without its constant: only the order has a meaning.
         """
 
-    def score_regions(self, maps: Any, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Score one or more regions by a picture's features: probabilities (N, 1 + C), box deltas (N, C, 4)."""
+    def score_regions(self, features: TrunkFeatures, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """Score one or more regions by a picture's features.
 
-    def score_crops(
-        self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        Returns logits (N, 1 + C), box deltas (N, C, 4), and if the model has it the context (N, 1 + C); see
+        `network.RegionOutputs`.
+        """
+
+    def score_crops(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """Score regions of a picture (H, W, 3) RGB as crops: warped, then sent through all layers."""
 
 
@@ -193,8 +197,8 @@ class RegionScorer:
         boxes = _check_boxes(boxes)
         if len(boxes) == 0:
             return np.zeros(0, np.float32)
-        maps, scale = features.of(self.trunk, self.long_side)
-        return self._regions.first_pass_logits(maps, boxes * np.float32(scale))
+        of_picture = features.of(self.trunk, self.long_side)
+        return self._regions.first_pass_logits(of_picture.maps, boxes * np.float32(of_picture.scale))
 
     def score(
         self, features: PictureFeatures, boxes: NDArray[np.float32]
@@ -203,10 +207,17 @@ class RegionScorer:
         classes, boxes = len(self.model.classes), _check_boxes(boxes)
         if len(boxes) == 0:
             return np.zeros((0, classes + 1), np.float32), np.zeros((0, classes, 4), np.float32)
+        if self.model.has_context:
+            height, width = features.image.shape[:2]
+            boxes = np.concatenate([boxes, np.array([[0, 0, width, height]], np.float32)])
         if self.model.scoring == "crops":
-            return self._regions.score_crops(features.image, boxes)
-        maps, scale = features.of(self.trunk, self.long_side)
-        return self._regions.score_regions(maps, boxes * np.float32(scale))
+            logits, deltas, *context = self._regions.score_crops(features.image, boxes)
+        else:
+            of_picture = features.of(self.trunk, self.long_side)
+            logits, deltas, *context = self._regions.score_regions(of_picture, boxes * np.float32(of_picture.scale))
+        if context:
+            logits, deltas = logits[:-1] + context[0][-1], deltas[:-1]
+        return softmax(logits, axis=1), deltas
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from ...data.errors import ModelError
 from ..preprocessing import CONTEXT, CROP_SIDE, MEAN_BGR
 from ..weights.model_file import RegionModel, in_trunk
-from .network import RegionNetwork, roi_align
+from .features import TrunkFeatures
+from .network import RegionNetwork, RegionOutputs, TrunkMaps, roi_align
 from .placement import Placement
 
 # Regions and crops a batch. The numbers are halved where the device's memory does not hold a batch.
@@ -125,7 +126,7 @@ def torch_network(
     >>> network.trunk(torch.zeros(1, 3, 96, 160)).shape
     torch.Size([1, 832, 6, 10])
     """
-    network = RegionNetwork(classes)
+    network = RegionNetwork(classes, finer="lateral.weight" in weights, context="context.weight" in weights)
     tensors = {name: torch.from_numpy(weight.astype(np.float32)) for name, weight in weights.items()}
     try:
         missing, unexpected = network.load_state_dict(tensors, strict=False)
@@ -139,15 +140,15 @@ def torch_network(
 
 def torch_trunk(
     weights: Mapping[str, NDArray[np.float16]], placement: Placement
-) -> Callable[[NDArray[np.uint8]], Tensor]:
-    """Load a trunk as a function: resized picture (H, W, 3) uint8 RGB -> features (1, 832, h, w), on the device."""
+) -> Callable[[NDArray[np.uint8]], TrunkMaps]:
+    """Load a trunk as a function: resized picture (H, W, 3) uint8 RGB -> features on the device."""
     network = torch_network(weights, 1, placement.device, trunk_alone=True, precision=placement.precision)
     like = next(network.parameters())
 
-    def forward(picture: NDArray[np.uint8]) -> Tensor:
+    def forward(picture: NDArray[np.uint8]) -> TrunkMaps:
         with torch.inference_mode(), full_precision(placement.threads):
             array = _normalise(_upload(picture, like.device))[None]
-            return network.trunk(array.to(like.dtype).contiguous(memory_format=torch.channels_last))
+            return network.trunk_maps(array.to(like.dtype).contiguous(memory_format=torch.channels_last))
 
     return forward
 
@@ -283,6 +284,11 @@ class Batches:
         return static, outputs, graph
 
 
+def _known(outputs: RegionOutputs) -> tuple[Tensor, ...]:
+    """Leave out the context where a network has none; the rest as float32."""
+    return tuple(output.float() for output in outputs if output is not None)
+
+
 class TorchRegions:
     """A model's layers above the trunk, and its crops, in torch; see `scorer.RegionEngine`.
 
@@ -302,13 +308,11 @@ class TorchRegions:
         self.network = network = torch_network(model.weights, len(model.classes), device, precision=placement.precision)
         self.like = next(network.parameters())
 
-        def score(rows: Tensor) -> tuple[Tensor, Tensor]:
-            logits, deltas = network.score_regions(rows)
-            return logits.float().softmax(1), deltas.float()
+        def score(rows: Tensor) -> tuple[Tensor, ...]:
+            return _known(network.score_regions(rows))
 
-        def score_crops(rows: Tensor) -> tuple[Tensor, Tensor]:
-            logits, deltas = network.score_crops(network.trunk(rows))
-            return logits.float().softmax(1), deltas.float()
+        def score_crops(rows: Tensor) -> tuple[Tensor, ...]:
+            return _known(network.score_crops(network.trunk(rows)))
 
         record = device == "cuda"
         self._first_pass = Batches(lambda rows: (network.read_first_pass(rows).float(),), REGIONS[device])
@@ -322,23 +326,19 @@ class TorchRegions:
             (logits,) = self._first_pass(len(boxes), lambda start, stop: roi_align(parts, sent[start:stop]))
             return logits.cpu().numpy()
 
-    def score_regions(
-        self, maps: Tensor, boxes: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def score_regions(self, features: TrunkFeatures, boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """See `scorer.RegionEngine`."""
         with torch.inference_mode(), full_precision(self.threads):
-            features, sent = self.network.project_channels(maps), self._send(boxes)
-            probabilities, deltas = self._regions(len(boxes), lambda start, stop: roi_align(features, sent[start:stop]))
-            return probabilities.cpu().numpy(), deltas.cpu().numpy()
+            read, sent = self.network.reader(TrunkMaps(features.maps, features.fine)), self._send(boxes)
+            outputs = self._regions(len(boxes), lambda start, stop: read(sent[start:stop]))
+            return tuple(output.cpu().numpy() for output in outputs)
 
-    def score_crops(
-        self, image: NDArray[np.uint8], boxes: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def score_crops(self, image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
         """See `scorer.RegionEngine`."""
         with torch.inference_mode(), full_precision(self.threads):
             picture, sent = _upload(image, self.like.device), self._send(boxes)
-            probabilities, deltas = self._crops(len(boxes), lambda start, stop: self._warp(picture, sent[start:stop]))
-            return probabilities.cpu().numpy(), deltas.cpu().numpy()
+            outputs = self._crops(len(boxes), lambda start, stop: self._warp(picture, sent[start:stop]))
+            return tuple(output.cpu().numpy() for output in outputs)
 
     def _warp(self, picture: Tensor, boxes: Tensor) -> Tensor:
         return warp_regions(picture, boxes).to(self.like.dtype).contiguous(memory_format=torch.channels_last)

@@ -69,6 +69,16 @@ class RegionModel:
         return bool(np.any(self.weights["first_pass.weight"]))
 
     @property
+    def has_finer(self) -> bool:
+        """True if it has finer features, see `regions.network.RegionNetwork`."""
+        return "lateral.weight" in self.weights
+
+    @property
+    def has_context(self) -> bool:
+        """True if the whole picture is one more region, see `regions.network.RegionNetwork`."""
+        return "context.weight" in self.weights
+
+    @property
     def trunk_weights(self) -> dict[str, NDArray[np.float16]]:
         """Weights of the layers up to inception 4e."""
         return {name: weight for name, weight in self.weights.items() if in_trunk(name)}

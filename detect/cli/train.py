@@ -72,7 +72,11 @@ def train_detector_command(
     ] = None,
     freeze: Annotated[Frozen, recipe_option(DetectorRecipe, "freeze")] = DetectorRecipe.freeze,
     method: Annotated[
-        str, typer.Option(metavar="merged|selective-search", help="Where the regions come from.")
+        str,
+        typer.Option(
+            metavar="merged|selective-search",
+            help="Where the regions come from; with --multibox-output from its head as it learns.",
+        ),
     ] = "merged",
     multibox: Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox, for merged.")] = "voc",
     multibox_output: Annotated[
@@ -100,8 +104,10 @@ def train_detector_command(
         from ...proposals.multibox.file import find_multibox, read_multibox
         from ...proposals.multibox.network import from_model
         from ..train.detector import train_detector
+        from ..train.multibox import LIMITS
         from ..train.process_group import join_process_group
         from ..train.proposal_cache import ProposalCache
+        from ..train.validation import propose_all
 
         names = read_class_list(classes)
         before = None if start is None else read_model(find_model(start))
@@ -120,9 +126,9 @@ def train_detector_command(
             )
         if along and (method == "selective-search" or recipe.scoring == "crops"):
             raise CommandError(
-                "--multibox-output: a MultiBox learns along with merged proposals and shared scoring only"
+                "--multibox-output: a MultiBox learns along with shared scoring only, and the regions are its own"
             )
-        network = _first_detector(names, before, weights, seed)
+        network = _first_detector(names, before, weights, recipe)
         proposing = None if method == "selective-search" else read_multibox(find_multibox(multibox))
         settings: dict[str, Any] = {}
         if proposing is not None:
@@ -131,28 +137,31 @@ def train_detector_command(
             settings = {"multibox": multibox, "detector": start if fits else "voc", "device": "cpu", "threads": 1}
             if along and not fits:
                 print_once(f"{multibox} was trained on another trunk; its head learns to stand on this one")
-        proposer = load_proposer(method, **settings)
         group = join_process_group(device)
         training, validation = read_training_pictures(
             data, names, split, tell=print_once, progress=progress_bar, max_pixels=max_pixels
         )
-        objectness = proposer.has_objectness(names)
-        proposals = ProposalCache(cache / "proposals", proposer, objectness=objectness, max_pixels=max_pixels)
+        proposals = None
+        if not along:
+            proposer = load_proposer(method, **settings)
+            objectness = proposer.has_objectness(names)
+            proposals = ProposalCache(cache / "proposals", proposer, objectness=objectness, max_pixels=max_pixels)
         run = prepare_run(
             session, cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group,
             max_pixels=max_pixels,
         )  # fmt: skip
         samples = _sample_pictures(training, seed)
-        share = (samples if epochs == 0 else [*training, *validation])[group.rank :: group.world]
-        with progress_bar("proposals", len(share)) as report:
-            proposals.fill(share, workers or usable_cores(), report)
+        if proposals is not None:
+            share = (samples if epochs == 0 else [*training, *validation])[group.rank :: group.world]
+            with progress_bar("proposals", len(share)) as report:
+                proposals.fill(share, workers or usable_cores(), report)
         head = from_model(proposing) if along and proposing is not None else None
         finished = epochs == 0 or train_detector(
             network, training, proposals, validation, recipe, multibox=head, run=run
         )
         leave_unless_done(finished, group)
         trained: dict[str, object] = {
-            **asdict(recipe), "pictures": len(training), "method": method,
+            **asdict(recipe), "pictures": len(training), "method": "multibox" if along else method,
             "multibox": None if proposing is None else _file_name(multibox),
             "weights": _file_name(weights or (None if before else "googlenet-bvlc")),
         }  # fmt: skip
@@ -165,24 +174,32 @@ def train_detector_command(
                 multibox_output, head, network, validation, recipe.long_side, names, record, group.device, max_pixels
             )
         print_once(f"fitting the first pass and measuring the ranges of 8 bits on {len(samples)} pictures")
+        propose = proposals
+        if propose is None:
+            assert head is not None
+            own = propose_all(
+                head, network.trunk, samples, long_side=recipe.long_side, limit=LIMITS[-1], device=group.device,
+                max_pixels=max_pixels,
+            )  # fmt: skip
+            propose = lambda picture: own[picture.image_id]  # noqa: E731
         model = to_model(
             network, names, long_side=recipe.long_side, box_regression=box_regression, scoring=recipe.scoring,
             trained=trained,
-            samples=[(read_image(picture.path, max_pixels), proposals(picture)[0]) for picture in samples],
+            samples=[(read_image(picture.path, max_pixels), propose(picture)[0]) for picture in samples],
         )  # fmt: skip
         write_model(output, model)
         print_once(f"wrote {output}")
 
 
 def _first_detector(
-    names: tuple[str, ...], before: RegionModel | None, weights: str | None, seed: int
+    names: tuple[str, ...], before: RegionModel | None, weights: str | None, recipe: DetectorRecipe
 ) -> RegionNetwork:
     """Make the network that a training begins with: an earlier detector's, ImageNet weights, or some of both."""
     from ...backbone.regions.network import RegionNetwork
     from ...backbone.regions.torch_engine import torch_network
     from ...backbone.weights.model_file import in_trunk
 
-    network = RegionNetwork(len(names), seed=seed)
+    network = RegionNetwork(len(names), finer=recipe.finer, context=recipe.context, seed=recipe.seed)
     if before is None or weights is not None:
         _load_weights(network, weights or "googlenet-bvlc", "the detector")
     if before is not None:
@@ -195,7 +212,8 @@ def _first_detector(
                 "the detector of --start has other classes: their scores are learned from nothing, the layers "
                 "below go on"
             )
-        network.load_state_dict({**network.state_dict(), **state})
+        own = network.state_dict()
+        network.load_state_dict({**own, **{name: value for name, value in state.items() if name in own}})
     return network
 
 
@@ -316,7 +334,7 @@ def train_multibox_command(
             network = torch_network(detector.weights, len(detector.classes), "cpu")
             side = long_side or detector.long_side
         else:
-            network, side = RegionNetwork(1), long_side or MultiBoxRecipe.long_side
+            network, side = RegionNetwork(1, finer=False, context=False), long_side or MultiBoxRecipe.long_side
             _load_weights(network, weights, "MultiBox")
         recipe = MultiBoxRecipe(
             train_trunk=weights is not None, epochs=epochs, batch=batch, learning_rate=learning_rate, long_side=side,

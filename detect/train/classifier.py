@@ -240,6 +240,7 @@ class ClassifierTask:
     """
 
     by_picture = False
+    averaging = 0.0
 
     def __init__(
         self,

@@ -24,12 +24,19 @@ from ...data import Picture, box_iou, read_image
 from ...data.errors import SettingError
 from ...proposals.multibox.loss import away_from, picture_loss
 from ...proposals.multibox.network import GridHead, VectorHead
+from ...proposals.multibox.priors import place_priors
+from ...proposals.multibox.proposer import rank_boxes
+from ..settings import DetectorSettings
 from .augmentation import augment
 from .checkpoint import fingerprint, weights_hash
 from .device import mixed_precision, to_device
 from .loop import NOTHING_KEPT, Order, RunSettings, Schedule, TrainingLoop
 from .recipes import WEIGHT_DECAYS, DetectorRecipe
-from .validation import Proposed, measure_map
+from .validation import Proposed, measure_map, propose_all
+
+# IoU above which a box of a MultiBox that learns along is dropped for a better one. At 0.5, as in detections, an object
+# would have one region, and those that are nearly right, the hard ones, would be gone.
+OWN_IOU_THRESHOLD = 0.7
 
 
 class SampledRegions(NamedTuple):
@@ -200,13 +207,13 @@ def detection_loss(
 
 
 class DetectorExample(NamedTuple):
-    """A picture as the network gets it, with its regions."""
+    """A picture as the network gets it, with what its regions are drawn from."""
 
     array: NDArray[np.float32]  # the picture (1, 3, h, w), or the regions' crops (R, 3, 224, 224)
-    regions: SampledRegions  # boxes in pixels of the augmented picture
-    allowed: NDArray[np.bool_]  # (1 + C,), see `detection_loss`
-    kept: NDArray[np.float32]  # (R, channels of inception 5b), see `RegionNetwork.score_regions`
     picture: Picture  # augmented
+    proposals: NDArray[np.float32]  # (N, 4), in its pixels
+    regions: SampledRegions | None  # with crops
+    rng: np.random.Generator  # of all that is drawn for the example
 
 
 class DetectorTask:
@@ -218,13 +225,14 @@ class DetectorTask:
         self,
         network: RegionNetwork,
         pictures: Sequence[Picture],
-        proposals: Callable[[Picture], Proposed],
+        proposals: Callable[[Picture], Proposed] | None,
         validation: Sequence[Picture],
         recipe: DetectorRecipe,
         multibox: GridHead | VectorHead | None,
         run: RunSettings,
     ) -> None:
         self.network, self.multibox, self.recipe, self.group = network, multibox, recipe, run.group
+        self.averaging = recipe.averaging
         self.pictures, self.proposals, self.validation = pictures, proposals, validation
         self.paths, self.max_pixels = [picture.path for picture in pictures], run.max_pixels
         self.settings: dict[str, object] = {
@@ -253,11 +261,14 @@ class DetectorTask:
             frozen = (
                 name.startswith("first_pass.")  # fitted after the training
                 or (recipe.freeze == "googlenet" and name.startswith("googlenet."))
-                or (in_trunk(name) and (recipe.freeze == "trunk" or "inception" not in name))
+                or (recipe.freeze == "trunk" and in_trunk(name))
+                or name.startswith("googlenet.conv")
             )
             parameter.requires_grad_(not frozen)
         old = [parameter for parameter in network.googlenet.parameters() if parameter.requires_grad]
-        new = [*network.score.parameters(), *network.delta.parameters()]
+        heads = network.score, network.delta, network.lateral, network.finer, network.context
+        new = [parameter for module in heads if module is not None for parameter in module.parameters()]
+        new = [parameter for parameter in new if parameter.requires_grad]
         own = [] if self.multibox is None else [*self.multibox.parameters()]
         groups: list[dict[str, Any]] = [
             {"params": old, "factor": 1.0}, {"params": new, "factor": recipe.new_layer_rate},
@@ -274,20 +285,35 @@ class DetectorTask:
         return Schedule(self.recipe.learning_rate, self.order.steps, self.recipe.schedule).rate(step)
 
     def load(self, index: int, rng: np.random.Generator) -> DetectorExample:
-        """Read a picture, augment it and draw its regions; with crops, warp these."""
-        recipe, picture = self.recipe, self.pictures[index]
-        boxes = self.proposals(picture)[0][: recipe.candidates]
+        """Read a picture and augment it; with crops, draw its regions and warp them."""
+        picture = self.pictures[index]
+        boxes = np.zeros((0, 4), np.float32)
+        if self.proposals is not None:
+            boxes = self.proposals(picture)[0][: self.recipe.candidates]
         image = read_image(picture.path, self.max_pixels)
         image, picture, boxes = augment(image, picture, boxes, rng, self.long_sides)
-        regions = sample_regions(picture, boxes, rng, number=recipe.regions, foreground=recipe.foreground)
-        # Dropout, drawn here and not by torch: its generator serves the threads in whatever order they come.
-        drawn = rng.random((len(regions.labels), self.network.googlenet.inception_5b.outputs))
-        kept = (drawn >= recipe.dropout).astype(np.float32) / (1 - recipe.dropout)
-        allowed = np.ones(self.network.classes + 1, dtype=bool)
-        allowed[slice(1, None) if picture.labelled is None else [label + 1 for label in picture.labelled]] = False
-        crops = recipe.scoring == "crops"
-        array = crop_regions(image, regions.boxes) if crops else prepare_picture(image, max(image.shape[:2]))[0]
-        return DetectorExample(array, regions, allowed, kept, picture)
+        regions = None
+        if self.recipe.scoring == "crops":
+            regions = self._sample(picture, boxes, rng)
+            array = crop_regions(image, regions.boxes)
+        else:
+            array = prepare_picture(image, max(image.shape[:2]))[0]
+        return DetectorExample(array, picture, boxes, regions, rng)
+
+    def _sample(self, picture: Picture, boxes: NDArray[np.float32], rng: np.random.Generator) -> SampledRegions:
+        number, foreground = self.recipe.regions, self.recipe.foreground
+        return sample_regions(picture, boxes, rng, number=number, foreground=foreground)
+
+    def _own_proposals(
+        self, shape: tuple[int, int], picture: Picture, outputs: tuple[Tensor, Tensor]
+    ) -> NDArray[np.float32]:
+        """Rank the boxes of the MultiBox that learns along, from its outputs for maps of a `shape`."""
+        assert self.multibox is not None
+        residuals, logits = (output[0].detach().float().cpu().numpy() for output in outputs)
+        size = picture.width, picture.height
+        priors = place_priors(self.multibox.priors, shape, size)
+        limit = self.recipe.candidates
+        return rank_boxes(priors, residuals, logits, size, limit=limit, iou_threshold=OWN_IOU_THRESHOLD)[0]
 
     def loss(self, batch: Sequence[DetectorExample]) -> tuple[list[Tensor], NDArray[np.float64]]:
         """Compute the losses of some pictures, each summed, and four counts.
@@ -300,33 +326,65 @@ class DetectorTask:
             Foreground regions that are classified right, foreground regions, regions, matched predictions of a
             MultiBox.
         """
-        device = self.group.device
-        batch = [example for example in batch if len(example.regions.labels)]
-        location = confidence = nothing = torch.zeros((), device=device)
-        if not batch:
-            return [nothing] * 4, np.zeros(4)
-        aligned, matched = [], 0
+        device, network = self.group.device, self.network
+        location = confidence = torch.zeros((), device=device)
+        read: list[Tensor] = []
+        drawn: list[SampledRegions] = []
+        allowed: list[NDArray[np.bool_]] = []
+        kept: list[NDArray[np.float32]] = []
+        of_picture: list[int] = []
+        matched = 0
         with mixed_precision(device):
             for example in batch:
+                picture, boxes, regions = example.picture, example.proposals, example.regions
                 # Frozen layers keep no activations for the backward pass.
-                features = self.network.trunk(to_device(example.array, device))
-                if self.recipe.scoring == "shared":
-                    boxes = torch.from_numpy(example.regions.boxes).to(device)
-                    aligned.append(roi_align(self.network.project_channels(features), boxes))
-                else:
-                    aligned.append(self.network.project_channels(pool_crops(features)))
+                maps = network.trunk_maps(to_device(example.array, device))
                 if self.multibox is not None:
-                    *parts, count = picture_loss(self.multibox, features, example.picture)
+                    outputs = self.multibox(maps.features)
+                    *parts, count = picture_loss(self.multibox, maps.features, picture, outputs)
                     location, confidence, matched = location + parts[0], confidence + parts[1], matched + count
-            kept = torch.from_numpy(np.concatenate([example.kept for example in batch])).to(device)
-            logits, deltas = self.network.score_regions(torch.cat(aligned), kept)
-        labels = torch.from_numpy(np.concatenate([e.regions.labels for e in batch])).to(device)
-        targets = torch.from_numpy(np.concatenate([e.regions.targets for e in batch])).to(device)
-        allowed = np.concatenate([np.repeat(e.allowed[None], len(e.regions.labels), 0) for e in batch])
-        means = detection_loss(logits.float(), deltas.float(), labels, targets, torch.from_numpy(allowed).to(device))
+                    if self.proposals is None:
+                        boxes = self._own_proposals(maps.features.shape[2:], picture, outputs)
+                if regions is None:
+                    regions = self._sample(picture, boxes, example.rng)
+                    whole = np.array([[0, 0, picture.width, picture.height]], np.float32)
+                    places = torch.from_numpy(np.concatenate([regions.boxes, whole])).to(device)
+                    read.append(network.reader(maps)(places))
+                else:
+                    read.append(network.project_channels(pool_crops(maps.features)))
+                number = len(regions.labels)
+                drawn.append(regions)
+                allowed.append(np.repeat(self._allowed(picture)[None], number, 0))
+                # Dropout, drawn here and not by torch: its generator serves the threads in whatever order they come.
+                lost = example.rng.random((len(read[-1]), network.googlenet.inception_5b.outputs))
+                kept.append((lost >= self.recipe.dropout).astype(np.float32) / (1 - self.recipe.dropout))
+                of_picture += [len(drawn) - 1] * number
+            number = len(of_picture)
+            if number == 0:
+                nothing = torch.zeros((), device=device)
+                return [nothing, nothing, location, confidence], np.array([0, 0, 0, matched], np.float64)
+            lost_or_kept = torch.from_numpy(np.concatenate(kept)).to(device)
+            logits, deltas, context = network.score_regions(torch.cat(read), lost_or_kept)
+        if self.recipe.scoring == "shared":
+            # The last row of each picture is the whole picture.
+            ends = np.cumsum([len(part) for part in read]) - 1
+            rows = torch.from_numpy(np.setdiff1d(np.arange(len(logits)), ends)).to(device)
+            logits, deltas = logits[rows], deltas[rows]
+            if context is not None:
+                logits = logits + context[torch.from_numpy(ends[of_picture]).to(device)]
+        labels = torch.from_numpy(np.concatenate([regions.labels for regions in drawn])).to(device)
+        targets = torch.from_numpy(np.concatenate([regions.targets for regions in drawn])).to(device)
+        can_be = torch.from_numpy(np.concatenate(allowed)).to(device)
+        means = detection_loss(logits.float(), deltas.float(), labels, targets, can_be)
         right = (logits.argmax(1) == labels)[labels > 0].sum().item()
-        counts = [right, (labels > 0).sum().item(), len(labels), matched]
-        return [*(mean * len(labels) for mean in means), location, confidence], np.array(counts, np.float64)
+        counts = [right, (labels > 0).sum().item(), number, matched]
+        return [*(mean * number for mean in means), location, confidence], np.array(counts, np.float64)
+
+    def _allowed(self, picture: Picture) -> NDArray[np.bool_]:
+        """Tell what a background region of a picture can be, see `detection_loss`: (1 + C,)."""
+        allowed = np.ones(self.network.classes + 1, dtype=bool)
+        allowed[slice(1, None) if picture.labelled is None else [label + 1 for label in picture.labelled]] = False
+        return allowed
 
     def gradients(
         self, batch: Sequence[list[DetectorExample]], pool: Executor
@@ -364,12 +422,22 @@ class DetectorTask:
 
     def validate(self, row: dict[str, float]) -> None:
         """Add the mAP in the first process, if there are pictures where everything is labelled."""
-        if self.group.rank == 0 and any(picture.labelled is None for picture in self.validation):
-            row["mAP"] = measure_map(
-                self.network, self.validation, self.proposals, scoring=self.recipe.scoring, device=self.group.device,
-                box_regression=self.recipe.box_regression, long_side=self.recipe.long_side,
-                max_pixels=self.max_pixels,
-            )  # fmt: skip
+        validation = [picture for picture in self.validation if picture.labelled is None]
+        if self.group.rank > 0 or not validation:
+            return
+        where: dict[str, Any] = {
+            "long_side": self.recipe.long_side, "device": self.group.device, "max_pixels": self.max_pixels,
+        }  # fmt: skip
+        proposals = self.proposals
+        if proposals is None:
+            assert self.multibox is not None
+            limit = DetectorSettings.proposals
+            own = propose_all(self.multibox, self.network.trunk, validation, limit=limit, **where)
+            proposals = lambda picture: own[picture.image_id]  # noqa: E731
+        row["mAP"] = measure_map(
+            self.network, validation, proposals, scoring=self.recipe.scoring,
+            box_regression=self.recipe.box_regression, **where,
+        )  # fmt: skip
 
 
 def _epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.intp]:
@@ -382,7 +450,7 @@ def _epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray
 def train_detector(
     network: RegionNetwork,
     pictures: Sequence[Picture],
-    proposals: Callable[[Picture], Proposed],
+    proposals: Callable[[Picture], Proposed] | None,
     validation: Sequence[Picture],
     recipe: DetectorRecipe,
     *,
@@ -396,8 +464,9 @@ def train_detector(
     network : RegionNetwork
         Its ``googlenet`` has ImageNet weights, or it was trained before.
     pictures : sequence of Picture
-    proposals : callable
-        Picture -> boxes (N, 4) float32 in its pixels, best first, and their objectness (N,) or None.
+    proposals : callable, optional
+        Picture -> boxes (N, 4) float32 in its pixels, best first, and their objectness (N,) or None. Default: the boxes
+        of `multibox` as it learns.
     validation : sequence of Picture
         To measure mAP on after every epoch, see `measure_map`.
     recipe : DetectorRecipe
@@ -419,7 +488,7 @@ def train_detector(
     CheckpointError
         If the checkpoint was made with other settings or pictures, or there are fewer pictures than one batch.
     SettingError
-        If a MultiBox is to learn along with crops.
+        If a MultiBox is to learn along with crops, or there are neither proposals nor a MultiBox.
 
     References
     ----------
@@ -429,4 +498,6 @@ def train_detector(
         raise SettingError(
             "a MultiBox needs whole pictures and cannot learn along with crops; use scoring shared, or no MultiBox"
         )
+    if multibox is None and proposals is None:
+        raise SettingError("there are no regions to learn from; give proposals, or a MultiBox that learns along")
     return TrainingLoop(DetectorTask(network, pictures, proposals, validation, recipe, multibox, run), run).run()

@@ -167,14 +167,14 @@ class Task(Protocol[Example]):
     optimizer : Optimizer
         A group of its parameters with a ``factor`` learns at that times the rate.
     parameters : list of Parameter
-        Those of the optimizer, which are trained.
-    parameters : list of Parameter
-        Of the optimizer, in its order: that of the gradients.
+        Those of the optimizer, in its order, which is also that of the gradients.
     order : Order
     paths : list of Path
         Files of the pictures, for messages.
     by_picture : bool
         Whether each thread of a CPU takes some of a batch's pictures. Otherwise the batch goes through as a whole.
+    averaging : float
+        Share of the old average in a running average of the weights, which the training ends with; 0 for none.
     """
 
     settings: dict[str, object]
@@ -184,6 +184,7 @@ class Task(Protocol[Example]):
     order: Order
     paths: list[Path]
     by_picture: bool
+    averaging: float
 
     @property
     def recipe(self) -> Recipe:
@@ -236,6 +237,8 @@ class TrainingLoop(Generic[Example]):
         self.check_length()
         start = self.resume_or_start()
         workers, threads, readers = self.count_threads()
+        # Two parts a thread: the one that is done first takes the next. Pictures differ in size.
+        parts = min(2 * workers, task.recipe.batch) if workers > 1 else 1
         began = saved = time.monotonic()
         figures: list[list[float]] = []
         with (
@@ -245,7 +248,7 @@ class TrainingLoop(Generic[Example]):
             ThreadPoolExecutor(readers) as reader,
         ):
             for step, batch in self.batches(reader, range(start, order.steps), limit=readers + 3):
-                gradients, own = task.gradients([batch[i::workers] for i in range(workers)], pool)
+                gradients, own = task.gradients([batch[i::parts] for i in range(parts)], pool)
                 late = time.monotonic() - began > self.settings.time_limit
                 *sums, late_processes = self.sum_over_processes(gradients, [*own, late])
                 self.check_finite(step, sums)
@@ -263,6 +266,7 @@ class TrainingLoop(Generic[Example]):
                     figures.clear()
                 if late_processes and done < order.steps:
                     return False
+        self.take_averages()  # Again after a resumed training that had no step left.
         return True
 
     def check_length(self) -> None:
@@ -328,6 +332,29 @@ class TrainingLoop(Generic[Example]):
             parameter.grad = gradient
         torch.nn.utils.clip_grad_norm_(self.task.parameters, GRADIENT_NORM)
         self.task.optimizer.step()
+        if self.task.averaging:
+            self.average_weights(step)
+
+    @torch.no_grad()
+    def average_weights(self, step: int) -> None:
+        """Move the weights' running averages, which checkpoints hold with the optimizer's state, towards the weights.
+
+        In the first steps the averages follow faster, so that they forget the weights that the training began with.
+        """
+        decay = min(self.task.averaging, (1 + step) / (10 + step))
+        for parameter in self.task.parameters:
+            state = self.task.optimizer.state[parameter]
+            if "average" in state:
+                state["average"].lerp_(parameter, 1 - decay)
+            else:
+                state["average"] = parameter.detach().clone()
+
+    @torch.no_grad()
+    def take_averages(self) -> None:
+        """Give the network the averages of its weights."""
+        for parameter in self.task.parameters:
+            if (average := self.task.optimizer.state[parameter].get("average")) is not None:
+                parameter.copy_(average)
 
     def save(self, done: int) -> None:
         """Write the checkpoint, in the first process."""
@@ -346,6 +373,8 @@ class TrainingLoop(Generic[Example]):
             "learning_rate": self.task.rate(done - 1),
             "seconds_left": seconds_left,
         }
+        if done == order.steps:
+            self.take_averages()
         if done in order.epoch_ends:
             self.task.validate(row)
         if self.settings.group.rank == 0:

@@ -96,6 +96,7 @@ class MultiBoxTask:
     """The steps of a MultiBox's training, see `inception_rcnn.detect.train.loop.Task`."""
 
     by_picture = True
+    averaging = 0.0
 
     def __init__(
         self,

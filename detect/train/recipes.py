@@ -64,6 +64,8 @@ class DetectorRecipe:
         Its peak; default 0.003 for SGD, 0.0001 for AdamW.
     schedule : {"cosine", "step"}
         How the learning rate falls: smoothly to 1 % of its peak, or to a tenth for the last quarter.
+    finer, context : bool
+        Parts that the network has, see `inception_rcnn.backbone.regions.network.RegionNetwork`; not with crops.
     box_regression : bool
         Learn to correct the proposals; the GoogLeNet team did not.
     freeze : {"stem", "trunk", "googlenet"}
@@ -91,6 +93,9 @@ class DetectorRecipe:
     multibox_weight : float
         Weight of the loss of a MultiBox that learns along. With 0.2 its gradients in the trunk are about as large as
         those of the regions.
+    averaging : float
+        Share of the old average in the running average of the weights, which is what a training ends with (Polyak and
+        Juditsky, 1992); 0 ends with the last weights.
 
     Raises
     ------
@@ -113,6 +118,8 @@ class DetectorRecipe:
     optimizer: Optimizer = "sgd"
     learning_rate: Weight | None = None
     schedule: Decay = "cosine"
+    finer: bool = True
+    context: bool = True
     box_regression: bool = True
     freeze: Frozen = "stem"
     scales: Scales = SCALES
@@ -126,11 +133,14 @@ class DetectorRecipe:
     new_layer_rate: Weight = 2.0
     multibox_rate: Weight = 5.0
     multibox_weight: Weight = 0.2
+    averaging: Annotated[float, Between(0, 0.99999)] = 0.999
 
     def __post_init__(self) -> None:
         check_recipe(self)
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
+        if self.scoring == "crops":
+            vars(self).update(finer=False, context=False)
 
 
 @dataclass(frozen=True)

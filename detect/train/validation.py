@@ -80,18 +80,25 @@ def measure_map(
         outputs = []
         if not len(boxes):
             return Detections.empty(classes)
+        # The last region is the whole picture, for the context.
+        regions = np.concatenate([boxes, np.array([[0, 0, picture.width, picture.height]], np.float32)])
         with torch.no_grad(), mixed_precision(device):
             if scoring == "shared":
                 array, scale = prepare_picture(image, long_side)
-                features = network.trunk(to_device(array, device))
-                for part in torch.from_numpy(boxes * np.float32(scale)).to(device).split(CHUNK):
-                    outputs.append(network.region_head(features, part))
+                maps = network.trunk_maps(to_device(array, device))
+                for part in torch.from_numpy(regions * np.float32(scale)).to(device).split(CHUNK):
+                    outputs.append(network.region_head(maps, part))
             else:
-                for start in range(0, len(boxes), CROPS):
-                    crops = crop_regions(image, boxes[start : start + CROPS])
+                for start in range(0, len(regions), CROPS):
+                    crops = crop_regions(image, regions[start : start + CROPS])
                     outputs.append(network.score_crops(network.trunk(to_device(crops, device))))
-        probabilities = torch.cat([logits.float().softmax(1) for logits, _ in outputs]).cpu().numpy()
-        deltas = torch.cat([deltas.float() for _, deltas in outputs]).cpu().numpy() if box_regression else None
+        logits = torch.cat([output.logits for output in outputs])[:-1].float()
+        if (context := outputs[-1].context) is not None:
+            logits = logits + context[-1].float()
+        probabilities = logits.softmax(1).cpu().numpy()
+        deltas = None
+        if box_regression:
+            deltas = torch.cat([output.deltas for output in outputs])[:-1].float().cpu().numpy()
         size = picture.width, picture.height
         return suppress(boxes, probabilities, deltas, size, classes, DetectorSettings(min_score=0.01), objectness)
 

@@ -209,7 +209,9 @@ def multibox_loss(
     return location, each[counted].sum()
 
 
-def picture_loss(head: GridHead | VectorHead, features: Tensor, picture: Picture) -> tuple[Tensor, Tensor, int]:
+def picture_loss(
+    head: GridHead | VectorHead, features: Tensor, picture: Picture, outputs: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor, int]:
     """Location and confidence loss of what a head says of a picture, as sums, and how many predictions are matched.
 
     The priors of a `GridHead` are matched by their overlap, many to an object; the boxes of a `VectorHead` by what is
@@ -222,6 +224,8 @@ def picture_loss(head: GridHead | VectorHead, features: Tensor, picture: Picture
         The trunk's features of the picture.
     picture : Picture
         Its labels, in the pixels that the trunk saw. Difficult objects and crowds count neither way.
+    outputs : (Tensor (1, P, 4), Tensor (1, P)), optional
+        The head's outputs for the features, if they are computed already.
 
     Returns
     -------
@@ -240,7 +244,7 @@ def picture_loss(head: GridHead | VectorHead, features: Tensor, picture: Picture
     >>> picture_loss(head, torch.zeros(1, 832, 4, 4), picture)[2]
     7
     """
-    residuals, logits = (output[0].float() for output in head(features))
+    residuals, logits = (output[0].float() for output in outputs or head(features))
     if not (residuals.isfinite().all() and logits.isfinite().all()):
         return residuals.sum() * torch.nan, logits.sum() * torch.nan, 0
     size = (picture.width, picture.height)
