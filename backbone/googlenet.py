@@ -250,7 +250,7 @@ class GoogLeNet(nn.Module):
         return self.trunk_levels(x)[1]
 
     def trunk_levels(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs of 3b and of the trunk: (N, 3, H, W) -> (N, 480, ~H/8, ~W/8), (N, 832, ~H/16, ~W/16)."""
+        """Compute the outputs of 3b and of the trunk: (N, 3, H, W) -> (N, 480, ~H/8, ~W/8), (N, 832, ~H/16, ~W/16)."""
         x3b = self.modules_3a_to_3b(self.stem(x))
         return x3b, self.inception_4e(self.modules_4b_to_4d(self.module_4a(x3b)))
 

@@ -25,6 +25,10 @@ def random_network(seed: int = 0, classes: int = len(CLASSES)) -> RegionNetwork:
     with torch.no_grad():
         network.score.weight.mul_(0.03)
         network.delta.weight.mul_(0.1)
+        assert network.finer is not None
+        assert network.context is not None
+        nn.init.normal_(network.finer.weight, std=0.03, generator=generator)
+        nn.init.normal_(network.context.weight, std=0.0003, generator=generator)
         # As trained networks have them: the exporter drops what is zero.
         for layer in (network.score, network.delta):
             nn.init.normal_(layer.bias, std=0.1, generator=generator)
@@ -35,10 +39,13 @@ real_export_common = export.export_common
 
 
 @cache
-def stored_graph(name: str) -> bytes:
+def stored_graph(name: str, *, finer: bool = False) -> bytes:
     """Return a graph that is the same in all models from a bundled one, or a new one where there is none."""
     stored = BUNDLED / "voc.safetensors"
-    return read_model(stored).graphs[name] if stored.is_file() else real_export_common(name)
+    model = read_model(stored) if stored.is_file() else None
+    if model is None or (finer if name == "project" else True) != model.has_finer:
+        return real_export_common(name, finer=finer)
+    return model.graphs[name]
 
 
 # Exporting takes seconds; `test_exported_models` proves that what is stored is what would be exported.

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..preprocessing import CROP_SIDE
+from ..preprocessing import CROP_SIDE, prepare_picture
 from ..regions.first_pass import fit_first_pass
 from ..regions.network import PROJECTED, RegionNetwork, RegionOutputs
 from ..regions.roi_align import BINS, FINE_CHANNELS, FINE_INPUTS, TRUNK_CHANNELS
 from ..weights.model_file import GRAPHS, RegionModel
 from .portable import REGIONS, make_portable
-from .quantization import PROJECTIONS, calibration_inputs, quantize, with_weights
+from .quantization import PICTURES, PROJECTIONS, calibration_inputs, quantize, with_weights
 
 OUTPUTS = ["logits", "deltas", "context"]
 Module = TypeVar("Module", bound=nn.Module)
@@ -169,7 +169,7 @@ def export_common(name: str, *, finer: bool = False) -> bytes:
     features, dynamic = {"features": torch.zeros(1, TRUNK_CHANNELS, 6, 8)}, {"features": (2, 3)}
     if name == "first_pass":
         return export_part(Part(network, _first_pass_maps), features, ["parts"], dynamic)
-    names = PROJECTIONS
+    names: tuple[str, ...] = PROJECTIONS
     if finer:
         # Of a size of its own: rounded up twice, it is not always twice that of `features`.
         features["fine"], dynamic["fine"], names = torch.zeros(1, FINE_INPUTS, 11, 15), (2, 3), (*PROJECTIONS, "fine")
@@ -284,6 +284,9 @@ def to_model(
         if inputs:  # There are none if no picture has a proposal.
             by_region = GRAPHS[scoring][-1]
             graphs[f"{by_region}.int8"] = quantize(graphs[by_region], weights, inputs)
+        if inputs and scoring == "shared":
+            pictures = [{"picture": prepare_picture(image, long_side)[0]} for image, _ in samples[:PICTURES]]
+            graphs["trunk.int8"] = quantize(graphs["trunk"], weights, pictures)
     return RegionModel(classes, long_side, box_regression, weights, graphs, "", dict(trained or {}), scoring)
 
 

@@ -29,6 +29,8 @@ PICTURES, REGIONS = 16, 32
 # Percentile of an activation's values that ends its range. A few values are far larger than all others; a range with
 # them in it would have too few steps for the others.
 WITHIN = 99.999
+# Most values of an activation in one batch that this percentile is taken of.
+MAX_VALUES = 500_000
 
 
 def with_weights(graph: bytes, weights: Mapping[str, NDArray[np.float16]]) -> onnx.ModelProto:
@@ -86,12 +88,14 @@ def calibration_inputs(
         with torch.inference_mode():
             maps, fine = network.trunk_maps(torch.from_numpy(array))
             projected = [maps, *network.googlenet.inception_5a.begin(maps)]
+            reduced = [] if network.lateral is None else [network.reduce_fine(fine)]
         last = [channels[0].permute(1, 2, 0).contiguous().numpy() for channels in projected]
         places = boxes * np.float32(scale)
         regions = {name: read_regions(array, places) for name, array in zip(PROJECTIONS, last, strict=True)}
-        if network.lateral is not None:
-            reduced = network.reduce_fine(fine)[0].permute(1, 2, 0).contiguous().numpy()
-            regions["fine"] = read_regions(reduced, places, stride=FINE_STRIDE)
+        for channels in reduced:
+            regions["fine"] = read_regions(
+                channels[0].permute(1, 2, 0).contiguous().numpy(), places, stride=FINE_STRIDE
+            )
         inputs.append(regions)
     return inputs
 
@@ -220,7 +224,9 @@ def _measure_ranges(
     for batch in inputs:
         found = dict(zip(extra, session.run(extra, batch), strict=True)) | dict(batch)
         for name in names:
-            low, high = np.percentile(found[name], [100 - WITHIN, WITHIN])
+            values = found[name].ravel()
+            # A part of the values of a whole picture is enough, and sorts in a tenth of the time.
+            low, high = np.percentile(values[:: 1 + len(values) // MAX_VALUES], [100 - WITHIN, WITHIN])
             ranges[name] = min(ranges[name][0], float(low)), max(ranges[name][1], float(high))
     return ranges
 

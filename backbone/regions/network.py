@@ -125,9 +125,9 @@ class RegionNetwork(nn.Module):
 
     Two parts can be left out. Both begin with weights of zero, so that a network without them can go on with them.
 
-    - Finer features: inception 3b has a cell for 8 pixels. A 1x1 convolution reduces its channels. What is read of these
-      for a region is added, after another 1x1 convolution, to what three branches of inception 5a begin with (Bell et
-      al., "Inside-Outside Net", CVPR 2016; Kong et al., "HyperNet", CVPR 2016).
+    - Finer features: inception 3b has a cell for 8 pixels. A 1x1 convolution reduces its channels. What is read of
+      these for a region is added, after another 1x1 convolution, to what three branches of inception 5a begin with
+      (Bell et al., "Inside-Outside Net", CVPR 2016; Kong et al., "HyperNet", CVPR 2016).
     - Context: the whole picture is one more region, whose features are added to the logits of all others, after a
       linear layer.
 
@@ -164,10 +164,13 @@ class RegionNetwork(nn.Module):
         nn.init.zeros_(self.score.bias)
         nn.init.normal_(self.delta.weight, std=0.001, generator=generator)
         nn.init.zeros_(self.delta.bias)
-        self.lateral = self.finer = self.context = None
+        self.lateral: nn.Conv2d | None = None
+        self.finer: nn.Conv2d | None = None
+        self.context: nn.Linear | None = None
         if finer:
             self.lateral = nn.Conv2d(FINE_INPUTS, FINE_CHANNELS, 1)
             nn.init.normal_(self.lateral.weight, std=_FINE_STD, generator=generator)
+            assert self.lateral.bias is not None
             nn.init.zeros_(self.lateral.bias)
             self.finer = nn.Conv2d(FINE_CHANNELS, sum(PROJECTED[1:]), 1, bias=False)
             nn.init.zeros_(self.finer.weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from ...data.arguments import check_number
@@ -61,9 +62,19 @@ class Placement:
             raise DeviceError("precision float16 is for a GPU; leave it out")
         vars(self).update(threads=check_number("threads", self.threads, 1, whole=True, optional=True))
 
+    def can_read(self, trunk: Placement) -> bool:
+        """Tell whether layers placed here can use the features of a trunk: those in 8 bits are float32 too.
+
+        Examples
+        --------
+        >>> Placement(precision="int8").can_read(Placement()), Placement(threads=1).can_read(Placement(threads=2))
+        (True, False)
+        """
+        return self.in_full_precision == trunk.in_full_precision
+
     @property
-    def of_trunk(self) -> Placement:
-        """Placement of the trunk: float32 instead of int8, so that models of any precision share a trunk."""
+    def in_full_precision(self) -> Placement:
+        """The same with float32 instead of int8, for models that have no graphs in 8 bits."""
         return replace(self, precision="float32") if self.precision == "int8" else self
 
 
@@ -103,6 +114,28 @@ def choose_placement(
     if precision is None:
         precision = "float16" if device == "cuda" else "float32"
     return Placement(device, engine, precision, threads)
+
+
+@cache
+def has_dot_products() -> bool:
+    """Tell whether the CPU multiplies and adds 8-bit numbers in one instruction, from what Linux says of it.
+
+    On x86 that is VNNI, on ARM the dot product of version 8.2. Without them, 8 bits are hardly faster than float32, and
+    on x86 sums can overflow. Elsewhere than on Linux the answer is False.
+
+    Examples
+    --------
+    >>> has_dot_products() in (True, False)
+    True
+    """
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    features = {
+        word for line in text.splitlines() if line.lower().startswith(("flags", "features")) for word in line.split()
+    }
+    return not features.isdisjoint(("avx512_vnni", "avx_vnni", "asimddp"))
 
 
 def choose_device(device: str = "auto") -> str:

@@ -17,7 +17,7 @@ from scipy.special import softmax
 from ...data.arguments import check_number
 from ...data.boxes import as_boxes
 from ...data.errors import DeviceError, ModelError, SettingError
-from ..preprocessing import resize_picture
+from ..preprocessing import MIN_SIDE, resize_picture
 from ..weights.model_file import RegionModel, hash_weights
 from .features import PictureFeatures, TrunkFeatures
 from .placement import Placement, choose_placement
@@ -30,10 +30,10 @@ class Trunk:
     ----------
     weights : mapping of str to ndarray
         float16, named as in `regions.network.RegionNetwork`.
-    graph : bytes
-        ONNX, ``picture`` (N, 3, H, W) -> ``features``.
+    graphs : mapping of str to bytes
+        ``trunk`` and, to run in 8 bits, ``trunk.int8``; see `export.graphs.export_graphs`.
     placement : Placement, optional
-        Default ``choose_placement()``. A trunk never runs in 8 bits, see `Placement.of_trunk`.
+        Default ``choose_placement()``. Without a graph in 8 bits the trunk runs in float32 where int8 is asked for.
 
     Raises
     ------
@@ -45,25 +45,32 @@ class Trunk:
     >>> from inception_rcnn.backbone.weights.model_file import read_model
     >>> from inception_rcnn.backbone.weights.published import find_model
     >>> model = read_model(find_model("voc"))
-    >>> trunk = Trunk(model.trunk_weights, model.graphs["trunk"], Placement(threads=1))
+    >>> trunk = Trunk(model.trunk_weights, model.graphs, Placement(threads=1))
     >>> features = trunk(np.zeros((300, 400, 3), np.uint8), 640)
     >>> features.maps.shape, features.scale
     ((1, 832, 30, 40), 1.6)
     """
 
     def __init__(
-        self, weights: Mapping[str, NDArray[np.float16]], graph: bytes, placement: Placement | None = None
+        self,
+        weights: Mapping[str, NDArray[np.float16]],
+        graphs: Mapping[str, bytes],
+        placement: Placement | None = None,
     ) -> None:
-        self.placement = placement = (placement or choose_placement()).of_trunk
+        placement = placement or choose_placement()
+        if "trunk.int8" not in graphs:
+            placement = placement.in_full_precision
+        self.placement = placement
         self.sha256 = hash_weights(weights)
         # Only layers on the same engine and device can use the features.
         self.key = self.sha256, placement.engine, placement.device, placement.precision
-        self._again = partial(Trunk, weights, graph, placement)
+        self._again = partial(Trunk, weights, graphs, placement)
         self._forward: Callable[[NDArray[np.uint8]], Any]
         if placement.engine == "onnxruntime":
             from .onnx_engine import onnx_trunk
 
-            self._forward = onnx_trunk(graph, weights, placement.threads)
+            graph = "trunk.int8" if placement.precision == "int8" else "trunk"
+            self._forward = onnx_trunk(graphs[graph], weights, placement.threads)
         else:
             from .torch_engine import torch_trunk
 
@@ -159,10 +166,10 @@ class RegionScorer:
         self.model = model
         self.long_side = round(model.long_side * scale)
         self.placement = placement = placement or (trunk.placement if trunk else choose_placement())
-        self.trunk = trunk or Trunk(model.trunk_weights, model.graphs["trunk"], placement)
+        self.trunk = trunk or Trunk(model.trunk_weights, model.graphs, placement)
         if self.trunk.sha256 != model.trunk_sha256:
             raise ModelError("the given trunk has other weights than the model's trunk; give the model's, or none")
-        if self.trunk.placement != placement.of_trunk:
+        if not placement.can_read(self.trunk.placement):
             raise DeviceError(f"the given trunk runs with {self.trunk.placement}, not {placement}; load another")
         self._regions: RegionEngine
         if placement.engine == "onnxruntime":
@@ -207,17 +214,24 @@ class RegionScorer:
         classes, boxes = len(self.model.classes), _check_boxes(boxes)
         if len(boxes) == 0:
             return np.zeros((0, classes + 1), np.float32), np.zeros((0, classes, 4), np.float32)
-        if self.model.has_context:
-            height, width = features.image.shape[:2]
-            boxes = np.concatenate([boxes, np.array([[0, 0, width, height]], np.float32)])
+        height, width = features.image.shape[:2]
         if self.model.scoring == "crops":
-            logits, deltas, *context = self._regions.score_crops(features.image, boxes)
+            logits, deltas, *context = self._regions.score_crops(features.image, self._with_whole(boxes, width, height))
         else:
             of_picture = features.of(self.trunk, self.long_side)
-            logits, deltas, *context = self._regions.score_regions(of_picture, boxes * np.float32(of_picture.scale))
+            # What the trunk saw: the narrow ones are extended, see `preprocessing.resize_picture`.
+            sides = (max(MIN_SIDE, round(side * of_picture.scale)) for side in (width, height))
+            regions = self._with_whole(boxes * np.float32(of_picture.scale), *sides)
+            logits, deltas, *context = self._regions.score_regions(of_picture, regions)
         if context:
             logits, deltas = logits[:-1] + context[0][-1], deltas[:-1]
         return softmax(logits, axis=1), deltas
+
+    def _with_whole(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+        """Add the whole picture as the last region, if the model has context."""
+        if not self.model.has_context:
+            return boxes
+        return np.concatenate([boxes, np.array([[0, 0, width, height]], np.float32)])
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32]

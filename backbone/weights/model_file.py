@@ -6,7 +6,7 @@ these by name, so torch and ONNX Runtime use the same numbers.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,12 @@ from safetensors.numpy import save as save_tensors
 from ...data import atomic_write
 from ...data.errors import ModelError
 
-FORMAT = "inception-rcnn region model 3"
+FORMAT = "inception-rcnn region model 4"
+# In version 0.2 graphs ended with probabilities instead of logits, see `regions.onnx_engine`.
+OLDER_FORMATS = ("inception-rcnn region model 3",)
+GRAPHS_FORMAT = "inception-rcnn graphs 1"
+# What is derived from the weights and can be fitted to them again; see `write_tensors`.
+DERIVED = ("first_pass.weight",)
 # Larger files are not read into memory: GoogLeNet's weights in float32, with all classifiers, have 53 MB.
 MAX_BYTES = 512 * 2**20
 # Graphs of each scoring. The last runs once for a region, the others once for a picture.
@@ -69,6 +74,11 @@ class RegionModel:
         return bool(np.any(self.weights["first_pass.weight"]))
 
     @property
+    def has_int8(self) -> bool:
+        """True if it can run in 8 bits."""
+        return f"{GRAPHS[self.scoring][-1]}.int8" in self.graphs
+
+    @property
     def has_finer(self) -> bool:
         """True if it has finer features, see `regions.network.RegionNetwork`."""
         return "lateral.weight" in self.weights
@@ -109,7 +119,7 @@ def hash_weights(weights: Mapping[str, NDArray]) -> str:
     return digest.hexdigest()
 
 
-def write_model(path: str | Path, model: RegionModel) -> None:
+def write_model(path: str | Path, model: RegionModel, *, apart: bool = False) -> None:
     """Write a model file.
 
     Parameters
@@ -117,6 +127,8 @@ def write_model(path: str | Path, model: RegionModel) -> None:
     path : str or Path
     model : RegionModel
         Its ``sha256`` is not used.
+    apart : bool
+        Write what is derived from the weights to a file of its own, see `write_tensors`.
     """
     description = {
         "format": FORMAT,
@@ -126,7 +138,18 @@ def write_model(path: str | Path, model: RegionModel) -> None:
         "trained": model.trained,
         "scoring": model.scoring,
     }
-    write_tensors(path, "model", description, model.weights, model.graphs)
+    write_tensors(path, "model", description, model.weights, model.graphs, apart=DERIVED if apart else None)
+
+
+def graphs_file(path: Path) -> Path:
+    """Name the file beside a model file that holds what is derived from its weights.
+
+    Examples
+    --------
+    >>> graphs_file(Path("voc.safetensors")).name
+    'voc.graphs.safetensors'
+    """
+    return path.with_suffix(".graphs.safetensors")
 
 
 def write_tensors(
@@ -135,8 +158,13 @@ def write_tensors(
     description: Mapping[str, object],
     weights: Mapping[str, NDArray],
     graphs: Mapping[str, bytes],
+    *,
+    apart: Sequence[str] | None = None,
 ) -> None:
-    """Write weights, graphs and a description as a safetensors file.
+    """Write weights, graphs and a description as a safetensors file, or as two.
+
+    Graphs change more often than weights, and have a hundredth of their size. In a repository, which keeps every
+    version of a file for ever, they stand in a file of their own.
 
     Parameters
     ----------
@@ -149,25 +177,46 @@ def write_tensors(
         Written as float16.
     graphs : mapping of str to bytes
         Written as tensors of bytes, named ``graph.<name>``.
+    apart : sequence of str, optional
+        Write two files: the second, see `graphs_file`, with the graphs and with these weights and keys of the
+        description.
     """
+    path = Path(path)
     tensors: dict[str, NDArray] = {name: np.ascontiguousarray(w, np.float16) for name, w in weights.items()}
-    tensors |= {f"graph.{name}": np.frombuffer(graph, dtype=np.uint8) for name, graph in graphs.items()}
+    parts = {f"graph.{name}": np.frombuffer(graph, dtype=np.uint8) for name, graph in graphs.items()}
+    if apart is None:
+        _write(path, tensors | parts, key, description)
+        graphs_file(path).unlink(missing_ok=True)  # Of a model that was there before.
+        return
+    tensors, derived = _partition(tensors, apart)
+    description, told = _partition(description, apart)
+    _write(path, tensors, key, description)
+    _write(graphs_file(path), derived | parts, key, {"format": GRAPHS_FORMAT, "weights": hash_weights(tensors), **told})
+
+
+def _partition(items: Mapping[str, Any], apart: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split items into those whose names are not in `apart`, and those whose are."""
+    return tuple({name: item for name, item in items.items() if (name in apart) is part} for part in (False, True))  # type: ignore[return-value]
+
+
+def _write(path: Path, tensors: dict[str, NDArray], key: str, description: Mapping[str, object]) -> None:
     # One key: safetensors writes several in an order that changes from run to run, and with it the file's hash.
-    atomic_write(path, save_tensors(tensors, metadata={key: json.dumps(description, sort_keys=True)}))
+    data = save_tensors(tensors, metadata={key: json.dumps(description, sort_keys=True)})
+    atomic_write(path, data)
 
 
 def read_tensors(
-    path: Path, key: str, format_name: str, what: str, advice: str
+    path: Path, key: str, formats: Sequence[str], what: str, advice: str
 ) -> tuple[dict[str, NDArray], dict[str, bytes], dict[str, Any], str]:
-    """Read what `write_tensors` wrote: weights, graphs, description, and the file's SHA-256.
+    """Read what `write_tensors` wrote: weights, graphs, description, and a SHA-256 of the file or both files.
 
     Parameters
     ----------
     path : Path
     key : str
         See `write_tensors`.
-    format_name : str
-        The description's ``"format"``.
+    formats : sequence of str
+        The description's ``"format"`` is one of these.
     what : str
         What the file should be, with its article, for errors.
     advice : str
@@ -176,8 +225,27 @@ def read_tensors(
     Raises
     ------
     ModelError
-        If there is no such file, or it is too large, not safetensors or of another format.
+        If there is no such file, or it is too large, not safetensors or of another format; if the file beside it
+        belongs to other weights.
     """
+    tensors, description, data = _read(path, key, formats, what, advice)
+    digest = hashlib.sha256(data)
+    if (beside := graphs_file(path)).exists():
+        own = hash_weights(tensors)
+        derived, more, data = _read(beside, key, (GRAPHS_FORMAT,), f"the graphs of {path.name}", "restore it")
+        if more.pop("weights", None) != own:
+            raise ModelError(f"{beside}: belongs to other weights than {path.name}; restore both, or remove it")
+        tensors |= derived
+        description |= {name: value for name, value in more.items() if name != "format"}
+        digest.update(data)
+    graphs = {name[6:]: tensors.pop(name).tobytes() for name in [*tensors] if name.startswith("graph.")}
+    return tensors, graphs, description, digest.hexdigest()
+
+
+def _read(
+    path: Path, key: str, formats: Sequence[str], what: str, advice: str
+) -> tuple[dict[str, NDArray], dict[str, Any], bytes]:
+    """Read one file: tensors, description, and all of its bytes."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ModelError(f"{path}: larger than {MAX_BYTES >> 20} MiB, so not {what}; {advice}")
@@ -194,10 +262,9 @@ def read_tensors(
         found = description.get("format")
     except (AttributeError, ValueError, RecursionError):
         found = None
-    if found != format_name:
+    if found not in formats:
         raise ModelError(f"{path}: not {what} (format {found!r}); {advice}")
-    graphs = {name[6:]: tensors.pop(name).tobytes() for name in [*tensors] if name.startswith("graph.")}
-    return tensors, graphs, description, hashlib.sha256(data).hexdigest()
+    return tensors, description, data
 
 
 def read_model(path: str | Path) -> RegionModel:
@@ -218,7 +285,9 @@ def read_model(path: str | Path) -> RegionModel:
     """
     path = Path(path)
     advice = "name a file that `inception-rcnn train detector` wrote"
-    weights, graphs, description, sha256 = read_tensors(path, "model", FORMAT, "a region model", advice)
+    weights, graphs, description, sha256 = read_tensors(
+        path, "model", (FORMAT, *OLDER_FORMATS), "a region model", advice
+    )
     try:
         classes, long_side = description["classes"], description["long_side"]
         box_regression, trained = description["box_regression"], description["trained"]

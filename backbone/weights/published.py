@@ -55,7 +55,7 @@ def bundled_models() -> list[str]:
     >>> "voc" in bundled_models()
     True
     """
-    return sorted(file.stem for file in BUNDLED.glob("*.safetensors"))
+    return sorted(file.stem for file in BUNDLED.glob("*.safetensors") if not file.stem.endswith(".graphs"))
 
 
 def find_model(name_or_file: str | Path) -> Path:

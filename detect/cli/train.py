@@ -91,6 +91,9 @@ def train_detector_command(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that compute proposals.  [default: one a core]")
     ] = None,
+    graphs_apart: Annotated[
+        bool, typer.Option("--graphs-apart", help="Write what is derived from the weights to files beside them.")
+    ] = False,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
@@ -171,23 +174,23 @@ def train_detector_command(
         if head is not None and multibox_output is not None:
             record = {"along": trained, "start": _file_name(multibox)}
             _write_head(
-                multibox_output, head, network, validation, recipe.long_side, names, record, group.device, max_pixels
-            )
-        print_once(f"fitting the first pass and measuring the ranges of 8 bits on {len(samples)} pictures")
-        propose = proposals
-        if propose is None:
-            assert head is not None
-            own = propose_all(
-                head, network.trunk, samples, long_side=recipe.long_side, limit=LIMITS[-1], device=group.device,
-                max_pixels=max_pixels,
+                multibox_output, head, network, validation, recipe.long_side, names, record, group.device, max_pixels,
+                apart=graphs_apart,
             )  # fmt: skip
-            propose = lambda picture: own[picture.image_id]  # noqa: E731
+        print_once(f"fitting the first pass and measuring the ranges of 8 bits on {len(samples)} pictures")
+        boxes = {}
+        if proposals is not None:
+            boxes = {picture.image_id: proposals(picture)[0] for picture in samples}
+        elif head is not None:
+            where: dict[str, Any] = {"long_side": recipe.long_side, "device": group.device, "max_pixels": max_pixels}
+            found = propose_all(head, network.trunk, samples, limit=LIMITS[-1], **where)
+            boxes = {name: own for name, (own, _) in found.items()}
         model = to_model(
             network, names, long_side=recipe.long_side, box_regression=box_regression, scoring=recipe.scoring,
             trained=trained,
-            samples=[(read_image(picture.path, max_pixels), propose(picture)[0]) for picture in samples],
+            samples=[(read_image(picture.path, max_pixels), boxes[picture.image_id]) for picture in samples],
         )  # fmt: skip
-        write_model(output, model)
+        write_model(output, model, apart=graphs_apart)
         print_once(f"wrote {output}")
 
 
@@ -251,6 +254,7 @@ def _write_head(
     max_pixels: int,
     *,
     own_trunk: bool = False,
+    apart: bool = False,
 ) -> None:
     """Write a trained head, with its calibration if the pictures set aside can tell it."""
     from ...proposals.multibox.file import write_multibox
@@ -272,6 +276,7 @@ def _write_head(
             head, network, own_trunk=own_trunk, long_side=long_side, calibration=calibration, classes=names,
             trained=trained,
         ),
+        apart=apart,
     )  # fmt: skip
     print_once(f"wrote {output}")
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...backbone.preprocessing import crop_regions, encode_boxes, prepare_picture
-from ...backbone.regions.network import RegionNetwork, pool_crops, roi_align
+from ...backbone.regions.network import RegionNetwork, pool_crops
 from ...backbone.weights.model_file import in_trunk
 from ...data import Picture, box_iou, read_image
 from ...data.errors import SettingError
@@ -304,14 +304,12 @@ class DetectorTask:
         number, foreground = self.recipe.regions, self.recipe.foreground
         return sample_regions(picture, boxes, rng, number=number, foreground=foreground)
 
-    def _own_proposals(
-        self, shape: tuple[int, int], picture: Picture, outputs: tuple[Tensor, Tensor]
-    ) -> NDArray[np.float32]:
-        """Rank the boxes of the MultiBox that learns along, from its outputs for maps of a `shape`."""
+    def _own_proposals(self, features: Tensor, picture: Picture, outputs: tuple[Tensor, Tensor]) -> NDArray[np.float32]:
+        """Rank the boxes of the MultiBox that learns along, from its outputs for a picture's features."""
         assert self.multibox is not None
         residuals, logits = (output[0].detach().float().cpu().numpy() for output in outputs)
         size = picture.width, picture.height
-        priors = place_priors(self.multibox.priors, shape, size)
+        priors = place_priors(self.multibox.priors, (features.shape[2], features.shape[3]), size)
         limit = self.recipe.candidates
         return rank_boxes(priors, residuals, logits, size, limit=limit, iou_threshold=OWN_IOU_THRESHOLD)[0]
 
@@ -344,7 +342,7 @@ class DetectorTask:
                     *parts, count = picture_loss(self.multibox, maps.features, picture, outputs)
                     location, confidence, matched = location + parts[0], confidence + parts[1], matched + count
                     if self.proposals is None:
-                        boxes = self._own_proposals(maps.features.shape[2:], picture, outputs)
+                        boxes = self._own_proposals(maps.features, picture, outputs)
                 if regions is None:
                     regions = self._sample(picture, boxes, example.rng)
                     whole = np.array([[0, 0, picture.width, picture.height]], np.float32)

@@ -74,7 +74,7 @@ class MultiBoxModel:
         return {name: weight for name, weight in self.weights.items() if in_trunk(name)}
 
 
-def write_multibox(path: str | Path, model: MultiBoxModel) -> None:
+def write_multibox(path: str | Path, model: MultiBoxModel, *, apart: bool = False) -> None:
     """Write the file of a head.
 
     Parameters
@@ -82,6 +82,8 @@ def write_multibox(path: str | Path, model: MultiBoxModel) -> None:
     path : str or Path
     model : MultiBoxModel
         Its ``sha256`` is not used.
+    apart : bool
+        Write what is derived from the weights to a file of its own, see `backbone.weights.model_file.write_tensors`.
     """
     description = {
         "format": FORMAT,
@@ -95,7 +97,8 @@ def write_multibox(path: str | Path, model: MultiBoxModel) -> None:
     }
     if model.priors.ndim == 3:
         description["strides"] = [FINEST_STRIDE * 2**level for level in range(len(model.priors))]
-    write_tensors(path, "multibox", description, model.weights, {"head": model.graph, "trunk": model.trunk_graph})
+    graphs = {"head": model.graph, "trunk": model.trunk_graph}
+    write_tensors(path, "multibox", description, model.weights, graphs, apart=("worth",) if apart else None)
 
 
 def find_multibox(name_or_file: str | Path) -> Path:
@@ -128,7 +131,7 @@ def read_multibox(path: str | Path) -> MultiBoxModel:
     """
     path = Path(path)
     advice = "name a file that `inception-rcnn train multibox` wrote"
-    weights, graphs, description, sha256 = read_tensors(path, "multibox", FORMAT, "a MultiBox head", advice)
+    weights, graphs, description, sha256 = read_tensors(path, "multibox", (FORMAT,), "a MultiBox head", advice)
     try:
         priors = np.array(description["priors"], np.float32)
         levels = priors.ndim == 3 and priors.shape[2] == 2 and len(priors) <= 8

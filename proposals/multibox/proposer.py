@@ -360,10 +360,10 @@ def load_head(
     if path.parent == MODELS:
         detector = name_or_file
     model = read_multibox(path)
-    wanted = model.trunk_sha256, placement.of_trunk
-    own_trunk = next((trunk for trunk in loaded_trunks if (trunk.sha256, trunk.placement) == wanted), None)
+    fitting = (t for t in loaded_trunks if t.sha256 == model.trunk_sha256 and placement.can_read(t.placement))
+    own_trunk = next(fitting, None)
     if own_trunk is None and model.trunk_graph:
-        own_trunk = Trunk(model.trunk_weights, model.trunk_graph, placement)
+        own_trunk = Trunk(model.trunk_weights, {"trunk": model.trunk_graph}, placement)
     elif own_trunk is None:
         region_model = read_model(find_model(detector))
         if region_model.trunk_sha256 != model.trunk_sha256:
@@ -372,5 +372,5 @@ def load_head(
                 f"than that of {detector} ({region_model.trunk_sha256[:12]}...); name the detector that it was trained "
                 "on, or train a MultiBox on this one"
             )
-        own_trunk = Trunk(region_model.trunk_weights, region_model.graphs["trunk"], placement)
+        own_trunk = Trunk(region_model.trunk_weights, region_model.graphs, placement)
     return model, own_trunk, MultiBoxHead(model, own_trunk.placement)

@@ -133,7 +133,7 @@ def test_batch_norm_form_is_torchvisions(auxiliary: bool) -> None:
         assert expected.std() > 0.01
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
         if auxiliary:
-            x4a = ours.modules_3a_to_4a(ours.stem(pictures))
+            x4a = ours.module_4a(ours.modules_3a_to_3b(ours.stem(pictures)))
             their_4a = theirs.inception4a(
                 theirs.maxpool3(theirs.inception3b(theirs.inception3a(_their_stem(theirs, pictures))))
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,10 +14,11 @@ import pytest
 
 pytest.importorskip("safetensors")
 
+from inception_rcnn.backbone.preprocessing import encode_boxes
 from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.backbone.weights.model_file import RegionModel
 from inception_rcnn.backbone.weights.published import bundled_models
-from inception_rcnn.data import Proposals, write_proposals
+from inception_rcnn.data import Proposals, box_iou, write_proposals
 from inception_rcnn.data.errors import ModelError, ProposalFileError, SettingError
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.postprocessing import suppress
@@ -28,7 +29,7 @@ CLASSES = ("cat", "dog")
 A, A_MOVED, B = [0, 0, 40, 40], [4, 0, 44, 40], [50, 50, 90, 90]
 
 
-def boxes(*rows: list[int]) -> np.ndarray:
+def boxes(*rows: Sequence[int]) -> np.ndarray:
     return np.array(rows, np.float32)
 
 
@@ -152,13 +153,14 @@ class Scorer:
 
 
 SEARCH = SelectiveSearch("single")
+ONE_LOOK = DetectorSettings(first_pass_regions=0, second_look=0)
 
 
 def test_an_ensemble_averages_probabilities_and_deltas() -> None:
     image = np.zeros((60, 80, 3), np.uint8)
     one = Scorer(probabilities([0.8, 0.0]), np.full((1, 2, 4), 0.0, np.float32))
     two = Scorer(probabilities([0.2, 0.6]), np.tile(np.float32([2, 0, 0, 0]), (1, 2, 1)))
-    found = Detector([one, two], SEARCH).score(PictureFeatures(image), boxes(A))
+    found = Detector([one, two], SEARCH, ONE_LOOK).score(PictureFeatures(image), boxes(A))
     assert found.labels.tolist() == [0, 1]
     np.testing.assert_allclose(found.scores, [0.5, 0.3], rtol=1e-6)
     np.testing.assert_allclose(found.boxes, [A_MOVED, A_MOVED], rtol=1e-6)
@@ -169,9 +171,48 @@ def test_models_without_box_regression_do_not_dilute_the_others() -> None:
     moving = Scorer(probabilities([0.8, 0.0]), np.tile(np.float32([1, 0, 0, 0]), (1, 2, 1)))
     still = Scorer(probabilities([0.8, 0.0]), np.full((1, 2, 4), 9.0, np.float32), regressing=False)
     np.testing.assert_allclose(
-        Detector([moving, still], SEARCH).score(PictureFeatures(image), boxes(A)).boxes, [A_MOVED], rtol=1e-6
+        Detector([moving, still], SEARCH, ONE_LOOK).score(PictureFeatures(image), boxes(A)).boxes, [A_MOVED], rtol=1e-6
     )
     np.testing.assert_allclose(Detector([still], SEARCH).score(PictureFeatures(image), boxes(A)).boxes, [A])
+
+
+class Approaching(Scorer):
+    """Sees an object of class 0 at `target`: the nearer a region is, the surer; its deltas lead half of the way."""
+
+    def __init__(self, target: tuple[float, ...]) -> None:
+        super().__init__(probabilities([0.5, 0.0]), np.zeros((1, 2, 4), np.float32))
+        self.target, self.looked = np.array([target], np.float32), []
+
+    def score(self, features: PictureFeatures, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.looked.append(regions)
+        iou = box_iou(regions, self.target)[:, 0]
+        deltas = encode_boxes(regions, np.repeat(self.target, len(regions), 0)) / 2
+        return probabilities(*([share, 0.0] for share in iou)), np.repeat(deltas[:, None], 2, axis=1)
+
+
+def test_a_second_look_comes_nearer() -> None:
+    image, regions = np.zeros((60, 80, 3), np.uint8), boxes((0, 0, 30, 30), (50, 10, 75, 30), (8, 5, 50, 40))
+    target = (10, 10, 50, 40)
+    found, looked = {}, {}
+    for number in (0, 1, 2):
+        scorer = Approaching(target)
+        detector = Detector([scorer], SEARCH, DetectorSettings(first_pass_regions=0, second_look=number))
+        found[number], looked[number] = detector.score(PictureFeatures(image), regions), scorer.looked
+    assert [len(one) for one in looked[0]] == [3]
+    assert [len(one) for one in looked[2]] == [3, 2]
+    # The best region is moved by its deltas, and looked at there.
+    np.testing.assert_allclose(looked[1][1], [[9, 7.5, 50, 40]], atol=0.1)
+    overlap = [box_iou(found[number].boxes[:1], np.array([target], np.float32)).item() for number in (0, 1)]
+    assert overlap[0] < overlap[1]
+    assert found[0].scores[0] < found[1].scores[0]
+    assert regions.tolist() == boxes((0, 0, 30, 30), (50, 10, 75, 30), (8, 5, 50, 40)).tolist()
+
+
+def test_a_second_look_needs_box_regression() -> None:
+    scorer = Approaching((10, 10, 50, 40))
+    scorer.model = dataclasses.replace(scorer.model, box_regression=False)
+    Detector([scorer], SEARCH).score(PictureFeatures(np.zeros((60, 80, 3), np.uint8)), boxes(A))
+    assert len(scorer.looked) == 1
 
 
 class WithFirstPass(Scorer):
@@ -386,8 +427,9 @@ def test_a_detector_can_be_sent_to_another_process(
 
 def test_several_sizes_are_averaged(model_file: Path, picture: Callable[..., np.ndarray]) -> None:
     load = functools.partial(
-        Detector.load, model_file, device="cpu", threads=1, method="selective-search", proposals=30, min_score=0.01
-    )
+        Detector.load, model_file, device="cpu", threads=1, method="selective-search", proposals=30, min_score=0.01,
+        second_look=0,
+    )  # fmt: skip
     both = load(scales=(1, 0.5))
     assert [scorer.long_side for scorer in both.scorers] == [128, 64]
     assert both.scorers[0].trunk is both.scorers[1].trunk

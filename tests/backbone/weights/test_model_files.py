@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,29 @@ def test_what_was_read_can_be_written_again(tmp_path: Path) -> None:
     write_model(two, read_model(one))
     again = read_model(two)
     assert (again.classes, again.trained, again.graphs) == (MODEL.classes, MODEL.trained, MODEL.graphs)
+
+
+def test_graphs_in_a_file_of_their_own(tmp_path: Path) -> None:
+    path, beside = tmp_path / "a.safetensors", tmp_path / "a.graphs.safetensors"
+    model = replace(MODEL, weights=MODEL.weights | {"first_pass.weight": np.ones((9, 2, 1, 1), np.float16)})
+    write_model(path, model, apart=True)
+    weights, first = path.read_bytes(), read_model(path)
+    assert (first.graphs, sorted(first.weights)) == (model.graphs, sorted(model.weights))
+    # New graphs do not change the file of the weights, but the hash that tells which model it was.
+    write_model(path, replace(model, graphs=MODEL.graphs | {"head": b"better"}), apart=True)
+    again = read_model(path)
+    assert (path.read_bytes(), again.graphs["head"]) == (weights, b"better")
+    assert again.sha256 != first.sha256
+    # Other weights do not take these graphs.
+    graphs = beside.read_bytes()
+    write_model(path, MODEL)
+    assert not beside.exists()
+    beside.write_bytes(graphs)
+    with pytest.raises(ModelError, match=r"a\.graphs\.safetensors: belongs to other weights than a\.safetensors"):
+        read_model(path)
+    beside.write_bytes(b"")
+    with pytest.raises(ModelError, match=r"a\.graphs\.safetensors: not a safetensors file"):
+        read_model(path)
 
 
 def test_absent_file_and_folder(tmp_path: Path) -> None:

@@ -364,7 +364,7 @@ def test_train_detector_interrupted_and_resumed(
     # The export takes ten seconds, and has tests of its own.
     names = ("trunk", "first_pass", "project", "head")
     graphs = dict.fromkeys(names, b"graph")
-    monkeypatch.setattr("inception_rcnn.backbone.export.graphs.export_graphs", lambda network, scoring: dict(graphs))
+    monkeypatch.setattr("inception_rcnn.backbone.export.graphs.export_graphs", lambda *network, **parts: dict(graphs))
     monkeypatch.setattr("inception_rcnn.backbone.export.graphs.quantize", lambda graph, weights, inputs: b"bytes")
     monkeypatch.setattr(
         "inception_rcnn.backbone.export.graphs.fit_first_pass", lambda network, samples, **settings: None
@@ -427,7 +427,7 @@ def test_train_detector_interrupted_and_resumed(
     assert (new.trained, new.long_side, sorted(new.graphs)) == (
         old.trained,
         old.long_side,
-        sorted([*graphs, "head.int8"]),
+        sorted([*graphs, "head.int8", "trunk.int8"]),
     )
     for name, value in new.weights.items():
         np.testing.assert_array_equal(value, old.weights[name])

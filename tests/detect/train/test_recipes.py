@@ -37,6 +37,8 @@ def test_the_choices_are_these() -> None:
         ("DetectorRecipe", "optimizer"): ("sgd", "adamw"),
         ("DetectorRecipe", "schedule"): ("cosine", "step"),
         ("DetectorRecipe", "box_regression"): (True, False),
+        ("DetectorRecipe", "finer"): (True, False),
+        ("DetectorRecipe", "context"): (True, False),
         ("DetectorRecipe", "freeze"): ("stem", "trunk", "googlenet"),
         ("MultiBoxRecipe", "train_trunk"): (True, False),
         ("ClassifierRecipe", "schedule"): ("cosine", "step"),

@@ -21,7 +21,7 @@ from torchrun import compare_runs
 
 from inception_rcnn.backbone.preprocessing import decode_boxes
 from inception_rcnn.data import Picture, box_iou
-from inception_rcnn.data.errors import CheckpointError
+from inception_rcnn.data.errors import CheckpointError, SettingError
 from inception_rcnn.detect.train.detector import detection_loss, repeat_factors, sample_regions, train_detector
 from inception_rcnn.detect.train.loop import RunSettings
 from inception_rcnn.detect.train.recipes import DetectorRecipe
@@ -206,6 +206,7 @@ def train(
     rows: list[dict[str, float]] = []
     run = {name: changes.pop(name) for name in ("checkpoint", "resume", "time_limit") if name in changes}
     multibox = changes.pop("multibox", None)
+    proposals = changes.pop("proposals", lambda picture: (random_boxes(40), None))
     settings = {
         "epochs": 2.0,
         "batch": 1,
@@ -218,7 +219,7 @@ def train(
     finished = train_detector(
         network,
         pictures,
-        lambda picture: (random_boxes(40), None),
+        proposals,  # type: ignore[arg-type]
         validation,
         DetectorRecipe(**(settings | changes)),  # type: ignore[arg-type]
         multibox=multibox,  # type: ignore[arg-type]
@@ -299,6 +300,37 @@ def test_a_multibox_learns_along(two_pictures: list[Picture], tmp_path: Path, op
         assert torch.equal(pieces[name], value), name
     with pytest.raises(CheckpointError, match=r"made with other settings .*multibox"):
         train(two_pictures, optimizer=optimizer, learning_rate=rate, checkpoint=tmp_path / "checkpoint", resume=True)
+
+
+def test_regions_of_the_multibox_that_learns_along(two_pictures: list[Picture], tmp_path: Path) -> None:
+    def run(**changes: object) -> tuple[bool, dict[str, torch.Tensor], list[dict[str, float]]]:
+        head = GridHead(np.full((2, 1, 2), 30, np.float32), channels=4)
+        settings = {"optimizer": "adamw", "learning_rate": 0.001, "proposals": None, **changes}
+        return train(two_pictures, two_pictures, multibox=head, **settings)
+
+    finished, whole, rows = run()
+    assert finished
+    assert 0 <= rows[-1]["mAP"] <= 1
+    # They are not those that were given.
+    assert not torch.equal(
+        whole["score.weight"], run(proposals=lambda picture: (random_boxes(40), None))[1]["score.weight"]
+    )
+    finished = False
+    while not finished:
+        finished, pieces, _ = run(checkpoint=tmp_path / "checkpoint", resume=True, time_limit=0)
+    for name, value in whole.items():
+        assert torch.equal(pieces[name], value), name
+    with pytest.raises(SettingError, match="no regions to learn from; give proposals, or a MultiBox"):
+        train(two_pictures, proposals=None)
+
+
+def test_a_training_ends_with_the_average_of_its_weights(two_pictures: list[Picture]) -> None:
+    stages = [train(two_pictures, epochs=0.5 * steps, averaging=0.0, schedule="step")[1] for steps in (1, 2)]
+    finished, averaged, _ = train(two_pictures, epochs=1.0, averaging=0.5, schedule="step")
+    assert finished
+    first, second = (stage["score.weight"] for stage in stages)
+    # After the first step the average is the weights. The decay of the second is 2 / 11, as it is less than 0.5.
+    torch.testing.assert_close(averaged["score.weight"], first + (1 - 2 / 11) * (second - first))
 
 
 def test_a_multibox_does_not_learn_from_crops(two_pictures: list[Picture]) -> None:

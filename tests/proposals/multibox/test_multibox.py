@@ -22,8 +22,9 @@ from random_model import random_network
 
 from inception_rcnn.backbone.preprocessing import decode_boxes, encode_boxes, prepare_picture
 from inception_rcnn.backbone.regions.features import PictureFeatures, TrunkFeatures
-from inception_rcnn.backbone.regions.network import FIRST_CENTRE, STRIDE, RegionNetwork
+from inception_rcnn.backbone.regions.network import RegionNetwork
 from inception_rcnn.backbone.regions.placement import Placement, choose_placement
+from inception_rcnn.backbone.regions.roi_align import FIRST_CENTRE, STRIDE
 from inception_rcnn.backbone.regions.scorer import RegionScorer
 from inception_rcnn.backbone.weights.model_file import read_model
 from inception_rcnn.data import box_iou
@@ -379,7 +380,7 @@ def test_a_head_with_a_trunk_of_its_own_needs_no_detector(tmp_path: Path) -> Non
     array, scale = prepare_picture(image, 128)
     with torch.no_grad():
         expected = own.trunk(torch.from_numpy(array))
-    maps, found_scale = made.trunk(image, 128)
+    maps, found_scale, _ = made.trunk(image, 128)
     assert found_scale == scale
     np.testing.assert_allclose(maps, expected, rtol=1e-2, atol=1e-2 * expected.abs().max())
     assert made(image)[0].shape == (200, 4)
