@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from ...proposals.multibox.network import GridHead, VectorHead
 
 
+# Of --multibox: no file, but a head with weights of its own.
+NEW = "new"
+
 train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -78,7 +81,10 @@ def train_detector_command(
             help="Where the regions come from; with --multibox-output from its head as it learns.",
         ),
     ] = "merged",
-    multibox: Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox, for merged.")] = "voc",
+    multibox: Annotated[
+        str,
+        typer.Option(metavar="NAME|FILE|new", help="A MultiBox, for merged; new: a head from nothing learns along."),
+    ] = "voc",
     multibox_output: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Have its head learn along, so that the trunk serves both, and write it."),
@@ -105,9 +111,9 @@ def train_detector_command(
         from ...backbone.weights.model_file import read_model, write_model
         from ...backbone.weights.published import find_model
         from ...proposals.multibox.file import find_multibox, read_multibox
-        from ...proposals.multibox.network import from_model
+        from ...proposals.multibox.network import from_model, head_for
         from ..train.detector import train_detector
-        from ..train.multibox import LIMITS
+        from ..train.multibox import LIMITS, find_priors
         from ..train.process_group import join_process_group
         from ..train.proposal_cache import ProposalCache
         from ..train.validation import propose_all
@@ -123,6 +129,8 @@ def train_detector_command(
         along = multibox_output is not None
         if method == "multibox":
             raise CommandError("--method multibox: its 200 boxes are too few to learn from; use merged")
+        if multibox == NEW and (not along or epochs == 0):
+            raise CommandError("--multibox new: there is no such MultiBox before it is trained; add --multibox-output")
         if epochs == 0 and (before is None or before.classes != names or weights is not None):
             raise CommandError(
                 "--epochs 0: there is nothing trained to write; name a --start of the same classes, and no --weights"
@@ -132,7 +140,8 @@ def train_detector_command(
                 "--multibox-output: a MultiBox learns along with shared scoring only, and the regions are its own"
             )
         network = _first_detector(names, before, weights, recipe)
-        proposing = None if method == "selective-search" else read_multibox(find_multibox(multibox))
+        known = method != "selective-search" and multibox != NEW
+        proposing = read_multibox(find_multibox(multibox)) if known else None
         settings: dict[str, Any] = {}
         if proposing is not None:
             # A detector to go on from may have left behind the trunk that the MultiBox stands on.
@@ -158,7 +167,12 @@ def train_detector_command(
             share = (samples if epochs == 0 else [*training, *validation])[group.rank :: group.world]
             with progress_bar("proposals", len(share)) as report:
                 proposals.fill(share, workers or usable_cores(), report)
-        head = from_model(proposing) if along and proposing is not None else None
+        head = None
+        if along and proposing is not None:
+            head = from_model(proposing)
+        elif along:
+            priors = find_priors(training, head="grid", number=PRIORS["grid"], long_side=recipe.long_side, seed=seed)
+            head = head_for(priors, seed=seed)
         finished = epochs == 0 or train_detector(
             network, training, proposals, validation, recipe, multibox=head, run=run
         )
