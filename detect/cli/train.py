@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import numpy as np
 import typer
 
-from ...data import Picture, read_image
+from ...data import Picture
 from ...data.classes import read_class_list
 from ...data.errors import CommandError, UserError
 from ...data.system.processes import usable_cores
@@ -28,15 +28,17 @@ from ..train.recipes import (
     Scoring,
     check_setting,
 )
+from ..train.shards import read_pixels
 from .options import DEFAULT_MAX_PIXELS, MaxPixels
 from .terminal import console, download_bar, progress_bar
 from .train_options import Cache, Classes, Data, Device, Output, Resume, Split, TimeLimit, recipe_option
-from .train_session import leave_unless_done, prepare_run, print_once, training_session
+from .train_session import leave_unless_done, prepare_run, print_once, proposer_settings, training_session
 
 if TYPE_CHECKING:
     from ...backbone.regions.network import RegionNetwork
     from ...backbone.weights.model_file import RegionModel
     from ...proposals.multibox.network import GridHead, VectorHead
+    from ..train.validation import Proposed
 
 
 train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=True, rich_markup_mode=None)
@@ -132,10 +134,8 @@ def train_detector_command(
         proposing = None if method == "selective-search" else read_multibox(find_multibox(multibox))
         settings: dict[str, Any] = {}
         if proposing is not None:
-            # A detector to go on from may have left behind the trunk that the MultiBox stands on.
-            fits = before is not None and before.trunk_sha256 == proposing.trunk_sha256
-            settings = {"multibox": multibox, "detector": start if fits else "voc", "device": "cpu", "threads": 1}
-            if along and not fits:
+            settings = proposer_settings(multibox, proposing, start, before)
+            if along and (start is None or settings["detector"] != start):
                 print_once(f"{multibox} was trained on another trunk; its head learns to stand on this one")
         group = join_process_group(device)
         training, validation = read_training_pictures(
@@ -174,7 +174,7 @@ def train_detector_command(
                 multibox_output, head, network, validation, recipe.long_side, names, record, group.device, max_pixels
             )
         print_once(f"fitting the first pass and measuring the ranges of 8 bits on {len(samples)} pictures")
-        propose = proposals
+        propose: Callable[[Picture], Proposed] | None = proposals
         if propose is None:
             assert head is not None
             own = propose_all(
@@ -185,7 +185,7 @@ def train_detector_command(
         model = to_model(
             network, names, long_side=recipe.long_side, box_regression=box_regression, scoring=recipe.scoring,
             trained=trained,
-            samples=[(read_image(picture.path, max_pixels), propose(picture)[0]) for picture in samples],
+            samples=[(read_pixels(picture, max_pixels), propose(picture)[0]) for picture in samples],
         )  # fmt: skip
         write_model(output, model)
         print_once(f"wrote {output}")
