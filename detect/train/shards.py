@@ -1,8 +1,8 @@
 """Packed pictures: a data set as a few large files of small pictures, for slow disks and fast GPUs.
 
 A packed data set is a folder of Parquet files, the shards, of about 64 MiB each, with a row a picture: its name, its
-size, its pixels as WebP, its objects. Every program that reads Parquet reads them. Here a training reads the labels
-once, and then the pixels of each picture by their place in the file, without Parquet.
+size, its pixels as WebP or JPEG, its objects. Every program that reads Parquet reads them. Here a training reads the
+labels once, and then the pixels of each picture by their place in the file, without Parquet.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from ...data import MAX_PIXELS, AnnotationError, ImageError, Picture, read_image
@@ -28,19 +30,50 @@ from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
 from ...proposals.proposer import propose_boxes
+from .recipes import check_setting
 
 if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
-Proposed = tuple[NDArray[np.float32], NDArray[np.float32]]
+Proposed: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+ImageFormat: TypeAlias = Literal["webp", "jpeg"]
 
 # Encoded pixels of a shard; it is in memory until it is written.
 SHARD_BYTES = 64 * 2**20
 # Pictures of a row group. Proposals are read a row group at a time.
 GROUP_ROWS = 8
-# From this quality on pictures are packed without loss.
+# From this quality on pictures are packed as WebP without loss.
 LOSSLESS = 100
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How the pixels of pictures are packed.
+
+    Attributes
+    ----------
+    long_side : int
+        Pixels that the longer side of a picture has at most; none is enlarged.
+    quality : int
+        1 to 100; with 100 the pixels of WebP stay as they are.
+    image_format : {"webp", "jpeg"}
+        WebP is smaller; JPEG is read in a third of the time, see ``benchmarks/shards.py``.
+
+    Raises
+    ------
+    SettingError
+        If the format is unknown or a number out of range.
+    """
+
+    long_side: int
+    quality: int = 90
+    image_format: ImageFormat = "webp"
+
+    def __post_init__(self) -> None:
+        check_number("long_side", self.long_side, 1, 10_000, whole=True)
+        check_number("quality", self.quality, 1, LOSSLESS, whole=True)
+        check_setting("image_format", self.image_format, ImageFormat)
 
 
 class _Row(NamedTuple):
@@ -52,19 +85,16 @@ class _Row(NamedTuple):
     proposals: Proposed | None
 
 
-def encode_picture(image: NDArray[np.uint8], long_side: int, quality: int) -> bytes:
-    """Encode a picture as WebP, resized if it is too large.
+def encode_picture(image: NDArray[np.uint8], packing: Packing) -> bytes:
+    """Encode a picture, resized if it is too large.
 
-    OpenCV encodes and decodes WebP a little faster than Pillow, see ``benchmarks/shards.py``.
+    OpenCV writes and reads WebP a little faster than Pillow, see ``benchmarks/shards.py``.
 
     Parameters
     ----------
     image : ndarray, shape (H, W, 3), uint8
         RGB.
-    long_side : int
-        Pixels that the longer side has at most. A smaller picture keeps its size.
-    quality : int
-        1 to 100; with 100 the pixels stay as they are.
+    packing : Packing
 
     Returns
     -------
@@ -73,23 +103,30 @@ def encode_picture(image: NDArray[np.uint8], long_side: int, quality: int) -> by
     Examples
     --------
     >>> image = np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8)
-    >>> decode_picture(encode_picture(image, 20, 90)).shape
+    >>> decode_picture(encode_picture(image, Packing(20, 90, "jpeg"))).shape
     (10, 20, 3)
-    >>> bool((decode_picture(encode_picture(image, 99, 100)) == image).all())
+    >>> bool((decode_picture(encode_picture(image, Packing(99, 100))) == image).all())
     True
     """
     height, width = image.shape[:2]
-    scale = long_side / max(height, width)
+    scale = packing.long_side / max(height, width)
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    if packing.image_format == "jpeg":
+        return simplejpeg.encode_jpeg(np.ascontiguousarray(image), packing.quality, colorsubsampling="420")
     # To OpenCV, all above 100 is lossless.
-    settings = [cv2.IMWRITE_WEBP_QUALITY, quality if quality < LOSSLESS else LOSSLESS + 1]
+    settings = [cv2.IMWRITE_WEBP_QUALITY, packing.quality if packing.quality < LOSSLESS else LOSSLESS + 1]
     return cv2.imencode(".webp", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), settings)[1].tobytes()
 
 
 def decode_picture(data: bytes) -> NDArray[np.uint8] | None:
     """Decode what `encode_picture` returns to RGB (H, W, 3); None if it is damaged."""
+    if data.startswith(b"\xff\xd8"):
+        try:
+            return simplejpeg.decode_jpeg(data)
+        except ValueError:
+            return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
@@ -167,9 +204,8 @@ def pack_pictures(
     training: Sequence[Picture],
     validation: Sequence[Picture],
     classes: Sequence[str],
+    packing: Packing,
     *,
-    long_side: int,
-    quality: int = 90,
     proposer: Proposer | None = None,
     workers: int = 1,
     tell: Callable[[str], None] = lambda text: None,
@@ -187,10 +223,7 @@ def pack_pictures(
         To train on, and set aside; see `inception_rcnn.detect.train.data.read_training_pictures`.
     classes : sequence of str
         What their labels are positions in.
-    long_side : int
-        Pixels that the longer side of a picture has at most; none is enlarged.
-    quality : int
-        Of WebP, 1 to 100; with 100 pictures are packed without loss.
+    packing : Packing
     proposer : Proposer, optional
         Its boxes are packed too. It must be picklable if `workers` is above 1.
     workers : int
@@ -209,16 +242,14 @@ def pack_pictures(
     OutputError
         If the folder has shards of other pictures or settings, or another process is packing there.
     SettingError
-        If there is no picture, or a setting is out of range.
+        If there is no picture.
     """
-    check_number("long_side", long_side, 1, 10_000, whole=True)
-    check_number("quality", quality, 1, LOSSLESS, whole=True)
     classes = check_names("classes", classes)
     pictures = [*training, *validation]
     if not pictures:
         raise SettingError("there is no picture to pack")
     record = {
-        "classes": json.dumps(classes), "long_side": str(long_side), "quality": str(quality),
+        "classes": json.dumps(classes), **{name: str(value) for name, value in asdict(packing).items()},
         "pictures": f"{fingerprint(training)} {fingerprint(validation)}",
     }  # fmt: skip
     if proposer is not None:
@@ -228,7 +259,7 @@ def pack_pictures(
         number, done = _resume(folder, record)
         report(done)
         compile_all(*getattr(proposer, "kernels", ()))
-        work = functools.partial(_pack, long_side, quality, proposer, max_pixels)
+        work = functools.partial(_pack, packing, proposer, max_pixels)
         packed: list[tuple[Picture, str, _Row]] = []
         first, size = done, 0
         with closing(map_processes(work, pictures[done:], workers)) as results:
@@ -268,12 +299,10 @@ def _resume(folder: Path, record: dict[str, str]) -> tuple[int, int]:
     return number, done
 
 
-def _pack(
-    long_side: int, quality: int, proposer: Proposer | None, max_pixels: int, picture: Picture
-) -> _Row | ImageError:
+def _pack(packing: Packing, proposer: Proposer | None, max_pixels: int, picture: Picture) -> _Row | ImageError:
     """Encode a picture and propose boxes in it; return the error if it cannot be read."""
     try:
-        data = encode_picture(read_pixels(picture, max_pixels), long_side, quality)
+        data = encode_picture(read_pixels(picture, max_pixels), packing)
         image = decode_picture(data)
         assert image is not None
         height, width = image.shape[:2]
@@ -299,8 +328,7 @@ def _schema(proposals: bool, record: dict[str, str]) -> pyarrow.Schema:
     }  # fmt: skip
     if proposals:
         columns |= {"proposals": boxes, "proposal_scores": several(pa.float32())}
-    fields = [pa.field(name, kind, nullable=name == "labelled") for name, kind in columns.items()]
-    return pa.schema(fields, record)
+    return pa.schema([pa.field(name, kind, nullable=name == "labelled") for name, kind in columns.items()], record)
 
 
 def _write_shard(path: Path, rows: Sequence[tuple[Picture, str, _Row]], record: dict[str, str]) -> None:
@@ -408,7 +436,7 @@ def read_shards(folder: Path) -> tuple[tuple[str, ...], list[Picture], list[Pict
         record = _read_record(_footer(path), path)
         if int(record["first"]) != done or any(record.get(key) != value for key, value in whole.items()):
             raise AnnotationError(f"{path}: is not of the same pictures as the files before it; pack them again")
-        whole = {key: record[key] for key in ("classes", "pictures", "of", "long_side", "quality")}
+        whole = {key: record[key] for key in ("classes", "pictures", "of", *(field.name for field in fields(Packing)))}
         number, done = number + 1, int(record["end"])
         for part, picture in _read_rows(folder, path, tuple(json.loads(record["classes"]))):
             parts[part].append(picture)

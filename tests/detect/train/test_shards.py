@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -31,7 +32,7 @@ from inception_rcnn.data.picture import fingerprint
 from inception_rcnn.detect.cli.app import app
 from inception_rcnn.detect.train.data import read_training_pictures
 from inception_rcnn.detect.train.proposal_cache import ProposalCache
-from inception_rcnn.detect.train.shards import GROUP_ROWS, is_packed, pack_pictures, read_pixels, read_shards
+from inception_rcnn.detect.train.shards import GROUP_ROWS, Packing, is_packed, pack_pictures, read_pixels, read_shards
 from inception_rcnn.proposals import SelectiveSearch
 
 CLASSES = ("cat", "dog", "car")
@@ -57,7 +58,15 @@ def some_pictures(folder: Path, number: int, seed: int = 0) -> list[Picture]:
     return pictures
 
 
-pack = functools.partial(pack_pictures, classes=CLASSES, long_side=640, quality=100, progress=progress)
+def pack(folder: Path, training: list[Picture], aside: list[Picture], **changes: Any) -> None:
+    """Pack pictures without loss, where nothing else is given."""
+    settings = {"long_side": 640, "quality": 100}
+    settings |= {field.name: changes.pop(field.name) for field in dataclasses.fields(Packing) if field.name in changes}
+    pack_pictures(
+        folder, training, aside, **{"classes": CLASSES, **changes}, packing=Packing(**settings), progress=progress
+    )
+
+
 read = functools.partial(read_training_pictures, split="trainval", tell=lambda text: None, progress=progress)
 
 
@@ -92,9 +101,10 @@ def test_any_program_can_read_the_files(tmp_path: Path) -> None:
     assert pyarrow.parquet.read_metadata(file).num_row_groups == 2
 
 
-def test_large_pictures_become_smaller_and_their_boxes_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("image_format", ["webp", "jpeg"])
+def test_large_pictures_become_smaller_and_their_boxes_too(tmp_path: Path, image_format: str) -> None:
     pictures = some_pictures(tmp_path, 4)
-    pack(tmp_path / "packed", pictures, [], long_side=60, quality=90)
+    pack(tmp_path / "packed", pictures, [], long_side=60, quality=90, image_format=image_format)
     _, packed, _ = read_shards(tmp_path / "packed")
     for old, new in zip(pictures, packed, strict=True):
         assert read_pixels(new).shape == (45, 60, 3)
@@ -137,6 +147,8 @@ def test_a_picture_that_cannot_be_read_costs_a_line(tmp_path: Path) -> None:
     pack(tmp_path / "packed", pictures, [], tell=told.append)
     assert told[0].startswith(f"passed over: {pictures[1].path}: ")
     assert [picture.image_id for picture in read_shards(tmp_path / "packed")[1]] == ["0.0", "0.2"]
+    with pytest.raises(SettingError, match="image_format 'png' is unknown; use webp or jpeg"):
+        Packing(640, image_format="png")  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="no picture to pack"):
         pack(tmp_path / "empty", [], [])
 
