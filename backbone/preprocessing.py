@@ -86,8 +86,8 @@ def prepare_picture(image: NDArray[np.uint8], long_side: int) -> tuple[NDArray[n
     return normalise_picture(picture), scale
 
 
-def crop_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Warp regions of a picture to the published network's input, as R-CNN does.
+def warp_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Warp regions of a picture to the size of the network's input, as R-CNN does.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ def crop_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArra
 
     Returns
     -------
-    ndarray, shape (N, 3, 224, 224), float32
-        BGR, 0..255, minus the mean; outside the picture 0, which is the mean colour. Bilinear, without antialiasing.
+    ndarray, shape (N, 224, 224, 3), uint8
+        RGB; outside the picture the mean colour. Bilinear, without antialiasing.
 
     References
     ----------
@@ -108,22 +108,38 @@ def crop_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArra
 
     Examples
     --------
-    >>> crop_regions(np.zeros((80, 60, 3), np.uint8), np.array([[0, 0, 30, 40]], np.float32)).shape
-    (1, 3, 224, 224)
+    >>> warp_regions(np.zeros((80, 60, 3), np.uint8), np.array([[0, 0, 30, 40]], np.float32)).shape
+    (1, 224, 224, 3)
     """
     mean = [float(value) for value in MEAN_BGR[::-1]]
-    crops = np.empty((len(boxes), 3, CROP_SIDE, CROP_SIDE), np.float32)
+    crops = np.empty((len(boxes), CROP_SIDE, CROP_SIDE, 3), np.uint8)
     for crop, box in zip(crops, boxes, strict=True):
         step = (box[2:] - box[:2]) * CONTEXT / CROP_SIDE
         # In the crop and in the picture, pixel i has its centre at i + 0.5.
         start = (box[:2] + box[2:]) / 2 - step * (CROP_SIDE / 2) + step / 2 - 0.5
         matrix = np.array([[step[0], 0, start[0]], [0, step[1], start[1]]], np.float64)
-        warped = cv2.warpAffine(
+        crop[:] = cv2.warpAffine(
             image, matrix, (CROP_SIDE, CROP_SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_CONSTANT, borderValue=mean,
         )  # fmt: skip
-        crop[:] = warped[:, :, ::-1].transpose(2, 0, 1)
-    crops -= MEAN_BGR[:, None, None]
+    return crops
+
+
+def crop_regions(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Warp regions of a picture by `warp_regions`, and convert them to the published network's input.
+
+    Returns
+    -------
+    ndarray, shape (N, 3, 224, 224), float32
+        BGR, 0..255, minus the mean; outside the picture 0, which is the mean colour.
+
+    Examples
+    --------
+    >>> crop_regions(np.zeros((80, 60, 3), np.uint8), np.array([[0, 0, 30, 40]], np.float32)).shape
+    (1, 3, 224, 224)
+    """
+    crops = np.empty((len(boxes), 3, CROP_SIDE, CROP_SIDE), np.float32)
+    np.subtract(warp_regions(image, boxes)[..., ::-1].transpose(0, 3, 1, 2), MEAN_BGR[:, None, None], out=crops)
     return crops
 
 

@@ -1,10 +1,31 @@
 """One picture with its labelled objects."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class PackedImage(NamedTuple):
+    """Place of a picture's encoded pixels in a file that holds many pictures.
+
+    Attributes
+    ----------
+    file : Path
+    row : int
+        Which of its pictures it is, from 0.
+    offset, length : int
+        Of the encoded pixels, in bytes.
+    """
+
+    file: Path
+    row: int
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,7 +37,7 @@ class Picture:
     image_id : str
         Name of the picture in its set: the file's name without the suffix.
     path : Path
-        The picture file; it need not exist to evaluate detections.
+        The picture file; it need not exist to evaluate detections, nor if the picture is packed.
     width, height : int
         Size in pixels; 0 x 0 if it is not known until the file is read.
     boxes : ndarray of float32, shape (N, 4)
@@ -35,6 +56,8 @@ class Picture:
     classes : tuple of str or None
         The names that `labels` and `labelled` are positions in, one tuple for all pictures of a set; None if they are
         not known.
+    packed : PackedImage or None
+        Where the pixels are, if not in a file of their own.
     """
 
     image_id: str
@@ -48,3 +71,16 @@ class Picture:
     labelled: tuple[int, ...] | None = None
     exhaustive: bool = True
     classes: tuple[str, ...] | None = None
+    packed: PackedImage | None = None
+
+
+def fingerprint(pictures: Sequence[Picture]) -> str:
+    """Hash the pictures' names, order and labels."""
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(
+            f"{picture.image_id} {picture.width} {picture.height} {picture.labelled} {picture.exhaustive}\n".encode()
+        )
+        for array in (picture.boxes, picture.labels, picture.difficult, picture.crowd):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

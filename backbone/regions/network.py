@@ -232,7 +232,8 @@ class RegionNetwork(nn.Module):
         `kept` (N, 1024) is for dropout in training. It multiplies the channels of inception 5b: by 0 where a channel is
         dropped, elsewhere by the inverse of the share that is kept.
         """
-        sizes = PROJECTED if self.finer is None else [*PROJECTED, FINE_CHANNELS]
+        # Crops have no finer features, whatever the network has.
+        sizes = PROJECTED if regions.shape[1] == sum(PROJECTED) else [*PROJECTED, FINE_CHANNELS]
         features, one, three, five, *fine = regions.split(sizes, dim=1)
         return self.score_parts(features, [one, three, five], *fine, kept=kept)
 

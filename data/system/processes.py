@@ -88,7 +88,7 @@ def prefetch(
 
 
 def map_processes(
-    work: Callable[[Item], Result], items: Iterable[Item], workers: int
+    work: Callable[[Item], Result], items: Iterable[Item], workers: int, limit: int | None = None
 ) -> Generator[tuple[Item, Result | ProcessDied], None, None]:
     """Yield each item with its result, in order; a process that dies loses only the item that it worked on.
 
@@ -97,9 +97,11 @@ def map_processes(
     work : callable
         Item -> result, both picklable. Its exceptions are raised here.
     items : iterable
-        Consumed as needed: a few per worker are under way at a time.
+        Consumed as needed.
     workers : int
         Processes. With 1 the work is done in this process, which a crash then ends.
+    limit : int, optional
+        How many items are under way at a time; default four a worker.
 
     Yields
     ------
@@ -138,7 +140,7 @@ def map_processes(
                 for item in queue:
                     lost = [item]  # in case that submitting it fails
                     under_way.append((item, pool.submit(_call, item)))
-                    if len(under_way) >= 4 * workers:
+                    if len(under_way) >= (limit or 4 * workers):
                         break
                 lost = []
                 if not under_way:

@@ -19,6 +19,7 @@ from .detect import detect
 from .ensemble import ensemble
 from .evaluate import evaluate
 from .export import export
+from .pack import pack
 from .propose import propose
 from .terminal import console, replace_what_cannot_be_shown
 from .train import train
@@ -72,7 +73,7 @@ def _paths(value: Any) -> Iterable[str]:
             yield from (str(one), str(one).removeprefix("@"), os.path.join(one, "detections.json"))
 
 
-for command in (detect, propose, ensemble, classify, export):
+for command in (detect, propose, ensemble, classify, export, pack):
     app.command()(command)
 evaluate.command("imagenet")(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import numpy as np
 import typer
 
-from ...data import Picture, read_image
+from ...data import Picture
 from ...data.classes import read_class_list
 from ...data.errors import CommandError, UserError
 from ...data.system.processes import usable_cores
@@ -28,10 +28,11 @@ from ..train.recipes import (
     Scoring,
     check_setting,
 )
+from ..train.shards import read_pixels
 from .options import DEFAULT_MAX_PIXELS, MaxPixels
 from .terminal import console, download_bar, progress_bar
 from .train_options import Cache, Classes, Data, Device, Output, Resume, Split, TimeLimit, recipe_option
-from .train_session import leave_unless_done, prepare_run, print_once, training_session
+from .train_session import leave_unless_done, prepare_run, print_once, proposer_settings, training_session
 
 if TYPE_CHECKING:
     from ...backbone.regions.network import RegionNetwork
@@ -144,10 +145,8 @@ def train_detector_command(
         proposing = read_multibox(find_multibox(multibox)) if known else None
         settings: dict[str, Any] = {}
         if proposing is not None:
-            # A detector to go on from may have left behind the trunk that the MultiBox stands on.
-            fits = before is not None and before.trunk_sha256 == proposing.trunk_sha256
-            settings = {"multibox": multibox, "detector": start if fits else "voc", "device": "cpu", "threads": 1}
-            if along and not fits:
+            settings = proposer_settings(multibox, proposing, start, before)
+            if along and (start is None or settings["detector"] != start):
                 print_once(f"{multibox} was trained on another trunk; its head learns to stand on this one")
         group = join_process_group(device)
         training, validation = read_training_pictures(
@@ -202,7 +201,7 @@ def train_detector_command(
         model = to_model(
             network, names, long_side=recipe.long_side, box_regression=box_regression, scoring=recipe.scoring,
             trained=trained,
-            samples=[(read_image(picture.path, max_pixels), boxes[picture.image_id]) for picture in samples],
+            samples=[(read_pixels(picture, max_pixels), boxes[picture.image_id]) for picture in samples],
         )  # fmt: skip
         write_model(output, model, apart=graphs_apart)
         print_once(f"wrote {output}")

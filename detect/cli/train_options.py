@@ -11,7 +11,10 @@ import typer
 from ..train.recipes import Recipe, allowed_values
 
 Data = Annotated[
-    list[Path], typer.Option(metavar="DIR", help="Folder in VOC, COCO or ILSVRC DET layout; repeat for more.")
+    list[Path],
+    typer.Option(
+        metavar="DIR", help="Folder in VOC, COCO or ILSVRC DET layout, or of packed pictures; repeat for more."
+    ),
 ]
 Classes = Annotated[
     str, typer.Option(metavar="voc|coco|ilsvrc|FILE", help="What to learn; a file has one name a line.")

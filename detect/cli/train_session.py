@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,6 +19,8 @@ from ...data.system.atomic_files import only_writer
 from .terminal import console
 
 if TYPE_CHECKING:
+    from ...backbone.weights.model_file import RegionModel
+    from ...proposals.multibox.file import MultiBoxModel
     from ..train.loop import RunSettings
     from ..train.process_group import ProcessGroup
 
@@ -69,6 +71,27 @@ def training_session(device: str, *outputs: Path) -> Iterator[ExitStack]:
             "interrupted; the same command with --resume goes on from what the cache holds, a minute's work less"
         )
         raise typer.Exit(130) from None
+
+
+def proposer_settings(
+    multibox: str, head: MultiBoxModel, start: str | None, before: RegionModel | None
+) -> dict[str, Any]:
+    """Return what `load_proposer` takes to merge the boxes of a MultiBox with those of selective search.
+
+    Parameters
+    ----------
+    multibox : str
+        Its name or file.
+    head : MultiBoxModel
+        What was read there.
+    start : str, optional
+        Name or file of a detector to go on from.
+    before : RegionModel, optional
+        What was read there.
+    """
+    # A detector to go on from may have left behind the trunk that the MultiBox stands on.
+    fits = before is not None and before.trunk_sha256 == head.trunk_sha256
+    return {"multibox": multibox, "detector": start if fits else "voc", "device": "cpu", "threads": 1}
 
 
 def prepare_run(

@@ -1,18 +1,16 @@
 """Checkpoints: the state of a training in a file, and the settings and data that it belongs to."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
 from ...backbone.weights.model_file import hash_weights
-from ...data import Picture, atomic_write
+from ...data import atomic_write
 from ...data.errors import CheckpointError
 
 
@@ -84,18 +82,6 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path}: is no checkpoint of such a training, or damaged ({reason}); remove it"
         ) from None
-
-
-def fingerprint(pictures: Sequence[Picture]) -> str:
-    """Hash the pictures' names, order and labels."""
-    digest = hashlib.sha256()
-    for picture in pictures:
-        digest.update(
-            f"{picture.image_id} {picture.width} {picture.height} {picture.labelled} {picture.exhaustive}\n".encode()
-        )
-        for array in (picture.boxes, picture.labels, picture.difficult, picture.crowd):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def weights_hash(network: nn.Module) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -233,6 +233,18 @@ def classifier_loss(logits: Tensor | tuple[Tensor, ...], labels: Tensor, auxilia
 ClassifierExample: TypeAlias = tuple[NDArray[np.uint8] | ImageError, int]
 
 
+class ClassifierLoader(NamedTuple):
+    """Makes examples of pictures, in worker processes too."""
+
+    size: int
+    max_pixels: int
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> ClassifierExample:
+        """Cut a crop out of a picture."""
+        path, label = sample
+        return read_crop(path, lambda image: augment_crop(image, rng, self.size), self.max_pixels), label
+
+
 class ClassifierTask:
     """The steps of a classifier's training, see `inception_rcnn.detect.train.loop.Task`.
 
@@ -251,7 +263,8 @@ class ClassifierTask:
         run: RunSettings,
         warn: Callable[[str], None],
     ) -> None:
-        self.samples, self.validation, self.recipe, self.group = samples, validation, recipe, run.group
+        self.items, self.validation, self.recipe, self.group = samples, validation, recipe, run.group
+        self.load = ClassifierLoader(recipe.size, run.max_pixels)
         self.warn, self.warned = warn, set[str]()
         self.paths, self.max_pixels = [path for path, _ in samples], run.max_pixels
         self.settings: dict[str, object] = {
@@ -267,14 +280,9 @@ class ClassifierTask:
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
         if self.recipe.schedule == "step":
-            epoch = step * self.recipe.batch // len(self.samples)
+            epoch = step * self.recipe.batch // len(self.items)
             return self.recipe.learning_rate * 0.96 ** (epoch // 8)
         return Schedule(self.recipe.learning_rate, self.order.steps).rate(step)
-
-    def load(self, index: int, rng: np.random.Generator) -> ClassifierExample:
-        """Cut a crop out of a picture."""
-        path, label = self.samples[index]
-        return read_crop(path, lambda image: augment_crop(image, rng, self.recipe.size), self.max_pixels), label
 
     def warn_once(self, text: str) -> None:
         """Warn of a picture that cannot be read, once."""
@@ -306,9 +314,9 @@ class ClassifierTask:
         gradients = torch.autograd.grad(loss, self.parameters)
         return gradients, np.array([loss.item(), wrong, len(crops), len(examples) - len(crops)])
 
-    def divisor(self, figures: Sequence[float]) -> float:
+    def divisor(self, figures: Tensor) -> float:
         """Return the number of crops."""
-        return figures[2]
+        return float(figures[2])
 
     def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
         """Return the mean loss, the share that is classified wrong, and how often a picture could not be read."""

@@ -37,6 +37,7 @@ from ...data.formats.records import read_json, read_lines
 from ...data.formats.voc import AnnotationReader
 from ...data.picture_names import PictureFolder
 from ...data.system.processes import prefetch, usable_cores
+from .shards import is_packed, read_shards
 
 
 @contextmanager
@@ -187,6 +188,32 @@ def _mark_unboxed(pictures: list[Picture], classes: Sequence[str], boxed: Iterab
     if len(labelled) == len(classes):
         return pictures
     return [replace(picture, labelled=labelled) if picture.labelled is None else picture for picture in pictures]
+
+
+@_refuse_misspelt_classes()
+def _read_packed(folder: Path, classes: Sequence[str]) -> tuple[list[Picture], list[Picture]]:
+    """Read packed pictures, to train on and set aside, with the labels of some classes as `read_labelled_folder`."""
+    packed, *parts = read_shards(folder)
+    if packed == classes:
+        return parts[0], parts[1]
+    index = {name: label for label, name in enumerate(classes)}
+    index |= {other: index[name] for other, name in _other_spellings(classes).items()}
+    labels = np.array([index.get(name, -1) for name in packed], np.int64)
+    objects = Counter(packed[label] for part in parts for picture in part for label in picture.labels.tolist())
+    warn_of_dropped_classes(folder, objects, index)
+    everything = {*range(len(classes))}
+
+    def relabel(picture: Picture) -> Picture:
+        own = labels[picture.labels]
+        arrays = {name: getattr(picture, name)[own >= 0] for name in ("boxes", "difficult", "crowd")}
+        boxed = {*labels[[*picture.labelled]].tolist()} - {-1} if picture.labelled is not None else everything
+        whole = boxed == everything and picture.exhaustive
+        labelled = None if picture.labelled is None or whole else tuple(sorted(boxed))
+        return replace(picture, labels=own[own >= 0], labelled=labelled, classes=tuple(classes), **arrays)
+
+    names = [classes[label] for label in labels if label >= 0]
+    training, validation = (_mark_unboxed([relabel(picture) for picture in part], classes, names) for part in parts)
+    return training, validation
 
 
 def _ilsvrc_root(folder: Path) -> Path | None:
@@ -368,7 +395,8 @@ def read_training_pictures(
     Parameters
     ----------
     folders : sequence of Path
-        See `read_labelled_folder`.
+        See `read_labelled_folder`; or of packed pictures, see `inception_rcnn.detect.train.shards`, which were checked
+        and set aside when they were packed.
     classes : sequence of str
         As of `read_labelled_folder`.
     split : str
@@ -404,10 +432,13 @@ def read_training_pictures(
     validation: list[Picture] = []
     by_folder = []
     for folder in folders:
-        pictures, kept = read_labelled_folder(folder, classes, split), read_validation(folder, classes)
-        by_folder.append((folder, [*pictures, *kept]))
-        # If a layout has validation pictures, none are set aside.
-        own = (pictures, kept) if kept else split_validation(pictures)
+        if is_packed(folder):
+            own = _read_packed(folder, classes)
+        else:
+            pictures, kept = read_labelled_folder(folder, classes, split), read_validation(folder, classes)
+            # If a layout has validation pictures, none are set aside.
+            own = (pictures, kept) if kept else split_validation(pictures)
+        by_folder.append((folder, [*own[0], *own[1]]))
         training += own[0]
         validation += own[1]
     _check_distinct_files(by_folder)
@@ -440,16 +471,19 @@ def _check_distinct_files(by_folder: Sequence[tuple[Path, list[Picture]]]) -> No
     faults = []
     for folder, pictures in by_folder:
         for picture in pictures:
-            try:
-                status = picture.path.stat()
-                if not stat.S_ISREG(status.st_mode):
-                    raise OSError("a folder")
-                part = _middle(picture.path, status.st_size) if len(by_folder) > 1 else None
-            except (OSError, ValueError):  # a ValueError: the name has a zero byte
-                faults.append(f"{picture.path}: there is no such picture, but {folder} has labels for it")
-                continue
-            # A link, or another path, leads to the same file.
-            file = status.st_dev, status.st_ino
+            file: Hashable = picture.packed
+            part = None
+            if picture.packed is None:
+                try:
+                    status = picture.path.stat()
+                    if not stat.S_ISREG(status.st_mode):
+                        raise OSError("a folder")
+                    part = _middle(picture.path, status.st_size) if len(by_folder) > 1 else None
+                except (OSError, ValueError):  # a ValueError: the name has a zero byte
+                    faults.append(f"{picture.path}: there is no such picture, but {folder} has labels for it")
+                    continue
+                # A link, or another path, leads to the same file.
+                file = status.st_dev, status.st_ino
             other = seen.get(picture.image_id) or seen.get(file)
             if other is None and part is not None and (like := seen.get(part)) is not None and like[0] != folder:
                 other = like if filecmp.cmp(like[1], picture.path, shallow=False) else None
@@ -478,8 +512,12 @@ def _check_files(
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
     max_pixels: int,
 ) -> dict[str, tuple[int, int]]:
-    """Read every picture once, so that faults show before the training; return the sizes of those that can be read."""
-    sizes, mistaken = {}, []
+    """Read every picture once, so that faults show before the training; return the sizes of those that can be read.
+
+    Packed ones were read when they were packed.
+    """
+    sizes = {picture.image_id: (picture.width, picture.height) for picture in pictures if picture.packed is not None}
+    pictures, mistaken = [picture for picture in pictures if picture.packed is None], []
 
     def read_size(picture: Picture) -> tuple[int, int] | ImageError:
         try:

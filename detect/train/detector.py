@@ -17,22 +17,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...backbone.preprocessing import crop_regions, encode_boxes, prepare_picture
+from ...backbone.preprocessing import encode_boxes, resize_picture, warp_regions
 from ...backbone.regions.network import RegionNetwork, pool_crops
 from ...backbone.weights.model_file import in_trunk
-from ...data import Picture, box_iou, read_image
+from ...data import MAX_PIXELS, Picture, box_iou
 from ...data.errors import SettingError
+from ...data.picture import fingerprint
 from ...proposals.multibox.loss import away_from, picture_loss
 from ...proposals.multibox.network import GridHead, VectorHead
 from ...proposals.multibox.priors import place_priors
 from ...proposals.multibox.proposer import rank_boxes
 from ..settings import DetectorSettings
 from .augmentation import augment
-from .checkpoint import fingerprint, weights_hash
-from .device import mixed_precision, to_device
+from .checkpoint import weights_hash
+from .device import mixed_precision
 from .loop import NOTHING_KEPT, Order, RunSettings, Schedule, TrainingLoop
 from .recipes import WEIGHT_DECAYS, DetectorRecipe
-from .validation import Proposed, measure_map, propose_all
+from .shards import read_pixels
+from .validation import Proposed, crops_to_input, measure_map, propose_all
 
 # IoU above which a box of a MultiBox that learns along is dropped for a better one. At 0.5, as in detections, an object
 # would have one region, and those that are nearly right, the hard ones, would be gone.
@@ -209,11 +211,38 @@ def detection_loss(
 class DetectorExample(NamedTuple):
     """A picture as the network gets it, with what its regions are drawn from."""
 
-    array: NDArray[np.float32]  # the picture (1, 3, h, w), or the regions' crops (R, 3, 224, 224)
+    images: NDArray[np.uint8]  # RGB, the picture (1, h, w, 3), or the regions' crops (R, 224, 224, 3)
     picture: Picture  # augmented
     proposals: NDArray[np.float32]  # (N, 4), in its pixels
     regions: SampledRegions | None  # with crops
     rng: np.random.Generator  # of all that is drawn for the example
+
+
+class DetectorLoader(NamedTuple):
+    """Makes examples of pictures, in worker processes too; see `DetectorTask`."""
+
+    recipe: DetectorRecipe
+    proposals: Callable[[Picture], Proposed] | None
+    long_sides: Sequence[int] | None
+    max_pixels: int = MAX_PIXELS
+
+    def __call__(self, picture: Picture, rng: np.random.Generator) -> DetectorExample:
+        """Read a picture and augment it; with crops, draw its regions and warp them."""
+        boxes = np.zeros((0, 4), np.float32)
+        if self.proposals is not None:
+            boxes = self.proposals(picture)[0][: self.recipe.candidates]
+        image = read_pixels(picture, self.max_pixels)
+        image, picture, boxes = augment(image, picture, boxes, rng, self.long_sides)
+        if self.recipe.scoring == "crops":
+            regions = self.sample(picture, boxes, rng)
+            return DetectorExample(warp_regions(image, regions.boxes), picture, boxes, regions, rng)
+        images = resize_picture(image, max(image.shape[:2]))[0][None]
+        return DetectorExample(images, picture, boxes, None, rng)
+
+    def sample(self, picture: Picture, boxes: NDArray[np.float32], rng: np.random.Generator) -> SampledRegions:
+        """Draw regions by the recipe, see `sample_regions`."""
+        number, foreground = self.recipe.regions, self.recipe.foreground
+        return sample_regions(picture, boxes, rng, number=number, foreground=foreground)
 
 
 class DetectorTask:
@@ -233,7 +262,7 @@ class DetectorTask:
     ) -> None:
         self.network, self.multibox, self.recipe, self.group = network, multibox, recipe, run.group
         self.averaging = recipe.averaging
-        self.pictures, self.proposals, self.validation = pictures, proposals, validation
+        self.items, self.proposals, self.validation = pictures, proposals, validation
         self.paths, self.max_pixels = [picture.path for picture in pictures], run.max_pixels
         self.settings: dict[str, object] = {
             "pictures": fingerprint(pictures), **asdict(recipe), "start": weights_hash(network),
@@ -252,7 +281,8 @@ class DetectorTask:
         self.optimizer = self._make_optimizer()
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         shared = recipe.scoring == "shared"
-        self.long_sides = [round(recipe.long_side * scale) for scale in recipe.scales] if shared else None
+        long_sides = [round(recipe.long_side * scale) for scale in recipe.scales] if shared else None
+        self.load = DetectorLoader(recipe, proposals, long_sides, run.max_pixels)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         """Freeze what the recipe says, and make the optimizer of the rest."""
@@ -284,26 +314,6 @@ class DetectorTask:
         assert self.recipe.learning_rate is not None  # The recipe has filled it in.
         return Schedule(self.recipe.learning_rate, self.order.steps, self.recipe.schedule).rate(step)
 
-    def load(self, index: int, rng: np.random.Generator) -> DetectorExample:
-        """Read a picture and augment it; with crops, draw its regions and warp them."""
-        picture = self.pictures[index]
-        boxes = np.zeros((0, 4), np.float32)
-        if self.proposals is not None:
-            boxes = self.proposals(picture)[0][: self.recipe.candidates]
-        image = read_image(picture.path, self.max_pixels)
-        image, picture, boxes = augment(image, picture, boxes, rng, self.long_sides)
-        regions = None
-        if self.recipe.scoring == "crops":
-            regions = self._sample(picture, boxes, rng)
-            array = crop_regions(image, regions.boxes)
-        else:
-            array = prepare_picture(image, max(image.shape[:2]))[0]
-        return DetectorExample(array, picture, boxes, regions, rng)
-
-    def _sample(self, picture: Picture, boxes: NDArray[np.float32], rng: np.random.Generator) -> SampledRegions:
-        number, foreground = self.recipe.regions, self.recipe.foreground
-        return sample_regions(picture, boxes, rng, number=number, foreground=foreground)
-
     def _own_proposals(self, features: Tensor, picture: Picture, outputs: tuple[Tensor, Tensor]) -> NDArray[np.float32]:
         """Rank the boxes of the MultiBox that learns along, from its outputs for a picture's features."""
         assert self.multibox is not None
@@ -313,16 +323,16 @@ class DetectorTask:
         limit = self.recipe.candidates
         return rank_boxes(priors, residuals, logits, size, limit=limit, iou_threshold=OWN_IOU_THRESHOLD)[0]
 
-    def loss(self, batch: Sequence[DetectorExample]) -> tuple[list[Tensor], NDArray[np.float64]]:
+    def loss(self, batch: Sequence[DetectorExample]) -> tuple[list[Tensor], Tensor]:
         """Compute the losses of some pictures, each summed, and four counts.
 
         Returns
         -------
         losses : list of Tensor
             Classification and regression loss of the regions, location and confidence loss of a MultiBox; scalars.
-        counts : ndarray, shape (4,), float64
+        counts : Tensor, shape (4,), float64
             Foreground regions that are classified right, foreground regions, regions, matched predictions of a
-            MultiBox.
+            MultiBox. Both stay on the device: nobody waits for them.
         """
         device, network = self.group.device, self.network
         location = confidence = torch.zeros((), device=device)
@@ -336,7 +346,7 @@ class DetectorTask:
             for example in batch:
                 picture, boxes, regions = example.picture, example.proposals, example.regions
                 # Frozen layers keep no activations for the backward pass.
-                maps = network.trunk_maps(to_device(example.array, device))
+                maps = network.trunk_maps(crops_to_input(example.images, device))
                 if self.multibox is not None:
                     outputs = self.multibox(maps.features)
                     *parts, count = picture_loss(self.multibox, maps.features, picture, outputs)
@@ -344,7 +354,7 @@ class DetectorTask:
                     if self.proposals is None:
                         boxes = self._own_proposals(maps.features, picture, outputs)
                 if regions is None:
-                    regions = self._sample(picture, boxes, example.rng)
+                    regions = self.load.sample(picture, boxes, example.rng)
                     whole = np.array([[0, 0, picture.width, picture.height]], np.float32)
                     places = torch.from_numpy(np.concatenate([regions.boxes, whole])).to(device)
                     read.append(network.reader(maps)(places))
@@ -360,7 +370,8 @@ class DetectorTask:
             number = len(of_picture)
             if number == 0:
                 nothing = torch.zeros((), device=device)
-                return [nothing, nothing, location, confidence], np.array([0, 0, 0, matched], np.float64)
+                counts = torch.tensor([0, 0, 0, matched], dtype=torch.float64, device=device)
+                return [nothing, nothing, location, confidence], counts
             lost_or_kept = torch.from_numpy(np.concatenate(kept)).to(device)
             logits, deltas, context = network.score_regions(torch.cat(read), lost_or_kept)
         if self.recipe.scoring == "shared":
@@ -374,9 +385,11 @@ class DetectorTask:
         targets = torch.from_numpy(np.concatenate([regions.targets for regions in drawn])).to(device)
         can_be = torch.from_numpy(np.concatenate(allowed)).to(device)
         means = detection_loss(logits.float(), deltas.float(), labels, targets, can_be)
-        right = (logits.argmax(1) == labels)[labels > 0].sum().item()
-        counts = [right, (labels > 0).sum().item(), number, matched]
-        return [*(mean * number for mean in means), location, confidence], np.array(counts, np.float64)
+        foreground = labels > 0
+        right = (logits.argmax(1) == labels) & foreground
+        numbers = torch.tensor([number, matched], dtype=torch.float64, device=device)
+        counts = torch.cat([torch.stack([right.sum(), foreground.sum()]).double(), numbers])
+        return [*(mean * number for mean in means), location, confidence], counts
 
     def _allowed(self, picture: Picture) -> NDArray[np.bool_]:
         """Tell what a background region of a picture can be, see `detection_loss`: (1 + C,)."""
@@ -384,16 +397,14 @@ class DetectorTask:
         allowed[slice(1, None) if picture.labelled is None else [label + 1 for label in picture.labelled]] = False
         return allowed
 
-    def gradients(
-        self, batch: Sequence[list[DetectorExample]], pool: Executor
-    ) -> tuple[Sequence[Tensor], NDArray[np.float64]]:
+    def gradients(self, batch: Sequence[list[DetectorExample]], pool: Executor) -> tuple[Sequence[Tensor], Tensor]:
         """Compute gradients of the mean loss; the figures are the sums of the four losses and counts of `loss`."""
         losses, counts = zip(*pool.map(self.loss, batch), strict=True)
-        count = np.sum(counts, axis=0)
+        count = functools.reduce(torch.add, counts)
         # The numbers to average over are known only after the forward pass of all pictures, in all processes.
-        counted = torch.from_numpy(count.copy()).to(self.group.device)
+        counted = count.clone()
         self.group.all_reduce([counted])
-        regions, matched = (max(1.0, divisor) for divisor in counted.tolist()[2:])
+        regions, matched = counted[2:].clamp(min=1).float()
 
         def part_gradients(part: Sequence[Tensor]) -> Sequence[Tensor]:
             classification, regression, location, confidence = part
@@ -405,9 +416,10 @@ class DetectorTask:
 
         # Added in a fixed order, so that the sum is the same every time.
         gradients = [functools.reduce(torch.add, some) for some in zip(*pool.map(part_gradients, losses), strict=True)]
-        return gradients, np.array([*np.sum([[loss.item() for loss in part] for part in losses], axis=0), *count])
+        sums = functools.reduce(torch.add, [torch.stack([*part]).detach().double() for part in losses])
+        return gradients, torch.cat([sums, count])
 
-    def divisor(self, figures: Sequence[float]) -> float:
+    def divisor(self, figures: Tensor) -> float:
         """Return 1: the gradients are those of the mean."""
         return 1.0
 

@@ -31,8 +31,13 @@ def bfloat16_is_faster(device: str) -> bool:
 
 
 def mixed_precision(device: str) -> AbstractContextManager[object]:
-    """Context in which torch multiplies in bfloat16 where that is faster."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bfloat16_is_faster(device))
+    """Context in which torch multiplies in bfloat16 where that is faster.
+
+    On a CPU weights are converted for each use. All threads share autocast's cache of converted weights, and the first
+    that ends empties it: which gradients are summed in bfloat16 would depend on their speed.
+    """
+    kind = torch.device(device).type
+    return torch.autocast(kind, torch.bfloat16, enabled=bfloat16_is_faster(device), cache_enabled=kind != "cpu")
 
 
 def to_device(array: NDArray[np.float32], device: str) -> Tensor:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import functools
 import math
+import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...data import MAX_PIXELS
-from ...data.errors import CheckpointError, first_names
-from ...data.system.processes import prefetch, usable_cores
+from ...data import MAX_PIXELS, ImageError
+from ...data.errors import CheckpointError, SettingError, first_names
+from ...data.system.processes import ProcessDied, ProcessStartError, map_processes, prefetch, usable_cores
 from .checkpoint import load_checkpoint, save_checkpoint
 from .device import thread_pool
 from .process_group import SINGLE_PROCESS, ProcessGroup
@@ -34,6 +36,8 @@ SAVE_SECONDS = 60.0
 ROW_STEPS = 50
 
 Example = TypeVar("Example")
+ExampleOut = TypeVar("ExampleOut", covariant=True)
+Batches = Generator[tuple[int, list[Example]], None, None]
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,10 @@ class RunSettings:
         log: ``{"step", "steps", "epoch", "learning_rate", "seconds_left"}`` and the columns of the task.
     max_pixels : int
         See `inception_rcnn.data.read_image`.
+    readers : int, optional
+        Processes that read and augment pictures, started anew: a script needs ``if __name__ == "__main__":``, and what
+        it gives to the training must be picklable. 0 for threads of this process. Default: on a GPU one a core, on a
+        CPU, whose cores are busy, a thread.
     """
 
     group: ProcessGroup = SINGLE_PROCESS
@@ -64,6 +72,7 @@ class RunSettings:
     time_limit: float = math.inf
     report: Callable[[dict[str, float]], None] = lambda row: None
     max_pixels: int = MAX_PIXELS
+    readers: int | None = None
 
 
 NOTHING_KEPT = RunSettings()
@@ -154,6 +163,13 @@ class Order:
         return np.array([self.of_epoch(int(e))[i - self.ends[e]] for i, e in zip(places, epochs, strict=True)], np.intp)
 
 
+class Loader(Protocol[ExampleOut]):
+    """What makes examples of pictures; picklable, as pictures and examples are, so that worker processes can do it."""
+
+    def __call__(self, picture: Any, rng: np.random.Generator, /) -> ExampleOut:
+        """Read a picture and augment it by random numbers."""
+
+
 class Task(Protocol[Example]):
     """The steps of one kind of training.
 
@@ -169,6 +185,8 @@ class Task(Protocol[Example]):
     parameters : list of Parameter
         Those of the optimizer, in its order, which is also that of the gradients.
     order : Order
+    items : sequence
+        The pictures, as `load` takes them.
     paths : list of Path
         Files of the pictures, for messages.
     by_picture : bool
@@ -182,6 +200,7 @@ class Task(Protocol[Example]):
     optimizer: torch.optim.Optimizer
     parameters: list[nn.Parameter]
     order: Order
+    items: Sequence[Any]
     paths: list[Path]
     by_picture: bool
     averaging: float
@@ -193,21 +212,24 @@ class Task(Protocol[Example]):
     def rate(self, step: int) -> float:
         """Learning rate of a step."""
 
-    def load(self, index: int, rng: np.random.Generator) -> Example:
-        """Read a picture and make it ready for the network."""
+    @property
+    def load(self) -> Loader[Example]:
+        """What reads a picture, one of `items`, and makes it ready for the network."""
 
-    def gradients(self, batch: Sequence[list[Example]], pool: Executor) -> tuple[Sequence[Tensor], NDArray[np.float64]]:
+    def gradients(
+        self, batch: Sequence[list[Example]], pool: Executor
+    ) -> tuple[Sequence[Tensor], NDArray[np.float64] | Tensor]:
         """Compute gradients and figures of a batch, which comes in a part for each thread of the pool.
 
         Returns
         -------
         gradients : sequence of Tensor
             One for each parameter, not yet divided by `divisor`.
-        figures : ndarray, shape (F,), float64
-            Sums over the pictures: losses, and whatever is counted.
+        figures : ndarray or Tensor, shape (F,), float64
+            Sums over the pictures: losses, and whatever is counted. A tensor can stay on the device.
         """
 
-    def divisor(self, figures: Sequence[float]) -> float:
+    def divisor(self, figures: Tensor) -> float:
         """Return what gradients are divided by, from all processes' figures; 0 if there is nothing to learn from."""
 
     def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
@@ -236,28 +258,39 @@ class TrainingLoop(Generic[Example]):
         task, order, (_, _, device) = self.task, self.task.order, self.settings.group
         self.check_length()
         start = self.resume_or_start()
-        workers, threads, readers = self.count_threads()
+        workers, threads = self.count_threads()
         # Two parts a thread: the one that is done first takes the next. Pictures differ in size.
         parts = min(2 * workers, task.recipe.batch) if workers > 1 else 1
         began = saved = time.monotonic()
         figures: list[list[float]] = []
+        waiting: list[Tensor] = []  # Figures that are still on the device.
         with (
             thread_pool(workers, threads) as pool,
             # Dropout draws from torch's generator, which the caller has a use for too.
             torch.random.fork_rng([] if device == "cpu" else [device]),
-            ThreadPoolExecutor(readers) as reader,
+            closing(self.batches(range(start, order.steps))) as batches,
         ):
-            for step, batch in self.batches(reader, range(start, order.steps), limit=readers + 3):
+            for step, batch in batches:
                 gradients, own = task.gradients([batch[i::parts] for i in range(parts)], pool)
-                late = time.monotonic() - began > self.settings.time_limit
-                *sums, late_processes = self.sum_over_processes(gradients, [*own, late])
-                self.check_finite(step, sums)
+                late, done = time.monotonic() - began > self.settings.time_limit, step + 1
+                sums = self.sum_over_processes(gradients, own, late)
+                waiting.append(sums)
+                # To look at figures is to wait for a GPU. Processes look at them together, to stop in the same step.
+                together = device == "cpu" or done in order.epoch_ends or done % ROW_STEPS == 0
+                alone = late and self.settings.group.world == 1
+                saves = time.monotonic() - saved > SAVE_SECONDS
+                late_processes = 0.0
+                if together or alone or saves:
+                    fetched = torch.stack(waiting).tolist()
+                    waiting.clear()
+                    for i, row in enumerate(fetched, start=done - len(fetched)):
+                        self.check_finite(i, row)
+                    late_processes = fetched[-1][-1] if together or alone else 0.0
+                    figures += [row[:-1] for row in fetched]
                 if divisor := task.divisor(sums):
                     self.optimizer_step(step, [gradient / divisor for gradient in gradients])
-                figures.append(sums)
-                done = step + 1
                 stops = done in order.epoch_ends or late_processes > 0
-                if stops or time.monotonic() - saved > SAVE_SECONDS:
+                if stops or saves:
                     self.save(done)
                     saved = time.monotonic()
                 if stops or done % ROW_STEPS == 0:
@@ -289,34 +322,78 @@ class TrainingLoop(Generic[Example]):
             )
         return start
 
-    def count_threads(self) -> tuple[int, int, int]:
-        """Return numbers of threads: those that take a part of a batch, those inside an operation, those that read."""
+    def count_threads(self) -> tuple[int, int]:
+        """Return numbers of threads: those that take a part of a batch, and those inside an operation."""
         cores, by_picture = usable_cores(), self.task.by_picture
         if self.settings.group.device != "cpu":
-            # A GPU is faster than one thread reads; examples of detectors are too large to keep many.
-            return 1, torch.get_num_threads(), 1 if by_picture else cores
+            return 1, torch.get_num_threads()
         # With one thread a picture, no thread waits for the others within an operation, a thousand times a step.
-        return (min(self.task.recipe.batch, cores), 1, 1) if by_picture else (1, cores, 1)
+        return (min(self.task.recipe.batch, cores), 1) if by_picture else (1, cores)
 
-    def batches(self, reader: Executor, steps: range, limit: int) -> Iterator[tuple[int, list[Example]]]:
-        """Yield steps with this process's examples, of which at most `limit` batches are read ahead."""
-        task, seed, (rank, world, _) = self.task, self.task.recipe.seed, self.settings.group
+    def batches(self, steps: range) -> Batches[Example]:
+        """Yield steps with this process's examples, which threads or processes read ahead."""
+        readers = self.settings.readers
+        if readers is None:
+            # A GPU is faster than one thread reads, and Python's threads wait for each other.
+            readers = 0 if self.settings.group.device == "cpu" else usable_cores()
+        with closing(self.read_in_processes(readers, steps) if readers else self.read_in_thread(steps)) as batches:
+            for step, examples in batches:
+                seeds = [self.task.recipe.seed, step, self.settings.group.rank]
+                torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
+                yield step, examples
+
+    def read_in_thread(self, steps: range) -> Batches[Example]:
+        """Yield steps with this process's examples, of which a thread reads four batches ahead."""
 
         def load(step: int) -> list[Example]:
-            # A picture's seed does not depend on how many processes there are.
-            own = [*enumerate(task.order.pictures(step))][rank::world]
-            return [task.load(int(i), np.random.default_rng([seed, step, slot])) for slot, i in own]
+            return [_load_seeded(self.task.load, item) for item in self.own_items(step)]
 
-        for step, future in prefetch(reader, load, steps, limit):
-            examples = future.result()
-            torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
-            yield step, examples
+        with ThreadPoolExecutor(1) as reader:
+            for step, future in prefetch(reader, load, steps, limit=4):
+                yield step, future.result()
 
-    def sum_over_processes(self, gradients: Sequence[Tensor], figures: Sequence[float]) -> list[float]:
-        """Sum gradients over all processes, in place, and figures with them."""
-        together = torch.tensor(figures, dtype=torch.float64).to(self.settings.group.device)
+    def read_in_processes(self, readers: int, steps: range) -> Batches[Example]:
+        """Yield steps with this process's examples, which processes read ahead, a picture at a time."""
+        work = functools.partial(_load_seeded, self.task.load)
+        try:
+            pickle.dumps(work)
+        except Exception as error:  # Whatever an object of somebody else does when it is pickled.
+            reason = " ".join(str(error).split()) or type(error).__name__
+            text = f"the proposals cannot be sent to worker processes ({reason}); make them picklable, or use readers=0"
+            raise SettingError(text) from error
+        items = (item for step in steps for item in self.own_items(step))
+        rank, world, _ = self.settings.group
+        number = len(range(rank, self.task.recipe.batch, world))  # of pictures in each step
+        limit = max(4 * readers, 2 * number)
+        try:
+            with closing(map_processes(work, items, readers, limit)) as results:
+                for step in steps:
+                    examples: list[Example] = []
+                    for _ in range(number):
+                        (_, (_, _, slot)), result = next(results)
+                        if isinstance(result, ProcessDied):
+                            path = self.task.paths[self.task.order.pictures(step)[slot]]
+                            raise ImageError(f"{path}: a process ended while it read that; remove the picture")
+                        examples.append(result)
+                    yield step, examples
+        except ProcessStartError as error:
+            raise ProcessStartError(str(error).replace("workers=1", "readers=0")) from None
+
+    def own_items(self, step: int) -> list[tuple[Any, list[int]]]:
+        """List this process's pictures of a step, each with its seed, which no number of processes changes."""
+        rank, world, _ = self.settings.group
+        places = [*enumerate(self.task.order.pictures(step))][rank::world]
+        return [(self.task.items[int(i)], [self.task.recipe.seed, step, slot]) for slot, i in places]
+
+    def sum_over_processes(
+        self, gradients: Sequence[Tensor], figures: NDArray[np.float64] | Tensor, late: bool
+    ) -> Tensor:
+        """Sum gradients over all processes, in place, and figures with them, of which the last says who is late."""
+        device = self.settings.group.device
+        own = [torch.as_tensor(values, dtype=torch.float64).to(device) for values in (figures, [late])]
+        together = torch.cat(own)
         self.settings.group.all_reduce([*gradients, together])
-        return together.tolist()
+        return together
 
     def check_finite(self, step: int, figures: Sequence[float]) -> None:
         """End a training whose loss is not finite."""
@@ -379,3 +456,8 @@ class TrainingLoop(Generic[Example]):
             self.task.validate(row)
         if self.settings.group.rank == 0:
             self.settings.report(row)
+
+
+def _load_seeded(load: Callable[[Any, np.random.Generator], Example], item: tuple[Any, list[int]]) -> Example:
+    """Make an example by random numbers of its own."""
+    return load(item[0], np.random.default_rng(item[1]))

@@ -16,10 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...backbone.preprocessing import prepare_picture
+from ...backbone.preprocessing import resize_picture
 from ...backbone.regions.network import RegionNetwork
 from ...backbone.weights.model_file import in_trunk
-from ...data import MAX_PIXELS, Picture, read_image
+from ...data import MAX_PIXELS, Picture
+from ...data.picture import fingerprint
 from ...eval import evaluate_proposals
 from ...proposals import MergedProposals
 from ...proposals.calibration import RankingCalibration, fit_calibration
@@ -27,11 +28,12 @@ from ...proposals.multibox.loss import picture_loss
 from ...proposals.multibox.network import GridHead, VectorHead
 from ...proposals.multibox.priors import cluster_boxes, cluster_sides
 from .augmentation import augment
-from .checkpoint import fingerprint, weights_hash
-from .device import mixed_precision, to_device
+from .checkpoint import weights_hash
+from .device import mixed_precision
 from .loop import NOTHING_KEPT, Order, RunSettings, Schedule, TrainingLoop
 from .recipes import Head, MultiBoxRecipe, check_setting
-from .validation import propose_all
+from .shards import read_pixels
+from .validation import crops_to_input, propose_all
 
 # Boxes of a picture at which recall is measured.
 LIMITS = (50, 200)
@@ -88,8 +90,21 @@ def find_priors(
 class MultiBoxExample(NamedTuple):
     """A picture as the network gets it."""
 
-    array: NDArray[np.float32]
-    picture: Picture  # boxes in pixels of `array`
+    image: NDArray[np.uint8]  # (1, h, w, 3) RGB
+    picture: Picture  # boxes in its pixels
+
+
+class MultiBoxLoader(NamedTuple):
+    """Makes examples of pictures, in worker processes too."""
+
+    long_sides: Sequence[int]
+    max_pixels: int
+
+    def __call__(self, picture: Picture, rng: np.random.Generator) -> MultiBoxExample:
+        """Read a picture and augment it."""
+        image, nothing = read_pixels(picture, self.max_pixels), np.zeros((0, 4), np.float32)
+        image, picture, _ = augment(image, picture, nothing, rng, self.long_sides)
+        return MultiBoxExample(resize_picture(image, max(image.shape[:2]))[0][None], picture)
 
 
 class MultiBoxTask:
@@ -108,9 +123,10 @@ class MultiBoxTask:
         run: RunSettings,
     ) -> None:
         self.head, self.trunk, self.recipe, self.group = head, trunk, recipe, run.group
-        self.pictures, self.validation, self.max_pixels = pictures, validation, run.max_pixels
+        self.items, self.validation, self.max_pixels = pictures, validation, run.max_pixels
         self.paths = [picture.path for picture in pictures]
-        self.long_sides = [round(recipe.long_side * scale) for scale in recipe.scales]
+        long_sides = [round(recipe.long_side * scale) for scale in recipe.scales]
+        self.load = MultiBoxLoader(long_sides, run.max_pixels)
         self.settings: dict[str, object] = {
             "pictures": fingerprint(pictures), **asdict(recipe), "head": weights_hash(head),
             "trunk": weights_hash(trunk), "priors": hashlib.sha256(head.priors.tobytes()).hexdigest()[:16],
@@ -138,18 +154,11 @@ class MultiBoxTask:
         """Learning rate of a step."""
         return Schedule(self.recipe.learning_rate, self.order.steps).rate(step)
 
-    def load(self, index: int, rng: np.random.Generator) -> MultiBoxExample:
-        """Read a picture and augment it."""
-        picture, nothing = self.pictures[index], np.zeros((0, 4), np.float32)
-        image = read_image(picture.path, self.max_pixels)
-        image, picture, _ = augment(image, picture, nothing, rng, self.long_sides)
-        return MultiBoxExample(prepare_picture(image, max(image.shape[:2]))[0], picture)
-
     def loss(self, example: MultiBoxExample) -> tuple[Tensor, Tensor, int]:
         """Compute a picture's location and confidence loss, as sums, and the number of matched predictions."""
         with mixed_precision(self.group.device):
             with torch.set_grad_enabled(self.recipe.train_trunk):
-                features = self.trunk.trunk(to_device(example.array, self.group.device))
+                features = self.trunk.trunk(crops_to_input(example.image, self.group.device))
             return picture_loss(self.head, features, example.picture)
 
     def gradients(
@@ -171,9 +180,9 @@ class MultiBoxTask:
         # Added in a fixed order, so that the sum is the same every time.
         return [functools.reduce(torch.add, some) for some in zip(*gradients, strict=True)], np.sum(figures, axis=0)
 
-    def divisor(self, figures: Sequence[float]) -> float:
+    def divisor(self, figures: Tensor) -> float:
         """Return the number of matched predictions, at least 1."""
-        return max(1.0, figures[2])
+        return max(1.0, float(figures[2]))
 
     def row(self, figures: NDArray[np.float64]) -> dict[str, float]:
         """Return the mean losses."""
@@ -277,6 +286,6 @@ def calibrate(
         See `inception_rcnn.proposals.calibration.fit_calibration`.
     """
     search = MergedProposals.SEARCH
-    searched = [search(read_image(picture.path, max_pixels)) for picture in pictures]
+    searched = [search(read_pixels(picture, max_pixels)) for picture in pictures]
     objects = [picture.boxes[~(picture.difficult | picture.crowd)] for picture in pictures]
     return fit_calibration(objects, searched, [found[picture.image_id] for picture in pictures])

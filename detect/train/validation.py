@@ -28,6 +28,7 @@ from ..settings import DetectorSettings
 from .device import mixed_precision, thread_pool, to_device
 from .process_group import SINGLE_PROCESS, ProcessGroup
 from .recipes import Scoring
+from .shards import read_pixels
 
 Proposed: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 
@@ -74,7 +75,7 @@ def measure_map(
     classes = named or tuple(str(label) for label in range(network.classes))
 
     def detect(picture: Picture) -> Detections:
-        image, (boxes, objectness) = read_image(picture.path, max_pixels), proposals(picture)
+        image, (boxes, objectness) = read_pixels(picture, max_pixels), proposals(picture)
         boxes = boxes[: DetectorSettings.proposals]
         objectness = None if objectness is None else objectness[: DetectorSettings.proposals]
         outputs = []
@@ -148,7 +149,7 @@ def propose_all(
     """
 
     def propose(picture: Picture) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        array, scale = prepare_picture(read_image(picture.path, max_pixels), long_side)
+        array, scale = prepare_picture(read_pixels(picture, max_pixels), long_side)
         with torch.no_grad(), mixed_precision(device):
             features = trunk(to_device(array, device))
             residuals, logits = (made[0].float().cpu().numpy() for made in head(features))
@@ -185,9 +186,9 @@ def readable_crops(
     return crops, torch.tensor(labels, dtype=torch.int64)
 
 
-def crops_to_input(crops: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
-    """Make the published network's input (N, 3, size, size) of RGB crops (size, size, 3), in channels-last memory."""
-    array = torch.from_numpy(np.stack(crops)).to(device)  # As bytes: a quarter of the transfer.
+def crops_to_input(crops: Sequence[NDArray[np.uint8]] | NDArray[np.uint8], device: str) -> Tensor:
+    """Make the published network's input (N, 3, H, W) of RGB pictures (N, H, W, 3), in channels-last memory."""
+    array = torch.from_numpy(np.ascontiguousarray(crops)).to(device)  # As bytes: a quarter of the transfer.
     return (array.flip(3).float() - torch.from_numpy(MEAN_BGR).to(device)).permute(0, 3, 1, 2)
 
 

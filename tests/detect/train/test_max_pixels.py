@@ -51,7 +51,7 @@ def multibox(picture: Picture, run: RunSettings) -> MultiBoxTask:
 @pytest.mark.parametrize("make", [detector, multibox])
 def test_steps_and_validation(make: Callable[[Picture, RunSettings], DetectorTask | MultiBoxTask], large: Picture):
     low, high = (make(large, RunSettings(max_pixels=limit)) for limit in (2399, 2400))
-    for work in (lambda task: task.load(0, np.random.default_rng(0)), lambda task: task.validate({})):
+    for work in (lambda task: task.load(task.items[0], np.random.default_rng(0)), lambda task: task.validate({})):
         with pytest.raises(ImageError, match=TOO_LARGE):
             work(low)
         work(high)
@@ -65,7 +65,7 @@ def test_steps_and_validation_of_a_classifier(large: Picture) -> None:
         network = RegionNetwork(1).googlenet
         network.forward = lambda x: x.mean((2, 3))  # type: ignore[method-assign]
         task = ClassifierTask(network, samples, samples, recipe, RunSettings(max_pixels=limit), told.append)
-        assert isinstance(task.load(0, np.random.default_rng(0))[0], ImageError) == unreadable
+        assert isinstance(task.load(task.items[0], np.random.default_rng(0))[0], ImageError) == unreadable
         row: dict[str, float] = {"unreadable": 0}
         task.validate(row)
         assert (row["unreadable"], len(told)) == (unreadable, unreadable)
