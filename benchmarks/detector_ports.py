@@ -250,7 +250,7 @@ class Model(NamedTuple):
     settings: dict[str, Any] = {}  # noqa: RUF012 (of `load`)
 
 
-COCO, VOC = "COCO train 2017", "VOC 2007 + 2012"
+COCO, VOC = "COCO train 2017", "VOC"
 ANDROID, NCNN, NANO = "app/src/main/assets/", "sample/ncnn/model/", "MobileNetV2-YOLOv3-Nano/VOC/"
 # Weights first.
 MODELS = (
