@@ -1,0 +1,137 @@
+"""Detectors that somebody could use instead of ours, on the same pictures by the same rules: mAP and CPU seconds.
+
+One process, one thread, picture by picture in turn; median CPU seconds of a picture, reading excluded, all else
+included. Detections are scored from 0.01 up and suppressed as each detector's own evaluation does it. VOC's rules,
+IoU 0.5.
+
+    python benchmarks/detectors.py VOCdevkit/VOC2007 FILES --split test [--pictures 100] [--plot detectors.png]
+
+FILES is a folder with the files that `MODELS` of detector_ports.py lists. What is missing is told and left out.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+# Before numpy and numba are imported: their thread pools are made once.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["NUMBA_NUM_THREADS"] = "1"
+
+import cv2
+from detector_ports import MIN_SCORE, MODELS, Pixels, load
+from models import evenly_spaced
+from tables import show
+
+from inception_rcnn import backbone, proposals
+from inception_rcnn.data import VOC_CLASSES, Detections, Picture, read_image, read_voc
+from inception_rcnn.detect import Detector
+from inception_rcnn.eval import evaluate_voc
+
+Detect: TypeAlias = Callable[[Pixels], Detections]
+OURS: dict[str, dict[str, Any]] = {"ours, voc": {}, "ours, voc, int8": {"precision": "int8"}}
+
+
+def measure(
+    pictures: Sequence[Picture], detectors: dict[str, Detect]
+) -> tuple[dict[str, dict[str, Detections]], dict[str, float]]:
+    """Return the detections of every picture and the median CPU seconds of one, by detector."""
+    found: dict[str, dict[str, Detections]] = {name: {} for name in detectors}
+    seconds: dict[str, list[float]] = {name: [] for name in detectors}
+    for detect in detectors.values():  # kernels are compiled, buffers made
+        detect(read_image(pictures[0].path))
+    for done, picture in enumerate(pictures, 1):
+        image = read_image(picture.path)
+        for name, detect in detectors.items():
+            start = time.process_time()
+            found[name][picture.image_id] = detect(image)
+            seconds[name].append(time.process_time() - start)
+        print(f"\r{done} of {len(pictures)} pictures", end="\n" if done == len(pictures) else "", file=sys.stderr)
+    return found, {name: statistics.median(own) for name, own in seconds.items()}
+
+
+def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
+    """Draw mAP against CPU seconds; a name goes to the first side of its point where it covers nothing."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot, ticker, transforms
+
+    figure, axis = pyplot.subplots(figsize=(9, 5.2))
+    axis.set_xscale("log")
+    for name, point in points.items():
+        axis.plot(*point, "o", color="#c2410c" if name in OURS else "#1d4ed8")
+    axis.margins(0.16, 0.1)
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
+    axis.set_xlabel("CPU seconds of a picture, one thread")
+    axis.set_ylabel("mAP, 11 points, %")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    pixels = axis.transData.transform(list(points.values()))
+    taken = [transforms.Bbox([point - 5, point + 5]) for point in pixels]
+    for name, point in points.items():
+        for x, y, side in ((7, 0, "left"), (-7, 0, "right"), (0, 9, "center"), (0, -9, "center"), (7, 9, "left")):
+            text = axis.annotate(name, point, (x, y), textcoords="offset points", ha=side, va="center", fontsize=8.5)
+            box = text.get_window_extent(figure.canvas.get_renderer())
+            if not box.count_overlaps(taken):
+                break
+            text.remove()
+        else:
+            axis.add_artist(text)
+        taken.append(box)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="in VOC layout")
+    parser.add_argument("files", type=Path, help="folder with the models' files")
+    parser.add_argument("--split", default="test", help="default: test")
+    parser.add_argument("--pictures", type=int, help="so many, evenly spaced; default: all")
+    parser.add_argument("--plot", type=Path, help="draw mAP against CPU seconds into this file")
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    detectors: dict[str, Detect] = {}
+    for model in MODELS:
+        try:
+            detectors[model.name] = load(model, options.files)
+        except (OSError, ValueError, ImportError, AttributeError) as error:
+            print(f"{model.name} is left out: {error}", file=sys.stderr)
+    try:
+        pictures = evenly_spaced(read_voc(options.folder, options.split), options.pictures)
+        for name, settings in OURS.items():
+            detectors[name] = Detector.load("voc", device="cpu", threads=1, min_score=MIN_SCORE, **settings)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    found, seconds = measure(pictures, detectors)
+    own_files = [Path(room.__file__).with_name("models") / "voc.safetensors" for room in (backbone, proposals)]
+    own_bytes = sum(path.stat().st_size for path in own_files)
+    about = {name: ("VOC, COCO, others", "640", own_bytes) for name in OURS}
+    for model in MODELS:
+        if model.name in detectors:
+            total = sum((options.files / Path(name).name).stat().st_size for name in model.files)
+            about[model.name] = model.trained_on, str(model.size), total
+    rows, points = [], {}
+    for name in sorted(detectors, key=lambda name: seconds[name]):
+        old = 100 * evaluate_voc(pictures, found[name], VOC_CLASSES, "voc07")["mAP"]
+        area = 100 * evaluate_voc(pictures, found[name], VOC_CLASSES, "voc12")["mAP"]
+        points[name] = seconds[name], old
+        trained_on, size, total = about[name]
+        rows.append([name, trained_on, size, f"{old:.1f}", f"{area:.1f}", f"{seconds[name]:.3f}", f"{total / 1e6:.1f}"])
+    columns = ["detector", "trained on", "input", "mAP, 11 points", "mAP, area", "CPU s", "MB"]
+    show(f"{len(pictures)} pictures", columns, rows, markdown=True)
+    if options.plot:
+        plot(options.plot, points)
+
+
+if __name__ == "__main__":
+    main()
