@@ -16,6 +16,7 @@ from ...data import Detections, Picture, box_iou
 from ..errors import ERROR_TYPES, SIZES, FalsePositives
 from ..matching import HIT, IGNORED, Matches
 from ..proposals import evaluate_proposals
+from ..reliability import ReliabilityDiagram
 from ..voc import class_average_precision, mean_of_numbers
 
 _THRESHOLDS = np.arange(50, 100, 5) / 100
@@ -116,6 +117,54 @@ def precision_recall_chart(matches: Mapping[str, Matches]) -> dict[str, Any]:
         "yaxis": _axis("precision", **_UNIT),
     }
     return {"data": traces, "layout": layout}
+
+
+def reliability_charts(diagram: ReliabilityDiagram) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Share of right detections against the score, beside what a calibrated score has; detections in each bin."""
+    low, high = diagram.edges[:-1], diagram.edges[1:]
+    right = np.rint(np.nan_to_num(diagram.shares_right * diagram.counts)).astype(np.int64)
+    texts = [
+        f"scores {a:.2g} to {b:.2g}: mean {score:.3f}, right {share:.3f}<br>{hits:,} of {count:,} detections"
+        if count
+        else f"scores {a:.2g} to {b:.2g}: no detections"
+        for a, b, score, share, hits, count in zip(
+            low, high, diagram.mean_scores, diagram.shares_right, right, diagram.counts, strict=True
+        )
+    ]
+    bins = {"type": "bar", "x": rounded((low + high) / 2), "text": texts, "textposition": "none"}
+    bins["hovertemplate"] = "%{text}<extra></extra>"
+    shares = {**bins, "y": rounded(diagram.shares_right), "marker": {"color": "var(--bar)"}, "name": "right"}
+    # Where the scores of a bin are, which is not its middle.
+    points = {
+        **_line_trace(diagram.mean_scores, diagram.shares_right, "measured", "var(--accent)", ""),
+        "text": texts,
+        "hovertemplate": bins["hovertemplate"],
+    }
+    ideal = {
+        "x": [0, 1],
+        "y": [0, 1],
+        "name": "calibrated",
+        "mode": "lines",
+        "line": {"color": "var(--muted)", "width": 1.5, "dash": "dash"},
+        "hoverinfo": "skip",
+    }
+    counts = [
+        {**bins, "y": numbers.tolist(), "name": name, "marker": {"color": colour}}
+        for name, numbers, colour in (
+            ("right", right, "var(--accent)"), ("false", diagram.counts - right, "var(--many)"),
+        )
+    ]  # fmt: skip
+    there, xaxis = bool(diagram.counts.any()), _axis("score", **_UNIT | {"range": [0, 1]})
+    return (
+        {
+            "data": [{**shares, "showlegend": False}, ideal, points] if there else [],
+            "layout": {"xaxis": xaxis, "yaxis": _axis("share right", **_UNIT), "height": 360, "bargap": 0.04},
+        },
+        {
+            "data": counts if there else [],
+            "layout": {"xaxis": xaxis, "yaxis": _axis("detections"), "height": 360, "bargap": 0.04, "barmode": "stack"},
+        },
+    )
 
 
 def proposal_charts(

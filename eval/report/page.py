@@ -16,9 +16,18 @@ from numpy.typing import ArrayLike
 from ...data import MAX_PIXELS, VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
 from ..errors import ERROR_TYPES, false_positive_shares, false_positives, related_classes, size_sensitivity
-from ..matching import HIT, IGNORED, Matches, evaluated_classes, match_ilsvrc, match_voc
+from ..matching import HIT, Matches, evaluated_classes, match_ilsvrc, match_voc
+from ..reliability import MIN_SCORE, best_f1, has_probabilities, reliability
 from ..voc import class_average_precision, mean_of_numbers
-from .charts import error_chart, gain_chart, precision_recall_chart, proposal_charts, shorten_name, size_chart
+from .charts import (
+    error_chart,
+    gain_chart,
+    precision_recall_chart,
+    proposal_charts,
+    reliability_charts,
+    shorten_name,
+    size_chart,
+)
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
 
 _METRICS = {
@@ -146,8 +155,13 @@ def write_report(
     sizes = size_sensitivity(pictures, matches)
     gallery = 12 if len(classes) <= 50 else 24
     by_overlap, by_number = proposal_charts(pictures, detections, matches, proposals)
+    probable = has_probabilities(matches)
+    diagram, _ = reliability(matches if probable else {})
+    by_score, in_bins = reliability_charts(diagram)
     figures = {
         "curves": precision_recall_chart(matches),
+        "calibration": by_score,
+        "scores": in_bins,
         "overlap": by_overlap,
         "number": by_number,
         "kinds": error_chart(shares, kinds),
@@ -168,6 +182,9 @@ def write_report(
         rows=rows,
         facts=_headline_facts(rows, shares["mean"]),
         settings=settings,
+        calibration_error=diagram.expected_calibration_error,
+        min_score=MIN_SCORE,
+        probable=probable,
         kinds=kinds,
         counts={
             "Metric": _METRICS[metric][0],
@@ -209,20 +226,10 @@ def _flag_blacklisted(
 
 def _class_row(name: str, matches: Matches, metric: Literal["voc07", "voc12"]) -> ClassRow:
     """Average precision, counts, and the best F1 of a class with the score that reaches it."""
-    counted = matches.outcome != IGNORED
-    score = matches.score[counted]
-    found = np.cumsum(matches.outcome[counted] == HIT)
-    f1, best = float("nan"), float("nan")
-    recall = float("nan")
-    if matches.positives:
-        recall = found[-1] / matches.positives if len(found) else 0.0
-        # 2 P R / (P + R), and only where a threshold can lie: after the last of equal scores.
-        curve = 2 * found / (np.arange(1, len(found) + 1) + matches.positives)
-        curve[:-1][score[1:] == score[:-1]] = 0
-        if curve.any():
-            f1, best = float(curve.max()), float(score[curve.argmax()])
+    found, objects = int((matches.outcome == HIT).sum()), matches.positives
+    recall = found / objects if objects else float("nan")
     ap = class_average_precision(matches, metric)
-    return ClassRow(name, ap, matches.positives, len(matches.outcome), recall, f1, best)
+    return ClassRow(name, ap, objects, len(matches.outcome), recall, *best_f1(matches))
 
 
 def _headline_facts(rows: Sequence[ClassRow], kinds: Mapping[str, float]) -> list[tuple[str, str, str]]:
