@@ -113,7 +113,7 @@ def test_what_is_drawn_by_default(photos: Path, tmp_path: Path, detector: Detect
     scorer.model = dataclasses.replace(scorer.model, calibration=ScoreCalibration(*numbers, 0.27))
     summary = detect_batch(paths, tmp_path / "calibrated", detector)
     assert json.loads((tmp_path / "calibrated" / "run.json").read_text())["draw_score"] == 0.27
-    found = read_detections(tmp_path / "calibrated").values()
+    found = read_detections(tmp_path / "calibrated", key="file_name").values()
     assert sum(summary.objects.values()) == sum(int((one.scores >= np.float32(0.27)).sum()) for one in found)
     assert all((one.scores >= np.float32(0.05)).all() for one in found)
 
