@@ -223,7 +223,7 @@ def fit_score_calibration(
     Examples
     --------
     >>> score, none = np.linspace(0.99, 0.01, 99), np.zeros(99, np.int64)
-    >>> outcome = (np.arange(99) % 3 == 0).astype(np.int8)  # One in three, whatever the score.
+    >>> outcome = (np.arange(99) % 3 == 1).astype(np.int8)  # One in three, whatever the score.
     >>> cat = Matches(none, none, score, outcome, none, np.zeros(99), 40)
     >>> fit_score_calibration({"cat": cat}, shrinkage=0.01)([0.1, 0.9], [0, 0]).round(1).tolist()
     [0.30000001192092896, 0.30000001192092896]
