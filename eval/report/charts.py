@@ -16,7 +16,6 @@ from ...data import Detections, Picture, box_iou
 from ..errors import ERROR_TYPES, SIZES, FalsePositives
 from ..matching import HIT, IGNORED, Matches
 from ..proposals import evaluate_proposals
-from ..reliability import ReliabilityDiagram
 from ..voc import class_average_precision, mean_of_numbers
 
 _THRESHOLDS = np.arange(50, 100, 5) / 100
@@ -119,27 +118,27 @@ def precision_recall_chart(matches: Mapping[str, Matches]) -> dict[str, Any]:
     return {"data": traces, "layout": layout}
 
 
-def reliability_charts(diagram: ReliabilityDiagram) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Share of right detections against the score, beside what a calibrated score has; detections in each bin."""
-    low, high = diagram.edges[:-1], diagram.edges[1:]
-    right = np.rint(np.nan_to_num(diagram.shares_right * diagram.counts)).astype(np.int64)
+def reliability_charts(calibration: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Share of right detections against the score, beside what a calibrated score has; detections in each bin.
+
+    `calibration` is what `reliability.summarise_reliability` returns. The charts are "calibration" and "scores".
+    """
+    bins = [] if calibration is None else calibration["bins"]
+    counts = np.array([one["count"] for one in bins], np.int64)
+    scores, shares = (np.array([one[name] for one in bins]) for name in ("mean_score", "share_right"))
+    right = np.rint(np.nan_to_num(shares * counts)).astype(np.int64)
     texts = [
-        f"scores {a:.2g} to {b:.2g}: mean {score:.3f}, right {share:.3f}<br>{hits:,} of {count:,} detections"
-        if count
-        else f"scores {a:.2g} to {b:.2g}: no detections"
-        for a, b, score, share, hits, count in zip(
-            low, high, diagram.mean_scores, diagram.shares_right, right, diagram.counts, strict=True
+        f"scores {one['above']:.2g} to {one['up_to']:.2g}: "
+        + (
+            f"mean {one['mean_score']:.3f}, right {one['share_right']:.3f}<br>{hits:,} of {one['count']:,} detections"
+            if one["count"]
+            else "no detections"
         )
+        for one, hits in zip(bins, right.tolist(), strict=True)
     ]
-    bins = {"type": "bar", "x": rounded((low + high) / 2), "text": texts, "textposition": "none"}
-    bins["hovertemplate"] = "%{text}<extra></extra>"
-    shares = {**bins, "y": rounded(diagram.shares_right), "marker": {"color": "var(--bar)"}, "name": "right"}
-    # Where the scores of a bin are, which is not its middle.
-    points = {
-        **_line_trace(diagram.mean_scores, diagram.shares_right, "measured", "var(--accent)", ""),
-        "text": texts,
-        "hovertemplate": bins["hovertemplate"],
-    }
+    hover = {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
+    middles = rounded([(one["above"] + one["up_to"]) / 2 for one in bins])
+    bars = {"type": "bar", "x": middles, "textposition": "none", **hover}
     ideal = {
         "x": [0, 1],
         "y": [0, 1],
@@ -148,23 +147,24 @@ def reliability_charts(diagram: ReliabilityDiagram) -> tuple[dict[str, Any], dic
         "line": {"color": "var(--muted)", "width": 1.5, "dash": "dash"},
         "hoverinfo": "skip",
     }
-    counts = [
-        {**bins, "y": numbers.tolist(), "name": name, "marker": {"color": colour}}
-        for name, numbers, colour in (
-            ("right", right, "var(--accent)"), ("false", diagram.counts - right, "var(--many)"),
-        )
-    ]  # fmt: skip
-    there, xaxis = bool(diagram.counts.any()), _axis("score", **_UNIT | {"range": [0, 1]})
-    return (
-        {
-            "data": [{**shares, "showlegend": False}, ideal, points] if there else [],
-            "layout": {"xaxis": xaxis, "yaxis": _axis("share right", **_UNIT), "height": 360, "bargap": 0.04},
+    by_score = [
+        {**bars, "y": rounded(shares), "marker": {"color": "var(--bar)"}, "showlegend": False},
+        ideal,
+        # Where the scores of a bin are, which is not its middle.
+        {**_line_trace(scores, shares, "measured", "var(--accent)", ""), **hover},
+    ]
+    in_bins = [
+        {**bars, "y": right.tolist(), "name": "right", "marker": {"color": "var(--accent)"}},
+        {**bars, "y": (counts - right).tolist(), "name": "false", "marker": {"color": "var(--many)"}},
+    ]
+    layout = {"xaxis": _axis("score", **_UNIT | {"range": [0, 1]}), "height": 360, "bargap": 0.04, "barmode": "stack"}
+    return {
+        "calibration": {
+            "data": by_score if counts.any() else [],
+            "layout": {**layout, "yaxis": _axis("share right", **_UNIT)},
         },
-        {
-            "data": counts if there else [],
-            "layout": {"xaxis": xaxis, "yaxis": _axis("detections"), "height": 360, "bargap": 0.04, "barmode": "stack"},
-        },
-    )
+        "scores": {"data": in_bins if counts.any() else [], "layout": {**layout, "yaxis": _axis("detections")}},
+    }
 
 
 def proposal_charts(

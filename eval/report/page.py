@@ -17,7 +17,7 @@ from ...data import MAX_PIXELS, VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
 from ..errors import ERROR_TYPES, false_positive_shares, false_positives, related_classes, size_sensitivity
 from ..matching import HIT, Matches, evaluated_classes, match_ilsvrc, match_voc
-from ..reliability import MIN_SCORE, best_f1, has_probabilities, reliability
+from ..reliability import best_f1, summarise_reliability
 from ..voc import class_average_precision, mean_of_numbers
 from .charts import (
     error_chart,
@@ -138,9 +138,7 @@ def write_report(
         raise SettingError(f"a blacklist belongs to the metric 'ilsvrc', not to {metric!r}")
     classes = evaluated_classes(pictures, classes, VOC_CLASSES)
     folder = Path(folder)
-    there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
-    if not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "not a folder; name one for the report", str(there))
+    _check_folder(folder)
     if metric == "ilsvrc":
         matches = match_ilsvrc(pictures, detections, classes, blacklist)
         pictures = _flag_blacklisted(pictures, classes, blacklist)
@@ -155,13 +153,10 @@ def write_report(
     sizes = size_sensitivity(pictures, matches)
     gallery = 12 if len(classes) <= 50 else 24
     by_overlap, by_number = proposal_charts(pictures, detections, matches, proposals)
-    probable = has_probabilities(matches)
-    diagram, _ = reliability(matches if probable else {})
-    by_score, in_bins = reliability_charts(diagram)
+    calibration = summarise_reliability(matches)
     figures = {
         "curves": precision_recall_chart(matches),
-        "calibration": by_score,
-        "scores": in_bins,
+        **reliability_charts(calibration),
         "overlap": by_overlap,
         "number": by_number,
         "kinds": error_chart(shares, kinds),
@@ -182,9 +177,7 @@ def write_report(
         rows=rows,
         facts=_headline_facts(rows, shares["mean"]),
         settings=settings,
-        calibration_error=diagram.expected_calibration_error,
-        min_score=MIN_SCORE,
-        probable=probable,
+        calibration=calibration,
         kinds=kinds,
         counts={
             "Metric": _METRICS[metric][0],
@@ -204,6 +197,13 @@ def write_report(
     # File names are bytes to the system: one that is not UTF-8 has no place in a page.
     atomic_write(path, page.encode("utf-8", "replace"))
     return path
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse before the work a folder that could not be made after it."""
+    there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder; name one for the report", str(there))
 
 
 def _flag_blacklisted(
