@@ -1,4 +1,4 @@
-"""A picture in, named boxes out: propose, score, regress, suppress."""
+"""A picture in, named boxes out: propose, score, regress, suppress, calibrate."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..data import Detections
 from ..data.arguments import check_numbers
 from ..data.errors import ModelError, SettingError
 from ..data.nms import NMS_KERNELS, SOFT_NMS_KERNELS
+from ..data.score_calibration import ScoreCalibration, mean_calibration
 from ..data.system.kernels import compiling
 from ..proposals import Proposer, SelectiveSearch, load_proposer
 from ..proposals.from_file import FileProposals
@@ -110,6 +111,7 @@ class Detector:
         second_look: int = DetectorSettings.second_look,
         min_score: float = DetectorSettings.min_score,
         nms: str = DetectorSettings.nms,
+        calibrated: bool = DetectorSettings.calibrated,
         seed: int = 0,
     ) -> Detector:
         """Make a detector from models' names or files.
@@ -141,7 +143,7 @@ class Detector:
             1,000.
         first_pass_regions : int, optional
             How many of these to score; 0 is all. Default 200, or all if no model has a first pass.
-        second_look, min_score, nms
+        second_look, min_score, nms, calibrated
             See `DetectorSettings`.
         seed : int
             Of selective search.
@@ -160,7 +162,7 @@ class Detector:
         numbers = check_numbers("scales", scales, 0.1, 4)
         if proposals_from is not None and method != "merged":
             raise SettingError(f"method {method!r}: proposals_from is used instead of a method; give one of the two")
-        settings = DetectorSettings(second_look=second_look, min_score=min_score, nms=nms)
+        settings = DetectorSettings(second_look=second_look, min_score=min_score, nms=nms, calibrated=calibrated)
         by_search = proposals_from is not None or method == "selective-search"
         if proposals is not None:
             settings = replace(settings, proposals=proposals, search_proposals=proposals)
@@ -194,6 +196,15 @@ class Detector:
         if first_pass_regions is None and not any(model.has_first_pass for model in read):
             settings = replace(settings, first_pass_regions=0)
         return cls(scorers, proposer, settings)
+
+    @property
+    def calibration(self) -> ScoreCalibration | None:
+        """What makes a score the probability that a detection is right: the model's, of an ensemble the models' mean.
+
+        None if a model has none, or the settings do not want it.
+        """
+        found = [one for scorer in self.scorers if (one := scorer.model.calibration) is not None]
+        return mean_calibration(found) if self.settings.calibrated and len(found) == len(self.scorers) else None
 
     @property
     def kernels(self) -> tuple[Any, ...]:
@@ -285,7 +296,10 @@ class Detector:
             proposals, probabilities, deltas = proposals.copy(), probabilities.copy(), deltas.copy()
             proposals[again] = boxes
             probabilities[again], deltas[again] = self._score(features, boxes)
-        return suppress(proposals, probabilities, deltas, (width, height), self.classes, self.settings, objectness)
+        size = width, height
+        return suppress(
+            proposals, probabilities, deltas, size, self.classes, self.settings, objectness, self.calibration
+        )
 
     def _score(
         self, features: PictureFeatures, boxes: NDArray[np.float32]

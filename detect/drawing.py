@@ -10,10 +10,23 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data import Detections
 from ..data.arguments import check_number
+from ..data.score_calibration import ScoreCalibration
 
-# Above the score with the best F1 on the pictures set aside from training (0.28): drawn boxes should be right.
+# Of scores that are not calibrated. Above the score with the best F1 on the pictures set aside from training (0.28):
+# drawn boxes should be right.
 DRAW_SCORE = 0.4
 GOLDEN_RATIO = 0.6180339887
+
+
+def default_draw_score(calibration: ScoreCalibration | None) -> float:
+    """Return the score from which detections are drawn: that of the best F1 if it is known, else `DRAW_SCORE`.
+
+    Examples
+    --------
+    >>> default_draw_score(ScoreCalibration((1,), (0,), threshold=0.45)), default_draw_score(None)
+    (0.45, 0.4)
+    """
+    return DRAW_SCORE if calibration is None else calibration.threshold
 
 
 def class_colour(label: int) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""Scores and box deltas of regions to detections: average models, weigh with objectness, regress, suppress."""
+"""Scores and box deltas of regions to detections: average, weigh with objectness, regress, suppress, calibrate."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ..backbone.preprocessing import decode_boxes
 from ..data import Detections, clip_boxes
 from ..data.nms import nms_per_class, soft_nms_per_class
+from ..data.score_calibration import ScoreCalibration
 from .settings import DetectorSettings
 
 
@@ -19,6 +20,7 @@ def suppress(
     classes: tuple[str, ...],
     settings: DetectorSettings,
     objectness: NDArray[np.float32] | None = None,
+    calibration: ScoreCalibration | None = None,
 ) -> Detections:
     """Turn the scores of a picture's proposals into detections.
 
@@ -43,6 +45,9 @@ def suppress(
     objectness : ndarray, shape (N,), float32, optional
         Probability, 0 to 1, that there is an object just there, whatever its class. Without it the probabilities are
         the scores.
+    calibration : ScoreCalibration, optional
+        Of the C classes. It is applied to what suppression leaves of the scores; ``min_score`` and ``max_detections``
+        hold for calibrated scores.
 
     Returns
     -------
@@ -64,15 +69,23 @@ def suppress(
     boxes, scores = proposals, weigh_scores(probabilities, objectness, settings)
     if deltas is not None:
         boxes = clip_boxes(decode_boxes(proposals, deltas).reshape(-1, 4), *size).reshape(deltas.shape)
+    min_score = settings.min_score
+    limit: int | None = settings.max_detections
+    if calibration is not None:
+        # The best of the picture are known only when the classes, each calibrated in its own way, are in one ranking.
+        min_score, limit = calibration.lowest_score(settings.min_score), None
     # On the CPU, wherever the scores come from: a millisecond's work, hardly more than launching it would take.
     if settings.nms == "soft":
         kept, scores, labels = soft_nms_per_class(
-            boxes, scores, sigma=settings.softness, min_score=settings.min_score, limit=settings.max_detections
+            boxes, scores, sigma=settings.softness, min_score=min_score, limit=limit
         )
     else:
-        kept, scores, labels = nms_per_class(
-            boxes, scores, settings.iou_threshold, min_score=settings.min_score, limit=settings.max_detections
-        )
+        kept, scores, labels = nms_per_class(boxes, scores, settings.iou_threshold, min_score=min_score, limit=limit)
+    if calibration is not None:
+        scores = calibration(scores, labels).astype(np.float32)
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] >= np.float32(settings.min_score)][: settings.max_detections]
+        kept, scores, labels = kept[order], scores[order], labels[order]
     return Detections(kept, scores, labels, classes)
 
 

@@ -26,8 +26,10 @@ class DetectorSettings:
     second_look : int
         The regions with the highest scores, so many, are moved by their box deltas and scored again there (Gidaris and
         Komodakis, "Object detection via a multi-region CNN", ICCV 2015, section 5); 0 for none.
+    calibrated : bool
+        Whether scores are made the probability that a detection is right, by the models' calibration, if each has one.
     min_score : float
-        Detections with a lower score are dropped.
+        Detections with a lower score are dropped; of calibrated scores, with a lower calibrated one.
     nms : {"soft", "greedy"}
         Lower the scores of boxes that overlap a better one of their class (Bodla et al.), or drop them as R-CNN does.
     iou_threshold : float
@@ -55,6 +57,7 @@ class DetectorSettings:
     search_proposals: int = 1000
     first_pass_regions: int = 200
     second_look: int = 40
+    calibrated: bool = True
     min_score: float = 0.05
     nms: str = "soft"
     iou_threshold: float = 0.3
@@ -66,6 +69,8 @@ class DetectorSettings:
         if self.nms not in NMS:
             raise SettingError(f"nms {self.nms!r} is unknown; use {' or '.join(NMS)}")
         mine = vars(self)
+        if not isinstance(self.calibrated, bool):
+            raise SettingError(f"calibrated must be True or False, not {self.calibrated!r}")
         for name in ("min_score", "iou_threshold", "objectness_weight"):
             mine[name] = check_number(name, mine[name], 0, 1)
         mine["softness"] = check_number("softness", self.softness, 1e-6, 1e6)

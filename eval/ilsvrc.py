@@ -5,7 +5,7 @@ from typing import Any
 
 from ..data import Detections, Picture
 from .matching import match_ilsvrc
-from .voc import class_average_precision, mean_of_numbers
+from .voc import summarise_matches
 
 
 def evaluate_ilsvrc(
@@ -34,7 +34,8 @@ def evaluate_ilsvrc(
     -------
     dict
         ``"mAP"``: float, the mean over the classes that have objects. ``"per_class"``: name to average
-        precision, nan for a class without objects.
+        precision, nan for a class without objects. ``"calibration"``: how often scores are right, see
+        `reliability.summarise_reliability`.
 
     Raises
     ------
@@ -63,8 +64,4 @@ def evaluate_ilsvrc(
     >>> evaluate_ilsvrc([picture], {"1": found}, ("ant",))["mAP"]
     1.0
     """
-    per_class = {
-        name: class_average_precision(matches, "voc12")
-        for name, matches in match_ilsvrc(pictures, detections, classes, blacklist).items()
-    }
-    return {"mAP": mean_of_numbers(per_class.values()), "per_class": per_class}
+    return summarise_matches(match_ilsvrc(pictures, detections, classes, blacklist), "voc12")

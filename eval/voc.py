@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from ..data import Detections, Picture
 from ..data.errors import SettingError
 from .matching import Matches, match_voc
+from .reliability import summarise_reliability
 
 
 def average_precision(recall: ArrayLike, precision: ArrayLike, metric: Literal["voc07", "voc12"] = "voc07") -> float:
@@ -91,7 +92,8 @@ def evaluate_voc(
     dict
         ``"mAP"``: float, the mean over the classes that have objects. ``"per_class"``: name to average
         precision: 0 for a class with objects and no detections; nan, not counted in the mean, for a class
-        without objects (other than difficult ones).
+        without objects (other than difficult ones). ``"calibration"``: how often scores are right, see
+        `reliability.summarise_reliability`.
 
     Raises
     ------
@@ -123,11 +125,17 @@ def evaluate_voc(
     """
     if metric not in ("voc07", "voc12"):
         raise SettingError(f"metric must be 'voc07' or 'voc12', not {metric!r}")
-    per_class = {
-        name: class_average_precision(matches, metric)
-        for name, matches in match_voc(pictures, detections, classes, iou_threshold).items()
+    return summarise_matches(match_voc(pictures, detections, classes, iou_threshold), metric)
+
+
+def summarise_matches(matches: Mapping[str, Matches], metric: Literal["voc07", "voc12"]) -> dict[str, Any]:
+    """Compute the results of an evaluation, see `evaluate_voc`, from the outcomes of all detections."""
+    per_class = {name: class_average_precision(one, metric) for name, one in matches.items()}
+    return {
+        "mAP": mean_of_numbers(per_class.values()),
+        "per_class": per_class,
+        "calibration": summarise_reliability(matches),
     }
-    return {"mAP": mean_of_numbers(per_class.values()), "per_class": per_class}
 
 
 def class_average_precision(matches: Matches, metric: Literal["voc07", "voc12"]) -> float:

@@ -7,7 +7,7 @@ these by name, so torch and ONNX Runtime use the same numbers.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from safetensors.numpy import save as save_tensors
 
 from ...data import atomic_write
 from ...data.errors import ModelError
+from ...data.score_calibration import ScoreCalibration
 
 FORMAT = "inception-rcnn region model 4"
 # In version 0.2 graphs ended with probabilities instead of logits, see `regions.onnx_engine`.
 OLDER_FORMATS = ("inception-rcnn region model 3",)
 GRAPHS_FORMAT = "inception-rcnn graphs 1"
 # What is derived from the weights and can be fitted to them again; see `write_tensors`.
-DERIVED = ("first_pass.weight",)
+DERIVED = ("first_pass.weight", "calibration")
 # Larger files are not read into memory: GoogLeNet's weights in float32, with all classifiers, have 53 MB.
 MAX_BYTES = 512 * 2**20
 # Graphs of each scoring. The last runs once for a region, the others once for a picture.
@@ -57,6 +58,8 @@ class RegionModel:
     scoring : {"shared", "crops"}
         "shared": regions are read out of the picture's features. "crops": each region is warped to a crop, which goes
         through the whole network.
+    calibration : ScoreCalibration or None
+        What makes a detection's score the probability that it is right; None if it was not fitted.
     """
 
     classes: tuple[str, ...]
@@ -67,6 +70,7 @@ class RegionModel:
     sha256: str
     trained: dict[str, object]
     scoring: str = "shared"
+    calibration: ScoreCalibration | None = None
 
     @property
     def has_first_pass(self) -> bool:
@@ -130,7 +134,7 @@ def write_model(path: str | Path, model: RegionModel, *, apart: bool = False) ->
     apart : bool
         Write what is derived from the weights to a file of its own, see `write_tensors`.
     """
-    description = {
+    description: dict[str, object] = {
         "format": FORMAT,
         "classes": model.classes,
         "long_side": model.long_side,
@@ -138,6 +142,8 @@ def write_model(path: str | Path, model: RegionModel, *, apart: bool = False) ->
         "trained": model.trained,
         "scoring": model.scoring,
     }
+    if model.calibration is not None:
+        description["calibration"] = asdict(model.calibration)
     write_tensors(path, "model", description, model.weights, model.graphs, apart=DERIVED if apart else None)
 
 
@@ -301,6 +307,27 @@ def read_model(path: str | Path) -> RegionModel:
             raise ValueError("box_regression or trained is of the wrong type")
         if missing := [name for name in GRAPHS[scoring] if name not in graphs]:
             raise ValueError(f"has no graph {missing[0]}")
-        return RegionModel(tuple(classes), long_side, box_regression, weights, graphs, sha256, trained, scoring)
+        calibration = _read_calibration(description.get("calibration"), len(classes))
+        return RegionModel(
+            tuple(classes), long_side, box_regression, weights, graphs, sha256, trained, scoring, calibration
+        )
     except (KeyError, ValueError) as error:
         raise ModelError(f"{path}: a region model with a broken header ({error}); {advice}") from None
+
+
+def _read_calibration(stored: Any, classes: int) -> ScoreCalibration | None:
+    """Make a calibration of what a description holds; None is none.
+
+    Raises
+    ------
+    ValueError
+        If it is no calibration of so many classes.
+    """
+    if stored is None:
+        return None
+    if not isinstance(stored, dict) or stored.keys() != {field.name for field in fields(ScoreCalibration)}:
+        raise ValueError("calibration does not hold scales, shifts and a threshold")
+    calibration = ScoreCalibration(**stored)
+    if len(calibration.scales) != classes:
+        raise ValueError(f"calibration is for {len(calibration.scales)} classes, and there are {classes}")
+    return calibration

@@ -84,8 +84,15 @@ def detect(
         float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are dropped.")
     ] = DetectorSettings.min_score,
     draw_score: Annotated[
-        float, typer.Option(min=0, max=1, metavar="S", help="Weaker ones are not drawn.")
-    ] = DRAW_SCORE,
+        float | None,
+        derived_option(
+            "S",
+            "Weaker ones are not drawn.",
+            f"of a calibrated model the score of its best F1, else {DRAW_SCORE}",
+            min=0,
+            max=1,
+        ),
+    ] = None,
     nms: Annotated[
         str,
         typer.Option(metavar="soft|greedy", help="Lower the scores of boxes that overlap a better one, or drop them."),

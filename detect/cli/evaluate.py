@@ -399,6 +399,8 @@ def _nan_to_null(value: Any) -> Any:
     """Replace nan, which JSON does not have, by null."""
     if isinstance(value, Mapping):
         return {key: _nan_to_null(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_nan_to_null(one) for one in value]
     return None if value != value else value
 
 

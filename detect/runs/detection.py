@@ -29,7 +29,7 @@ from ...data.system.kernels import compile_all
 from ...data.system.processes import prefetch
 from ...proposals.proposer import Ranked
 from ..detector import Detector
-from ..drawing import DRAW_SCORE, draw_detections
+from ..drawing import default_draw_score, draw_detections
 from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure, write_failures
 from .journal import Journal, Record
 from .names import as_paths, folders_inside, package_version, read_stamped, relative_names
@@ -62,7 +62,7 @@ def detect_batch(
     *,
     workers: int = 1,
     max_pixels: int = MAX_PIXELS,
-    draw_score: float = DRAW_SCORE,
+    draw_score: float | None = None,
     settings: dict[str, object] | None = None,
     coco_ids: tuple[Mapping[str, int | str], Mapping[str, int | str]] | None = None,
     progress: Callable[[int, str], None] = lambda done, note: None,
@@ -83,8 +83,8 @@ def detect_batch(
         Threads that read and search.
     max_pixels : int
         See `inception_rcnn.data.read_image`.
-    draw_score : float
-        Weaker detections are written to ``detections.json`` but not drawn.
+    draw_score : float, optional
+        Weaker detections are written to ``detections.json`` but not drawn. Default `drawing.default_draw_score`.
     settings : dict, optional
         What the user asked for, for ``run.json``.
     coco_ids : pair of mapping of str to int or str, optional
@@ -111,6 +111,8 @@ def detect_batch(
         If `MAX_FAILURES_IN_A_ROW` pictures one after the other cannot be scored: the error of the last.
     """
     began = time.perf_counter()
+    if draw_score is None:
+        draw_score = default_draw_score(detector.calibration)
     files = as_paths(paths)
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     pictures = _list_pictures(files)
@@ -130,7 +132,8 @@ def detect_batch(
         run.detect([picture for picture in pictures if picture.key not in journal.records], workers, progress)
         run.write_results(pictures, *(coco_ids or (None, None)))
         run.summary.seconds["total"] = time.perf_counter() - began
-        _write_record(output / "run.json", detector, run.summary, settings, folder)
+        used = {"folder": folder, "draw_score": draw_score, **detector.description}
+        _write_record(output / "run.json", run.summary, settings or {}, used)
         if not run.summary.retryable:
             journal.remove()
     return run.summary
@@ -323,15 +326,12 @@ def _save_drawing(image: NDArray[np.uint8], found: Detections, draw_score: float
             part.unlink(missing_ok=True)
 
 
-def _write_record(
-    path: Path, detector: Detector, summary: RunSummary, settings: Mapping[str, object] | None, folder: str
-) -> None:
-    """Write run.json."""
+def _write_record(path: Path, summary: RunSummary, settings: Mapping[str, object], used: Mapping[str, object]) -> None:
+    """Write run.json: what was asked for, what was used, and what became of it."""
     record = {
         "version": package_version(),
-        "settings": settings or {},
-        "folder": folder,
-        **detector.description,
+        "settings": settings,
+        **used,
         **asdict(summary),
         "seconds": {stage: round(seconds, 3) for stage, seconds in summary.seconds.items()},
     }

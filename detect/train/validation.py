@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,11 +19,14 @@ from ...backbone.regions.network import RegionNetwork
 from ...backbone.regions.onnx_engine import CHUNK, CROPS
 from ...data import MAX_PIXELS, Detections, ImageError, Picture, read_image
 from ...data.formats.imagenet import Sample
+from ...data.score_calibration import ScoreCalibration
 from ...data.system.processes import prefetch, usable_cores
-from ...eval import evaluate_voc
+from ...eval import evaluate_voc, match_voc
+from ...eval.reliability import fit_score_calibration
 from ...proposals.multibox.network import GridHead, VectorHead
 from ...proposals.multibox.priors import place_priors
 from ...proposals.multibox.proposer import rank_boxes
+from ..detector import Detector
 from ..postprocessing import suppress
 from ..settings import DetectorSettings
 from .device import mixed_precision, thread_pool, to_device
@@ -108,6 +112,43 @@ def measure_map(
         found = dict(zip((picture.image_id for picture in pictures), pool.map(detect, pictures), strict=True))
     network.train()
     return float(evaluate_voc(pictures, found, classes, metric="voc07")["mAP"]) if pictures else math.nan
+
+
+def calibrate_scores(detector: Detector, pictures: Sequence[Picture], max_pixels: int = MAX_PIXELS) -> ScoreCalibration:
+    """Fit the calibration of a detector's scores on pictures that it did not learn from.
+
+    Parameters
+    ----------
+    detector : Detector
+        Its own calibration, if it has one, and ``min_score`` are not used.
+    pictures : sequence of Picture
+        With labels of the detector's classes. Those in which objects may be unlabelled are left out.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
+
+    Returns
+    -------
+    ScoreCalibration
+        For the ``calibration`` of `inception_rcnn.backbone.weights.model_file.RegionModel`.
+
+    Raises
+    ------
+    EvaluationError
+        If no detection is right, as without pictures, or the pictures were read with other classes.
+    ImageError
+        If a picture cannot be read.
+
+    Examples
+    --------
+    >>> calibrate_scores(Detector.load("voc", device="cpu"), [])
+    Traceback (most recent call last):
+    inception_rcnn.data.errors.EvaluationError: no detection is right; give more pictures
+    """
+    pictures = [picture for picture in pictures if picture.labelled is None and picture.exhaustive]
+    settings = replace(detector.settings, calibrated=False, min_score=0.01)
+    raw = Detector(detector.scorers, detector.proposer, settings)
+    found = {one.image_id: raw(read_image(one.path, max_pixels), one.path.name) for one in pictures}
+    return fit_score_calibration(match_voc(pictures, found, detector.classes))
 
 
 def propose_all(

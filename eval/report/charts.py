@@ -118,6 +118,55 @@ def precision_recall_chart(matches: Mapping[str, Matches]) -> dict[str, Any]:
     return {"data": traces, "layout": layout}
 
 
+def reliability_charts(calibration: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Share of right detections against the score, beside what a calibrated score has; detections in each bin.
+
+    `calibration` is what `reliability.summarise_reliability` returns. The charts are "calibration" and "scores".
+    """
+    bins = [] if calibration is None else calibration["bins"]
+    counts = np.array([one["count"] for one in bins], np.int64)
+    scores, shares = (np.array([one[name] for one in bins]) for name in ("mean_score", "share_right"))
+    right = np.rint(np.nan_to_num(shares * counts)).astype(np.int64)
+    texts = [
+        f"scores {one['above']:.2g} to {one['up_to']:.2g}: "
+        + (
+            f"mean {one['mean_score']:.3f}, right {one['share_right']:.3f}<br>{hits:,} of {one['count']:,} detections"
+            if one["count"]
+            else "no detections"
+        )
+        for one, hits in zip(bins, right.tolist(), strict=True)
+    ]
+    hover = {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
+    middles = rounded([(one["above"] + one["up_to"]) / 2 for one in bins])
+    bars = {"type": "bar", "x": middles, "textposition": "none", **hover}
+    ideal = {
+        "x": [0, 1],
+        "y": [0, 1],
+        "name": "calibrated",
+        "mode": "lines",
+        "line": {"color": "var(--muted)", "width": 1.5, "dash": "dash"},
+        "hoverinfo": "skip",
+    }
+    by_score = [
+        {**bars, "y": rounded(shares), "marker": {"color": "var(--bar)"}, "showlegend": False},
+        ideal,
+        # Where the scores of a bin are, which is not its middle.
+        {**_line_trace(scores, shares, "measured", "var(--accent)", ""), **hover},
+    ]
+    in_bins = [
+        {**bars, "y": right.tolist(), "name": "right", "marker": {"color": "var(--accent)"}},
+        {**bars, "y": (counts - right).tolist(), "name": "false", "marker": {"color": "var(--many)"}},
+    ]
+    layout = {"xaxis": _axis("score", **_UNIT | {"range": [0, 1]}), "height": 360, "bargap": 0.04, "barmode": "stack"}
+    return {
+        "calibration": {
+            "data": by_score if counts.any() else [],
+            "layout": {**layout, "yaxis": _axis("share right", **_UNIT)},
+        },
+        "scores": {"data": in_bins if counts.any() else [], "layout": {**layout, "yaxis": _axis("detections")}},
+    }
+
+
 def proposal_charts(
     pictures: Sequence[Picture],
     detections: Mapping[str, Detections],

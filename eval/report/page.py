@@ -16,9 +16,18 @@ from numpy.typing import ArrayLike
 from ...data import MAX_PIXELS, VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
 from ..errors import ERROR_TYPES, false_positive_shares, false_positives, related_classes, size_sensitivity
-from ..matching import HIT, IGNORED, Matches, evaluated_classes, match_ilsvrc, match_voc
+from ..matching import HIT, Matches, evaluated_classes, match_ilsvrc, match_voc
+from ..reliability import best_f1, summarise_reliability
 from ..voc import class_average_precision, mean_of_numbers
-from .charts import error_chart, gain_chart, precision_recall_chart, proposal_charts, shorten_name, size_chart
+from .charts import (
+    error_chart,
+    gain_chart,
+    precision_recall_chart,
+    proposal_charts,
+    reliability_charts,
+    shorten_name,
+    size_chart,
+)
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
 
 _METRICS = {
@@ -129,9 +138,7 @@ def write_report(
         raise SettingError(f"a blacklist belongs to the metric 'ilsvrc', not to {metric!r}")
     classes = evaluated_classes(pictures, classes, VOC_CLASSES)
     folder = Path(folder)
-    there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
-    if not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "not a folder; name one for the report", str(there))
+    _check_folder(folder)
     if metric == "ilsvrc":
         matches = match_ilsvrc(pictures, detections, classes, blacklist)
         pictures = _flag_blacklisted(pictures, classes, blacklist)
@@ -146,8 +153,10 @@ def write_report(
     sizes = size_sensitivity(pictures, matches)
     gallery = 12 if len(classes) <= 50 else 24
     by_overlap, by_number = proposal_charts(pictures, detections, matches, proposals)
+    calibration = summarise_reliability(matches)
     figures = {
         "curves": precision_recall_chart(matches),
+        **reliability_charts(calibration),
         "overlap": by_overlap,
         "number": by_number,
         "kinds": error_chart(shares, kinds),
@@ -168,6 +177,7 @@ def write_report(
         rows=rows,
         facts=_headline_facts(rows, shares["mean"]),
         settings=settings,
+        calibration=calibration,
         kinds=kinds,
         counts={
             "Metric": _METRICS[metric][0],
@@ -187,6 +197,13 @@ def write_report(
     # File names are bytes to the system: one that is not UTF-8 has no place in a page.
     atomic_write(path, page.encode("utf-8", "replace"))
     return path
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse before the work a folder that could not be made after it."""
+    there = next(one for one in (folder, *folder.parents) if os.path.lexists(one))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder; name one for the report", str(there))
 
 
 def _flag_blacklisted(
@@ -209,20 +226,10 @@ def _flag_blacklisted(
 
 def _class_row(name: str, matches: Matches, metric: Literal["voc07", "voc12"]) -> ClassRow:
     """Average precision, counts, and the best F1 of a class with the score that reaches it."""
-    counted = matches.outcome != IGNORED
-    score = matches.score[counted]
-    found = np.cumsum(matches.outcome[counted] == HIT)
-    f1, best = float("nan"), float("nan")
-    recall = float("nan")
-    if matches.positives:
-        recall = found[-1] / matches.positives if len(found) else 0.0
-        # 2 P R / (P + R), and only where a threshold can lie: after the last of equal scores.
-        curve = 2 * found / (np.arange(1, len(found) + 1) + matches.positives)
-        curve[:-1][score[1:] == score[:-1]] = 0
-        if curve.any():
-            f1, best = float(curve.max()), float(score[curve.argmax()])
+    found, objects = int((matches.outcome == HIT).sum()), matches.positives
+    recall = found / objects if objects else float("nan")
     ap = class_average_precision(matches, metric)
-    return ClassRow(name, ap, matches.positives, len(matches.outcome), recall, f1, best)
+    return ClassRow(name, ap, objects, len(matches.outcome), recall, *best_f1(matches))
 
 
 def _headline_facts(rows: Sequence[ClassRow], kinds: Mapping[str, float]) -> list[tuple[str, str, str]]:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from builders import random_boxes
 
 pytest.importorskip("safetensors")
 
@@ -20,6 +21,7 @@ from inception_rcnn.backbone.weights.model_file import RegionModel
 from inception_rcnn.backbone.weights.published import bundled_models
 from inception_rcnn.data import Proposals, box_iou, write_proposals
 from inception_rcnn.data.errors import ModelError, ProposalFileError, SettingError
+from inception_rcnn.data.score_calibration import ScoreCalibration
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.postprocessing import suppress
 from inception_rcnn.detect.settings import DetectorSettings
@@ -122,6 +124,32 @@ def test_no_proposals() -> None:
         assert found.boxes.shape == (0, 4)
 
 
+@pytest.mark.parametrize("nms", ["soft", "greedy"])
+@pytest.mark.parametrize("min_score", [0, 0.05, 0.3])
+@pytest.mark.parametrize("limit", [5, 1000])
+def test_calibrated_scores_against_a_plain_reference(nms: str, min_score: float, limit: int) -> None:
+    rng = np.random.default_rng(0)
+    regions, scores = random_boxes(60, 100, 100, rng, smallest=10), rng.dirichlet([3, 1, 1], 60).astype(np.float32)
+    scores[:3] = [[0, 1, 0], [0, 1, 0], [1, 0, 0]]  # Scores of 0 and 1, and equal ones.
+    calibration = ScoreCalibration((0.5, 2), (-1, 1), 0.4)
+    settings = DetectorSettings(nms=nms, min_score=min_score, max_detections=limit)
+    found = suppress(regions, scores, None, (100, 100), CLASSES, settings, None, calibration)
+    # Everything that suppression leaves, each score calibrated by itself; sorted; cut.
+    every = DetectorSettings(nms=nms, min_score=0, max_detections=10_000)
+    rows = []
+    raw = suppress(regions, scores, None, (100, 100), CLASSES, every)
+    for box, score, label in zip(raw.boxes.tolist(), raw.scores.tolist(), raw.labels.tolist(), strict=True):
+        scale, shift = (0.5, -1) if label == 0 else (2, 1)
+        odds = (score / (1 - score)) ** scale * np.exp(shift) if score < 1 else np.inf
+        rows.append((np.float32(odds / (1 + odds) if score < 1 else 1), label, box))
+    rows = sorted((row for row in rows if row[0] >= np.float32(min_score)), key=lambda row: -row[0])[:limit]
+    np.testing.assert_allclose(found.scores, [row[0] for row in rows], rtol=1e-5)
+    assert found.labels.tolist() == [row[1] for row in rows]
+    np.testing.assert_allclose(found.boxes, np.array([row[2] for row in rows]).reshape(-1, 4))
+    assert found.scores.dtype == np.float32
+    assert len(found) == min(limit, len(rows))
+
+
 def test_settings_check_themselves() -> None:
     for wrong, message in (
         ({"nms": "hard"}, "nms 'hard' is unknown; use soft or greedy"),
@@ -131,6 +159,7 @@ def test_settings_check_themselves() -> None:
         ({"proposals": 1.5}, "proposals must be a whole number, 1 or more, not 1.5"),
         ({"max_detections": True}, "max_detections must be a whole number, 1 or more, not True"),
         ({"softness": 0}, "softness must be"),
+        ({"calibrated": 1}, "calibrated must be True or False, not 1"),
         ({"min_score": "x"}, "min_score must be a number, 0 to 1, not 'x'"),
         ({"first_pass_regions": -1}, "first_pass_regions must be a whole number, 0 or more, not -1"),
     ):
@@ -142,10 +171,15 @@ class Scorer:
     """Says the same of every picture."""
 
     def __init__(
-        self, scores: np.ndarray, deltas: np.ndarray, regressing: bool = True, classes: tuple[str, ...] = CLASSES
+        self,
+        scores: np.ndarray,
+        deltas: np.ndarray,
+        regressing: bool = True,
+        classes: tuple[str, ...] = CLASSES,
+        calibration: ScoreCalibration | None = None,
     ) -> None:
         weights = {"first_pass.weight": np.zeros(1, np.float16)}
-        self.model = RegionModel(classes, 64, regressing, weights, {}, "", {})
+        self.model = RegionModel(classes, 64, regressing, weights, {}, "", {}, calibration=calibration)
         self.outputs = scores, deltas
 
     def score(self, features: PictureFeatures, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -164,6 +198,24 @@ def test_an_ensemble_averages_probabilities_and_deltas() -> None:
     assert found.labels.tolist() == [0, 1]
     np.testing.assert_allclose(found.scores, [0.5, 0.3], rtol=1e-6)
     np.testing.assert_allclose(found.boxes, [A_MOVED, A_MOVED], rtol=1e-6)
+
+
+def test_an_ensemble_has_the_mean_calibration_if_all_have_one() -> None:
+    image, calibrations = np.zeros((60, 80, 3), np.uint8), []
+    for scale, shift, threshold in ((1, 0, 0.3), (2, -1, 0.5)):
+        calibrations.append(ScoreCalibration((scale, scale), (shift, shift), threshold))
+    still = np.zeros((1, 2, 4), np.float32)
+    scorers = [Scorer(probabilities([0.8, 0.0]), still, calibration=one) for one in (*calibrations, None)]
+    for chosen, settings, mean in (
+        (scorers[:1], None, calibrations[0]),
+        (scorers[:2], None, ScoreCalibration((1.5, 1.5), (-0.5, -0.5), 0.4)),
+        (scorers, None, None),
+        (scorers[:2], DetectorSettings(calibrated=False, first_pass_regions=0), None),
+    ):
+        detector = Detector(chosen, SEARCH, settings)
+        assert detector.calibration == mean
+        score = np.float32([0.8]) if mean is None else mean(np.float32([0.8]), [0])
+        np.testing.assert_allclose(detector.score(PictureFeatures(image), boxes(A)).scores, score, rtol=1e-6)
 
 
 def test_models_without_box_regression_do_not_dilute_the_others() -> None:

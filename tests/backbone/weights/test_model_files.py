@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import replace
@@ -18,6 +19,7 @@ from safetensors.numpy import save
 
 from inception_rcnn.backbone.weights.model_file import FORMAT, RegionModel, read_model, write_model
 from inception_rcnn.data.errors import ModelError
+from inception_rcnn.data.score_calibration import ScoreCalibration
 
 MODEL = RegionModel(
     classes=("cat", "naïve dog"),
@@ -106,6 +108,39 @@ def test_graphs_in_a_file_of_their_own(tmp_path: Path) -> None:
     beside.write_bytes(b"")
     with pytest.raises(ModelError, match=r"a\.graphs\.safetensors: not a safetensors file"):
         read_model(path)
+
+
+def test_a_calibration_comes_back(tmp_path: Path) -> None:
+    calibration = ScoreCalibration((1 / 3, 2), (-0.1, 1e-7), 0.35)
+    one, two = tmp_path / "1", tmp_path / "2"
+    write_model(one, dataclasses.replace(MODEL, calibration=calibration))
+    assert read_model(one).calibration == calibration
+    header = one.read_bytes()[8 : 8 + int.from_bytes(one.read_bytes()[:8], "little")]
+    stored = json.loads(json.loads(header)["__metadata__"]["model"])["calibration"]
+    assert stored == {"scales": [1 / 3, 2], "shifts": [-0.1, 1e-7], "threshold": 0.35}
+    write_model(two, MODEL)
+    assert read_model(two).calibration is None
+    assert b"calibration" not in two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("calibration", "why"),
+    [
+        ([1, 2], "calibration does not hold scales, shifts and a threshold"),
+        ({"scales": [1], "shifts": [0]}, "calibration does not hold scales, shifts and a threshold"),
+        ({"scales": [1], "shifts": [0], "threshold": 0.4, "x": 1}, "calibration does not hold"),
+        ({"scales": [1, 1], "shifts": [0, 0], "threshold": 0.4}, "calibration is for 2 classes, and there are 1"),
+        ({"scales": [-1], "shifts": [0], "threshold": 0.4}, "scales must be"),
+        ({"scales": [1], "shifts": [float("nan")], "threshold": 0.4}, "shifts must be"),
+        ({"scales": [[1]], "shifts": [0], "threshold": 0.4}, "scales must be"),
+        ({"scales": 1, "shifts": [0], "threshold": 0.4}, "scales must be"),
+        ({"scales": [1], "shifts": [0], "threshold": "0.4"}, "threshold must be"),
+    ],
+)
+def test_a_broken_calibration(tmp_path: Path, calibration: object, why: str) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(save(TENSORS, header(calibration=calibration)))
+    assert why in refused(path)
 
 
 def test_absent_file_and_folder(tmp_path: Path) -> None:

@@ -82,6 +82,11 @@ def test_voc(devkit, tmp_path, source, metric, capsys):
     numbers = json.loads((tmp_path / "n.json").read_text())
     assert numbers["mAP"] == numbers["per_class"]["cat"] == 1
     assert numbers["per_class"]["dog"] is None
+    bins = numbers["calibration"]["bins"]
+    gaps = [one["count"] * abs(one["mean_score"] - one["share_right"]) for one in bins if one["count"]]
+    assert numbers["calibration"]["expected_calibration_error"] == pytest.approx(sum(gaps) / 2)
+    assert sum(one["count"] for one in bins) == 2
+    assert bins[0] == {"above": 0, "up_to": 0.1, "count": 0, "mean_score": None, "share_right": None}
     assert "1.0000" in capsys.readouterr().out
 
 
@@ -254,7 +259,9 @@ def test_ilsvrc(imagenet, tmp_path, capsys):
     assert json.loads((tmp_path / "n.json").read_text())["per_class"]["ant"] == 0.5
     more = ["--blacklist", imagenet / "blacklist.txt", "--report", tmp_path / "report"]
     assert run("evaluate", "ilsvrc", *options, *more) == 0
-    assert json.loads((tmp_path / "n.json").read_text())["mAP"] == 1
+    numbers = json.loads((tmp_path / "n.json").read_text())
+    assert numbers["mAP"] == 1
+    assert sum(one["count"] for one in numbers["calibration"]["bins"]) == 2
     assert (tmp_path / "report/report.html").is_file()
 
 

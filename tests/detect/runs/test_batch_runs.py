@@ -25,6 +25,7 @@ from PIL import Image
 from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.data import find_images, read_detections
 from inception_rcnn.data.errors import JournalError, OutputError
+from inception_rcnn.data.score_calibration import ScoreCalibration
 from inception_rcnn.detect import Detector, detect_batch
 from inception_rcnn.detect.runs.detection import JOURNAL, MAX_FAILURES_IN_A_ROW, _drawn_names
 from inception_rcnn.detect.runs.names import relative_names
@@ -102,6 +103,19 @@ def test_results_folder(photos: Path, tmp_path: Path, detector: Detector) -> Non
         with Image.open(photos / name) as original, Image.open(output / "pictures" / drawing) as picture:
             assert picture.format == "JPEG"
             assert picture.size == original.size
+
+
+def test_what_is_drawn_by_default(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, (scorer,) = find_images(photos), detector.scorers
+    detect_batch(paths, tmp_path / "plain", detector)
+    assert json.loads((tmp_path / "plain" / "run.json").read_text())["draw_score"] == 0.4
+    numbers = (1.5,) * len(detector.classes), (1,) * len(detector.classes)
+    scorer.model = dataclasses.replace(scorer.model, calibration=ScoreCalibration(*numbers, 0.27))
+    summary = detect_batch(paths, tmp_path / "calibrated", detector)
+    assert json.loads((tmp_path / "calibrated" / "run.json").read_text())["draw_score"] == 0.27
+    found = read_detections(tmp_path / "calibrated", key="file_name").values()
+    assert sum(summary.objects.values()) == sum(int((one.scores >= np.float32(0.27)).sum()) for one in found)
+    assert all((one.scores >= np.float32(0.05)).all() for one in found)
 
 
 def test_run_json_tells_what_was_done(photos: Path, tmp_path: Path, detector: Detector) -> None:

@@ -114,6 +114,8 @@ def test_names_are_text(page):
     assert not any(tag == "img" for tag, _ in parsed.elements)
     assert HOSTILE in parsed.text[""]
     assert any(HOSTILE_FILE in text for text in parsed.text[""])
+    ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
     assert "Cats & <dogs>" in parsed.text[""]
     figures = figures_of(page)
     traces = [*figures["curves"]["data"], *figures["sizes"]["data"], *figures["kinds"]["data"]]
@@ -130,7 +132,7 @@ def test_names_are_text(page):
 def test_the_figures_are_plotlys(page):
     graph_objects = pytest.importorskip("plotly.graph_objects")
     figures = figures_of(page)
-    assert set(figures) == {"curves", "overlap", "number", "kinds", "gains", "sizes"}
+    assert set(figures) == {"curves", "calibration", "scores", "overlap", "number", "kinds", "gains", "sizes"}
     for figure in figures.values():
         assert figure["data"]
         # It refuses attributes and values that plotly.js does not know.
@@ -256,7 +258,31 @@ def test_a_file_where_the_folder_should_be(scene, tmp_path):
     assert (tmp_path / "file").read_text() == "kept"
 
 
-def test_best_threshold():
+def test_reliability_of_scores(scene, tmp_path):
+    pictures, found = scene
+    expected = evaluate_voc(pictures, found, CLASSES)["calibration"]
+    path = write_report(tmp_path, pictures, found, CLASSES)
+    assert f"<strong>{expected['expected_calibration_error']:.3f}</strong>" in path.read_text(encoding="utf-8")
+    figures = figures_of(path)
+    false, right = (np.array(trace["y"]) for trace in figures["scores"]["data"][::-1])
+    assert (false + right).tolist() == [one["count"] for one in expected["bins"]]
+    points = figures["calibration"]["data"][-1]
+    np.testing.assert_allclose(
+        np.array(points["y"], float), [one["share_right"] for one in expected["bins"]], atol=1e-4
+    )
+    assert points["text"][4].endswith(f"of {expected['bins'][4]['count']} detections")
+
+
+def test_scores_that_are_no_probabilities(scene, tmp_path):
+    pictures, found = scene
+    distances = {name: replace(one, scores=4 * one.scores - 2) for name, one in found.items()}
+    path = write_report(tmp_path, pictures, distances, CLASSES)
+    assert "they are no probabilities" in path.read_text(encoding="utf-8")
+    assert not figures_of(path)["calibration"]["data"]
+    assert evaluate_voc(pictures, distances, CLASSES)["calibration"] is None
+
+
+def test_a_row_of_the_table():
     score = np.array([0.9, 0.8, 0.8, 0.3, 0.2])
     none = np.zeros(5, np.int64)
     outcome = np.array([HIT, HIT, 0, IGNORED, 0], np.int8)
