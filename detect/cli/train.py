@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -12,7 +12,7 @@ import typer
 
 from ...data import Picture
 from ...data.classes import read_class_list
-from ...data.errors import CommandError, UserError
+from ...data.errors import CommandError, EvaluationError, UserError
 from ...data.system.processes import usable_cores
 from ...proposals import load_proposer
 from ..train.data import read_training_pictures
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from ...proposals.multibox.network import GridHead, VectorHead
 
 
+# With fewer pictures set aside the scores are not calibrated.
+MIN_CALIBRATION_PICTURES = 20
 # Of --multibox: no file, but a head with weights of its own.
 NEW = "new"
 
@@ -113,11 +115,12 @@ def train_detector_command(
         from ...backbone.weights.published import find_model
         from ...proposals.multibox.file import find_multibox, read_multibox
         from ...proposals.multibox.network import from_model, head_for
+        from ..detector import Detector
         from ..train.detector import train_detector
         from ..train.multibox import LIMITS, find_priors
         from ..train.process_group import join_process_group
         from ..train.proposal_cache import ProposalCache
-        from ..train.validation import propose_all
+        from ..train.validation import calibrate_scores, propose_all
 
         names = read_class_list(classes)
         before = None if start is None else read_model(find_model(start))
@@ -204,6 +207,16 @@ def train_detector_command(
             samples=[(read_pixels(picture, max_pixels), boxes[picture.image_id]) for picture in samples],
         )  # fmt: skip
         write_model(output, model, apart=graphs_apart)
+        measured = [picture for picture in validation if picture.labelled is None and picture.exhaustive]
+        if len(measured) >= MIN_CALIBRATION_PICTURES:
+            print_once(f"calibrating the scores on {len(measured)} pictures set aside")
+            own_multibox: str | Path = multibox if multibox_output is None else multibox_output
+            trained_detector = Detector.load(output, device="cpu", method=method, multibox=own_multibox)
+            try:
+                calibration = calibrate_scores(trained_detector, measured, max_pixels)
+                write_model(output, replace(model, calibration=calibration), apart=graphs_apart)
+            except EvaluationError as error:
+                print_once(f"the scores stay as they are: {error}")
         print_once(f"wrote {output}")
 
 

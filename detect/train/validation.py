@@ -147,7 +147,7 @@ def calibrate_scores(detector: Detector, pictures: Sequence[Picture], max_pixels
     pictures = [picture for picture in pictures if picture.labelled is None and picture.exhaustive]
     settings = replace(detector.settings, calibrated=False, min_score=0.01)
     raw = Detector(detector.scorers, detector.proposer, settings)
-    found = {one.image_id: raw(read_image(one.path, max_pixels), one.path.name) for one in pictures}
+    found = {one.image_id: raw(read_pixels(one, max_pixels), one.path.name) for one in pictures}
     return fit_score_calibration(match_voc(pictures, found, detector.classes))
 
 
