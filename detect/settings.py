@@ -56,7 +56,7 @@ class DetectorSettings:
     proposals: int = 100
     search_proposals: int = 1000
     first_pass_regions: int = 200
-    second_look: int = 40
+    second_look: int = 0
     calibrated: bool = True
     min_score: float = 0.05
     nms: str = "soft"
