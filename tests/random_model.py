@@ -14,9 +14,12 @@ from inception_rcnn.backbone.weights.published import BUNDLED
 CLASSES = ("cat", "dog", "person")
 
 
-def random_network(seed: int = 0, classes: int = len(CLASSES)) -> RegionNetwork:
-    """Network whose outputs differ between regions; with torch's own initial weights signals die out on the way."""
-    network = RegionNetwork(classes, seed=seed)
+def random_network(seed: int = 0, classes: int = len(CLASSES), *, parts: bool = True) -> RegionNetwork:
+    """Network whose outputs differ between regions; with torch's own initial weights signals die out on the way.
+
+    `parts` are finer features and context.
+    """
+    network = RegionNetwork(classes, finer=parts, context=parts, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for module in network.googlenet.modules():
         if isinstance(module, nn.Conv2d):
@@ -25,10 +28,9 @@ def random_network(seed: int = 0, classes: int = len(CLASSES)) -> RegionNetwork:
     with torch.no_grad():
         network.score.weight.mul_(0.03)
         network.delta.weight.mul_(0.1)
-        assert network.finer is not None
-        assert network.context is not None
-        nn.init.normal_(network.finer.weight, std=0.03, generator=generator)
-        nn.init.normal_(network.context.weight, std=0.0003, generator=generator)
+        if network.finer is not None and network.context is not None:  # These begin with zeros.
+            nn.init.normal_(network.finer.weight, std=0.03, generator=generator)
+            nn.init.normal_(network.context.weight, std=0.0003, generator=generator)
         # As trained networks have them: the exporter drops what is zero.
         for layer in (network.score, network.delta):
             nn.init.normal_(layer.bias, std=0.1, generator=generator)

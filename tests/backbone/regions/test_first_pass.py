@@ -47,9 +47,10 @@ def odds(network: RegionNetwork, image: np.ndarray, boxes: np.ndarray) -> tuple[
     array, scale = prepare_picture(image, 128)
     places = torch.from_numpy(boxes * np.float32(scale))
     with torch.inference_mode():
-        maps = network.trunk(torch.from_numpy(array))
-        logits, _ = network.region_head(maps, places)
-        return (logits[:, 1:].logsumexp(1) - logits[:, 0]).numpy(), network.first_pass_logits(maps, places).numpy()
+        maps = network.trunk_maps(torch.from_numpy(array))
+        logits = network.region_head(maps, places).logits
+        told = network.first_pass_logits(maps.features, places)
+        return (logits[:, 1:].logsumexp(1) - logits[:, 0]).numpy(), told.numpy()
 
 
 @pytest.mark.slow
