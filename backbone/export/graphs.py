@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ..preprocessing import CROP_SIDE, prepare_picture
 from ..regions.first_pass import fit_first_pass
-from ..regions.network import PROJECTED, RegionNetwork, RegionOutputs
+from ..regions.network import PROJECTED, RegionNetwork
 from ..regions.roi_align import BINS, FINE_CHANNELS, FINE_INPUTS, TRUNK_CHANNELS
 from ..weights.model_file import GRAPHS, RegionModel
 from .portable import REGIONS, make_portable
@@ -49,10 +49,6 @@ class Part(nn.Module):
         return self.compute(self.network, *inputs)
 
 
-def _known(outputs: RegionOutputs) -> tuple[Tensor, ...]:
-    return tuple(output for output in outputs if output is not None)
-
-
 def _first_pass_maps(network: RegionNetwork, features: Tensor) -> Tensor:
     return network.first_pass(features)[0].permute(1, 2, 0)
 
@@ -67,17 +63,18 @@ def _score_regions(
 ) -> tuple[Tensor, ...]:
     begun = [one, three, five]
     if network.finer is not None:
+        # As `RegionNetwork.score_parts` does it, but before the axes are exchanged: the ReLU must come last.
         added = F.linear(fine[0], network.finer.weight.flatten(1)).split(PROJECTED[1:], dim=3)
         begun = [branch + more for branch, more in zip(begun, added, strict=True)]
     # After a ReLU, ONNX Runtime exchanges the axes while it reads the regions, without a pass over memory for it. The
     # network's own ReLU comes later and changes nothing.
     parts = [features, *(F.relu(branch) for branch in begun)]
     features, *begun_ = (part.permute(0, 3, 1, 2) for part in parts)
-    return _known(network.score_parts(features, begun_))
+    return network.score_parts(features, begun_).present
 
 
 def _score_crops(network: RegionNetwork, crops: Tensor) -> tuple[Tensor, ...]:
-    return _known(network.score_crops(network.trunk(crops)))
+    return network.score_crops(network.trunk(crops)).present
 
 
 def _score_crop(network: RegionNetwork, crops: Tensor) -> tuple[Tensor, Tensor]:

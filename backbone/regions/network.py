@@ -59,6 +59,11 @@ class RegionOutputs(NamedTuple):
     deltas: Tensor
     context: Tensor | None = None
 
+    @property
+    def present(self) -> tuple[Tensor, ...]:
+        """All three, or the first two of a network without context."""
+        return tuple(output for output in self if output is not None)
+
 
 def _bin_weights(low: Tensor, high: Tensor, cells: int, stride: float) -> Tensor:
     """Weights (N, 7, cells) that average the two bilinear samples of each bin along one axis."""

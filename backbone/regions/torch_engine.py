@@ -22,7 +22,7 @@ from ...data.errors import ModelError
 from ..preprocessing import CONTEXT, CROP_SIDE, MEAN_BGR
 from ..weights.model_file import RegionModel, in_trunk
 from .features import TrunkFeatures
-from .network import RegionNetwork, RegionOutputs, TrunkMaps, roi_align
+from .network import RegionNetwork, TrunkMaps, roi_align
 from .placement import Placement
 
 # Regions and crops a batch. The numbers are halved where the device's memory does not hold a batch.
@@ -284,11 +284,6 @@ class Batches:
         return static, outputs, graph
 
 
-def _known(outputs: RegionOutputs) -> tuple[Tensor, ...]:
-    """Leave out the context where a network has none; the rest as float32."""
-    return tuple(output.float() for output in outputs if output is not None)
-
-
 class TorchRegions:
     """A model's layers above the trunk, and its crops, in torch; see `scorer.RegionEngine`.
 
@@ -309,10 +304,10 @@ class TorchRegions:
         self.like = next(network.parameters())
 
         def score(rows: Tensor) -> tuple[Tensor, ...]:
-            return _known(network.score_regions(rows))
+            return tuple(output.float() for output in network.score_regions(rows).present)
 
         def score_crops(rows: Tensor) -> tuple[Tensor, ...]:
-            return _known(network.score_crops(network.trunk(rows)))
+            return tuple(output.float() for output in network.score_crops(network.trunk(rows)).present)
 
         record = device == "cuda"
         self._first_pass = Batches(lambda rows: (network.read_first_pass(rows).float(),), REGIONS[device])

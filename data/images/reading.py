@@ -206,14 +206,24 @@ def _add_plugin(prefix: bytes, path: Path) -> None:
         pillow_heif.register_heif_opener()
 
 
+def check_pixel_count(name: str, width: int, height: int, max_pixels: int) -> None:
+    """Refuse a picture of more pixels than the limit.
+
+    Raises
+    ------
+    ImageError
+        Its text begins with `name`.
+    """
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} has {width} x {height} pixels, more than the limit of {max_pixels}; make it smaller or raise the "
+            "limit (--max-pixels)"
+        )
+
+
 def _decode_opened(picture: Image.Image, file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
     with picture:
-        width, height = picture.size
-        if width * height > max_pixels:
-            raise ImageError(
-                f"{path}: has {width} x {height} pixels, more than the limit of {max_pixels}; "
-                "make it smaller or raise the limit (--max-pixels)"
-            )
+        check_pixel_count(f"{path}:", *picture.size, max_pixels)
         if picture.format in ("JPEG", "MPO"):
             return _decode_jpeg(picture, file, path)
         more_frames = False

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ...data import MAX_PIXELS, AnnotationError, ImageError, Picture, read_image
 from ...data.arguments import check_names, check_number, settings_as_json
 from ...data.errors import OutputError, SettingError
+from ...data.images.reading import check_pixel_count
 from ...data.picture import PackedImage, fingerprint
 from ...data.picture_names import as_text, without_suffix
 from ...data.system.atomic_files import atomic_file, only_writer, remove_leftovers
@@ -177,11 +178,7 @@ def read_pixels(picture: Picture, max_pixels: int = MAX_PIXELS) -> NDArray[np.ui
     """
     if picture.packed is None:
         return read_image(picture.path, max_pixels)
-    if picture.width * picture.height > max_pixels:
-        raise ImageError(
-            f"{picture.packed.file}: {picture.image_id} has {picture.width} x {picture.height} pixels, more than the "
-            f"limit of {max_pixels}; raise the limit (--max-pixels)"
-        )
+    check_pixel_count(f"{picture.packed.file}: {picture.image_id}", picture.width, picture.height, max_pixels)
     image = decode_picture(picture_bytes(picture))
     if image is None or image.shape[:2] != (picture.height, picture.width):
         raise ImageError(f"{picture.packed.file}: {picture.image_id} is damaged; pack the pictures again")
