@@ -294,8 +294,8 @@ class Detector:
         if self.settings.second_look and deltas is not None and len(proposals):
             again, boxes = refine_best(proposals, probabilities, deltas, (width, height), self.settings, objectness)
             proposals, probabilities, deltas = proposals.copy(), probabilities.copy(), deltas.copy()
-            proposals[again] = boxes
-            probabilities[again], deltas[again] = self._score(features, boxes)
+            second, deltas[again] = self._score(features, boxes)
+            proposals[again], probabilities[again] = boxes, (probabilities[again] + second) / 2
         size = width, height
         return suppress(
             proposals, probabilities, deltas, size, self.classes, self.settings, objectness, self.calibration
