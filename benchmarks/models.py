@@ -1,4 +1,4 @@
-"""What each part of the detector is calibration: box regression, fine-tuning, proposals, their objectness, an ensemble.
+"""What each part of the detector is worth: second look, 8 bits, box regression, fine-tuning, proposals, an ensemble.
 
 Every row is measured against the same system without the part, on the same pictures, by VOC's rules (11-point mAP,
 IoU 0.5). Each picture is proposed for and scored once by every model; the rows differ in what they make of it.
@@ -24,6 +24,8 @@ import cv2
 from tables import show
 
 from inception_rcnn.backbone.regions.features import PictureFeatures
+from inception_rcnn.backbone.regions.placement import Placement
+from inception_rcnn.backbone.regions.scorer import RegionScorer
 from inception_rcnn.data import Detections, Picture, atomic_write, read_image, read_voc
 from inception_rcnn.data.system.processes import ProcessDied, map_processes, usable_cores
 from inception_rcnn.detect import Detector
@@ -35,6 +37,11 @@ from inception_rcnn.proposals import SelectiveSearch
 
 MIN_SCORE = 0.01
 SEARCHED = "selective search"
+SECOND_LOOK = "with a second look"
+IN_8_BITS = "in 8 bits"
+IN_8_BITS_TWICE = "in 8 bits, with a second look"
+# Regions that are looked at again.
+AGAIN = DetectorSettings.second_look or 40
 
 
 class Rows:
@@ -54,16 +61,21 @@ class Rows:
         self.models, self.plain, self.proposals, self.multibox = list(models), without_fine_tuning, proposals, multibox
         self.names = [*self.models, *([self.plain] if self.plain else [])]
         self.detector: Detector | None = None
+        self.in_8_bits: RegionScorer | None = None
 
     def load(self) -> Detector:
         """Load all models as one detector, for its parts."""
-        return Detector.load(*self.names, device="cpu", threads=1, proposals=self.proposals, multibox=self.multibox)
+        return Detector.load(
+            *self.names, device="cpu", threads=1, precision="float32", proposals=self.proposals, multibox=self.multibox
+        )
 
     def __call__(self, picture: Picture) -> tuple[dict[str, Detections], dict[str, float]]:
         """Find the objects of a picture: detections and CPU seconds by variant."""
         if self.detector is None:
             cv2.setNumThreads(1)
             self.detector = self.load()
+            if self.detector.scorers[0].model.has_int8:
+                self.in_8_bits = RegionScorer(self.detector.scorers[0].model, Placement(precision="int8", threads=1))
         scorers = dict(zip(self.names, self.detector.scorers, strict=True))
         classes, size = self.detector.classes, (picture.width, picture.height)
         features = PictureFeatures(read_image(picture.path))
@@ -93,6 +105,14 @@ class Rows:
             seconds[name] += time.process_time() - start
             keep(name, [name])
         first = self.models[0]
+        looks = [(SECOND_LOOK, scorers[first], AGAIN)]
+        if self.in_8_bits is not None:
+            looks += [(IN_8_BITS, self.in_8_bits, 0), (IN_8_BITS_TWICE, self.in_8_bits, AGAIN)]
+        for name, scorer, again in looks:
+            settings = DetectorSettings(min_score=MIN_SCORE, second_look=again, calibrated=False)
+            start, own = time.process_time(), PictureFeatures(features.image)
+            found[name] = Detector([scorer], self.detector.proposer, settings).score(own, merged, objectness)
+            seconds[name] = time.process_time() - start
         keep("without box regression", [first], use_deltas=False)
         keep("without objectness", [first], weigh=False)
         keep("greedy NMS", [first], nms="greedy")
@@ -115,6 +135,9 @@ def table(options: argparse.Namespace, maps: Mapping[str, float]) -> list[list[s
     """Lines of the table: part, with it, without it, difference."""
     first = options.models[0]
     pairs = [
+        (f"second look at {AGAIN} regions", SECOND_LOOK, first),
+        ("8 bits instead of float32", IN_8_BITS, first),
+        ("8 bits, with a second look", IN_8_BITS_TWICE, SECOND_LOOK),
         ("box regression", first, "without box regression"),
         ("merged proposals, with their objectness", first, SEARCHED),
         ("objectness", first, "without objectness"),
@@ -122,7 +145,7 @@ def table(options: argparse.Namespace, maps: Mapping[str, float]) -> list[list[s
     ]
     if options.without_fine_tuning:
         pairs.append(("fine-tuning", first, options.without_fine_tuning))
-    lines = [[part, maps[with_it], maps[without]] for part, with_it, without in pairs]
+    lines = [[part, maps[with_it], maps[without]] for part, with_it, without in pairs if with_it in maps]
     for count in range(2, len(options.models) + 1):
         members = options.models[:count]
         mean = statistics.mean(maps[name] for name in members)

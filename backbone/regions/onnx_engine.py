@@ -65,8 +65,8 @@ def onnx_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.log_severity_level = 3
-    # Trunk and regions take turns: what one has used, the other can. Patterns of memory, kept for every size of picture,
-    # would need their room in one piece.
+    # Trunk and regions take turns: what one has used, the other can. A pattern of memory, kept for every size of
+    # picture, would need its room in one piece.
     _share_memory(onnxruntime)
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.enable_mem_pattern = False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from ...data import Picture
 from ...data.classes import read_class_list
@@ -110,17 +111,15 @@ def train_detector_command(
 ) -> None:
     """Fine-tune a detector on labelled pictures; torchrun starts it on several GPUs."""
     with training_session(device, output, *([] if multibox_output is None else [multibox_output])) as session:
-        from ...backbone.export.graphs import to_model
-        from ...backbone.weights.model_file import read_model, write_model
+        from ...backbone.weights.model_file import read_model
         from ...backbone.weights.published import find_model
         from ...proposals.multibox.file import find_multibox, read_multibox
         from ...proposals.multibox.network import from_model, head_for
-        from ..detector import Detector
         from ..train.detector import train_detector
         from ..train.multibox import LIMITS, find_priors
         from ..train.process_group import join_process_group
         from ..train.proposal_cache import ProposalCache
-        from ..train.validation import calibrate_scores, propose_all
+        from ..train.validation import propose_all
 
         names = read_class_list(classes)
         before = None if start is None else read_model(find_model(start))
@@ -193,7 +192,6 @@ def train_detector_command(
                 multibox_output, head, network, validation, recipe.long_side, names, record, group.device, max_pixels,
                 apart=graphs_apart,
             )  # fmt: skip
-        print_once(f"fitting the first pass and measuring the ranges of 8 bits on {len(samples)} pictures")
         boxes = {}
         if proposals is not None:
             boxes = {picture.image_id: proposals(picture)[0] for picture in samples}
@@ -201,23 +199,50 @@ def train_detector_command(
             where: dict[str, Any] = {"long_side": recipe.long_side, "device": group.device, "max_pixels": max_pixels}
             found = propose_all(head, network.trunk, samples, limit=LIMITS[-1], **where)
             boxes = {name: own for name, (own, _) in found.items()}
-        model = to_model(
-            network, names, long_side=recipe.long_side, box_regression=box_regression, scoring=recipe.scoring,
-            trained=trained,
-            samples=[(read_pixels(picture, max_pixels), boxes[picture.image_id]) for picture in samples],
+        _write_detector(
+            output, network, names, recipe, trained,
+            [(picture, boxes[picture.image_id]) for picture in samples], validation, method=method,
+            multibox=multibox if multibox_output is None else multibox_output, max_pixels=max_pixels,
+            apart=graphs_apart,
         )  # fmt: skip
-        write_model(output, model, apart=graphs_apart)
-        measured = [picture for picture in validation if picture.labelled is None and picture.exhaustive]
-        if len(measured) >= MIN_CALIBRATION_PICTURES:
-            print_once(f"calibrating the scores on {len(measured)} pictures set aside")
-            own_multibox: str | Path = multibox if multibox_output is None else multibox_output
-            trained_detector = Detector.load(output, device="cpu", method=method, multibox=own_multibox)
-            try:
-                calibration = calibrate_scores(trained_detector, measured, max_pixels)
-                write_model(output, replace(model, calibration=calibration), apart=graphs_apart)
-            except EvaluationError as error:
-                print_once(f"the scores stay as they are: {error}")
-        print_once(f"wrote {output}")
+
+
+def _write_detector(
+    output: Path,
+    network: RegionNetwork,
+    names: tuple[str, ...],
+    recipe: DetectorRecipe,
+    trained: Mapping[str, object],
+    samples: Sequence[tuple[Picture, NDArray[np.float32]]],
+    validation: Sequence[Picture],
+    *,
+    method: str,
+    multibox: str | Path,
+    max_pixels: int,
+    apart: bool,
+) -> None:
+    """Write a trained detector, with its first pass and 8 bits, and calibrated scores if enough pictures are aside."""
+    from ...backbone.export.graphs import to_model
+    from ...backbone.weights.model_file import write_model
+    from ..detector import Detector
+    from ..train.validation import calibrate_scores
+
+    print_once(f"fitting the first pass and measuring the ranges of 8 bits on {len(samples)} pictures")
+    model = to_model(
+        network, names, long_side=recipe.long_side, box_regression=recipe.box_regression, scoring=recipe.scoring,
+        trained=trained, samples=[(read_pixels(picture, max_pixels), boxes) for picture, boxes in samples],
+    )  # fmt: skip
+    write_model(output, model, apart=apart)
+    measured = [picture for picture in validation if picture.labelled is None and picture.exhaustive]
+    if len(measured) >= MIN_CALIBRATION_PICTURES:
+        print_once(f"calibrating the scores on {len(measured)} pictures set aside")
+        detector = Detector.load(output, device="cpu", method=method, multibox=multibox)
+        try:
+            calibration = calibrate_scores(detector, measured, max_pixels)
+            write_model(output, replace(model, calibration=calibration), apart=apart)
+        except EvaluationError as error:
+            print_once(f"the scores stay as they are: {error}")
+    print_once(f"wrote {output}")
 
 
 def _first_detector(
