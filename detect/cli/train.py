@@ -68,6 +68,7 @@ def train_detector_command(
     ] = DetectorRecipe.epochs,
     batch: Annotated[int, recipe_option(DetectorRecipe, "batch")] = DetectorRecipe.batch,
     regions: Annotated[int, recipe_option(DetectorRecipe, "regions")] = DetectorRecipe.regions,
+    second_look: Annotated[int, recipe_option(DetectorRecipe, "second_look")] = DetectorRecipe.second_look,
     optimizer: Annotated[Optimizer, recipe_option(DetectorRecipe, "optimizer")] = DetectorRecipe.optimizer,
     learning_rate: Annotated[float | None, recipe_option(DetectorRecipe, "learning_rate")] = None,
     schedule: Annotated[Decay, recipe_option(DetectorRecipe, "schedule")] = DetectorRecipe.schedule,
@@ -126,8 +127,8 @@ def train_detector_command(
         recipe = DetectorRecipe(
             scoring=scoring or (cast(Scoring, before.scoring) if before else DetectorRecipe.scoring),
             long_side=long_side or (before.long_side if before else DetectorRecipe.long_side),
-            epochs=epochs, batch=batch, regions=regions, optimizer=optimizer, learning_rate=learning_rate,
-            schedule=schedule, freeze=freeze, box_regression=box_regression, seed=seed,
+            epochs=epochs, batch=batch, regions=regions, second_look=second_look, optimizer=optimizer,
+            learning_rate=learning_rate, schedule=schedule, freeze=freeze, box_regression=box_regression, seed=seed,
         )  # fmt: skip
         along = multibox_output is not None
         if method == "multibox":

@@ -4,6 +4,8 @@ Regions sampled in every picture, softmax and box regression for each class, eve
 momentum SGD (Girshick, "Fast R-CNN", ICCV 2015).
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...backbone.preprocessing import encode_boxes, resize_picture, warp_regions
+from ...backbone.preprocessing import decode_boxes, encode_boxes, resize_picture, warp_regions
 from ...backbone.regions.network import RegionNetwork, pool_crops
 from ...backbone.weights.model_file import in_trunk
 from ...data import MAX_PIXELS, Picture, box_iou
@@ -52,11 +54,22 @@ class SampledRegions(NamedTuple):
         0 is background, 1 + c is class c.
     targets : ndarray, shape (R, 4), float32
         Box deltas; zero for background.
+    overlaps : ndarray, shape (R,), float32
+        Largest IoU with an object.
+    objects : ndarray, shape (R,), int64
+        Which object that is, of those that are neither difficult nor crowds.
     """
 
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     targets: NDArray[np.float32]
+    overlaps: NDArray[np.float32]
+    objects: NDArray[np.int64]
+
+    def select(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> SampledRegions:
+        """Return some of them, by their indices or a mask."""
+        boxes, labels, targets, overlaps, objects = self
+        return SampledRegions(boxes[chosen], labels[chosen], targets[chosen], overlaps[chosen], objects[chosen])
 
 
 def repeat_factors(pictures: Sequence[Picture], classes: int, rare_share: float) -> NDArray[np.float64]:
@@ -135,24 +148,15 @@ def sample_regions(
     ----------
     Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
     """
-    known = ~(picture.difficult | picture.crowd)
-    objects, labels = picture.boxes[known], picture.labels[known]
-    candidates = np.concatenate([objects, _jitter(objects, 4, rng), proposals])
-    limits = np.array([picture.width, picture.height] * 2, dtype=np.float32)
-    candidates = np.clip(candidates, 0, limits)
-    candidates = candidates[((candidates[:, 2:] - candidates[:, :2]) >= 8).all(1)]
-    overlap = np.zeros(len(candidates), dtype=np.float32)
-    nearest = np.zeros(len(candidates), dtype=np.int64)
-    if len(objects):
-        iou = box_iou(candidates, objects)
-        overlap, nearest = iou.max(1), iou.argmax(1)
-    usable = away_from(candidates, picture.boxes[~known])
-    chosen_foreground = np.flatnonzero(overlap >= 0.5)
-    hard = np.flatnonzero(usable & (overlap < 0.5) & (overlap >= 0.1))
-    easy = np.flatnonzero(usable & (overlap < 0.1)) if picture.exhaustive else np.empty(0, dtype=np.int64)
+    objects = picture.boxes[~(picture.difficult | picture.crowd)]
+    every = label_regions(picture, np.concatenate([objects, _jitter(objects, 4, rng), proposals]))
+    chosen_foreground = np.flatnonzero(every.labels > 0)
+    hard = np.flatnonzero((every.labels == 0) & (every.overlaps >= 0.1))
+    easy = np.flatnonzero((every.labels == 0) & (every.overlaps < 0.1))
 
     # Objects take turns, or the largest, with hundreds of good proposals, would crowd out the small ones.
-    per_object = np.bincount(nearest[chosen_foreground], minlength=max(1, len(objects)))
+    nearest = every.objects
+    per_object = np.bincount(nearest[chosen_foreground], minlength=1)
     order = np.log(rng.random(len(chosen_foreground)) + 1e-12) * per_object[nearest[chosen_foreground]]
     wanted = round(number * foreground)
     chosen_foreground = chosen_foreground[np.argsort(-order, kind="stable")[:wanted]]
@@ -160,14 +164,89 @@ def sample_regions(
     chosen_hard = rng.permutation(hard)[: max(round(background * 0.75), background - len(easy))]
     chosen_easy = rng.permutation(easy)[: background - len(chosen_hard)]
     chosen = np.concatenate([chosen_foreground, chosen_hard, chosen_easy]).astype(np.int64)
-    boxes = candidates[chosen]
-    region_labels = np.zeros(len(chosen), dtype=np.int64)
-    targets = np.zeros((len(chosen), 4), dtype=np.float32)
-    count = len(chosen_foreground)
-    if count:
-        region_labels[:count] = labels[nearest[chosen_foreground]] + 1
-        targets[:count] = encode_boxes(boxes[:count], objects[nearest[chosen_foreground]])
-    return SampledRegions(boxes, region_labels, targets)
+    return every.select(chosen)
+
+
+def label_regions(picture: Picture, boxes: NDArray[np.float32]) -> SampledRegions:
+    """Tell what boxes show: an object if the IoU with it is 0.5 or more, else background.
+
+    Parameters
+    ----------
+    picture : Picture
+    boxes : ndarray, shape (N, 4), float32
+        In pixels of the picture; what lies outside is cut off.
+
+    Returns
+    -------
+    SampledRegions
+        Those that can be learned from: not narrower or lower than 8 pixels, and no background on difficult objects and
+        crowds, or away from all boxes where not every object is boxed.
+
+    Examples
+    --------
+    >>> no = np.array([False])
+    >>> picture = Picture("a", Path("a.jpg"), 40, 20, np.array([[0, 0, 20, 20]], np.float32), np.array([7]), no, no)
+    >>> label_regions(picture, np.array([[0, 0, 20, 18], [15, 5, 90, 90]], np.float32)).labels.tolist()
+    [8, 0]
+    """
+    known = ~(picture.difficult | picture.crowd)
+    objects = picture.boxes[known]
+    boxes = np.clip(boxes, 0, np.array([picture.width, picture.height] * 2, np.float32))
+    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= 8).all(1)]
+    overlaps, nearest = np.zeros(len(boxes), np.float32), np.zeros(len(boxes), np.int64)
+    if len(objects):
+        iou = box_iou(boxes, objects)
+        overlaps, nearest = iou.max(1), iou.argmax(1)
+    foreground = overlaps >= 0.5
+    background = away_from(boxes, picture.boxes[~known]) & (picture.exhaustive | (overlaps >= 0.1))
+    labels, targets = np.zeros(len(boxes), np.int64), np.zeros((len(boxes), 4), np.float32)
+    labels[foreground] = picture.labels[known][nearest[foreground]] + 1
+    targets[foreground] = encode_boxes(boxes[foreground], objects[nearest[foreground]])
+    return SampledRegions(boxes, labels, targets, overlaps, nearest).select(foreground | background)
+
+
+def refine_regions(
+    picture: Picture,
+    boxes: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    deltas: NDArray[np.float32],
+    rng: np.random.Generator,
+    *,
+    number: int,
+) -> SampledRegions:
+    """Draw some of a picture's regions and move each as detection does for its second look.
+
+    Parameters
+    ----------
+    picture : Picture
+    boxes : ndarray, shape (N, 4), float32
+        Regions that were scored.
+    logits : ndarray, shape (N, 1 + C), float32
+    deltas : ndarray, shape (N, C, 4), float32
+    rng : numpy.random.Generator
+    number : int
+        Regions to draw.
+
+    Returns
+    -------
+    SampledRegions
+        With the labels of the places they were moved to.
+
+    References
+    ----------
+    Cai and Vasconcelos, "Cascade R-CNN", CVPR 2018, section 3.2: with one head for both looks.
+
+    Examples
+    --------
+    >>> no = np.array([False])
+    >>> picture = Picture("a", Path("a.jpg"), 40, 20, np.array([[10, 0, 20, 20]], np.float32), np.array([0]), no, no)
+    >>> box, right = np.array([[0, 0, 10, 20]], np.float32), np.array([[[10, 0, 0, 0]]], np.float32)
+    >>> refine_regions(picture, box, np.zeros((1, 2), np.float32), right, np.random.default_rng(0), number=1).labels
+    array([1])
+    """
+    chosen = rng.permutation(len(boxes))[:number]
+    best = logits[chosen, 1:].argmax(1)
+    return label_regions(picture, decode_boxes(boxes[chosen], deltas[chosen, best][:, None])[:, 0])
 
 
 def detection_loss(
@@ -243,6 +322,16 @@ class DetectorLoader(NamedTuple):
         """Draw regions by the recipe, see `sample_regions`."""
         number, foreground = self.recipe.regions, self.recipe.foreground
         return sample_regions(picture, boxes, rng, number=number, foreground=foreground)
+
+
+class Look(NamedTuple):
+    """Scored regions of some pictures, one after the other, and what they should have been scored."""
+
+    logits: Tensor  # (R, 1 + C)
+    deltas: Tensor  # (R, C, 4)
+    labels: Tensor  # (R,)
+    targets: Tensor  # (R, 4)
+    allowed: Tensor  # (R, 1 + C)
 
 
 class DetectorTask:
@@ -336,11 +425,8 @@ class DetectorTask:
         """
         device, network = self.group.device, self.network
         location = confidence = torch.zeros((), device=device)
-        read: list[Tensor] = []
+        readers: list[Callable[[Tensor], Tensor]] = []
         drawn: list[SampledRegions] = []
-        allowed: list[NDArray[np.bool_]] = []
-        kept: list[NDArray[np.float32]] = []
-        of_picture: list[int] = []
         matched = 0
         with mixed_precision(device):
             for example in batch:
@@ -355,41 +441,86 @@ class DetectorTask:
                         boxes = self._own_proposals(maps.features, picture, outputs)
                 if regions is None:
                     regions = self.load.sample(picture, boxes, example.rng)
-                    whole = np.array([[0, 0, picture.width, picture.height]], np.float32)
-                    places = torch.from_numpy(np.concatenate([regions.boxes, whole])).to(device)
-                    read.append(network.reader(maps)(places))
+                    readers.append(network.reader(maps))
                 else:
-                    read.append(network.project_channels(pool_crops(maps.features)))
-                number = len(regions.labels)
+                    readers.append(functools.partial(self._read_crops, maps.features))
                 drawn.append(regions)
-                allowed.append(np.repeat(self._allowed(picture)[None], number, 0))
-                # Dropout, drawn here and not by torch: its generator serves the threads in whatever order they come.
-                lost = example.rng.random((len(read[-1]), network.googlenet.inception_5b.outputs))
-                kept.append((lost >= self.recipe.dropout).astype(np.float32) / (1 - self.recipe.dropout))
-                of_picture += [len(drawn) - 1] * number
-            number = len(of_picture)
-            if number == 0:
-                nothing = torch.zeros((), device=device)
-                counts = torch.tensor([0, 0, 0, matched], dtype=torch.float64, device=device)
-                return [nothing, nothing, location, confidence], counts
-            lost_or_kept = torch.from_numpy(np.concatenate(kept)).to(device)
-            logits, deltas, context = network.score_regions(torch.cat(read), lost_or_kept)
-        if self.recipe.scoring == "shared":
-            # The last row of each picture is the whole picture.
-            ends = np.cumsum([len(part) for part in read]) - 1
-            rows = torch.from_numpy(np.setdiff1d(np.arange(len(logits)), ends)).to(device)
-            logits, deltas = logits[rows], deltas[rows]
-            if context is not None:
-                logits = logits + context[torch.from_numpy(ends[of_picture]).to(device)]
-        labels = torch.from_numpy(np.concatenate([regions.labels for regions in drawn])).to(device)
-        targets = torch.from_numpy(np.concatenate([regions.targets for regions in drawn])).to(device)
-        can_be = torch.from_numpy(np.concatenate(allowed)).to(device)
-        means = detection_loss(logits.float(), deltas.float(), labels, targets, can_be)
+            first, context = self._look(batch, readers, drawn)
+            looks = [first]
+            if self.recipe.second_look:
+                looks.append(self._look(batch, readers, self._refine(batch, drawn, first), context)[0])
+        logits, deltas, labels, targets, allowed = (torch.cat([look[i] for look in looks]) for i in range(5))
+        number = len(labels)
+        if number == 0:
+            nothing = torch.zeros((), device=device)
+            counts = torch.tensor([0, 0, 0, matched], dtype=torch.float64, device=device)
+            return [nothing, nothing, location, confidence], counts
+        means = detection_loss(logits, deltas, labels, targets, allowed)
         foreground = labels > 0
         right = (logits.argmax(1) == labels) & foreground
         numbers = torch.tensor([number, matched], dtype=torch.float64, device=device)
         counts = torch.cat([torch.stack([right.sum(), foreground.sum()]).double(), numbers])
         return [*(mean * number for mean in means), location, confidence], counts
+
+    def _read_crops(self, features: Tensor, _: Tensor) -> Tensor:
+        """Read the only regions there are with crops, which have been warped already."""
+        return self.network.project_channels(pool_crops(features))
+
+    def _look(
+        self,
+        batch: Sequence[DetectorExample],
+        readers: Sequence[Callable[[Tensor], Tensor]],
+        drawn: Sequence[SampledRegions],
+        context: Tensor | None = None,
+    ) -> tuple[Look, Tensor | None]:
+        """Read and score regions of each picture; unless given, the context (P, 1 + C) of each picture too."""
+        device, network, numbers = self.group.device, self.network, [len(regions.labels) for regions in drawn]
+        labels, targets = (
+            torch.from_numpy(np.concatenate([regions[i] for regions in drawn])).to(device) for i in (1, 2)
+        )
+        allowed = torch.from_numpy(np.stack([self._allowed(example.picture) for example in batch])).to(device)
+        of_picture = torch.from_numpy(np.repeat(np.arange(len(batch)), numbers)).to(device)
+        if not sum(numbers):
+            nothing = torch.zeros((0, network.classes + 1), device=device)
+            deltas = torch.zeros((0, network.classes, 4), device=device)
+            return Look(nothing, deltas, labels, targets, allowed[of_picture]), context
+        whole = self.recipe.scoring == "shared" and context is None
+        read, kept = [], []
+        for example, reader, regions in zip(batch, readers, drawn, strict=True):
+            places = regions.boxes
+            if whole:
+                picture = np.array([[0, 0, example.picture.width, example.picture.height]], np.float32)
+                places = np.concatenate([places, picture])
+            read.append(reader(torch.from_numpy(places).to(device)))
+            # Dropout, drawn here and not by torch: its generator serves the threads in whatever order they come.
+            lost = example.rng.random((len(read[-1]), network.googlenet.inception_5b.outputs))
+            kept.append((lost >= self.recipe.dropout).astype(np.float32) / (1 - self.recipe.dropout))
+        logits, deltas, own = network.score_regions(torch.cat(read), torch.from_numpy(np.concatenate(kept)).to(device))
+        if whole:
+            ends = np.cumsum([len(part) for part in read]) - 1
+            rows = torch.from_numpy(np.setdiff1d(np.arange(len(logits)), ends)).to(device)
+            context = None if own is None else own[torch.from_numpy(ends).to(device)]
+            logits, deltas = logits[rows], deltas[rows]
+        if context is not None:
+            logits = logits + context[of_picture]
+        return Look(logits.float(), deltas.float(), labels, targets, allowed[of_picture]), context
+
+    def _refine(
+        self, batch: Sequence[DetectorExample], drawn: Sequence[SampledRegions], look: Look
+    ) -> list[SampledRegions]:
+        """Draw regions for a second look where the first has moved them."""
+        logits, deltas = (values.detach().cpu().numpy() for values in look[:2])
+        refined, start = [], 0
+        for example, regions in zip(batch, drawn, strict=True):
+            own = slice(start, start + len(regions.labels))
+            refined.append(
+                refine_regions(
+                    example.picture, regions.boxes, logits[own], deltas[own], example.rng,
+                    number=self.recipe.second_look,
+                )
+            )  # fmt: skip
+            start = own.stop
+        return refined
 
     def _allowed(self, picture: Picture) -> NDArray[np.bool_]:
         """Tell what a background region of a picture can be, see `detection_loss`: (1 + C,)."""

@@ -58,6 +58,9 @@ class DetectorRecipe:
         Pictures a step, of all processes together.
     regions : int
         Regions of a picture in each step.
+    second_look : int
+        Regions of a picture in each step that are read again where their box regression has moved them, as detection
+        does; not with crops.
     optimizer : {"sgd", "adamw"}
         Momentum SGD as R-CNN's, or AdamW, which is better for a MultiBox that learns along.
     learning_rate : float, optional
@@ -115,6 +118,7 @@ class DetectorRecipe:
     epochs: Annotated[float, Between(0, 10_000)] = 2.5
     batch: Count = 4
     regions: Annotated[int, Between(4)] = 48
+    second_look: Annotated[int, Between(0)] = 8
     optimizer: Optimizer = "sgd"
     learning_rate: Weight | None = None
     schedule: Decay = "cosine"
@@ -140,7 +144,7 @@ class DetectorRecipe:
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
         if self.scoring == "crops":
-            vars(self).update(finer=False, context=False)
+            vars(self).update(finer=False, context=False, second_look=0)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,15 @@ from torchrun import compare_runs
 from inception_rcnn.backbone.preprocessing import decode_boxes
 from inception_rcnn.data import Picture, box_iou
 from inception_rcnn.data.errors import CheckpointError, SettingError
-from inception_rcnn.detect.train.detector import detection_loss, repeat_factors, sample_regions, train_detector
+from inception_rcnn.detect.postprocessing import refine_best
+from inception_rcnn.detect.settings import DetectorSettings
+from inception_rcnn.detect.train.detector import (
+    detection_loss,
+    refine_regions,
+    repeat_factors,
+    sample_regions,
+    train_detector,
+)
 from inception_rcnn.detect.train.loop import RunSettings
 from inception_rcnn.detect.train.recipes import DetectorRecipe
 from inception_rcnn.detect.train.validation import measure_map
@@ -125,6 +133,36 @@ def test_sampling_follows_its_generator() -> None:
 
     np.testing.assert_array_equal(sample(1), sample(1))
     assert (sample(1) != sample(2)).any()
+
+
+def test_a_second_look_moves_regions_as_detection_does() -> None:
+    picture, rng = make_picture(OBJECTS, [4, 0, 2]), np.random.default_rng(0)
+    boxes = random_boxes(40)
+    logits = rng.normal(size=(40, 6)).astype(np.float32)
+    deltas = rng.normal(size=(40, 5, 4)).astype(np.float32)
+    refined = refine_regions(picture, boxes, logits, deltas, np.random.default_rng(1), number=40)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    settings = DetectorSettings(second_look=40)
+    _, moved = refine_best(boxes, probabilities, deltas, (picture.width, picture.height), settings)
+    assert 10 < len(refined.boxes) <= 40
+    assert {*map(tuple, refined.boxes.tolist())} <= {*map(tuple, moved.tolist())}
+    iou = box_iou(refined.boxes, picture.boxes)
+    expected = np.where(iou.max(1) >= 0.5, picture.labels[iou.argmax(1)] + 1, 0)
+    np.testing.assert_array_equal(refined.labels, expected)
+    assert len(refine_regions(picture, boxes, logits, deltas, rng, number=3).boxes) <= 3
+
+
+def test_what_a_second_look_learns_from() -> None:
+    # Regions that are exactly on an object stay there, with deltas of zero: all are foreground, and nothing is to move.
+    picture = make_picture(OBJECTS, [4, 0, 2])
+    logits, still = np.eye(3, 6, dtype=np.float32), np.zeros((3, 5, 4), np.float32)
+    refined = refine_regions(picture, picture.boxes, logits, still, np.random.default_rng(0), number=3)
+    assert sorted(refined.labels.tolist()) == [1, 3, 5]
+    assert not refined.targets.any()
+    # Background is not learned from where objects may be unlabelled.
+    partly = make_picture(OBJECTS[:1], [4], labelled=(4,), exhaustive=False)
+    refined = refine_regions(partly, picture.boxes, logits, still, np.random.default_rng(0), number=3)
+    assert refined.labels.tolist() == [5]
 
 
 def test_loss_by_hand() -> None:
@@ -232,7 +270,7 @@ def train(
 def test_interrupted_and_resumed_is_uninterrupted(two_pictures: list[Picture], tmp_path: Path, scoring: str) -> None:
     # A crop goes through the whole network by itself, so that fewer do.
     regions = 8 if scoring == "shared" else 4
-    run = functools.partial(train, two_pictures, two_pictures, scoring=scoring, regions=regions)
+    run = functools.partial(train, two_pictures, two_pictures, scoring=scoring, regions=regions, second_look=4)
     finished, whole, rows = run()
     assert finished
     assert rows[-1]["step"] == rows[-1]["steps"] == 4
