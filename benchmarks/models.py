@@ -41,7 +41,7 @@ SECOND_LOOK = "with a second look"
 IN_8_BITS = "in 8 bits"
 IN_8_BITS_TWICE = "in 8 bits, with a second look"
 # Regions that are looked at again.
-AGAIN = DetectorSettings.second_look or 40
+AGAIN = DetectorSettings.second_look
 
 
 class Rows:

@@ -57,13 +57,13 @@ class DetectorSettings:
     proposals: int = 100
     search_proposals: int = 1000
     first_pass_regions: int = 200
-    second_look: int = 0
+    second_look: int = 40
     calibrated: bool = True
     min_score: float = 0.05
     nms: str = "soft"
     iou_threshold: float = 0.3
     softness: float = 0.4
-    objectness_weight: float = 1 / 3
+    objectness_weight: float = 0.2
     max_detections: int = 100
 
     def __post_init__(self) -> None:
