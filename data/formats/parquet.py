@@ -14,6 +14,7 @@ from ..detections import Detections, check_finite
 from ..errors import DetectionError, ProposalFileError, SettingError, UserError
 from ..picture_names import as_text
 from ..proposals import Proposals, take_fields
+from .records import check_distinct
 
 if TYPE_CHECKING:
     import pyarrow
@@ -147,9 +148,12 @@ def _read_classes(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str, ...
         names = json.loads(metadata[_CLASSES.encode()])
         if not isinstance(names, list):
             raise ValueError("no list")
-        return check_names(_CLASSES, names)
+        classes = check_names(_CLASSES, names)
     except (ValueError, RecursionError) as error:
-        raise DetectionError(f"{path}: {_CLASSES!r} of its metadata is no list of names in JSON ({error})") from None
+        reason = " ".join(str(error).split())[:200]
+        raise DetectionError(f"{path}: {_CLASSES!r} of its metadata is no list of names in JSON ({reason})") from None
+    check_distinct(dict(enumerate(classes)), _CLASSES, path, DetectionError)
+    return classes
 
 
 def read_names_parquet(path: Path) -> list[str]:
