@@ -1,11 +1,11 @@
 """Whether memory grows with the number of pictures: resident memory of `detect` and `propose` over many pictures.
 
-python benchmarks/soak.py [PICTURES] [--pictures 10000] [--markdown]
+python benchmarks/soak.py [PICTURES] [--pictures 10000] [--first 200] [--markdown]
 
 PICTURES is a folder; without it scikit-image's photographs are taken. They stand under so many names in a temporary
 folder, as links. Each run is a process of its own with one worker. Its memory is read from /proc (Linux) after the
-first 200 pictures, which everything that is made once has been made for, after the last one, and at its end, when the
-results are written; "most" is the most that it had at any of these and of the moments a hundredth of the run apart.
+first 200 pictures, when all that is made once is there, after the last one, and at its end, when the results are
+written; "most" is the most of these and of the moments a hundredth of the run apart.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from tables import show
 
 from inception_rcnn.data import find_images
 
-FIRST = 200
 NAMES = ("chelsea", "astronaut", "motorcycle_left", "coffee", "rocket")
 
 
@@ -42,7 +41,7 @@ def link(sources: list[Path], folder: Path, count: int) -> None:
         (inside / f"{i:07d}{source.suffix}").symlink_to(source.resolve())
 
 
-def run(task: str, folder: Path, output: Path) -> dict[str, float]:
+def run(task: str, folder: Path, output: Path, first: int) -> dict[str, float]:
     """Run one task in this process; resident memory in MiB, and seconds."""
     paths = find_images(folder)
     count, samples = len(paths), {}
@@ -50,7 +49,7 @@ def run(task: str, folder: Path, output: Path) -> dict[str, float]:
 
     def sample(done: int, note: str = "") -> None:
         nonlocal most
-        if done in (FIRST, count) or done % max(1, count // 100) == 0:
+        if done in (first, count) or done % max(1, count // 100) == 0:
             samples[done] = resident()
             most = max(most, samples[done])
 
@@ -71,23 +70,24 @@ def run(task: str, folder: Path, output: Path) -> dict[str, float]:
     end = resident()
     assert summary.pictures == count, summary  # type: ignore[attr-defined]
     seconds = time.perf_counter() - began
-    return {"first": samples[FIRST], "last": samples[count], "end": end, "most": max(most, end), "seconds": seconds}
+    return {"first": samples[first], "last": samples[count], "end": end, "most": max(most, end), "seconds": seconds}
 
 
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="?", type=Path, metavar="PICTURES", help="a folder of pictures")
-    parser.add_argument("--pictures", type=int, default=10_000, help=f"how many, more than {FIRST}")
+    parser.add_argument("--pictures", type=int, default=10_000, help="how many names")
+    parser.add_argument("--first", type=int, default=200, help="after how many memory is measured first")
     parser.add_argument("--task", choices=("detect", "propose"), help=argparse.SUPPRESS)
     parser.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
     if arguments.task:
         with tempfile.TemporaryDirectory() as output:
-            print(json.dumps(run(arguments.task, arguments.sources, Path(output))))
+            print(json.dumps(run(arguments.task, arguments.sources, Path(output), arguments.first)))
         return
-    if arguments.pictures <= FIRST:
-        parser.error(f"--pictures: give more than {FIRST}")
+    if not 0 < arguments.first < arguments.pictures:
+        parser.error("--first: give a number above 0 and below --pictures")
     if arguments.sources is None:
         import skimage
 
@@ -99,13 +99,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         link(sources, Path(folder), arguments.pictures)
         for task in ("detect", "propose"):
-            command = [sys.executable, __file__, folder, "--task", task]
+            command = [sys.executable, __file__, folder, "--task", task, "--first", str(arguments.first)]
             figures = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
             growth = [f"{100 * (figures[at] / figures['first'] - 1):+.1f}" for at in ("last", "end")]
             sizes = [f"{figures[at]:.0f}" for at in ("first", "last", "end", "most")]
             name = "detect --proposals 50" if task == "detect" else task
             rows.append((name, str(arguments.pictures), *sizes, *growth, f"{figures['seconds']:.0f}"))
-    columns = ("", "pictures", f"MiB after {FIRST}", "after the last", "at the end", "most", "%, last", "%, end", "s")
+    columns = (
+        "",
+        "pictures",
+        f"MiB after {arguments.first}",
+        "after the last",
+        "at the end",
+        "most",
+        "%, last",
+        "%, end",
+        "s",
+    )
     show("Resident memory", columns, rows, arguments.markdown)
 
 

@@ -130,7 +130,7 @@ def test_names_that_are_no_text(tmp_path):
     [
         (
             {"labels": None},
-            "has no 'labels', expected beside .*; there is: file, width, height, boxes, scores",
+            "has no 'labels', which .*; there is: file, width, height, boxes, scores",
         ),
         ({"boxes": [[[1.0, 2.0, 3.0]]]}, "its columns file string, .* boxes list<.* do not fit"),
         ({"boxes": [[[1.0, 2.0, 0.0, 4.0]]]}, "'a': a box ends before it begins"),
