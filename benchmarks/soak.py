@@ -102,9 +102,9 @@ def main() -> None:
             command = [sys.executable, __file__, folder, "--task", task, "--first", str(arguments.first)]
             figures = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
             growth = [f"{100 * (figures[at] / figures['first'] - 1):+.1f}" for at in ("last", "end")]
-            sizes = [f"{figures[at]:.0f}" for at in ("first", "last", "end", "most")]
+            memory = [f"{figures[at]:.0f}" for at in ("first", "last", "end", "most")]
             name = "detect --proposals 50" if task == "detect" else task
-            rows.append((name, str(arguments.pictures), *sizes, *growth, f"{figures['seconds']:.0f}"))
+            rows.append((name, str(arguments.pictures), *memory, *growth, f"{figures['seconds']:.0f}"))
     columns = (
         "",
         "pictures",

@@ -125,9 +125,7 @@ def detect_batch(
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     pictures = _Pictures(files)
     if drawings := folders_inside(files, output / "pictures"):
-        raise SettingError(
-            f"{min(drawings) or '.'}: its pictures would be overwritten by drawings; name another output"
-        )
+        raise SettingError(f"{min(drawings)}: its pictures would be overwritten by drawings; name another output")
     _check_drawings(output)
     if (old := output / "journal.jsonl").exists():
         raise JournalError(f"{old}: left by a run of version 0.1; finish it with that version, or delete that file")
@@ -213,9 +211,10 @@ def _remove_outdated(output: Path, journal: Journal, pictures: _Pictures) -> Non
     _remove_drawings(output, before - kept)
     if journal.finished:
         return
-    for name in RESULT_FILES:
-        with contextlib.suppress(Exception):  # Whatever is there, it is no file of a run.
-            _remove_drawings(output, _drawn_names(read_detection_names(output / name)))
+    for path in (output / name for name in RESULT_FILES):
+        if path.exists():
+            with contextlib.suppress(Exception):  # A damaged file raises nearly anything, and is removed too.
+                _remove_drawings(output, _drawn_names(read_detection_names(path)))
     for name in (*RESULT_FILES, "errors.jsonl", "run.json"):
         (output / name).unlink(missing_ok=True)
     journal.clear()
@@ -318,7 +317,7 @@ class _Run:
         category_ids: Mapping[str, int | str] | None,
     ) -> None:
         """Write the files of detections in the order of the pictures, and count the objects that are drawn."""
-        # First, and the one of two that is written last too: a run that is killed here leaves no two files that differ.
+        # Of two files the second goes first: a run that is killed meanwhile leaves none beside another run's.
         for name in {*RESULT_FILES} - {names[0]}:
             (self.output / name).unlink(missing_ok=True)
         settings = {**self.detector.description, "version": package_version()}
