@@ -105,17 +105,8 @@ def main() -> None:
             memory = [f"{figures[at]:.0f}" for at in ("first", "last", "end", "most")]
             name = "detect --proposals 50" if task == "detect" else task
             rows.append((name, str(arguments.pictures), *memory, *growth, f"{figures['seconds']:.0f}"))
-    columns = (
-        "",
-        "pictures",
-        f"MiB after {arguments.first}",
-        "after the last",
-        "at the end",
-        "most",
-        "%, last",
-        "%, end",
-        "s",
-    )
+    others = ("after the last", "at the end", "most", "growth to the last, %", "to the end, %", "s")
+    columns = ("", "pictures", f"MiB after {arguments.first}", *others)
     show("Resident memory", columns, rows, arguments.markdown)
 
 

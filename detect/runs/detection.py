@@ -202,9 +202,9 @@ def _remove_outdated(output: Path, journal: Journal, pictures: _Pictures) -> Non
     # A picture without its drawing is done again. Either it was deleted, or the picture could not be drawn, which is
     # then reported again.
     for i in journal.positions:
-        drawn = pictures[i].drawn
-        before.add(journal.record(i).drawn)
-        if journal.record(i).drawn == drawn and (output / "pictures" / drawn).is_file():
+        drawn = journal.record(i).drawn
+        before.add(drawn)
+        if drawn == pictures[i].drawn and (output / "pictures" / drawn).is_file():
             kept.add(drawn)
         else:
             journal.offsets[i] = 0
