@@ -356,7 +356,7 @@ def test_parquet_is_read_as_the_document_is(devkit, imagenet, tmp_path, capsys):
     truth = coco_document({7: "000001.jpg"}, {3: "cat"}, [(7, 3, [10, 10, 50, 50])], size=(100, 80))
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     ant = [("ILSVRC2012_val_00000007.JPEG", 100, 80, found("ant", ("ant",)))]
-    rows = {"cat": [("000001.jpg", 100, 80, found("cat", VOC_CLASSES))], "ant": ant}
+    rows = {"cat": [("000001.jpg", 100, 80, found("cat", ("cat",)))], "ant": ant}
     numbers = {}
     for suffix in ("json", "parquet"):
         for name, entries in rows.items():
