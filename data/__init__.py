@@ -4,16 +4,15 @@ from .boxes import box_iou, clip_boxes
 from .classes import COCO_CLASSES, COCO_TO_VOC, ILSVRC_DET_CLASSES, IMAGENET_CLASSES, VOC_CLASSES, read_class_list
 from .detections import Detections
 from .errors import AnnotationError, DetectionError, ImageError, MatlabFileError, ProposalFileError
-from .formats.by_suffix import PROPOSAL_SUFFIXES, read_proposals, write_proposals
-from .formats.coco import (
-    read_coco,
-    read_coco_ids,
-    read_coco_results,
+from .formats.by_suffix import (
+    PROPOSAL_SUFFIXES,
     read_detection_entries,
     read_detections,
-    write_coco_results,
+    read_proposals,
     write_detections,
+    write_proposals,
 )
+from .formats.coco import read_coco, read_coco_ids, read_coco_results, write_coco_results
 from .formats.ilsvrc import (
     read_ilsvrc,
     read_ilsvrc_blacklist,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .boxes import find_problem
-from .errors import ProposalFileError
+from .errors import ProposalFileError, UserError
 from .picture_names import picture_name, without_folders
 
 
@@ -173,14 +173,21 @@ def numbers_of_names(path: str | Path, files: Sequence[str]) -> dict[str, int | 
     return check_image_ids(path, files, numbers)
 
 
-def take_fields(path: Path, holder: Mapping[str, Any], *names: str, kind: type = object, form: str = "") -> list[Any]:
+def take_fields(
+    path: Path,
+    holder: Mapping[str, Any],
+    *names: str,
+    kind: type = object,
+    form: str = "",
+    error: type[UserError] = ProposalFileError,
+) -> list[Any]:
     """Return the named fields of a file; refuse a file that lacks one, or has none of the `kind`, in words `form`."""
     for name in names:
         if name not in holder:
             there = " ".join(", ".join(map(str, holder)).split())[:200] or "nothing"
-            raise ProposalFileError(f"{path}: has no {name!r}, which is expected beside {names}; there is: {there}")
+            raise error(f"{path}: has no {name!r}, which is expected beside {names}; there is: {there}")
         if not isinstance(holder[name], kind):
-            raise ProposalFileError(f"{path}: {name!r} is {describe(holder[name])}, and {form} is expected")
+            raise error(f"{path}: {name!r} is {describe(holder[name])}, and {form} is expected")
     return [holder[name] for name in names]
 
 

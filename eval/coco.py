@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..data import COCO_TO_VOC, Detections, Picture
+from ..data import COCO_TO_VOC, DetectionError, Detections, Picture, read_detection_entries
 from ..data.arguments import check_names
 from ..data.boxes import corners_to_sides
 from ..data.errors import DataWarning, EvaluationError, SettingError, first_names
-from ..data.formats.coco import detections_file
+from ..data.formats.by_suffix import detections_file
 from ..data.formats.records import (
     check_annotation_ids,
     check_distinct,
@@ -69,9 +69,10 @@ def evaluate_coco(
         boxes', and whose difficult objects are ordinary ones.
     detections : str, Path or mapping of str to Detections
         A COCO result file: a list of ``{"image_id": ..., "category_id": ..., "bbox": [x, y, width, height],
-        "score": ...}`` with the ids of the annotation file. Or a document that `write_detections` wrote, or the folder
-        in which it is called ``detections.json``: its pictures are matched by ``file_name`` (without folders, if need
-        be) and its classes by name. Or detections by ``image_id``, which is the name of a file without its suffix.
+        "score": ...}`` with the ids of the annotation file. Or a file that `write_detections` wrote, or the folder
+        in which it is called ``detections.json`` or ``detections.parquet``: its pictures are matched by ``file_name``
+        (without folders, if need be) and its classes by name. Or detections by ``image_id``, which is the name of a
+        file without its suffix.
     classes : sequence of str, or None
         Of an annotation file: the categories to evaluate, by their names in either file; None for all. Of pictures: the
         names of their labels, all of which are evaluated; None for those that they were read with. A detector that does
@@ -218,20 +219,32 @@ def _annotation_document(given: str | Path | Sequence[Picture], classes: Sequenc
 
 def _detection_document(given: str | Path | Mapping[str, Detections]) -> tuple[str, Any]:
     """Return the source of detections, for errors, and their COCO document or list of results."""
-    if isinstance(given, (str, Path)):
-        path = detections_file(given)
+    if not isinstance(given, (str, Path)):
+        check_detections(given)
+        return "the detections", _document_of([(name, 0, 0, found) for name, found in given.items()])
+    path = detections_file(given)
+    if path.suffix.lower() != ".parquet":
         return str(path), read_json(path, EvaluationError)
-    check_detections(given)
+    try:
+        return str(path), _document_of(read_detection_entries(path))
+    except DetectionError as error:
+        raise EvaluationError(str(error)) from error
+
+
+def _document_of(entries: Sequence[tuple[str, int, int, Detections]]) -> dict[str, Any]:
+    """Return the COCO document of detections, in which names are ids; a width or height of 0 is not known."""
     annotations = [
-        {"image_id": image_id, "category_id": name, "bbox": box, "score": score}
-        for image_id, found in given.items()
-        for name, box, score in zip(
+        {"image_id": name, "category_id": category, "bbox": box, "score": score}
+        for name, _, _, found in entries
+        for category, box, score in zip(
             found.names, corners_to_sides(found.boxes).tolist(), found.scores.tolist(), strict=True
         )
     ]
-    return "the detections", {
-        "images": [{"id": image_id, "file_name": image_id} for image_id in given],
-        "categories": [{"id": name, "name": name} for name in class_names(given)],
+    return {
+        "images": [
+            {"id": name, "file_name": name, "width": width, "height": height} for name, width, height, _ in entries
+        ],
+        "categories": [{"id": name, "name": name} for name in class_names({name: one for name, _, _, one in entries})],
         "annotations": annotations,
     }
 

@@ -1,23 +1,43 @@
-"""Files of ranked boxes in the format that the suffix names.
+"""Files of ranked boxes and of detections in the format that the suffix names.
 
-``.parquet`` (a row a picture), ``.npz`` (NumPy), ``.mat`` (Fast R-CNN), ``.pkl`` (Detectron and Detectron2) and
-``.json`` (COCO).
+Ranked boxes: ``.parquet`` (a row a picture), ``.npz`` (NumPy), ``.mat`` (Fast R-CNN), ``.pkl`` (Detectron and
+Detectron2) and ``.json`` (COCO). Detections: ``.parquet``, and COCO's JSON under every other name.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from ..errors import DetectionError, MatlabFileError, ProposalFileError
-from ..picture_names import short_names
+from ..arguments import check_names
+from ..detections import Detections
+from ..errors import DetectionError, MatlabFileError, ProposalFileError, SettingError
+from ..picture_names import forward_slashes, short_names
 from ..proposals import Proposals, check_entry, check_image_ids, checked_entries, survey_entries
 from ..system.atomic_files import atomic_file, atomic_write
-from .coco import OBJECT, proposals_as_detections, read_coco_proposals, write_detections
+from .coco import (
+    NAME_FORMS,
+    OBJECT,
+    proposals_as_detections,
+    read_coco_detections,
+    read_coco_entries,
+    read_coco_names,
+    read_coco_proposals,
+    write_coco_detections,
+)
 from .detectron_pickle import pickle_pieces, read_pickle
 from .fast_rcnn_mat import check_mat_size, read_mat, write_mat
 from .npz import read_npz, write_npz
-from .parquet import read_parquet, write_parquet
+from .parquet import (
+    read_detections_parquet,
+    read_names_parquet,
+    read_parquet,
+    write_detections_parquet,
+    write_parquet,
+)
+from .records import check_distinct
 
 _READERS: dict[str, Callable[[Path], Iterable[Proposals]]] = {
     ".parquet": read_parquet,
@@ -59,7 +79,7 @@ def write_proposals(
         The file; its suffix is one of `PROPOSAL_SUFFIXES`. It appears under its name when it is complete.
     entries : sequence of Proposals
         The pictures, each best first. Only ``len(entries)`` and ``entries[i]`` are used, in order, some
-        formats going through several times, and no more is kept than a Parquet file's row group of 32 MB (and
+        formats going through several times, and no more is kept than a Parquet file's row group of 8 MB (and
         a few hundred bytes a picture): the entries may be loaded or computed when they are asked for, and
         then must be the same every time.
     image_ids : mapping of str to int or str, optional
@@ -114,7 +134,8 @@ def write_proposals(
     if image_ids is not None and suffix in (".pkl", ".json"):
         image_ids = check_image_ids(path, files, image_ids)
     if suffix == ".json":
-        write_detections(path, map(proposals_as_detections, checked_entries(path, entries)), OBJECT, image_ids)
+        rows = map(proposals_as_detections, checked_entries(path, entries))
+        write_coco_detections(path, rows, OBJECT, image_ids, None)
     elif suffix == ".pkl":
         ids = short_names(files) if image_ids is None else list(image_ids.values())
         atomic_write(path, pickle_pieces(lambda: checked_entries(path, entries), ids))
@@ -202,3 +223,181 @@ def check_suffix(path: str | Path) -> str:
     if suffix not in PROPOSAL_SUFFIXES:
         raise ProposalFileError(f"{path}: its name must end in one of {', '.join(PROPOSAL_SUFFIXES)}")
     return suffix
+
+
+def write_detections(
+    path: str | Path,
+    entries: Iterable[tuple[str, int, int, Detections]],
+    classes: Sequence[str],
+    image_ids: Mapping[str, int | str] | None = None,
+    category_ids: Mapping[str, int | str] | None = None,
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    r"""Write the detections of many pictures as one COCO document or, under a name ``*.parquet``, as a Parquet file.
+
+    `entries` is consumed picture by picture and the file written on the way, so that a run over a million
+    pictures does not gather them in memory. The file appears under its name when it is complete.
+
+    The Parquet file has a row a picture: ``file``, ``width``, ``height``, ``boxes`` (lists of four float32,
+    ``x1 y1 x2 y2`` in pixels), ``scores`` (lists of float32), ``labels`` (lists of int16, positions in the classes),
+    in row groups of about 8 MB. The names of the classes are a JSON list under ``classes`` in the metadata.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, usually ``detections.json`` or ``detections.parquet``.
+    entries : iterable of (file_name, width, height, Detections)
+        The pictures, each with its size in pixels.
+    classes : sequence of str
+        The classes of the document. Every class that a `Detections` mentions must be among them.
+    image_ids : mapping of str to int or str, optional
+        The id of each picture by its ``file_name``, for results that are compared with a document that has
+        its own. Without it the pictures are counted from 1. A Parquet file has no ids.
+    category_ids : mapping of str to int or str, optional
+        The id of each class; without it the 1-based positions in `classes`.
+    metadata : mapping of str to str, optional
+        Goes into the metadata of a Parquet file; JSON has no place for it.
+
+    Raises
+    ------
+    DetectionError
+        If a score or a coordinate is not finite, a box ends before it begins, a label is not one of `classes`, or
+        `image_ids` lacks a picture or `category_ids` a class; if there are more than 32,768 classes for Parquet.
+    SettingError
+        If `classes` is one name.
+    OSError
+        If the file cannot be written.
+
+    Notes
+    -----
+    In JSON numbers have 9 digits, float64 scores as many as they need: `read_detections` gives back the same float64
+    scores or, rounded to float32, the same float32 scores, and the same float32 boxes where they begin inside the
+    picture. Parquet gives back the same float32 numbers; it rounds float64 scores to them. In it bytes of a file's name
+    that are no text are written as ``\xff``.
+
+    In JSON every annotation has an empty ``segmentation``: Detectron and Datumaro, by which CVAT imports, ask for the
+    field.
+
+    References
+    ----------
+    https://cocodataset.org/#format-data
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> boxes, scores = np.array([[1, 2, 4, 8]], np.float32), np.ones(1, np.float32)
+    >>> found = Detections(boxes, scores, np.array([0]), ("cat",))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("detections.json", "detections.parquet"):
+    ...         write_detections(f"{folder}/{name}", [("a.jpg", 20, 10, found)], ("cat",))
+    ...         read_detections(f"{folder}/{name}")["a"].boxes.tolist()
+    [[1.0, 2.0, 4.0, 8.0]]
+    [[1.0, 2.0, 4.0, 8.0]]
+    """
+    path, classes = Path(path), check_names("classes", classes)
+    if _is_parquet(path):
+        with atomic_file(path) as file:
+            write_detections_parquet(file, entries, classes, metadata)
+    else:
+        write_coco_detections(path, entries, classes, image_ids, category_ids)
+
+
+def read_detections(path: str | Path, key: Literal["stem", "image_id", "file_name"] = "stem") -> dict[str, Detections]:
+    """Read a file that `write_detections` wrote, or any COCO document whose annotations have a ``score``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, Parquet if its name ends so, or the folder in which it is called ``detections.json`` or, if that is
+        not there, ``detections.parquet``.
+    key : {"stem", "image_id", "file_name"}
+        By what names the result has the pictures: "stem" is the file's name without folder and suffix, which is
+        the image id of VOC; "image_id" is the name without suffix, which is the image id of `read_coco` and
+        `read_ilsvrc`; "file_name" is the document's own name. Folders are parted by forward slashes, also where the
+        document has backslashes.
+
+    Returns
+    -------
+    dict of str to Detections
+        Every picture of the file in its order, also those without detections. ``classes`` are the document's
+        categories in the order of their ids. Scores are float64, of a Parquet file float32.
+
+    Raises
+    ------
+    DetectionError
+        If the file is missing or malformed, has a number that is not finite or a box of negative size, two pictures
+        have the same id or are called the same (two of equal "stem" can still be read by "file_name"), two
+        categories have the same id or name, or it is a plain list of results, for which there is
+        `read_coco_results`. In JSON all bad detections are counted, and the first ten named; in Parquet the first
+        picture with a bad one is named.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_detections(f"{folder}/detections.json", [], ("cat", "dog"))
+    ...     read_detections(folder)
+    {}
+    """
+    if key not in NAME_FORMS:
+        raise SettingError(f"key must be one of {', '.join(NAME_FORMS)}, not {key!r}")
+    path = detections_file(path)
+    if not _is_parquet(path):
+        return read_coco_detections(path, key)
+    form, shorten = NAME_FORMS[key]
+    entries = [(shorten(name), found) for name, _, _, found in read_detections_parquet(path)]
+    check_distinct({i: name for i, (name, _) in enumerate(entries)}, "pictures", path, DetectionError, form)
+    return dict(entries)
+
+
+def detections_file(path: str | Path) -> Path:
+    """Return the file of detections that is named, or that is in the folder named."""
+    if not os.path.isdir(path):
+        return Path(path)
+    document, table = Path(path, "detections.json"), Path(path, "detections.parquet")
+    return table if table.exists() and not document.exists() else document
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet"
+
+
+def read_detection_entries(path: str | Path) -> list[tuple[str, int, int, Detections]]:
+    """Read what `write_detections` was given: the pictures of a file with their names and sizes.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file, Parquet if its name ends so, or the folder in which it is called ``detections.json`` or, if that is
+        not there, ``detections.parquet``.
+
+    Returns
+    -------
+    list of (file_name, width, height, Detections)
+        In the order of the file, names with forward slashes. A size that it does not tell is 0.
+
+    Raises
+    ------
+    DetectionError
+        If the file is missing or malformed, or two pictures have the same name.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_detections(f"{folder}/detections.json", [], ("cat", "dog"))
+    ...     read_detection_entries(folder)
+    []
+    """
+    path = detections_file(path)
+    if not _is_parquet(path):
+        return read_coco_entries(path)
+    entries = [(forward_slashes(name), w, h, found) for name, w, h, found in read_detections_parquet(path)]
+    check_distinct({i: name for i, (name, *_) in enumerate(entries)}, "pictures", path, DetectionError)
+    return entries
+
+
+def read_detection_names(path: Path) -> list[str]:
+    """Names of the pictures in a file of detections, as they were written, without reading it as a whole."""
+    return read_names_parquet(path) if _is_parquet(path) else read_coco_names(path)

@@ -1,12 +1,12 @@
 """COCO's JSON: annotations, results, and ``detections.json``, which is a document of the same form."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from ..boxes import clip_boxes
 from ..classes import COCO_TO_VOC, VOC_CLASSES
 from ..classes.spelling import similar_classes, suggestion, warn_of_dropped_classes
 from ..detections import Detections, detection_rows, group_by_picture
-from ..errors import AnnotationError, DetectionError, SettingError, UserError
+from ..errors import AnnotationError, DetectionError, UserError
 from ..picture import Picture
 from ..picture_names import forward_slashes, match_picture_names, stem, without_folders, without_suffix
 from ..proposals import Proposals
@@ -335,64 +335,21 @@ def _coco_picture(
     )
 
 
-def write_detections(
-    path: str | Path,
+_IMAGES = b'"images": [\n'  # The line after which each line is about an image.
+
+
+def write_coco_detections(
+    path: Path,
     entries: Iterable[tuple[str, int, int, Detections]],
-    classes: Sequence[str],
-    image_ids: Mapping[str, int | str] | None = None,
-    category_ids: Mapping[str, int | str] | None = None,
+    classes: tuple[str, ...],
+    image_ids: Mapping[str, int | str] | None,
+    category_ids: Mapping[str, int | str] | None,
 ) -> None:
-    """Write the detections of many pictures as one COCO document.
-
-    `entries` is consumed picture by picture and the file written on the way, so that a run over a million
-    pictures does not gather them in memory. The file appears under its name when it is complete.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file, usually ``detections.json``.
-    entries : iterable of (file_name, width, height, Detections)
-        The pictures, each with its size in pixels.
-    classes : sequence of str
-        The classes of the document. Every class that a `Detections` mentions must be among them.
-    image_ids : mapping of str to int or str, optional
-        The id of each picture by its ``file_name``, for results that are compared with a document that has
-        its own. Without it the pictures are counted from 1.
-    category_ids : mapping of str to int or str, optional
-        The id of each class; without it the 1-based positions in `classes`.
-
-    Raises
-    ------
-    DetectionError
-        If a score or a coordinate is not finite, a box ends before it begins, a label is not one of `classes`, or
-        `image_ids` lacks a picture or `category_ids` a class.
-    SettingError
-        If `classes` is one name.
-    OSError
-        If the file cannot be written.
-
-    Notes
-    -----
-    Numbers have 9 digits, float64 scores as many as they need: `read_detections` gives back the same float64 scores
-    or, rounded to float32, the same float32 scores, and the same float32 boxes where they begin inside the picture.
-
-    Every annotation has an empty ``segmentation``: Detectron and Datumaro, by which CVAT imports, ask for the field.
-
-    References
-    ----------
-    https://cocodataset.org/#format-data
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> boxes, scores = np.array([[1, 2, 4, 8]], np.float32), np.ones(1, np.float32)
-    >>> found = Detections(boxes, scores, np.array([0]), ("cat",))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_detections(f"{folder}/detections.json", [("a.jpg", 20, 10, found)], ("cat",))
-    ...     read_detections(f"{folder}/detections.json")["a"].boxes.tolist()
-    [[1.0, 2.0, 4.0, 8.0]]
-    """
-    atomic_write(path, _document_pieces(entries, check_names("classes", classes), image_ids, category_ids))
+    """Write the detections of pictures, as they come, as one COCO document."""
+    # Annotations first: they are many and can go straight to the file, the lines on images wait. Those of many
+    # pictures wait in a file beside it: elsewhere it might be in memory.
+    with SpooledTemporaryFile(2**20, dir=str(path.parent)) as images:
+        atomic_write(path, _document_pieces(entries, classes, image_ids, category_ids, images))
 
 
 def _document_pieces(
@@ -400,6 +357,7 @@ def _document_pieces(
     classes: tuple[str, ...],
     image_ids: Mapping[str, int | str] | None,
     category_ids: Mapping[str, int | str] | None,
+    images: IO[bytes],
 ) -> Iterator[bytes]:
     ids = category_ids or {name: i for i, name in enumerate(classes, start=1)}
     if missing := [name for name in classes if name not in ids]:
@@ -407,15 +365,14 @@ def _document_pieces(
     categories = [{"id": ids[name], "name": name} for name in classes]
     id_texts = [json.dumps(ids[name]) for name in classes]
     yield b'{"categories": ' + json.dumps(categories).encode() + b',\n"annotations": ['
-    # Annotations first: they are many and can go straight to the file, the few lines on images wait.
-    images: list[str] = []
     count = 0
-    for name, width, height, found in entries:
+    for number, (name, width, height, found) in enumerate(entries, start=1):
         if image_ids is not None and name not in image_ids:
             raise DetectionError(f"{name}: image_ids has no id for this picture")
-        image_id = json.dumps(len(images) + 1 if image_ids is None else image_ids[name])
+        image_id = json.dumps(number if image_ids is None else image_ids[name])
         size = f'"width": {int(width)}, "height": {int(height)}'
-        images.append(f'{{"id": {image_id}, "file_name": {json.dumps(str(name))}, {size}}}')
+        line = f'{{"id": {image_id}, "file_name": {json.dumps(str(name))}, {size}}}'
+        images.write((",\n" if number > 1 else "").encode() + line.encode())
         lines = []
         for category, score, (x, y, w, h) in detection_rows(found, classes, name):
             count += 1
@@ -426,80 +383,28 @@ def _document_pieces(
             )
         if lines:
             yield (",\n" if count > len(lines) else "\n").encode() + ",\n".join(lines).encode()
-    yield b'\n],\n"images": [\n' + ",\n".join(images).encode() + b"\n]}\n"
+    yield b"\n],\n" + _IMAGES
+    images.seek(0)
+    yield from iter(lambda: images.read(2**20), b"")
+    yield b"\n]}\n"
 
 
-def read_detections(path: str | Path, key: Literal["stem", "image_id", "file_name"] = "stem") -> dict[str, Detections]:
-    """Read a document that `write_detections` wrote, or any COCO document whose annotations have a ``score``.
+def read_coco_names(path: Path) -> list[str]:
+    """Names of the pictures of a document; of one that `write_coco_detections` wrote nothing else is in memory."""
+    with open(path, "rb") as file:
+        if any(line == _IMAGES for line in file):
+            return [json.loads(line.rstrip(b",\n"))["file_name"] for line in file if line.startswith(b"{")]
+        file.seek(0)
+        return [image["file_name"] for image in json.load(file)["images"]]
 
-    Parameters
-    ----------
-    path : str or Path
-        The file, or the folder in which it is called ``detections.json``.
-    key : {"stem", "image_id", "file_name"}
-        By what names the result has the pictures: "stem" is the file's name without folder and suffix, which is
-        the image id of VOC; "image_id" is the name without suffix, which is the image id of `read_coco` and
-        `read_ilsvrc`; "file_name" is the document's own name. Folders are parted by forward slashes, also where the
-        document has backslashes.
 
-    Returns
-    -------
-    dict of str to Detections
-        Every picture of the document in its order, also those without detections. ``classes`` are the
-        document's categories in the order of their ids. Scores are float64.
-
-    Raises
-    ------
-    DetectionError
-        If the file is missing or malformed, has a number that is not finite or a box of negative size, two pictures
-        have the same id or are called the same (two of equal "stem" can still be read by "file_name"), two
-        categories have the same id or name, or it is a plain list of results, for which there is
-        `read_coco_results`. All bad detections are counted, and the first ten named.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_detections(f"{folder}/detections.json", [], ("cat", "dog"))
-    ...     read_detections(folder)
-    {}
-    """
-    path = detections_file(path)
+def read_coco_detections(path: Path, key: str) -> dict[str, Detections]:
+    """Read the detections of a document by the names of its pictures in the form `key` of `NAME_FORMS`."""
     return _by_picture(_load_document(path), key, path)
 
 
-def detections_file(path: str | Path) -> Path:
-    """Return the file of detections that is named, or that is in the folder named."""
-    return Path(path, "detections.json") if os.path.isdir(path) else Path(path)
-
-
-def read_detection_entries(path: str | Path) -> list[tuple[str, int, int, Detections]]:
-    """Read what `write_detections` was given: the pictures of a document with their names and sizes.
-
-    Parameters
-    ----------
-    path : str or Path
-        The file, or the folder in which it is called ``detections.json``.
-
-    Returns
-    -------
-    list of (file_name, width, height, Detections)
-        In the order of the document, names with forward slashes. A size that it does not tell is 0.
-
-    Raises
-    ------
-    DetectionError
-        If the file is missing or malformed, or two pictures have the same name.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_detections(f"{folder}/detections.json", [], ("cat", "dog"))
-    ...     read_detection_entries(folder)
-    []
-    """
-    path = detections_file(path)
+def read_coco_entries(path: Path) -> list[tuple[str, int, int, Detections]]:
+    """Read the detections of a document with the names and sizes of its pictures."""
     document = _load_document(path)
     found = _by_picture(document, "file_name", path)
     entries = []
@@ -513,7 +418,7 @@ def read_detection_entries(path: str | Path) -> list[tuple[str, int, int, Detect
 
 
 # What a picture is called without, and how that is taken away.
-_KEYS: dict[str, tuple[str, Callable[[str], str]]] = {
+NAME_FORMS: dict[str, tuple[str, Callable[[str], str]]] = {
     "stem": (" without folder and suffix", stem),
     "image_id": (" without suffix", lambda name: without_suffix(forward_slashes(name))),
     "file_name": ("", forward_slashes),
@@ -522,9 +427,7 @@ _KEYS: dict[str, tuple[str, Callable[[str], str]]] = {
 
 def _by_picture(document: dict[str, Any], key: str, path: Path) -> dict[str, Detections]:
     """Sort the annotations of a document by picture; `path` is for the errors."""
-    if key not in _KEYS:
-        raise SettingError(f"key must be one of {', '.join(_KEYS)}, not {key!r}")
-    form, shorten = _KEYS[key]
+    form, shorten = NAME_FORMS[key]
     names = {one: shorten(name) for one, name in names_by_id(document, "images", path, DetectionError).items()}
     check_distinct(names, "images", path, DetectionError, form)
     return _detections_of_records(document["annotations"], names, _sorted_classes(document, path, DetectionError), path)
@@ -692,5 +595,5 @@ def proposals_as_detections(picture: Proposals) -> tuple[str, int, int, Detectio
 
 def read_coco_proposals(path: Path) -> Iterator[Proposals]:
     """Yield the ranked boxes of the pictures of a document of detections."""
-    for name, width, height, found in read_detection_entries(path):
+    for name, width, height, found in read_coco_entries(path):
         yield Proposals(name, width, height, found.boxes, found.scores.astype(np.float32))

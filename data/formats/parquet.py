@@ -1,24 +1,31 @@
-"""Ranked boxes as Parquet: a row a picture."""
+"""Boxes as Parquet, a row a picture: ranked boxes, and detections, which have labels too."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from ..errors import ProposalFileError
+from ..arguments import check_names
+from ..detections import Detections, check_finite
+from ..errors import DetectionError, ProposalFileError, SettingError, UserError
+from ..picture_names import as_text
 from ..proposals import Proposals, take_fields
+from .records import check_distinct
 
 if TYPE_CHECKING:
     import pyarrow
 
 
-ROW_GROUP_BYTES = 32 * 2**20  # what is gathered in memory before it goes to a Parquet file
+ROW_GROUP_BYTES = 8 * 2**20  # what is gathered in memory before it goes to a Parquet file
+MAX_CLASSES = 2**15
+_CLASSES = "classes"  # where the metadata of detections has the names of their classes, a list in JSON
 
 
-def _arrow_schema() -> pyarrow.Schema:
+def _arrow_schema(labels: bool) -> pyarrow.Schema:
     # Boxes of a fixed size and not lists of any: on the disk they are the same, but pyarrow, pandas and polars
     # then know, and check, that a box has four numbers. Nothing may be null, which saves a bit a number.
     import pyarrow as pa
@@ -32,21 +39,58 @@ def _arrow_schema() -> pyarrow.Schema:
         "boxes": pa.list_(box),
         "scores": pa.list_(number),
     }
+    if labels:
+        columns["labels"] = pa.list_(pa.field("element", pa.int16(), nullable=False))
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
 
 
 def write_parquet(file: BinaryIO, pictures: Iterable[Proposals], metadata: Mapping[str, str] | None) -> None:
-    """Write pictures as they come, a row group at a time."""
+    """Write the ranked boxes of pictures as they come, a row group at a time."""
+    _write_rows(file, pictures, _arrow_schema(labels=False), metadata or {})
+
+
+def write_detections_parquet(
+    file: BinaryIO,
+    entries: Iterable[tuple[str, int, int, Detections]],
+    classes: Sequence[str],
+    metadata: Mapping[str, str] | None,
+) -> None:
+    """Write the detections of pictures as they come, a row group at a time; the metadata gets their classes."""
+    if len(classes) > MAX_CLASSES:
+        raise DetectionError(f"{len(classes)} classes are too many for Parquet; {MAX_CLASSES} is the limit")
+    label_of = {name: label for label, name in enumerate(classes)}
+    metadata = {**(metadata or {}), _CLASSES: json.dumps(list(classes))}
+    rows = (_detection_row(*entry, label_of) for entry in entries)
+    _write_rows(file, rows, _arrow_schema(labels=True), metadata)
+
+
+def _detection_row(name: str, width: int, height: int, found: Detections, label_of: Mapping[str, int]) -> tuple:
+    check_finite(found, name)
+    table = np.array([label_of.get(one, -1) for one in found.classes], np.int16)
+    labels = table[found.labels] if len(found) else np.zeros(0, np.int16)
+    if (labels < 0).any():
+        absent = found.names[int(labels.argmin())]
+        raise DetectionError(f"{name}: a detection's class, {absent!r}, is not among the classes to write")
+    try:
+        text = as_text(name)
+    except UnicodeEncodeError:
+        raise DetectionError(f"{name!r}: the name of the picture is not valid Unicode; rename it") from None
+    return text, int(width), int(height), found.boxes, found.scores.astype(np.float32), labels
+
+
+def _write_rows(
+    file: BinaryIO, rows: Iterable[Sequence[Any]], schema: pyarrow.Schema, metadata: Mapping[str, str]
+) -> None:
     import pyarrow.parquet as pq
 
-    schema = _arrow_schema().with_metadata(dict(metadata or {}))
+    schema = schema.with_metadata(dict(metadata))
     # Dictionaries, Parquet's own compression of repeated values, make files of boxes larger under zstd.
     with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=False) as writer:
-        group: list[Proposals] = []
+        group: list[Sequence[Any]] = []
         size = 0
-        for picture in pictures:
-            group.append(picture)
-            size += 64 + picture.boxes.nbytes + picture.scores.nbytes
+        for row in rows:
+            group.append(row)
+            size += 64 + sum(array.nbytes for array in row[3:])
             if size >= ROW_GROUP_BYTES:
                 writer.write_table(_arrow_table(group, schema))
                 group, size = [], 0
@@ -54,32 +98,80 @@ def write_parquet(file: BinaryIO, pictures: Iterable[Proposals], metadata: Mappi
             writer.write_table(_arrow_table(group, schema))
 
 
-def _arrow_table(group: Sequence[Proposals], schema: pyarrow.Schema) -> pyarrow.Table:
+def _arrow_table(group: Sequence[Sequence[Any]], schema: pyarrow.Schema) -> pyarrow.Table:
     import pyarrow as pa
 
-    files, widths, heights, boxes, scores = zip(*group, strict=True)
-    kind = schema.field("boxes").type
-    offsets = pa.array(np.cumsum([0, *map(len, scores)], dtype=np.int32))
-    numbers = pa.array(np.concatenate(boxes).ravel())
-    columns = [
-        pa.array(files, pa.string()),
-        pa.array(widths, pa.int32()),
-        pa.array(heights, pa.int32()),
-        pa.ListArray.from_arrays(offsets, pa.FixedSizeListArray.from_arrays(numbers, type=kind.value_type), type=kind),
-        pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(scores)), type=schema.field("scores").type),
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
+    columns = list(zip(*group, strict=True))
+    arrays = [pa.array(values, field.type) for values, field in zip(columns[:3], schema, strict=False)]
+    offsets = pa.array(np.cumsum([0, *map(len, columns[3])], dtype=np.int32))
+    for values, field in zip(columns[3:], list(schema)[3:], strict=True):
+        numbers = pa.array(np.concatenate(values).ravel())
+        if field.name == "boxes":
+            numbers = pa.FixedSizeListArray.from_arrays(numbers, type=field.type.value_type)
+        arrays.append(pa.ListArray.from_arrays(offsets, numbers, type=field.type))
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def read_parquet(path: Path) -> Iterator[Proposals]:
     """Yield the ranked boxes of the pictures, a row group at a time."""
+    return (Proposals(*row) for row in _read_rows(path, _arrow_schema(labels=False), ProposalFileError))
+
+
+def read_detections_parquet(path: Path) -> Iterator[tuple[str, int, int, Detections]]:
+    """Yield the detections of the pictures with their names and sizes, a row group at a time."""
+    import pyarrow.parquet as pq
+
+    try:
+        if not path.is_file():
+            raise DetectionError(f"{path}: cannot be read (there is no such file); check its name")
+        classes = _read_classes(path, pq.read_schema(path).metadata or {})
+        for name, width, height, boxes, scores, labels in _read_rows(path, _arrow_schema(labels=True), DetectionError):
+            if min(width, height) < 0:
+                raise DetectionError(f"{path}: the size of {name!r} is {width} x {height}, not two whole numbers")
+            try:
+                found = Detections(boxes, scores, labels, classes)
+            except SettingError as error:
+                raise DetectionError(f"{path}: {name!r}: {error}") from None
+            yield name, width, height, found
+    except DetectionError:
+        raise
+    except Exception as error:  # A damaged file can raise nearly anything.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DetectionError(f"{path}: is not a Parquet file of detections, or damaged ({reason})") from error
+
+
+def _read_classes(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    if _CLASSES.encode() not in metadata:
+        there = b", ".join(metadata).decode(errors="replace")[:200] or "nothing"
+        raise DetectionError(f"{path}: its metadata has no {_CLASSES!r}, the names of its classes; there is: {there}")
+    try:
+        names = json.loads(metadata[_CLASSES.encode()])
+        if not isinstance(names, list):
+            raise ValueError("no list")
+        classes = check_names(_CLASSES, names)
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DetectionError(f"{path}: {_CLASSES!r} of its metadata is no list of names in JSON ({reason})") from None
+    check_distinct(dict(enumerate(classes)), _CLASSES, path, DetectionError)
+    return classes
+
+
+def read_names_parquet(path: Path) -> list[str]:
+    """Names of the pictures of a file; nothing else is read."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        return [name for batch in file.iter_batches(columns=["file"]) for name in batch.column(0).to_pylist()]
+
+
+def _read_rows(path: Path, schema: pyarrow.Schema, refusal: type[UserError]) -> Iterator[tuple]:
+    """Yield the columns of `schema`, a picture at a time; `refusal` is the error of a file that has others."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _arrow_schema()
     # Buffered beforehand, the whole file would stay in memory.
     with pq.ParquetFile(path, pre_buffer=False) as file:
-        take_fields(path, dict.fromkeys(file.schema_arrow.names), *schema.names)
+        take_fields(path, dict.fromkeys(file.schema_arrow.names), *schema.names, error=refusal)
         for batch in file.iter_batches(batch_size=64, columns=schema.names):
             # Other programs' double numbers and lists of any length become ours, or it is an error.
             try:
@@ -87,12 +179,12 @@ def read_parquet(path: Path) -> Iterator[Proposals]:
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
                 there = ", ".join(f"{one.name} {one.type}" for one in batch.schema)
                 reason = f"its columns {there} do not fit ({' '.join(str(error).split())[:200]})"
-                raise ProposalFileError(f"{path}: {reason}") from error
-            for name, width, height, boxes, scores in zip(*table.columns, strict=True):
-                yield Proposals(
+                raise refusal(f"{path}: {reason}") from error
+            for name, width, height, boxes, *others in zip(*table.columns, strict=True):
+                yield (
                     name.as_py(),
                     width.as_py(),
                     height.as_py(),
                     boxes.values.flatten().to_numpy(zero_copy_only=False).reshape(-1, 4),
-                    scores.values.to_numpy(zero_copy_only=False),
+                    *(one.values.to_numpy(zero_copy_only=False) for one in others),
                 )

@@ -14,6 +14,7 @@ import typer
 from ...data import IMAGE_SUFFIXES
 from ...data.errors import OutputError, UserError, print_data_warnings
 from ...data.system.atomic_files import only_writer
+from ..runs.names import RESULT_FILES
 from .classify import classify, evaluate_imagenet
 from .detect import detect
 from .ensemble import ensemble
@@ -70,7 +71,7 @@ def _paths(value: Any) -> Iterable[str]:
     for one in value if isinstance(value, list) else [value]:
         if isinstance(one, (str, Path)):
             # A folder of detections stands for the file in it.
-            yield from (str(one), str(one).removeprefix("@"), os.path.join(one, "detections.json"))
+            yield from (str(one), str(one).removeprefix("@"), *(os.path.join(one, name) for name in RESULT_FILES))
 
 
 for command in (detect, propose, ensemble, classify, export, pack):

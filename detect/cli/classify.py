@@ -60,7 +60,7 @@ def classify(
     failed = more_frames = 0
     try:
         with ThreadPoolExecutor(1) as pool:
-            for path, future in prefetch(pool, partial(decode_image, max_pixels=max_pixels), paths, limit=4):
+            for path, future in prefetch(pool, partial(decode_image, max_pixels=max_pixels), map(Path, paths), limit=4):
                 try:
                     image, repair, more = future.result()
                     probabilities = classifier(image)

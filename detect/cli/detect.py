@@ -12,6 +12,7 @@ from ...data.formats.coco import coco_ids
 from ...data.picture_names import without_suffix
 from ...data.system.processes import usable_cores
 from ..drawing import DRAW_SCORE
+from ..runs.names import FORMATS
 from ..settings import DetectorSettings
 from .options import (
     DEFAULT_MAX_PIXELS,
@@ -22,6 +23,7 @@ from .options import (
     Method,
     MultiBoxName,
     ResultList,
+    check_choice,
     check_result_list,
     derived_option,
     list_pictures,
@@ -97,6 +99,9 @@ def detect(
         str,
         typer.Option(metavar="soft|greedy", help="Lower the scores of boxes that overlap a better one, or drop them."),
     ] = DetectorSettings.nms,
+    format: Annotated[
+        str, typer.Option(metavar="json|parquet|both", help="detections.json, detections.parquet or both.")
+    ] = "both",
     annotations: Annotations = None,
     results: ResultList = None,
     workers: Annotated[
@@ -104,13 +109,14 @@ def detect(
     ] = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Find objects in pictures; write detections.json, drawn pictures, errors.jsonl and run.json."""
+    """Find objects in pictures; write the detections, drawn pictures, errors.jsonl and run.json."""
     with needs_packages("detection", "detect"):
         from ..detector import Detector
         from ..runs.detection import detect_batch
         from ..runs.names import relative_names
 
     check_result_list(results, annotations, output)
+    chosen = check_choice("--format", format, tuple(FORMATS))
     # The results may lie inside the folder of pictures: what an earlier run drew is no input.
     paths, lines = list_pictures(images, output / "pictures")
     names, scales = model or ["voc"], tuple(scale or (1.0,))
@@ -140,11 +146,11 @@ def detect(
         "first_pass": first_pass, "second_look": second_look, "method": method, "multibox": multibox,
         "proposals_from": proposals_from,
         "device": device, "precision": precision, "min_score": min_score, "draw_score": draw_score, "nms": nms,
-        "workers": workers, "max_pixels": max_pixels, "annotations": annotations,
+        "workers": workers, "max_pixels": max_pixels, "annotations": annotations, "format": format,
     }  # fmt: skip
     run = partial(
         detect_batch, paths, output, detector, workers=workers, max_pixels=max_pixels, draw_score=draw_score,
-        settings=settings, coco_ids=ids,
+        format=chosen, settings=settings, coco_ids=ids,
     )  # fmt: skip
     errors, idle_cores = output / "errors.jsonl", workers < usable_cores()
     show_run(run, "detect", len(paths), output, errors, lines=lines, idle_cores=idle_cores)

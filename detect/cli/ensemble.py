@@ -16,8 +16,10 @@ from .terminal import console
 
 
 def ensemble(
-    members: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Each model's detections.json.")],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The merged detections, .json.")],
+    members: Annotated[
+        list[Path], typer.Argument(metavar="FILES...", help="Each model's detections, .json or .parquet.")
+    ],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The merged detections, .json or .parquet.")],
     method: Annotated[str, typer.Option(metavar="wbf|nms|soft-nms", help="Fuse boxes or suppress them.")] = "wbf",
     iou: Annotated[
         float | None,

@@ -37,6 +37,7 @@ from ...data import (
 )
 from ...data.classes import read_class_list
 from ...data.errors import CommandError, first_names
+from ...data.formats.by_suffix import detections_file
 from ...data.formats.voc import read_voc_class_names, voc_result_files
 from ...data.picture_names import match_picture_names, picture_name, without_folders, without_suffix
 from ...data.proposals import names_of_ids
@@ -78,7 +79,9 @@ def voc(
     devkit: Devkit,
     detections: Annotated[
         Path,
-        typer.Option(metavar="FILE|DIR", help="detections.json, or a folder of comp4_det_<split>_<class>.txt."),
+        typer.Option(
+            metavar="FILE|DIR", help="detections.json or .parquet, or a folder of comp4_det_<split>_<class>.txt."
+        ),
     ],
     split: Split = "test",
     metric: Annotated[str, typer.Option(metavar="voc07|voc12", help="11-point or area.")] = "voc07",
@@ -96,11 +99,10 @@ def voc(
     texts = set(voc_result_files(detections, prefix))
     if detections.suffix.lower() == ".txt":
         raise CommandError(f"--detections {detections}: name the folder that has such a file for every class")
-    if texts and (detections / "detections.json").exists():
-        raise CommandError(
-            f"--detections {detections}: has {prefix}*.txt and detections.json; name that file, or move it"
-        )
-    text = bool(texts) or (detections.is_dir() and not (detections / "detections.json").exists())
+    ours = detections_file(detections)
+    if texts and ours.exists():
+        raise CommandError(f"--detections {detections}: has {prefix}*.txt and {ours.name}; name that file, or move it")
+    text = bool(texts) or (detections.is_dir() and not ours.exists())
     if text:
         # Only those that have a file: the others are not known to the detector.
         found = read_voc_results(detections, [name for name in names if name in texts] or names, prefix)
@@ -124,7 +126,8 @@ def ilsvrc(
         Path, typer.Option(metavar="DIR|FILE", help="Folder of XML files, or a COCO-format JSON document.")
     ],
     detections: Annotated[
-        Path, typer.Option(metavar="FILE", help="Lines 'image class score x1 y1 x2 y2', or detections.json.")
+        Path,
+        typer.Option(metavar="FILE", help="Lines 'image class score x1 y1 x2 y2', or detections.json or .parquet."),
     ],
     images: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The kit's list of images and their numbers, such as val.txt.")
@@ -151,7 +154,7 @@ def ilsvrc(
         raise CommandError("--meta and --classes: give one of the two")
     name_of = _names_by_id(classes) if meta is None else read_meta_det(meta)
     names = tuple(name_of.values())
-    text = not detections.is_dir() and detections.suffix.lower() != ".json"
+    text = not detections.is_dir() and detections.suffix.lower() not in (".json", ".parquet")
     if annotations.suffix.lower() == ".json":
         if images is not None:
             raise CommandError("--images: a COCO-format document has the numbers of its images itself")
@@ -182,7 +185,9 @@ def ilsvrc(
 @evaluate.command()
 def coco(
     annotations: Annotated[Path, typer.Option(metavar="FILE", help="COCO annotations.")],
-    detections: Annotated[Path, typer.Option(metavar="FILE|DIR", help="A COCO result list, or detections.json.")],
+    detections: Annotated[
+        Path, typer.Option(metavar="FILE|DIR", help="A COCO result list, detections.json or .parquet.")
+    ],
     known: Annotated[bool, typer.Option("--known", help="Only the categories that the detector knows.")] = False,
     classes: Annotated[
         str | None,

@@ -63,12 +63,12 @@ def derived_option(metavar: str, text: str, default: str, **settings: Any) -> An
     return typer.Option(metavar=metavar, help=f"{text}  [default: {default}]", show_default=False, **settings)
 
 
-def list_pictures(images: list[str], results: Path | None = None) -> tuple[list[Path], list[str]]:
+def list_pictures(images: list[str], results: Path | None = None) -> tuple[list[str], list[str]]:
     """List the pictures that IMAGES stands for, but none in the folder of `results`; refuse to work on none.
 
     Returns
     -------
-    paths : list of Path
+    paths : list of str
     lines : list of str
         One line, for the end of the command, that counts the files that were passed over in folders; or none.
 
@@ -78,11 +78,11 @@ def list_pictures(images: list[str], results: Path | None = None) -> tuple[list[
         If something named does not exist, or there is no picture.
     """
     passed_over: Counter[str] = Counter()
-    paths = find_images(images, passed_over)
+    paths = list(map(str, find_images(images, passed_over)))
     if results is not None:
         # Also through links: a drawing must not take the place of a picture.
         drawings = folders_inside(paths, results)
-        paths = [path for path in paths if path.parent not in drawings]
+        paths = [path for path in paths if os.path.dirname(path) not in drawings]
     counts = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
     listed = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in counts[:10])
     lines = [f"passed over, not known as pictures: {listed}{', ...' if len(counts) > 10 else ''}"] if counts else []

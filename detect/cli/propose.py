@@ -85,12 +85,11 @@ def propose(
     settings: dict[str, Any] = {"mode": mode, "superpixel_scale": superpixel_scale, "limit": limit, "seed": seed}
     network = {"multibox": multibox, "detector": model or "voc", "device": device}
     proposer, workers = _load(method, settings, network, min(workers or usable_cores(), len(paths)))
-    names = relative_names(paths)
     image_ids: Mapping[str, int | str] | None = None
     if annotations is not None:
-        image_ids, _ = coco_ids(annotations, names)
+        image_ids, _ = coco_ids(annotations, relative_names(paths))
     elif whole_numbers:
-        image_ids = numbers_of_names(output, names)
+        image_ids = numbers_of_names(output, relative_names(paths))
     run = partial(
         propose_pictures, paths, output, proposer, workers=workers, max_pixels=max_pixels, image_ids=image_ids
     )

@@ -17,23 +17,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...data import Detections, atomic_write, write_detections
 from ...data.errors import JournalError, OutputError, SettingError
+from ...data.formats.by_suffix import read_detection_names
 from ...data.images.reading import MAX_PIXELS, DecodedImage
 from ...data.system.kernels import compile_all
 from ...data.system.processes import prefetch
 from ...proposals.proposer import Ranked
 from ..detector import Detector
 from ..drawing import default_draw_score, draw_detections
-from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure, write_failures
+from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure
 from .journal import Journal, Record
-from .names import as_paths, folders_inside, package_version, read_stamped, relative_names
-from .summary import RunSummary
+from .names import FORMATS, RESULT_FILES, RunFiles, folders_inside, package_version, read_stamped
+from .summary import RunSummary, conclude
 
 JOURNAL = "journal"
 # If so many pictures one after the other cannot be scored, the pictures are not the reason: the GPU is lost, or a bug.
@@ -42,6 +43,7 @@ MAX_WAITING_DRAWINGS = 4
 
 
 class _Picture(NamedTuple):
+    position: int
     path: Path
     key: str  # absolute path: the picture in the journal
     name: str  # path below the folder of all pictures: the picture in detections.json
@@ -63,6 +65,7 @@ def detect_batch(
     workers: int = 1,
     max_pixels: int = MAX_PIXELS,
     draw_score: float | None = None,
+    format: Literal["json", "parquet", "both"] = "both",
     settings: dict[str, object] | None = None,
     coco_ids: tuple[Mapping[str, int | str], Mapping[str, int | str]] | None = None,
     progress: Callable[[int, str], None] = lambda done, note: None,
@@ -74,17 +77,20 @@ def detect_batch(
     paths : iterable of str or Path
         Distinct files, as `find_images` lists them.
     output : Path
-        Made if it does not exist. Gets ``detections.json`` (COCO format), ``pictures/`` (drawn), ``errors.jsonl``
-        (a line per file that could not be processed: file, kind, message) and ``run.json``. During the run it has a
-        ``journal``. The journal stays if another try may succeed (see `failures.is_retryable`); the same call then
-        tries the failed files again. Results of a run with other settings or other pictures are removed.
+        Made if it does not exist. Gets ``detections.json`` (COCO format) and ``detections.parquet`` (a row a picture),
+        see `inception_rcnn.data.write_detections`, ``pictures/`` (drawn), ``errors.jsonl`` (a line per file that could
+        not be processed: file, kind, message) and ``run.json``. During the run it has a ``journal``. The journal stays
+        if another try may succeed (see `failures.is_retryable`); the same call then tries the failed files again.
+        Results of a run with other settings or other pictures are removed.
     detector : Detector
     workers : int
         Threads that read and search.
     max_pixels : int
         See `inception_rcnn.data.read_image`.
     draw_score : float, optional
-        Weaker detections are written to ``detections.json`` but not drawn. Default `drawing.default_draw_score`.
+        Weaker detections are written but not drawn. Default `drawing.default_draw_score`.
+    format : {"json", "parquet", "both"}
+        Which files of detections are written. The other one of an earlier run is removed.
     settings : dict, optional
         What the user asked for, for ``run.json``.
     coco_ids : pair of mapping of str to int or str, optional
@@ -104,7 +110,7 @@ def detect_batch(
     JournalError
         If a file that is no journal of this version has the journal's place.
     SettingError
-        If `paths` is one name, or has a picture in the folder for drawings.
+        If `paths` is one name, or has a picture in the folder for drawings, or `format` is unknown.
     OSError
         If the output cannot be written.
     Exception
@@ -113,43 +119,56 @@ def detect_batch(
     began = time.perf_counter()
     if draw_score is None:
         draw_score = default_draw_score(detector.calibration)
-    files = as_paths(paths)
+    if format not in FORMATS:
+        raise SettingError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    files = RunFiles(paths)
     (output / "pictures").mkdir(parents=True, exist_ok=True)
-    pictures = _list_pictures(files)
+    pictures = _Pictures(files)
     if drawings := folders_inside(files, output / "pictures"):
         raise SettingError(f"{min(drawings)}: its pictures would be overwritten by drawings; name another output")
     _check_drawings(output)
-    # Other pictures may have the same names below another folder.
-    folder = pictures[0].key.removesuffix(pictures[0].name) if pictures else ""
     if (old := output / "journal.jsonl").exists():
         raise JournalError(f"{old}: left by a run of version 0.1; finish it with that version, or delete that file")
-    depends_on = [detector.description, draw_score, package_version(), folder]
-    keys = {picture.key for picture in pictures}
-    with Journal(output / JOURNAL, depends_on, keys, columns=6, may_restart=True) as journal:
+    # Other pictures may have the same names below another folder.
+    depends_on = [detector.description, draw_score, package_version(), files.folder]
+    with Journal(output / JOURNAL, depends_on, files, columns=6, may_restart=True) as journal:
         _remove_outdated(output, journal, pictures)
-        run = _Run(detector, output, draw_score, max_pixels, journal)
-        run.summary.resumed = len(journal.records)
-        run.detect([picture for picture in pictures if picture.key not in journal.records], workers, progress)
-        run.write_results(pictures, *(coco_ids or (None, None)))
+        run = _Run(detector, output, draw_score, max_pixels, journal, pictures)
+        run.summary.resumed = journal.finished
+        run.detect(workers, progress)
+        run.write_results(FORMATS[format], *(coco_ids or (None, None)))
+        failures = [one for _, one in sorted(run.failures.items())]
+        conclude(run.summary, files, journal, failures, output / "errors.jsonl")
         run.summary.seconds["total"] = time.perf_counter() - began
-        used = {"folder": folder, "draw_score": draw_score, **detector.description}
+        used = {"folder": files.folder, "draw_score": draw_score, **detector.description}
         _write_record(output / "run.json", run.summary, settings or {}, used)
         if not run.summary.retryable:
             journal.remove()
     return run.summary
 
 
-def _list_pictures(paths: Sequence[Path]) -> list[_Picture]:
-    names = relative_names(paths)
-    return [
-        _Picture(path, os.path.abspath(path), name, drawn)
-        for path, name, drawn in zip(paths, names, _drawn_names(names), strict=True)
-    ]
+class _Pictures:
+    """The pictures of a run by their positions, made when they are asked for."""
+
+    def __init__(self, files: RunFiles) -> None:
+        self.files = files
+        names = [files.name(i) for i in range(len(files))]
+        drawn = zip(names, _drawn_names(names), strict=True)
+        # Nearly all are drawn under their plain names.
+        self.renamed = {i: other for i, (name, other) in enumerate(drawn) if other != _plain_name(name)}
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, position: int) -> _Picture:
+        name = self.files.name(position)
+        drawn = self.renamed.get(position) or _plain_name(name)
+        return _Picture(position, self.files.path(position), self.files[position], name, drawn)
 
 
 def _check_drawings(output: Path) -> None:
     """Refuse a folder of drawings that no run has made: what is in it would be overwritten."""
-    ours = any((output / name).exists() for name in (JOURNAL, "journal.jsonl", "run.json", "detections.json"))
+    ours = any((output / name).exists() for name in (JOURNAL, "journal.jsonl", "run.json", *RESULT_FILES))
     if not ours and any((output / "pictures").iterdir()):
         raise OutputError(f"{output / 'pictures'}: has files that no run drew here; name another output")
 
@@ -162,35 +181,41 @@ def _drawn_names(names: Sequence[str]) -> list[str]:
     drawn = dict.fromkeys(names, "")
     # The pictures that are JPEG files keep their names, whatever the others are called.
     for name in sorted(names, key=lambda name: not name.lower().endswith(".jpg")):
-        plain = name if name.lower().endswith(".jpg") else f"{name}.jpg"
         others = (f"{name}.drawn{number or ''}.jpg" for number in itertools.count())
-        drawn[name] = next(one for one in itertools.chain([plain], others) if _folded(one) not in taken)
+        drawn[name] = next(one for one in itertools.chain([_plain_name(name)], others) if _folded(one) not in taken)
         taken.add(_folded(drawn[name]))
     return list(drawn.values())
+
+
+def _plain_name(name: str) -> str:
+    return name if name.lower().endswith(".jpg") else f"{name}.jpg"
 
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _remove_outdated(output: Path, journal: Journal, pictures: Sequence[_Picture]) -> None:
+def _remove_outdated(output: Path, journal: Journal, pictures: _Pictures) -> None:
     """Remove what earlier runs wrote and this one does not go on from, so that no results of two runs are mixed."""
-    before = {record.drawn for record in (*journal.outdated, *journal.records.values())}
+    before = {journal.record_at(offset).drawn for offset in journal.outdated}
+    kept = set()
     # A picture without its drawing is done again. Either it was deleted, or the picture could not be drawn, which is
     # then reported again.
-    journal.records = {
-        picture.key: record
-        for picture in pictures
-        if (record := journal.records.get(picture.key))
-        and record.drawn == picture.drawn and (output / "pictures" / picture.drawn).is_file()
-    }  # fmt: skip
-    _remove_drawings(output, before - {record.drawn for record in journal.records.values()})
-    if journal.records:
+    for i in journal.positions:
+        drawn = journal.record(i).drawn
+        before.add(drawn)
+        if drawn == pictures[i].drawn and (output / "pictures" / drawn).is_file():
+            kept.add(drawn)
+        else:
+            journal.offsets[i] = 0
+    _remove_drawings(output, before - kept)
+    if journal.finished:
         return
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        names = [image["file_name"] for image in json.loads((output / "detections.json").read_bytes())["images"]]
-        _remove_drawings(output, _drawn_names(names))
-    for name in ("detections.json", "errors.jsonl", "run.json"):
+    for path in (output / name for name in RESULT_FILES):
+        if path.exists():
+            with contextlib.suppress(Exception):  # A damaged file raises nearly anything, and is removed too.
+                _remove_drawings(output, _drawn_names(read_detection_names(path)))
+    for name in (*RESULT_FILES, "errors.jsonl", "run.json"):
         (output / name).unlink(missing_ok=True)
     journal.clear()
 
@@ -211,29 +236,31 @@ class _Run:
     draw_score: float
     max_pixels: int
     journal: Journal
+    pictures: _Pictures
     summary: RunSummary = field(default_factory=RunSummary)
-    failures: dict[str, Failure] = field(default_factory=dict)  # by _Picture.key
+    failures: dict[int, Failure] = field(default_factory=dict)  # by _Picture.position
 
-    def detect(self, pictures: Sequence[_Picture], workers: int, progress: Callable[[int, str], None]) -> None:
-        """Process pictures, until each is in the journal or among the failures."""
+    def detect(self, workers: int, progress: Callable[[int, str], None]) -> None:
+        """Process the pictures, until each is in the journal or among the failures."""
         done, in_a_row = self.summary.resumed, 0
         drawings: deque[Future[None]] = deque()
         progress(done, "")
-        if pictures:
+        todo = (self.pictures[i] for i in range(len(self.pictures)) if not self.journal.offsets[i])
+        if done < len(self.pictures):
             compile_all(*self.detector.kernels)  # Otherwise this time would count as the first picture's.
         # On the way out, the thread that draws still adds to the journal what was scored.
         with (
             ThreadPoolExecutor(max(1, workers), thread_name_prefix="search") as pool,
             ThreadPoolExecutor(1, thread_name_prefix="draw") as drawer,
         ):
-            for picture, future in prefetch(pool, self.search, pictures, limit=2 * max(1, workers)):
+            for picture, future in prefetch(pool, self.search, todo, limit=2 * max(1, workers)):
                 start, searched = time.perf_counter(), None
                 try:
                     with self.summary.timed("wait for pictures"):
                         searched = future.result()
                     found = self.score(picture, searched)
                 except Exception as error:  # One file must not end a run over thousands; the line says what happened.
-                    self.failures[picture.key] = failure(picture.path, error)
+                    self.failures[picture.position] = failure(picture.path, error)
                     in_a_row += searched is not None
                     if in_a_row == MAX_FAILURES_IN_A_ROW:
                         raise
@@ -276,40 +303,40 @@ class _Run:
             if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:
                 raise as_resumable(error, target) from error  # The picture is not in the journal and is done again.
             # It cannot be saved in that size or under that name, however often; its detections are good.
-            self.failures[picture.key] = failure(picture.path, error)._replace(retryable=False)
+            self.failures[picture.position] = failure(picture.path, error)._replace(retryable=False)
         image, repair, more_frames = searched.decoded
         height, width = image.shape[:2]
         table = np.column_stack([found.boxes, found.scores, found.labels]).astype(np.float32)
-        self.journal.append(
-            Record(picture.key, searched.stamp, width, height, picture.drawn, repair, more_frames), table
-        )
+        record = Record(picture.key, searched.stamp, width, height, picture.drawn, repair, more_frames)
+        self.journal.append(picture.position, record, table)
 
     def write_results(
         self,
-        pictures: Sequence[_Picture],
+        names: Sequence[str],
         image_ids: Mapping[str, int | str] | None,
         category_ids: Mapping[str, int | str] | None,
     ) -> None:
-        """Write detections.json and errors.jsonl in the order of the pictures, and count what is in them."""
-        objects: Counter[str] = Counter()
+        """Write the files of detections in the order of the pictures, and count the objects that are drawn."""
+        # Of two files the second goes first: a run that is killed meanwhile leaves none beside another run's.
+        for name in {*RESULT_FILES} - {names[0]}:
+            (self.output / name).unlink(missing_ok=True)
+        settings = {**self.detector.description, "version": package_version()}
+        metadata = {"inception-rcnn": json.dumps(settings, default=np.generic.item)}
+        for name in names:
+            objects: Counter[str] = Counter()
+            entries = self.entries(objects)
+            path, classes = self.output / name, self.detector.classes
+            write_detections(path, entries, classes, image_ids, category_ids, metadata=metadata)
+            self.summary.objects = dict(sorted(objects.items()))
+
+    def entries(self, objects: Counter[str]) -> Iterator[tuple[str, int, int, Detections]]:
+        """Yield what is written of each finished picture, and count what is drawn."""
         classes = self.detector.classes
-
-        def entries() -> Iterator[tuple[str, int, int, Detections]]:
-            for picture in pictures:
-                if record := self.journal.records.get(picture.key):
-                    table = self.journal.read(record)
-                    found = Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), classes)
-                    objects.update(classes[label] for label in found.labels[found.scores >= self.draw_score])
-                    yield picture.name, record.width, record.height, found
-
-        write_detections(self.output / "detections.json", entries(), classes, image_ids, category_ids)
-        failures = [self.failures[picture.key] for picture in pictures if picture.key in self.failures]
-        records = self.journal.records
-        repaired = {str(one.path): records[one.key].repair for one in pictures if one.key in records}
-        write_failures(self.output / "errors.jsonl", failures, repaired)
-        self.summary.count_failures(failures)
-        self.summary.count_records(records.values())
-        self.summary.objects = dict(sorted(objects.items()))
+        for i in self.journal.positions:
+            record, table = self.journal.read(i)
+            found = Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), classes)
+            objects.update(classes[label] for label in found.labels[found.scores >= self.draw_score])
+            yield self.pictures.files.name(i), record.width, record.height, found
 
 
 def _save_drawing(image: NDArray[np.uint8], found: Detections, draw_score: float, target: Path) -> None:

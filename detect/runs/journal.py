@@ -4,6 +4,8 @@ It is one file beside the output, and it only grows: a header with a hash of the
 record is a mark, the lengths of its two parts, a checksum of both, and the parts: a line of JSON about the picture, and
 a table of its boxes. A run that was killed at any moment goes on from its journal. An incomplete end is cut off. A
 damaged record is passed over, and its picture is processed again.
+
+In memory there are eight bytes a picture: where its record begins.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import mmap
 import os
 import struct
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,8 +52,8 @@ class Record(NamedTuple):
         What is damaged in the file, see `data.images.reading.DecodedImage`; "" if nothing is.
     more_frames : bool
         Whether the file has more frames or pages than the one that was read.
-    offset, rows : int
-        Where its table begins in the journal, in bytes, and how many boxes it has; `Journal.append` sets them.
+    rows : int
+        How many boxes it has. It is read off its table, whatever is given to `Journal.append`.
     """
 
     file: str
@@ -61,7 +63,6 @@ class Record(NamedTuple):
     drawn: str = ""
     repair: str = ""
     more_frames: bool = False
-    offset: int = 0
     rows: int = 0
 
 
@@ -74,8 +75,8 @@ class Journal:
         The file. It is made if it does not exist.
     settings : object
         What the results depend on, see `data.arguments.settings_as_json`.
-    pictures : collection of str
-        Absolute paths of the run's pictures.
+    pictures : sequence of str
+        Absolute paths of the run's pictures. From here on a picture is its position among them.
     columns : int
         Numbers per box in the tables: x1, y1, x2, y2, score, and what else a run keeps.
     may_restart : bool
@@ -84,10 +85,12 @@ class Journal:
 
     Attributes
     ----------
-    records : dict of str to Record
-        Finished pictures by their absolute paths.
-    outdated : list of Record
-        Records of other settings, of pictures that do not belong to this run, and of pictures that have changed since.
+    offsets : ndarray of int64, shape (P,)
+        Where the record of each picture begins in the file, in bytes; 0 of a picture that is not finished. Whoever sets
+        it to 0 has the picture forgotten.
+    outdated : list of int
+        Where the records of other settings begin, of pictures that do not belong to this run, and of pictures that have
+        changed since.
 
     Raises
     ------
@@ -103,21 +106,22 @@ class Journal:
     >>> path, picture = Path(folder.name, "journal"), Path(folder.name, "a.jpg")
     >>> _ = picture.write_bytes(b"pixels")
     >>> with Journal(path, {"limit": 1}, [str(picture)], columns=5) as journal:
-    ...     journal.append(Record(str(picture), stamp(picture), 20, 10), np.ones((1, 5), np.float32))
+    ...     journal.append(0, Record(str(picture), stamp(picture), 20, 10), np.ones((1, 5), np.float32))
     >>> with Journal(path, {"limit": 1}, [str(picture)], columns=5) as journal:
-    ...     journal.read(journal.records[str(picture)]).tolist()
-    [[1.0, 1.0, 1.0, 1.0, 1.0]]
+    ...     record, table = journal.read(0)
+    >>> record.width, record.rows, table.tolist()
+    (20, 1, [[1.0, 1.0, 1.0, 1.0, 1.0]])
     >>> folder.cleanup()
     """
 
     def __init__(
-        self, path: Path, settings: object, pictures: Collection[str], columns: int, *, may_restart: bool = False
+        self, path: Path, settings: object, pictures: Sequence[str], columns: int, *, may_restart: bool = False
     ) -> None:
         digest = hashlib.sha256(settings_as_json("run", settings).encode()).hexdigest()
         self.header = _HEADER + digest.encode() + b"\n"
         self.path, self.columns = path, columns
-        self.records: dict[str, Record] = {}
-        self.outdated: list[Record] = []
+        self.offsets = np.zeros(len(pictures), np.int64)
+        self.outdated: list[int] = []
         self.file = open_locked(path)
         try:
             self._resume(pictures, may_restart)
@@ -125,7 +129,7 @@ class Journal:
             self.file.close()
             raise
 
-    def _resume(self, pictures: Collection[str], may_restart: bool) -> None:
+    def _resume(self, pictures: Sequence[str], may_restart: bool) -> None:
         self.file.seek(0)
         first = self.file.read(len(self.header))
         if first == self.header or (may_restart and first.startswith(_HEADER)):
@@ -140,53 +144,59 @@ class Journal:
         else:
             raise JournalError(f"{self.path}: is in the way and no journal of this program; name another output")
 
-    def _read_records(self, pictures: Collection[str], same_settings: bool, may_restart: bool) -> None:
+    def _read_records(self, pictures: Sequence[str], same_settings: bool, may_restart: bool) -> None:
         end, others = len(self.header), 0
-        for record in self._whole_records():
-            end = self._end(record)
-            others += record.file not in pictures
-            usable = same_settings and record.file in pictures
-            if usable and record.stamp and record.stamp == stamp(Path(record.file)):
-                self.records[record.file] = record
+        position = {file: i for i, file in enumerate(pictures)}
+        for start, end, record in self._whole_records():  # noqa: B007 - the last end is where the file is cut off
+            i = position.get(record.file, -1)
+            others += i < 0
+            if same_settings and i >= 0 and record.stamp and record.stamp == stamp(Path(record.file)):
+                self.offsets[i] = start
             else:
-                self.outdated.append(record)
-        if others and not self.records and not may_restart:
+                self.outdated.append(start)
+        if others and not self.finished and not may_restart:
             raise JournalError(
                 f"{self.path}: left by a run over {others} other pictures; finish that one first, name another "
                 "output, or delete that file"
             )
         self.file.truncate(end)
 
-    def _whole_records(self) -> Iterator[Record]:
-        """Yield the records that are neither damaged nor incomplete, in the order of the file."""
+    def _whole_records(self) -> Iterator[tuple[int, int, Record]]:
+        """Yield begin, end and content of what is neither damaged nor incomplete, in the order of the file."""
         with mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             at = data.find(_MARK, len(self.header))
             while at >= 0:
-                record = self._parse_record(data, at)
-                if record is not None:
-                    yield record
-                at = data.find(_MARK, at + 1 if record is None else self._end(record))
+                line = at + _FRAME.size
+                if line > len(data):
+                    return
+                _, line_size, table_size, checksum = _FRAME.unpack_from(data, at)
+                table, end = line + line_size, line + line_size + table_size
+                # Views, and not copies: a length that is damaged may be that of nearly the whole file.
+                with memoryview(data) as view, view[line:end] as content:
+                    whole = end <= len(data) and zlib.crc32(content) == checksum
+                if whole:
+                    yield at, end, self._record(data[line:table], table_size)
+                at = data.find(_MARK, end if whole else at + 1)
 
-    def _parse_record(self, data: mmap.mmap, at: int) -> Record | None:
-        line = at + _FRAME.size
-        if line > len(data):
-            return None
-        _, line_size, table_size, checksum = _FRAME.unpack_from(data, at)
-        table = line + line_size
-        end = table + table_size
-        if end > len(data) or zlib.crc32(memoryview(data)[line:end]) != checksum:
-            return None
-        record = Record(*json.loads(data[line:table]))
-        return record._replace(offset=table, rows=table_size // (4 * self.columns))
+    def _record(self, line: bytes, table_size: int) -> Record:
+        return Record(*json.loads(line))._replace(rows=table_size // (4 * self.columns))
 
-    def _end(self, record: Record) -> int:
-        return record.offset + record.rows * 4 * self.columns
+    @property
+    def finished(self) -> int:
+        """Number of finished pictures."""
+        return int(np.count_nonzero(self.offsets))
 
-    def append(self, record: Record, table: NDArray[np.float32]) -> None:
+    @property
+    def positions(self) -> Iterator[int]:
+        """Finished pictures, in their order."""
+        return map(int, np.flatnonzero(self.offsets))
+
+    def append(self, picture: int, record: Record, table: NDArray[np.float32]) -> None:
         """Add a finished picture. From here on its result survives the end of this process.
 
         Parameters
         ----------
+        picture : int
         record : Record
         table : ndarray, shape (N, columns), float32
 
@@ -196,7 +206,7 @@ class Journal:
             If the file cannot be written; the text says that the run can go on.
         """
         assert table.shape[1:] == (self.columns,), table.shape
-        line, body = json.dumps(record[:-2]).encode(), table.astype("<f4").tobytes()
+        line, body = json.dumps(record[:-1]).encode(), table.astype("<f4").tobytes()
         frame = _FRAME.pack(_MARK, len(line), len(body), zlib.crc32(line + body))
         try:
             start = self.file.seek(0, os.SEEK_END)
@@ -204,17 +214,28 @@ class Journal:
             self.file.flush()
         except OSError as error:
             raise as_resumable(error, self.path) from error
-        self.records[record.file] = record._replace(offset=start + len(frame) + len(line), rows=len(table))
+        self.offsets[picture] = start
 
-    def read(self, record: Record) -> NDArray[np.float32]:
-        """Table of a finished picture: shape (N, columns), float32."""
-        self.file.seek(record.offset)
-        data = self.file.read(self._end(record) - record.offset)
-        return np.frombuffer(data, "<f4").astype(np.float32).reshape(-1, self.columns)
+    def record_at(self, offset: int) -> Record:
+        """Record that begins there."""
+        self.file.seek(offset)
+        _, line_size, table_size, _ = _FRAME.unpack(self.file.read(_FRAME.size))
+        return self._record(self.file.read(line_size), table_size)
+
+    def record(self, picture: int) -> Record:
+        """Record of a finished picture."""
+        return self.record_at(self.offsets[picture])
+
+    def read(self, picture: int) -> tuple[Record, NDArray[np.float32]]:
+        """Record and table of a finished picture: shape (N, columns), float32."""
+        record = self.record(picture)
+        data = self.file.read(record.rows * 4 * self.columns)
+        return record, np.frombuffer(data, "<f4").astype(np.float32).reshape(-1, self.columns)
 
     def clear(self) -> None:
         """Remove all records: the run begins anew."""
-        self.records, self.outdated = {}, []
+        self.offsets[:] = 0
+        self.outdated = []
         self.file.truncate(0)
         self.file.write(self.header)
         self.file.flush()

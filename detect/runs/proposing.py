@@ -28,10 +28,10 @@ from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
 from ...proposals.proposer import propose_boxes
-from .failures import Failure, failure, write_failures
+from .failures import Failure, failure
 from .journal import Journal, Record
-from .names import as_paths, package_version, read_stamped, relative_names
-from .summary import RunSummary
+from .names import RunFiles, package_version, read_stamped
+from .summary import RunSummary, conclude
 
 
 def propose_pictures(
@@ -99,26 +99,20 @@ def propose_pictures(
     (1, 50, ['chelsea.png'])
     """
     began = time.perf_counter()
-    files, output = as_paths(paths), Path(output)
+    files, output = RunFiles(paths), Path(output)
     suffix = check_suffix(output)
-    names = dict(zip(map(_key, files), map(as_text, relative_names(files)), strict=True))
     if image_ids is not None:
-        check_image_ids(output, names.values(), image_ids)
+        check_image_ids(output, (_name(files, i) for i in range(len(files))), image_ids)
     settings = {**proposer.settings, "version": package_version()}
-    with Journal(output.with_suffix(".journal"), settings, names, columns=5) as journal:
-        summary = RunSummary(resumed=len(journal.records))
-        todo = [(path, names[_key(path)]) for path in files if _key(path) not in journal.records]
-        failures = _propose_all(proposer, todo, journal, workers, max_pixels, progress)
+    with Journal(output.with_suffix(".journal"), settings, files, columns=5) as journal:
+        summary = RunSummary(resumed=journal.finished)
+        failures = _propose_all(proposer, files, journal, workers, max_pixels, progress)
         remove_leftovers(output)
         # .mat and .pkl are read by position: there a file without a result must not move the ones behind it.
-        kept = [key for key in names if key in journal.records or suffix in (".mat", ".pkl")]
+        kept = np.arange(len(files)) if suffix in (".mat", ".pkl") else np.flatnonzero(journal.offsets)
         metadata = {"inception-rcnn": json.dumps(settings, default=np.generic.item)}
-        write_proposals(output, _Entries(journal, kept, names), image_ids=image_ids, metadata=metadata)
-        records = journal.records
-        repaired = {str(file): records[_key(file)].repair for file in files if _key(file) in records}
-        write_failures(output.with_suffix(".errors.jsonl"), failures, repaired)
-        summary.count_failures(failures)
-        summary.count_records(records.values())
+        write_proposals(output, _Entries(journal, files, kept), image_ids=image_ids, metadata=metadata)
+        conclude(summary, files, journal, failures, output.with_suffix(".errors.jsonl"))
         if not summary.retryable:
             journal.remove()
     summary.add_seconds("total", time.perf_counter() - began)
@@ -127,7 +121,7 @@ def propose_pictures(
 
 def _propose_all(
     proposer: Proposer,
-    todo: Sequence[tuple[Path, str]],
+    files: RunFiles,
     journal: Journal,
     workers: int,
     max_pixels: int,
@@ -135,9 +129,10 @@ def _propose_all(
 ) -> list[Failure]:
     """Add the boxes of pictures to the journal; return why some have none, in their order."""
     failures: list[Failure] = []
-    resumed = len(journal.records)
+    resumed = journal.finished
     progress(resumed)
-    if todo:
+    todo = ((i, files.path(i), _name(files, i)) for i in range(len(files)) if not journal.offsets[i])
+    if resumed < len(files):
         compile_all(*getattr(proposer, "kernels", ()))  # Otherwise each process would do it.
     if workers > 1:
         try:
@@ -148,49 +143,49 @@ def _propose_all(
             raise SettingError(text) from error
     # When this loop ends early, what waits is not worked on first.
     with closing(map_processes(partial(_propose, proposer, max_pixels), todo, workers)) as results:
-        for done, ((path, _), result) in enumerate(results, resumed + 1):
+        for done, ((i, path, _), result) in enumerate(results, resumed + 1):
             if isinstance(result, ProcessDied):
                 result = failure(path, result)
             if isinstance(result, Failure):
                 failures.append(result)
             else:
-                journal.append(*result)
+                journal.append(i, *result)
             progress(done)
     return failures
 
 
 def _propose(
-    proposer: Proposer, max_pixels: int, picture: tuple[Path, str]
+    proposer: Proposer, max_pixels: int, picture: tuple[int, Path, str]
 ) -> tuple[Record, NDArray[np.float32]] | Failure:
     """Read a picture and propose boxes for it, in a worker process."""
-    path, name = picture
+    _, path, name = picture
     try:
         stamp, (image, repair, more_frames) = read_stamped(path, max_pixels)
         boxes, scores = propose_boxes(proposer, image, name)
         height, width = image.shape[:2]
-        record = Record(_key(path), stamp, width, height, repair=repair, more_frames=more_frames)
+        record = Record(os.path.abspath(path), stamp, width, height, repair=repair, more_frames=more_frames)
         return record, np.column_stack([boxes, scores])
     except Exception as error:  # One file must not end a run over thousands; the line says what happened.
         return failure(path, error)
 
 
-def _key(path: Path) -> str:
-    """Name a picture in the journal."""
-    return os.path.abspath(path)
+def _name(files: RunFiles, picture: int) -> str:
+    return as_text(files.name(picture))
 
 
 class _Entries(Sequence[Proposals]):
-    """The journal's pictures in the order of the output, read from the disk one at a time."""
+    """Pictures of a journal in the order of the output, read from the disk one at a time."""
 
-    def __init__(self, journal: Journal, keys: Sequence[str], names: Mapping[str, str]) -> None:
-        self.journal, self.keys, self.names = journal, keys, names
+    def __init__(self, journal: Journal, files: RunFiles, pictures: NDArray[np.int64]) -> None:
+        self.journal, self.files, self.pictures = journal, files, pictures
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.pictures)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        name, record = self.names[self.keys[index]], self.journal.records.get(self.keys[index])
-        if record is None:
+        picture = self.pictures[index]
+        name = _name(self.files, picture)
+        if not self.journal.offsets[picture]:
             return Proposals(name, 0, 0, np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
-        table = self.journal.read(record)
+        record, table = self.journal.read(picture)
         return Proposals(name, record.width, record.height, table[:, :4], table[:, 4])

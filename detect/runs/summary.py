@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .failures import Failure
-from .journal import Record
+from .failures import Failure, write_failures
+from .journal import Journal
+from .names import RunFiles
 
 _adding = threading.Lock()
 
@@ -81,16 +82,6 @@ class RunSummary:
         yield
         self.add_seconds(stage, time.perf_counter() - start)
 
-    def count_failures(self, failures: Collection[Failure]) -> None:
-        """Set `failed` and `retryable`."""
-        self.failed, self.retryable = len(failures), sum(one.retryable for one in failures)
-
-    def count_records(self, records: Collection[Record]) -> None:
-        """Set `pictures`, `boxes`, `repaired` and `more_frames`."""
-        self.pictures, self.boxes = len(records), sum(record.rows for record in records)
-        self.repaired = sum(bool(record.repair) for record in records)
-        self.more_frames = sum(record.more_frames for record in records)
-
     @property
     def waiting_share(self) -> float:
         """Share of its time, 0 to 1, in which the network waited for pictures."""
@@ -146,3 +137,32 @@ class RunSummary:
         if self.retryable:
             lines.append(f"{self.retryable} of them may succeed at another try; the same command tries those again")
         return lines
+
+
+def conclude(
+    summary: RunSummary, files: RunFiles, journal: Journal, failures: Collection[Failure], errors: Path
+) -> None:
+    """Write the errors file of a run and count what it did, all but the times and the objects.
+
+    Parameters
+    ----------
+    summary : RunSummary
+    files : RunFiles
+    journal : Journal
+        Of the same pictures.
+    failures : collection of Failure
+        In the order of the files.
+    errors : Path
+        The errors file.
+    """
+    repaired = {}
+    for picture in journal.positions:
+        record = journal.record(picture)
+        summary.pictures += 1
+        summary.boxes += record.rows
+        summary.more_frames += record.more_frames
+        if record.repair:
+            repaired[str(files.path(picture))] = record.repair
+    summary.repaired = len(repaired)
+    summary.failed, summary.retryable = len(failures), sum(one.retryable for one in failures)
+    write_failures(errors, failures, repaired)

@@ -3,9 +3,11 @@ import os
 import stat
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from builders import make_detections, make_picture, random_detections
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inception_rcnn.data import (
@@ -13,19 +15,22 @@ from inception_rcnn.data import (
     DetectionError,
     Detections,
     atomic_write,
+    read_detection_entries,
     read_detections,
     read_voc_results,
     write_detections,
     write_voc_results,
 )
 from inception_rcnn.data.errors import DataWarning
+from inception_rcnn.data.formats import parquet
+from inception_rcnn.data.formats.by_suffix import read_detection_names
 from inception_rcnn.eval import evaluate_voc
 from inception_rcnn.eval.matching import match_voc
 
 
-def assert_same(read, written):
+def assert_same(read, written, scores=np.float64):
     assert read.classes == written.classes
-    for name, dtype in (("boxes", np.float32), ("scores", np.float64), ("labels", np.int64)):
+    for name, dtype in (("boxes", np.float32), ("scores", scores), ("labels", np.int64)):
         kept = getattr(written, name)
         assert getattr(read, name).dtype == dtype
         np.testing.assert_array_equal(getattr(read, name).astype(kept.dtype), kept)
@@ -40,6 +45,159 @@ def test_the_document_gives_back_what_was_written(tmp_path_factory, counts, seed
     assert list(found) == list(written)
     for name in written:
         assert_same(found[name], written[name])
+
+
+@settings(max_examples=20, deadline=None)  # Each example writes two files to the disk.
+@given(st.lists(st.integers(0, 30), max_size=4), st.integers(0, 99), st.integers(1, 2000))
+def test_parquet_gives_back_what_was_written_as_the_document_does(tmp_path_factory, counts, seed, group):
+    folder = tmp_path_factory.mktemp("out")
+    written = [(f"s/{i}.jpg", 500, 400 + i, random_detections(n, seed + i)) for i, n in enumerate(counts)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet, "ROW_GROUP_BYTES", group)
+        for suffix in ("json", "parquet"):
+            write_detections(folder / f"d.{suffix}", iter(written), VOC_CLASSES)
+    table, document = (read_detection_entries(folder / f"d.{suffix}") for suffix in ("parquet", "json"))
+    assert [one[:3] for one in table] == [one[:3] for one in document] == [one[:3] for one in written]
+    for own, other, one in zip(table, document, written, strict=True):
+        assert_same(own[3], one[3], np.float32)
+        assert_same(other[3], own[3])
+    for key in ("stem", "image_id", "file_name"):
+        names = [list(read_detections(folder / f"d.{suffix}", key)) for suffix in ("parquet", "json")]
+        assert names[0] == names[1]
+    for suffix in ("json", "parquet"):
+        assert read_detection_names(folder / f"d.{suffix}") == [one[0] for one in written]
+
+
+def test_parquet_as_pyarrow_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 100)
+    dog = make_detections([[1, 2, 4, 8]], [0.1], [1], ("cat", "dog"))
+    rows = [("a.jpg", 20, 10, dog), ("b.jpg", 20, 10, Detections.empty(("cat",))), ("c.jpg", 20, 10, dog)]
+    write_detections(tmp_path / "d.parquet", rows, ("dog", "cat"), metadata={"inception-rcnn": "{}"})
+    file = pq.ParquetFile(tmp_path / "d.parquet")
+    assert file.schema_arrow.metadata == {b"inception-rcnn": b"{}", b"classes": b'["dog", "cat"]'}
+    kinds = {field.name: str(field.type) for field in file.schema_arrow}
+    assert kinds == {
+        "file": "string", "width": "int32", "height": "int32",
+        "boxes": "list<element: fixed_size_list<element: float not null>[4] not null>",
+        "scores": "list<element: float not null>", "labels": "list<element: int16 not null>",
+    }  # fmt: skip
+    assert file.num_row_groups == 2
+    assert file.read().to_pylist()[0] == {
+        "file": "a.jpg", "width": 20, "height": 10,
+        "boxes": [[1, 2, 4, 8]], "scores": [float(np.float32(0.1))], "labels": [0],
+    }  # fmt: skip
+    assert read_detections(tmp_path / "d.parquet")["b"].classes == ("dog", "cat")
+
+
+def test_a_folder_stands_for_the_file_in_it(tmp_path):
+    one, two = random_detections(1), random_detections(2)
+    with pytest.raises(DetectionError, match=r"detections\.json: cannot be read"):
+        read_detections(tmp_path)
+    write_detections(tmp_path / "detections.parquet", [("a.jpg", 9, 9, one)], VOC_CLASSES)
+    assert len(read_detections(tmp_path)["a"]) == len(read_detection_entries(tmp_path)[0][3]) == 1
+    write_detections(tmp_path / "detections.json", [("a.jpg", 9, 9, two)], VOC_CLASSES)
+    assert len(read_detections(tmp_path)["a"]) == 2
+
+
+def test_lines_on_many_pictures_wait_in_a_file(tmp_path):
+    names = [f"{'n' * 200}{i}.jpg" for i in range(6000)]  # more than what waits in memory
+
+    def entries():
+        for name in names:
+            assert len(os.listdir(tmp_path)) <= 2  # what is being written, and on some systems what waits
+            yield name, 9, 9, Detections.empty(("cat",))
+
+    write_detections(tmp_path / "d.json", entries(), ("cat",))
+    assert os.listdir(tmp_path) == ["d.json"]
+    lines = [f'{{"id": {i}, "file_name": "{name}", "width": 9, "height": 9}}' for i, name in enumerate(names, start=1)]
+    expected = '{"categories": [{"id": 1, "name": "cat"}],\n"annotations": [\n],\n"images": [\n'
+    assert (tmp_path / "d.json").read_text() == expected + ",\n".join(lines) + "\n]}\n"
+    assert read_detection_names(tmp_path / "d.json") == names
+    (tmp_path / "d.json").write_text(json.dumps(json.loads((tmp_path / "d.json").read_text()), indent=1))
+    assert read_detection_names(tmp_path / "d.json") == names
+
+
+def test_names_that_are_no_text(tmp_path):
+    rows = [(os.fsdecode(b"caf\xe9.jpg"), 9, 9, random_detections(1))]
+    write_detections(tmp_path / "d.parquet", rows, VOC_CLASSES)
+    assert read_detection_names(tmp_path / "d.parquet") == ["caf\\xe9.jpg"]
+    with pytest.raises(DetectionError, match="not valid Unicode; rename it"):
+        write_detections(tmp_path / "d.parquet", [("\ud800.jpg", 9, 9, random_detections(1))], VOC_CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"labels": None},
+            "has no 'labels', which .*; there is: file, width, height, boxes, scores",
+        ),
+        ({"boxes": [[[1.0, 2.0, 3.0]]]}, "its columns file string, .* boxes list<.* do not fit"),
+        ({"boxes": [[[1.0, 2.0, 0.0, 4.0]]]}, "'a': a box ends before it begins"),
+        ({"boxes": [[[1.0, float("inf"), 3.0, 4.0]]]}, "'a': .*finite"),
+        ({"boxes": [[]]}, "'a': .*do not fit"),
+        ({"scores": [[float("nan")]]}, "'a': .*finite"),
+        ({"scores": [["high"]]}, "scores list<element: string>.* do not fit"),
+        ({"scores": [[0.5, 0.4]]}, "'a': .*do not fit"),
+        ({"labels": [[1.5]]}, "labels list<element: double>.* do not fit"),
+        ({"labels": [[2]]}, "'a': a label is 2, which is no index into its 2 classes"),
+        ({"labels": [[-1]]}, "'a': a label is -1"),
+        ({"labels": [[None]]}, "'a': labels must be whole numbers"),
+        ({"labels": [[0, 1]]}, "'a': .*do not fit"),
+        ({"width": [-9]}, "the size of 'a' is -9 x 9, not two whole numbers"),
+        ({"file": [None]}, "do not fit"),
+    ],
+)
+def test_tables_that_hold_no_detections_are_named(tmp_path, changes, problem):
+    columns = {"file": ["a"], "width": [9], "height": [9], "boxes": [[[1.0, 2.0, 3.0, 4.0]]], "scores": [[0.5]]}
+    columns["labels"] = [[1]]
+    path, metadata = tmp_path / "d.parquet", {"classes": '["cat", "dog"]'}
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
+    assert read_detections(path)["a"].names == ["dog"]
+    columns = {name: values for name, values in (columns | changes).items() if values is not None}
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)
+    for read in (read_detections, read_detection_entries):
+        with pytest.raises(DetectionError, match=problem) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("classes", "problem"),
+    [
+        (None, "its metadata has no 'classes', the names of its classes; there is: nothing"),
+        ("cat, dog", "'classes' of its metadata is no list of names in JSON"),
+        ('"cat"', "no list of names in JSON"),
+        ("[1, 2]", "no list of names in JSON"),
+        ('["cat", "cat"]', "two of its classes are called 'cat'"),
+    ],
+)
+def test_tables_that_do_not_tell_their_classes_are_named(tmp_path, classes, problem):
+    path = tmp_path / "d.parquet"
+    write_detections(path, [("a.jpg", 9, 9, random_detections(1))], VOC_CLASSES)
+    table = pq.read_table(path).replace_schema_metadata(None if classes is None else {"classes": classes})
+    pq.write_table(table, path)
+    with pytest.raises(DetectionError, match=problem) as caught:
+        read_detections(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_what_is_no_table_is_named(tmp_path):
+    path = tmp_path / "d.parquet"
+    with pytest.raises(DetectionError, match=r"d\.parquet: cannot be read \(there is no such file\); check its name"):
+        read_detections(path)
+    write_detections(path, [("a.jpg", 9, 9, random_detections(9))], VOC_CLASSES)
+    whole = path.read_bytes()
+    for content in (b"", b"{}", whole[:-9], whole[:200]):
+        path.write_bytes(content)
+        with pytest.raises(DetectionError, match=r"d\.parquet: is not a Parquet file of detections, or damaged \("):
+            read_detections(path)
+    one = random_detections(1)
+    write_detections(path, [("b/x.jpg", 9, 9, one), ("a\\x.jpg", 9, 9, one), ("a/x.jpg", 9, 9, one)], VOC_CLASSES)
+    for read in (read_detections, read_detection_entries):
+        with pytest.raises(DetectionError, match=r"two of its pictures are called .*; give each its own name"):
+            read(path)
 
 
 def test_the_document_is_what_coco_tools_expect(tmp_path):
@@ -74,8 +232,9 @@ def test_equal_stems_are_not_mixed_up(tmp_path):
     assert len(read_detections(tmp_path, key="file_name")) == 2
 
 
-def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
-    path = tmp_path / "d.json"
+@pytest.mark.parametrize("suffix", ["json", "parquet"])
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path, suffix):
+    path = tmp_path / f"d.{suffix}"
     path.write_text("old")
     bad = random_detections(3)
     bad.scores[1] = np.nan
@@ -88,7 +247,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
     with pytest.raises(DetectionError, match=r"b\.jpg: a box ends before it begins"):
         write_detections(path, [("b.jpg", 9, 9, bad)], VOC_CLASSES)
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["d.json"]
+    assert os.listdir(tmp_path) == [path.name]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ def root(tmp_path_factory):
     (root / "instances.json").write_text(json.dumps(COCO))
     (root / "list.json").write_text(json.dumps(RESULTS))
     write_detections(root / "detections.json", [(f"{name}.jpg", 50, 40, found()) for name in IDS], NAMES)
+    write_detections(root / "detections.parquet", [(f"{name}.jpg", 50, 40, found()) for name in IDS], NAMES)
     write_voc_results(root / "results", {name: found() for name in IDS})
     write_ilsvrc_results(root / "results.txt", {name: found() for name in IDS}, {"000001": 1, "000002": 2}, CLASSES)
     fields = [("ILSVRC2014_DET_ID", float), ("WNID", object), ("name", object), ("description", object)]
@@ -115,6 +116,15 @@ def voc(root):
 def coco(root):
     pictures = read_coco(root / "instances.json", root, NAMES)
     return evaluate_voc(pictures, read_detections(root / "detections.json"), NAMES)
+
+
+def parquet(root):
+    pictures = read_coco(root / "instances.json", root, NAMES)
+    return evaluate_voc(pictures, read_detections(root / "detections.parquet"), NAMES)
+
+
+def parquet_official(root):
+    return evaluate_coco(root / "instances.json", root / "detections.parquet")
 
 
 def coco_list(root):
@@ -165,6 +175,8 @@ KINDS = [
     Kind("val.txt", ilsvrc, "results.txt"),
     Kind("meta_det.mat", ilsvrc, "results.txt"),
     *(Kind(f"proposals{suffix}", proposals(suffix)) for suffix in PROPOSAL_SUFFIXES),
+    Kind("detections.parquet", parquet),
+    Kind("detections.parquet", parquet_official, "instances.json"),
 ]
 
 NASTY = [

@@ -263,6 +263,8 @@ def test_an_output_is_no_other_output_no_picture_and_no_file_of_a_folder_that_is
         ("--output and --results are two files", ["ensemble", found, "--output", "a", "--results", "./a", *ids]),
         ("is the page of --report", [*evaluate, "--report", found, "--json", found / "report.html"]),
         ("the run itself writes", ["detect", photos, "--output", "new", "--results", "new/detections.json", *ids]),
+        ("the run itself writes", ["detect", photos, "--output", "new", "--results", "new/detections.parquet", *ids]),
+        ("--format csv: unknown; use json, parquet or both", ["detect", photos, "--output", "new", "--format", "csv"]),
     ):
         assert text in mistake(capsys, *command)
     assert (found / "detections.json").read_text() == "{}"

@@ -352,6 +352,44 @@ def test_coco(tmp_path, capsys):
     assert "1 of 2 evaluated classes with objects are not among" in capsys.readouterr().err
 
 
+def test_parquet_is_read_as_the_document_is(devkit, imagenet, tmp_path, capsys):
+    truth = coco_document({7: "000001.jpg"}, {3: "cat"}, [(7, 3, [10, 10, 50, 50])], size=(100, 80))
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    ant = [("ILSVRC2012_val_00000007.JPEG", 100, 80, found("ant", ("ant",)))]
+    rows = {"cat": [("000001.jpg", 100, 80, found("cat", ("cat",)))], "ant": ant}
+    numbers = {}
+    for suffix in ("json", "parquet"):
+        for name, entries in rows.items():
+            folder = tmp_path / suffix / name
+            folder.mkdir(parents=True)
+            write_detections(folder / f"detections.{suffix}", entries, entries[0][3].classes)
+        cat, ants = tmp_path / suffix / "cat", tmp_path / suffix / "ant"
+        both = tmp_path / suffix / f"both.{suffix}"
+        assert run("ensemble", cat, cat / f"detections.{suffix}", "--output", both) == 0
+        for rules, source, *options in (
+            ("voc", cat, "--devkit", devkit),
+            ("voc", cat / f"detections.{suffix}", "--devkit", devkit),
+            ("voc", both, "--devkit", devkit),
+            ("coco", cat, "--annotations", tmp_path / "truth.json", "--known"),
+            ("ilsvrc", ants, "--annotations", imagenet / "Annotations/DET/val"),
+            ("ilsvrc", ants / f"detections.{suffix}", "--annotations", imagenet / "Annotations/DET/val"),
+        ):
+            assert run("evaluate", rules, *options, "--detections", source, "--json", tmp_path / "n.json") == 0
+            numbers.setdefault(suffix, []).append(json.loads((tmp_path / "n.json").read_text())["mAP"])
+    assert numbers["json"] == numbers["parquet"]
+    assert max(numbers["json"]) == pytest.approx(1)
+    # No Parquet file, in one line.
+    broken = tmp_path / "parquet/cat/detections.parquet"
+    broken.write_text("{}")
+    for command in (
+        ["evaluate", "voc", "--devkit", devkit, "--detections", broken.parent],
+        ["evaluate", "coco", "--annotations", tmp_path / "truth.json", "--detections", broken],
+        ["evaluate", "ilsvrc", "--annotations", imagenet / "Annotations/DET/val", "--detections", broken],
+        ["ensemble", broken, "--output", tmp_path / "m.json"],
+    ):
+        assert f"{broken}: is not a Parquet file of detections" in refused(capsys, *command)
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "mat", "pkl", "json", "npz"])
 def test_proposals(devkit, tmp_path, suffix, capsys):
     path = tmp_path / f"p.{suffix}"

@@ -20,10 +20,11 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
 
+import pyarrow.parquet
 from PIL import Image
 
 from inception_rcnn.backbone.regions.features import PictureFeatures
-from inception_rcnn.data import find_images, read_detections
+from inception_rcnn.data import find_images, read_detection_entries, read_detections
 from inception_rcnn.data.errors import JournalError, OutputError
 from inception_rcnn.data.score_calibration import ScoreCalibration
 from inception_rcnn.detect import Detector, detect_batch
@@ -68,6 +69,7 @@ def test_results_folder(photos: Path, tmp_path: Path, detector: Detector) -> Non
     )
     assert sorted(path.name for path in output.iterdir()) == [
         "detections.json",
+        "detections.parquet",
         "errors.jsonl",
         "pictures",
         "run.json",
@@ -369,6 +371,61 @@ def test_a_new_picture_does_not_take_the_place_of_a_drawing(photos: Path, tmp_pa
     detect_batch(find_images(photos), tmp_path / "whole", detector)
     assert detect_batch(find_images(photos), output, detector).resumed == 1
     assert contents(output) == contents(tmp_path / "whole")
+
+
+def entries_of(path: Path) -> list[tuple]:
+    """What a file of detections has, in numbers that are the same in both formats."""
+    return [
+        (name, width, height, found.classes, found.scores.astype(np.float32).tolist(), found.labels.tolist())
+        for name, width, height, found in read_detection_entries(path)
+    ]
+
+
+def test_both_formats_have_the_same_detections(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    detect_batch(find_images(photos), tmp_path, detector)
+    document, table = tmp_path / "detections.json", tmp_path / "detections.parquet"
+    assert entries_of(document) == entries_of(table)
+    for one, other in zip(read_detection_entries(document), read_detection_entries(table), strict=True):
+        np.testing.assert_allclose(one[3].boxes, other[3].boxes, rtol=1e-6)
+    metadata = pyarrow.parquet.read_schema(table).metadata
+    settings = json.loads(metadata[b"inception-rcnn"])
+    assert json.loads(metadata[b"classes"]) == list(detector.classes)
+    assert settings.pop("version") == json.loads((tmp_path / "run.json").read_text())["version"]
+    assert settings == json.loads(json.dumps(detector.description))
+
+
+@pytest.mark.parametrize(("format", "other"), [("json", "parquet"), ("parquet", "json")])
+def test_the_other_format_needs_no_other_detection(
+    photos: Path, tmp_path: Path, detector: Detector, format: str, other: str
+) -> None:
+    (photos / "gone.jpg").symlink_to(photos / "nowhere.jpg")
+    paths, output = find_images(photos), tmp_path / "out"
+    detect_batch(paths, tmp_path / "whole", detector)
+    summary = detect_batch(paths, output, detector, format=format)  # type: ignore[arg-type]
+    assert summary.retryable == 1  # the journal stays
+    assert sorted(path.stem for path in output.glob("detections.*")) == ["detections"]
+    assert len(read_detections(output, "file_name")) == 5
+    scored = count_scored(detector)
+    again = detect_batch(paths, output, detector, format=other)  # type: ignore[arg-type]
+    assert (again.resumed, again.boxes, again.objects) == (5, summary.boxes, summary.objects)
+    assert not (output / f"detections.{format}").exists()
+    assert not scored
+    name = f"detections.{other}"
+    assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_run_leaves_no_file_of_an_earlier_run_in_another_format(
+    photos: Path, tmp_path: Path, detector: Detector
+) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+    detect_batch(paths, output, detector, format="parquet")
+    assert not (output / "detections.json").exists()
+    detect_batch(paths[:1], output, detector, format="json")
+    assert not (output / "detections.parquet").exists()
+    # Its drawings were found by the names in the Parquet file.
+    assert [path.name for path in (output / "pictures").rglob("*") if path.is_file()] == ["a.jpg"]
+    with pytest.raises(ValueError, match="format must be one of json, parquet, both, not 'csv'"):
+        detect_batch(paths, output, detector, format="csv")  # type: ignore[arg-type]
 
 
 def test_no_pictures(tmp_path: Path, detector: Detector) -> None:

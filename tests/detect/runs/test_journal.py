@@ -1,0 +1,102 @@
+"""The journal and what a run keeps: a few bytes a picture."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from inception_rcnn.data import read_proposals
+from inception_rcnn.detect.runs.journal import Journal, Record
+from inception_rcnn.detect.runs.names import RunFiles, stamp
+from inception_rcnn.detect.runs.proposing import propose_pictures
+
+
+def measured(work: Callable[[], object]) -> int:
+    """Bytes that Python's objects take more after some work than before."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        kept = work()
+        return tracemalloc.get_traced_memory()[0] - before + 0 * id(kept)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_finished_picture_takes_no_memory(tmp_path: Path) -> None:
+    names, table = [f"/photos/{i}.jpg" for i in range(5000)], np.ones((3, 5), np.float32)
+    with Journal(tmp_path / "journal", {}, names, columns=5) as journal:
+
+        def fill() -> None:
+            for i, name in enumerate(names):
+                journal.append(i, Record(name, [i, i], 20, 10), table * i)
+
+        assert measured(fill) < 20_000
+        assert journal.finished == len(list(journal.positions)) == 5000
+        record, read = journal.read(4321)
+        assert record == Record(names[4321], [4321, 4321], 20, 10, rows=3)
+        np.testing.assert_array_equal(read, table * 4321)
+
+
+def test_records_are_found_again_whatever_the_order(tmp_path: Path) -> None:
+    names = [str(tmp_path / f"{i}.jpg") for i in range(6)]
+    for i, name in enumerate(names):
+        Path(name).write_bytes(b"x" * i)
+    with Journal(tmp_path / "journal", {}, names, columns=5) as journal:
+        for i in (3, 1, 4):
+            journal.append(i, Record(names[i], stamp(Path(names[i])), i, 10), np.full((i, 5), i, np.float32))
+    Path(names[3]).unlink()
+    with Journal(tmp_path / "journal", {}, names[::-1], columns=5) as journal:
+        assert list(journal.positions) == [1, 4]
+        assert [journal.record(i).width for i in journal.positions] == [4, 1]
+        assert [journal.record_at(offset).width for offset in journal.outdated] == [3]
+        assert journal.read(1)[1].shape == (4, 5)
+        journal.clear()
+        assert (journal.finished, journal.outdated) == (0, [])
+
+
+def test_of_a_file_one_string_is_kept(tmp_path: Path) -> None:
+    given = [f"{tmp_path}/{i:04d}.jpg" for i in range(4000)]
+    assert measured(lambda: RunFiles(given)) < 4000 * 150
+
+
+class Corner:
+    """Proposes the same box in every picture."""
+
+    def __init__(self) -> None:
+        self.settings: dict[str, object] = {}
+
+    def search(self, image: np.ndarray, name: str | None) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([[0, 0, 4, 4]], np.float32), np.ones(1, np.float32)
+
+    def propose(self, features: object, searched: object, name: str | None) -> object:
+        return searched
+
+    def has_objectness(self, classes: object) -> bool:
+        return False
+
+    def __call__(self, image: np.ndarray, name: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        return self.search(image, name)
+
+
+def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "one.png")
+    for i in range(1200):
+        (tmp_path / "photos" / f"{i:04d}.png").symlink_to(tmp_path / "one.png")
+    paths, sizes = sorted((tmp_path / "photos").iterdir()), {}
+
+    def sample(done: int) -> None:
+        if done in (200, 1200):
+            sizes[done] = tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        propose_pictures(paths, tmp_path / "boxes.parquet", Corner(), progress=sample)  # type: ignore[arg-type]
+    finally:
+        tracemalloc.stop()
+    assert sizes[1200] - sizes[200] < 50_000
+    assert sum(1 for _ in read_proposals(tmp_path / "boxes.parquet")) == 1200
