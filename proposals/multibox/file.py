@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backbone.weights.model_file import in_trunk, read_tensors, write_tensors
-from ...data.errors import ModelError
+from ...data.errors import ModelError, reason_of
 from ..calibration import RankingCalibration
 from .priors import FINEST_STRIDE
 
@@ -153,5 +153,5 @@ def read_multibox(path: str | Path) -> MultiBoxModel:
             trained=dict(description["trained"]),
             sha256=sha256,
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: not a MultiBox head ({error}); {advice}") from None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ModelError(f"{path}: not a MultiBox head ({reason_of(error)}); {advice}") from None

@@ -350,6 +350,8 @@ def test_files_that_are_no_heads(tmp_path: Path, model_file: Path, network: Regi
         {"trained": 3},
         {"worth": [[0, 1], [0, 1]]},
         {"worth": [0, 1]},
+        {"worth": [[0, 10**400], [0, -1]]},
+        {"priors": [[0, 0, 1, 10**400]]},
         {"format": 7},
     ):
         header["__metadata__"]["multibox"] = json.dumps(description | change)
