@@ -142,7 +142,7 @@ class _UnpickledArray:
     """An array in a pickle, which gets its content in a second step."""
 
     def __init__(self, values: object, *_: object) -> None:
-        self.values = values if isinstance(values, np.ndarray) else None
+        self.values: Any = values if isinstance(values, np.ndarray) else None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state
