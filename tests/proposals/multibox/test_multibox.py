@@ -359,9 +359,10 @@ def test_files_that_are_no_heads(tmp_path: Path, model_file: Path, network: Regi
         header["__metadata__"]["multibox"] = json.dumps(description | change)
         text = json.dumps(header).encode()
         (tmp_path / "bad").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
-        with warnings.catch_warnings(), pytest.raises(ModelError, match="not a MultiBox head"):
+        with warnings.catch_warnings():
             warnings.simplefilter("error")
-            read_multibox(tmp_path / "bad")
+            with pytest.raises(ModelError, match="not a MultiBox head"):
+                read_multibox(tmp_path / "bad")
     for cut in (0, 7, 20, len(data) // 2):
         (tmp_path / "bad").write_bytes(data[:cut])
         with pytest.raises(ModelError, match="not a safetensors file"):
