@@ -115,6 +115,19 @@ def first_names(names: Collection[str], limit: int = 5) -> str:
     return ", ".join([*names][:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
+def reason_of(error: BaseException) -> str:
+    r"""Write the error of a library as a part of one line: without line breaks, at most 200 letters of it.
+
+    Libraries quote what they find in a damaged file, whatever it is and however long.
+
+    Examples
+    --------
+    >>> reason_of(ValueError("unknown type 'F\n16'")), reason_of(MemoryError())
+    ("unknown type 'F 16'", 'MemoryError')
+    """
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 @contextmanager
 def needs_packages(what: str, extra: str, instead: str = "") -> Iterator[None]:
     """Say how to install what an import in the block finds missing.

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.errors import ModelError
+from ...data.errors import ModelError, reason_of
 from .model_file import MAX_BYTES
 
 # Numbers of fields in caffe.proto. Layers have an old form, V1LayerParameter, and a new one. For each: the field of the
@@ -121,7 +121,9 @@ def read_caffemodel(path: str | Path) -> dict[str, NDArray[np.float32]]:
                     weight = weight[0, 0]
                 arrays[f"{name}.weight"], arrays[f"{name}.bias"] = weight, bias.reshape(-1)
     except (ValueError, IndexError, OverflowError) as error:
-        raise ModelError(f"{path}: not a Caffe model ({error}); give BVLC's bvlc_googlenet.caffemodel") from None
+        raise ModelError(
+            f"{path}: not a Caffe model ({reason_of(error)}); give BVLC's bvlc_googlenet.caffemodel"
+        ) from None
     if not arrays:
         raise ModelError(f"{path}: a Caffe model without weights; give BVLC's bvlc_googlenet.caffemodel")
     return arrays

@@ -19,7 +19,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ...data import atomic_write
-from ...data.errors import ModelError
+from ...data.errors import ModelError, reason_of
 from ...data.score_calibration import ScoreCalibration
 
 FORMAT = "inception-rcnn region model 4"
@@ -262,14 +262,14 @@ def _read(
         tensors = load_tensors(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (SafetensorError, ValueError, KeyError) as error:
-        raise ModelError(f"{path}: not a safetensors file ({error}); {advice}") from None
+        raise ModelError(f"{path}: not a safetensors file ({reason_of(error)}); {advice}") from None
     try:
         description = json.loads(header.get("__metadata__", {}).get(key, "{}"))
         found = description.get("format")
     except (AttributeError, ValueError, RecursionError):
         found = None
     if found not in formats:
-        raise ModelError(f"{path}: not {what} (format {found!r}); {advice}")
+        raise ModelError(f"{path}: not {what} (format {found!r:.80}); {advice}")
     return tensors, description, data
 
 
@@ -312,7 +312,7 @@ def read_model(path: str | Path) -> RegionModel:
             tuple(classes), long_side, box_regression, weights, graphs, sha256, trained, scoring, calibration
         )
     except (KeyError, ValueError) as error:
-        raise ModelError(f"{path}: a region model with a broken header ({error}); {advice}") from None
+        raise ModelError(f"{path}: a region model with a broken header ({reason_of(error)}); {advice}") from None
 
 
 def _read_calibration(stored: Any, classes: int) -> ScoreCalibration | None:

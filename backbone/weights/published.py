@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ...data.errors import ModelError
+from ...data.errors import ModelError, reason_of
 from ...data.system.atomic_files import cache_folder, hash_file
 from .model_file import MAX_BYTES
 
@@ -183,8 +183,7 @@ def load_imagenet(
     except ModelError:
         raise
     except Exception as error:  # Each library raises other errors for a damaged file.
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"{path}: cannot be read as GoogLeNet weights ({reason})") from error
+        raise ModelError(f"{path}: cannot be read as GoogLeNet weights ({reason_of(error)})") from error
 
 
 def _read_imagenet(path: Path) -> tuple[dict[str, Tensor], bool]:

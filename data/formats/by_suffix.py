@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arguments import check_names
 from ..detections import Detections
-from ..errors import DetectionError, MatlabFileError, ProposalFileError, SettingError
+from ..errors import DetectionError, MatlabFileError, ProposalFileError, SettingError, reason_of
 from ..picture_names import forward_slashes, short_names
 from ..proposals import Proposals, check_entry, check_image_ids, checked_entries, survey_entries
 from ..system.atomic_files import atomic_file, atomic_write
@@ -202,8 +202,8 @@ def _read_ranked(path: Path, reader: Callable[[Path], Iterable[Proposals]]) -> I
         raise ProposalFileError(str(error)) from error
     # Five parsers: a damaged file can raise nearly anything.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ProposalFileError(f"{path}: is not a {path.suffix} file of proposals, or damaged ({reason})") from error
+        text = f"{path}: is not a {path.suffix} file of proposals, or damaged ({reason_of(error)})"
+        raise ProposalFileError(text) from error
 
 
 def check_suffix(path: str | Path) -> str:

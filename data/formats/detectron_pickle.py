@@ -66,10 +66,26 @@ def read_pickle(path: Path) -> Iterator[Proposals]:
     if len(set(map(len, lists))) > 1:
         raise ProposalFileError(f"{path}: its lists 'ids', 'boxes' and 'scores' are not equally long")
     for name, boxes, scores in zip(*lists, strict=True):
+        if not isinstance(name, (int, float, str)):
+            raise ProposalFileError(f"{path}: an id is a {type(name).__name__}, and a number or a text is expected")
+        _check_lists(path, boxes)
+        _check_lists(path, scores)
         corners = np.asarray(boxes)
         if mode == 1:
             corners = np.concatenate([corners[:, :2], corners[:, :2] + corners[:, 2:]], axis=1)
         yield Proposals(str(name), 0, 0, corners, scores)
+
+
+def _check_lists(path: Path, values: Any) -> None:
+    """Refuse lists that are not of numbers or of boxes: one that holds another many times unfolds to gigabytes."""
+    for row in values if isinstance(values, (list, tuple)) else ():
+        sides = row.values if isinstance(row, _UnpickledArray) else row
+        if isinstance(sides, (list, tuple)):
+            is_flat = len(sides) <= 4 and all(isinstance(side, (int, float)) for side in sides)
+        else:
+            is_flat = np.ndim(sides) <= 1 and np.size(sides) <= 4
+        if not is_flat:
+            raise ProposalFileError(f"{path}: a list is neither of numbers nor of boxes, four numbers each")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -100,17 +116,24 @@ class _Unpickler(pickle.Unpickler):
         return allowed[name]
 
 
+def _as_text(value: object) -> str:
+    # What else there may be, written as a text, can be of any length.
+    if not isinstance(value, str):
+        raise pickle.UnpicklingError(f"a {type(value).__name__} stands where a type of numbers is expected")
+    return value
+
+
 class _StandIn:
     """The dtype of an array in a pickle."""
 
     def __init__(self, text: str, *_: object) -> None:
-        self.text = text
+        self.text = _as_text(text)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.text = f"{state[1]}{self.text}"  # byte order
+        self.text = _as_text(state[1]) + self.text  # byte order
 
     def array(self, data: bytes | str, shape: Any, order: Any = "C") -> NDArray[Any]:
-        if not re.fullmatch(r"[<>=|]?[biuf][1248]", str(self.text)):
+        if not re.fullmatch(r"[<>=|]?[biuf][1248]", self.text):
             raise pickle.UnpicklingError(f"an array of {self.text!r} is refused: only arrays of numbers are taken")
         return np.ndarray(shape, self.text, data.encode("latin1") if isinstance(data, str) else data, order=order)
 
@@ -119,7 +142,7 @@ class _UnpickledArray:
     """An array in a pickle, which gets its content in a second step."""
 
     def __init__(self, values: object, *_: object) -> None:
-        self.values = values
+        self.values: Any = values if isinstance(values, np.ndarray) else None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, data = state

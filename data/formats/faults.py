@@ -5,6 +5,8 @@ from pathlib import Path
 
 from ..errors import AnnotationError, UserError
 
+MAX_LETTERS = 1000  # of a fault: a path of a longer name comes from a damaged list
+
 
 def raise_faults(
     faults: Sequence[str], source: str | Path, advice: str = "", error: type[UserError] = AnnotationError
@@ -31,4 +33,5 @@ def raise_faults(
     if faults:
         count = [f"{source}: {len(faults)} faults"] if len(faults) > 1 else []
         more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
-        raise error(": ".join([*count, "; ".join([*faults[:10], *more, *([advice] if advice else [])])]))
+        told = [fault if len(fault) < MAX_LETTERS else f"{fault[:200]} ... {fault[-600:]}" for fault in faults[:10]]
+        raise error(": ".join([*count, "; ".join([*told, *more, *([advice] if advice else [])])]))

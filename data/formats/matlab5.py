@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MatlabFileError
+from ..errors import MatlabFileError, reason_of
 
 MAX_RATIO = 100  # arrays of numbers and texts are not compressed as far as this
 
@@ -70,8 +70,7 @@ def read_matlab(path: str | Path) -> dict[str, Any]:
         return dict(_variable(array, order) for array in _arrays(data[128:], order, MAX_RATIO * len(data)))
     # A damaged file can raise nearly anything: struct.error, ValueError, MemoryError, ...
     except Exception as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise MatlabFileError(f"{path}: is not a sound file of MATLAB 5 ({reason})") from error
+        raise MatlabFileError(f"{path}: is not a sound file of MATLAB 5 ({reason_of(error)})") from error
 
 
 def _arrays(data: memoryview, order: str, room: int) -> Iterator[memoryview]:

@@ -7,6 +7,7 @@ Each takes the class of the error that it raises: what is an `AnnotationError` i
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 from array import array
 from collections import Counter
@@ -22,6 +23,8 @@ from ..errors import AnnotationError, DetectionError, UserError
 from .faults import raise_faults
 
 Error = type[UserError]
+# What ends a line of a message, or a name of a file; a tab may part words.
+_CONTROL = re.compile("[\0-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -37,6 +40,10 @@ def read_lines(path: Path, form: str = "image_id", error: Error = AnnotationErro
         with open(path, encoding="utf-8-sig") as file:
             for number, line in enumerate(file, start=1):
                 if text := line.strip():
+                    if bad := _CONTROL.search(text):
+                        raise error(
+                            f"{path}, line {number}: has the control character {bad[0]!r}; lines {form!r} are expected"
+                        )
                     yield number, text
     except OSError as problem:
         raise error(f"{path}: cannot be read ({problem.strerror}); check its name") from problem
@@ -113,7 +120,8 @@ def _box_problem(record: Mapping[str, Any]) -> str:
     problem = ""
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         problem = "bbox must be [x, y, width, height], four numbers"
-    elif not all(map(is_finite_number, (*box, box[0] + box[2], box[1] + box[3]))):
+    # First each number: the sum of a float and an integer that is none raises an error.
+    elif not (all(map(is_finite_number, box)) and all(map(is_finite_number, (box[0] + box[2], box[1] + box[3])))):
         problem = "bbox has a number that is not finite, or too large"
     elif min(box[2:]) < 0:
         problem = "bbox has a negative width or height"

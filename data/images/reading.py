@@ -17,9 +17,18 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from ..arguments import check_number
-from ..errors import DataWarning, ImageError, SettingError
+from ..errors import DataWarning, ImageError, SettingError, reason_of
 from .finding import RAW_SUFFIXES, TGA_SUFFIXES
-from .repair import END_OF_JPEG, end_of_data, end_of_scans, has_all_passes, next_restart_mark, without_descriptions
+from .repair import (
+    END_OF_JPEG,
+    MAX_PASSES,
+    count_passes,
+    end_of_data,
+    end_of_scans,
+    has_all_passes,
+    next_restart_mark,
+    without_descriptions,
+)
 
 MAX_PIXELS = 150_000_000
 """The largest picture that `read_image` decodes unless told otherwise: 450 MB of pixels."""
@@ -172,8 +181,7 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
         raise ImageError(f"{path}: {text}") from error
     # A damaged file makes Pillow's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path}: is damaged or truncated ({reason}); copy or download it again") from error
+        raise ImageError(f"{path}: is damaged or truncated ({reason_of(error)}); copy or download it again") from error
 
 
 def _open(file: BinaryIO, path: Path) -> Image.Image:
@@ -237,8 +245,12 @@ def _decode_jpeg(picture: Image.Image, file: BinaryIO, path: Path) -> DecodedIma
     """Decode a JPEG by libjpeg-turbo, which is stopped by the first thing that it would warn of."""
     file.seek(0)
     data, repair = file.read(), ""
-    if "progressive" in picture.info and not has_all_passes(data):
-        raise ImageError(f"{path}: {_TRUNCATED}")
+    if "progressive" in picture.info:
+        if (passes := count_passes(data)) > MAX_PASSES:
+            text = f"is a progressive JPEG of {passes} passes, over {MAX_PASSES}, which may take hours to decode"
+            raise ImageError(f"{path}: {text}; save it anew")
+        if not has_all_passes(data):
+            raise ImageError(f"{path}: {_TRUNCATED}")
     image, problem = _decode_strictly(data)
     if problem == _NO_END:
         data = data[: end_of_data(data)] + END_OF_JPEG

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 END_OF_JPEG = b"\xff\xd9"
+MAX_PASSES = 100  # of a progressive JPEG; encoders write about ten
 _START_OF_SCAN, _END = 0xDA, 0xD9
 # Of the next segment. Within the data of a scan, 0xFF is followed by 0 or by a restart mark.
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
@@ -63,6 +64,17 @@ def next_restart_mark(data: bytes, end: int) -> bytes:
     """
     marks = re.findall(rb"\xff[\xd0-\xd7]", data[max(data.rfind(bytes([0xFF, _START_OF_SCAN]), 0, end), 0) : end])
     return bytes([0xFF, 0xD0 + (marks[-1][1] + 1) % 8 if marks else 0xD0])
+
+
+def count_passes(data: bytes) -> int:
+    """Count the passes of a JPEG, also of a sequential one. Each may take as long as a picture, and only 30 bytes.
+
+    Examples
+    --------
+    >>> count_passes(bytes.fromhex("ffd8 ffda0003 01 12 ffda0003 01 34 ffd9"))
+    2
+    """
+    return sum(kind == _START_OF_SCAN for kind, _ in _segments(data))
 
 
 def has_all_passes(data: bytes) -> bool:

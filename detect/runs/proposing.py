@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data import Proposals, write_proposals
-from ...data.errors import SettingError
+from ...data.errors import SettingError, reason_of
 from ...data.formats.by_suffix import check_suffix
 from ...data.images.reading import MAX_PIXELS
 from ...data.picture_names import as_text
@@ -138,7 +138,7 @@ def _propose_all(
         try:
             pickle.dumps(proposer)
         except Exception as error:  # Whatever an object of somebody else does when it is pickled.
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason_of(error)
             text = f"the proposer cannot be sent to worker processes ({reason}); make it picklable, or use workers=1"
             raise SettingError(text) from error
     # When this loop ends early, what waits is not worked on first.

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...data import MAX_PIXELS, ImageError
-from ...data.errors import CheckpointError, SettingError, first_names
+from ...data.errors import CheckpointError, SettingError, first_names, reason_of
 from ...data.system.processes import ProcessDied, ProcessStartError, map_processes, prefetch, usable_cores
 from .checkpoint import load_checkpoint, save_checkpoint
 from .device import thread_pool
@@ -358,7 +358,7 @@ class TrainingLoop(Generic[Example]):
         try:
             pickle.dumps(work)
         except Exception as error:  # Whatever an object of somebody else does when it is pickled.
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = reason_of(error)
             text = f"the proposals cannot be sent to worker processes ({reason}); make them picklable, or use readers=0"
             raise SettingError(text) from error
         items = (item for step in steps for item in self.own_items(step))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ...data import MAX_PIXELS, AnnotationError, ImageError, Picture, read_image
 from ...data.arguments import check_names, check_number, settings_as_json
-from ...data.errors import OutputError, SettingError
+from ...data.errors import OutputError, SettingError, reason_of
 from ...data.images.reading import check_pixel_count
 from ...data.picture import PackedImage, fingerprint
 from ...data.picture_names import as_text, without_suffix
@@ -390,9 +390,8 @@ def _footer(path: Path) -> pyarrow.parquet.FileMetaData:
     try:
         return pq.read_metadata(path)
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise AnnotationError(
-            f"{path}: is no file of packed pictures, or damaged ({reason}); pack them again"
+            f"{path}: is no file of packed pictures, or damaged ({reason_of(error)}); pack them again"
         ) from None
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backbone.weights.model_file import in_trunk, read_tensors, write_tensors
-from ...data.errors import ModelError
+from ...data.errors import ModelError, reason_of
 from ..calibration import RankingCalibration
 from .priors import FINEST_STRIDE
 
@@ -133,7 +133,8 @@ def read_multibox(path: str | Path) -> MultiBoxModel:
     advice = "name a file that `inception-rcnn train multibox` wrote"
     weights, graphs, description, sha256 = read_tensors(path, "multibox", (FORMAT,), "a MultiBox head", advice)
     try:
-        priors = np.array(description["priors"], np.float32)
+        with np.errstate(over="ignore"):  # becomes an infinity, which is refused
+            priors = np.array(description["priors"], np.float32)
         levels = priors.ndim == 3 and priors.shape[2] == 2 and len(priors) <= 8
         if not (levels or (priors.ndim == 2 and priors.shape[1] == 4)) or not np.isfinite(priors).all():
             raise ValueError(f"the priors have shape {priors.shape}")
@@ -153,5 +154,5 @@ def read_multibox(path: str | Path) -> MultiBoxModel:
             trained=dict(description["trained"]),
             sha256=sha256,
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path}: not a MultiBox head ({error}); {advice}") from None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ModelError(f"{path}: not a MultiBox head ({reason_of(error)}); {advice}") from None

@@ -157,6 +157,20 @@ def test_other_files(tmp_path: Path, data: bytes) -> None:
     assert "not a safetensors file" in refused(path)
 
 
+@pytest.mark.parametrize("kind", ["F\n16", "F" * 50_000])
+def test_what_the_library_quotes_is_one_short_line(tmp_path: Path, kind: str) -> None:
+    header = json.dumps({"a": {"dtype": kind, "shape": [], "data_offsets": [0, 0]}}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert len(refused(path)) < 600
+
+
+def test_a_format_of_any_length_is_told_in_short(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(save(TENSORS, metadata=header(format="x" * 50_000)))
+    assert len(refused(path)) < 600
+
+
 def test_truncated_anywhere(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_model(path, MODEL)

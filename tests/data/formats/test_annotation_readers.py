@@ -13,6 +13,7 @@ from inception_rcnn.data import (
     read_coco,
     read_coco_ids,
     read_ilsvrc,
+    read_ilsvrc_list,
     read_voc,
     read_voc_results,
 )
@@ -167,6 +168,22 @@ def test_names_in_lists_have_spaces(tmp_path):
     assert [picture.image_id for picture in read_voc(root, "test")] == names
 
 
+@pytest.mark.parametrize("bad", ["\0", "\x0b", "\x85", "\u2028", "\x1b[2J"])
+def test_a_name_with_a_control_character_is_refused_in_one_line(tmp_path, bad):
+    root = write_voc(tmp_path, {"1": voc_xml()}, names=f"1\na{bad}b")
+    for read in (lambda: read_voc(root, "test"), lambda: read_ilsvrc_list(root / "ImageSets/Main/test.txt")):
+        with pytest.raises(AnnotationError, match=r"test\.txt, line 2: has the control character '\\") as caught:
+            read()
+        assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_fault_is_told_in_short_however_long_a_name_is(tmp_path):
+    root = write_voc(tmp_path, {"1": voc_xml()}, names="\n".join(letter * 50_000 for letter in "abc"))
+    with pytest.raises(AnnotationError, match=r"3 faults.*/aaa.* \.\.\. .*aaa\.xml.*ccc\.xml") as caught:
+        read_voc(root, "test")
+    assert len(str(caught.value)) < 4000
+
+
 def test_objects_that_are_left_out_are_told_once(tmp_path):
     root = write_voc(tmp_path, {"1": voc_xml(("cat", 1, 1, 9, 9)), "2": voc_xml(*[("Dog", 1, 1, 9, 9)] * 3)})
     with pytest.warns(MisspeltClassWarning) as caught:
@@ -299,6 +316,7 @@ def change(key, index, **fields):
         (change("annotations", 0, bbox=None), "bad annotation"),
         (change("annotations", 0, bbox=[1, 2, "3", 4]), "bad annotation"),
         (change("annotations", 0, bbox=[1, 2, float("nan"), 4]), "not finite"),
+        (change("annotations", 0, bbox=[1.5, 2, 10**400, 4]), "not finite, or too large"),
         (change("annotations", 0, bbox=[1, 2, True, 4]), "four numbers: [1, 2, True, 4]"),
         (change("annotations", 0, bbox=[1, 2, -3, 4]), "bbox has a negative width or height: [1, 2, -3, 4]"),
         (change("annotations", 0, category_id=True), "category_id is neither a number nor a text: True"),

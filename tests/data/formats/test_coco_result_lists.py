@@ -99,6 +99,7 @@ def test_pictures_without_results_are_there(files):
         ({"bbox": [1, 2, float("nan"), 4]}, "bbox has a number that is not finite"),
         ({"bbox": [1, 2, 1e39, 4]}, "bbox has a number that is not finite, or too large"),
         ({"bbox": [1, 2, 10**400, 4]}, "bbox has a number that is not finite, or too large"),
+        ({"bbox": [1.5, 2, 10**400, 4]}, "bbox has a number that is not finite, or too large"),
         ({"bbox": [3e38, 2, 3e38, 4]}, "bbox has a number that is not finite, or too large"),
         ({"bbox": [1, 2, -1, 4]}, "bbox has a negative width or height"),
         ({"bbox": [1, 2, 3, -0.5]}, "bbox has a negative width or height"),

@@ -445,6 +445,42 @@ def test_a_pickle_that_claims_much_memory_is_refused(tmp_path):
             list(read_proposals(tmp_path / "p.pkl"))
 
 
+def nested(depth, kind=list):
+    """A list that holds a list twice, and so on: a hundred bytes that unfold to 2**depth numbers."""
+    value = kind([1.0, 1.0])
+    for _ in range(depth):
+        value = kind([value, value])
+    return value
+
+
+class Kind:
+    """A type of numbers that is called whatever it is given."""
+
+    def __init__(self, *state):
+        self.state = state
+
+    def __reduce__(self):
+        return np.dtype, self.state
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({"ids": [1], "boxes": [nested(40)], "scores": [[1.0]]}, "a list is neither of numbers nor of boxes"),
+        ({"ids": [1], "boxes": [[[0, 0, 1, 1]]], "scores": [nested(40)]}, "a list is neither of numbers nor of boxes"),
+        ({"ids": [1], "boxes": [[np.zeros(9)] * 9], "scores": [[1.0] * 9]}, "a list is neither of numbers nor of"),
+        ({"ids": [nested(40)], "boxes": [[]], "scores": [[]]}, "an id is a list, and a number or a text is expected"),
+        (Kind(nested(40)), "a list stands where a type of numbers is expected"),
+    ],
+    ids=["boxes", "scores", "arrays", "id", "type"],
+)
+def test_a_pickle_that_would_unfold_without_bound_is_refused(tmp_path, document, problem):
+    (tmp_path / "p.pkl").write_bytes(pickle.dumps(document, 2))
+    assert (tmp_path / "p.pkl").stat().st_size < 2000
+    with pytest.raises(ProposalFileError, match=rf"p\.pkl: .*{problem}"):
+        list(read_proposals(tmp_path / "p.pkl"))
+
+
 def test_coco_document_as_pycocotools_reads_it(tmp_path, entries, capsys):
     ids = {entry.file: 100 - i for i, entry in enumerate(entries)}
     write_proposals(tmp_path / "p.json", entries, image_ids=ids)

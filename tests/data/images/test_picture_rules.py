@@ -354,6 +354,14 @@ def test_a_progressive_jpeg_without_its_last_passes_is_refused(tmp_path, photo, 
         read_image(tmp_path / "cut.jpg")
 
 
+def test_a_progressive_jpeg_of_endless_passes_is_refused(tmp_path, photo):
+    data = jpeg(photo, progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + 200 * last + data[-2:])
+    with pytest.raises(ImageError, match=r"a\.jpg: is a progressive JPEG of 2\d\d passes, over 100"):
+        read_image(tmp_path / "a.jpg")
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_a_whole_jpeg_that_ends_in_grey_is_read(tmp_path, mode):
     colour = {"RGB": (128,) * 3, "L": 128, "CMYK": (128,) * 4}[mode]

@@ -9,6 +9,7 @@ import math
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -350,13 +351,18 @@ def test_files_that_are_no_heads(tmp_path: Path, model_file: Path, network: Regi
         {"trained": 3},
         {"worth": [[0, 1], [0, 1]]},
         {"worth": [0, 1]},
+        {"worth": [[0, 10**400], [0, -1]]},
+        {"priors": [[0, 0, 1, 10**400]]},
+        {"priors": [[0, 0, 1, 1e39]]},
         {"format": 7},
     ):
         header["__metadata__"]["multibox"] = json.dumps(description | change)
         text = json.dumps(header).encode()
         (tmp_path / "bad").write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
-        with pytest.raises(ModelError, match="not a MultiBox head"):
-            read_multibox(tmp_path / "bad")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(ModelError, match="not a MultiBox head"):
+                read_multibox(tmp_path / "bad")
     for cut in (0, 7, 20, len(data) // 2):
         (tmp_path / "bad").write_bytes(data[:cut])
         with pytest.raises(ModelError, match="not a safetensors file"):
