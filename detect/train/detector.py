@@ -184,6 +184,7 @@ def label_regions(picture: Picture, boxes: NDArray[np.float32]) -> SampledRegion
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> no = np.array([False])
     >>> picture = Picture("a", Path("a.jpg"), 40, 20, np.array([[0, 0, 20, 20]], np.float32), np.array([7]), no, no)
     >>> label_regions(picture, np.array([[0, 0, 20, 18], [15, 5, 90, 90]], np.float32)).labels.tolist()
@@ -238,6 +239,7 @@ def refine_regions(
 
     Examples
     --------
+    >>> from pathlib import Path
     >>> no = np.array([False])
     >>> picture = Picture("a", Path("a.jpg"), 40, 20, np.array([[10, 0, 20, 20]], np.float32), np.array([0]), no, no)
     >>> box, right = np.array([[0, 0, 10, 20]], np.float32), np.array([[[10, 0, 0, 0]]], np.float32)
