@@ -180,7 +180,7 @@ def test_onnx_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ((_, script),) = [block for block in blocks(page) if block[0] == "python"]
     names: dict[str, list] = {}
     exec(compile(script, "docs/onnx.md", "exec"), names)
-    expected = Detector.load("voc", nms="greedy", device="cpu", precision="float32", calibrated=False)(
+    expected = Detector.load("voc", nms="greedy", device="cpu", precision="float32", second_look=0, calibrated=False)(
         read_image("cat.jpg")
     )
     found = sorted(names["found"], key=lambda one: one[0], reverse=True)
