@@ -138,11 +138,24 @@ def refine_best(
     """
     scores = weigh_scores(probabilities, objectness, settings)
     chosen = np.sort(np.argsort(-scores.max(1), kind="stable")[: settings.second_look])
-    best = scores[chosen].argmax(1)
-    boxes = decode_boxes(proposals[chosen], deltas[chosen, best][:, None])[:, 0]
-    boxes = clip_boxes(boxes, *size)
+    boxes = clip_boxes(move_by_best(proposals[chosen], scores[chosen], deltas[chosen]), *size)
     large = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
     return chosen[large], boxes[large]
+
+
+def move_by_best(
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], deltas: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Move boxes (N, 4) by their deltas (N, C, 4) of the class with the highest score (N, C), for a second look.
+
+    Examples
+    --------
+    >>> box, deltas = np.array([[0, 0, 10, 10]], np.float32), np.array([[[0, 0, 0, 0], [1, 0, 0, 0]]], np.float32)
+    >>> move_by_best(box, np.array([[0.2, 0.8]], np.float32), deltas).tolist()
+    [[1.0, 0.0, 11.0, 10.0]]
+    """
+    best = deltas[np.arange(len(boxes)), scores.argmax(1)]
+    return decode_boxes(boxes, best[:, None])[:, 0]
 
 
 def average_scores(

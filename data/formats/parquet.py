@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arguments import check_names
 from ..detections import Detections, check_finite
-from ..errors import DetectionError, ProposalFileError, SettingError, UserError
+from ..errors import DetectionError, ProposalFileError, SettingError, UserError, reason_of
 from ..picture_names import as_text
 from ..proposals import Proposals, take_fields
 from .records import check_distinct
@@ -136,8 +136,8 @@ def read_detections_parquet(path: Path) -> Iterator[tuple[str, int, int, Detecti
     except DetectionError:
         raise
     except Exception as error:  # A damaged file can raise nearly anything.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DetectionError(f"{path}: is not a Parquet file of detections, or damaged ({reason})") from error
+        text = f"{path}: is not a Parquet file of detections, or damaged ({reason_of(error)})"
+        raise DetectionError(text) from error
 
 
 def _read_classes(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:
@@ -150,8 +150,8 @@ def _read_classes(path: Path, metadata: Mapping[bytes, bytes]) -> tuple[str, ...
             raise ValueError("no list")
         classes = check_names(_CLASSES, names)
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DetectionError(f"{path}: {_CLASSES!r} of its metadata is no list of names in JSON ({reason})") from None
+        text = f"{path}: {_CLASSES!r} of its metadata is no list of names in JSON ({reason_of(error)})"
+        raise DetectionError(text) from None
     check_distinct(dict(enumerate(classes)), _CLASSES, path, DetectionError)
     return classes
 
@@ -178,7 +178,7 @@ def _read_rows(path: Path, schema: pyarrow.Schema, refusal: type[UserError]) -> 
                 table = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
                 there = ", ".join(f"{one.name} {one.type}" for one in batch.schema)
-                reason = f"its columns {there} do not fit ({' '.join(str(error).split())[:200]})"
+                reason = f"its columns {there} do not fit ({reason_of(error)})"
                 raise refusal(f"{path}: {reason}") from error
             for name, width, height, boxes, *others in zip(*table.columns, strict=True):
                 yield (

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...backbone.preprocessing import decode_boxes, encode_boxes, resize_picture, warp_regions
+from ...backbone.preprocessing import encode_boxes, resize_picture, warp_regions
 from ...backbone.regions.network import RegionNetwork, pool_crops
 from ...backbone.weights.model_file import in_trunk
 from ...data import MAX_PIXELS, Picture, box_iou
@@ -29,6 +29,7 @@ from ...proposals.multibox.loss import away_from, picture_loss
 from ...proposals.multibox.network import GridHead, VectorHead
 from ...proposals.multibox.priors import place_priors
 from ...proposals.multibox.proposer import rank_boxes
+from ..postprocessing import move_by_best
 from ..settings import DetectorSettings
 from .augmentation import augment
 from .checkpoint import weights_hash
@@ -247,8 +248,7 @@ def refine_regions(
     array([1])
     """
     chosen = rng.permutation(len(boxes))[:number]
-    best = logits[chosen, 1:].argmax(1)
-    return label_regions(picture, decode_boxes(boxes[chosen], deltas[chosen, best][:, None])[:, 0])
+    return label_regions(picture, move_by_best(boxes[chosen], logits[chosen, 1:], deltas[chosen]))
 
 
 def detection_loss(
@@ -486,7 +486,7 @@ class DetectorTask:
             nothing = torch.zeros((0, network.classes + 1), device=device)
             deltas = torch.zeros((0, network.classes, 4), device=device)
             return Look(nothing, deltas, labels, targets, allowed[of_picture]), context
-        whole = self.recipe.scoring == "shared" and context is None
+        whole = self.recipe.scoring == "shared" and network.context is not None and context is None
         read, kept = [], []
         for example, reader, regions in zip(batch, readers, drawn, strict=True):
             places = regions.boxes
@@ -499,9 +499,10 @@ class DetectorTask:
             kept.append((lost >= self.recipe.dropout).astype(np.float32) / (1 - self.recipe.dropout))
         logits, deltas, own = network.score_regions(torch.cat(read), torch.from_numpy(np.concatenate(kept)).to(device))
         if whole:
+            assert own is not None
             ends = np.cumsum([len(part) for part in read]) - 1
             rows = torch.from_numpy(np.setdiff1d(np.arange(len(logits)), ends)).to(device)
-            context = None if own is None else own[torch.from_numpy(ends).to(device)]
+            context = own[torch.from_numpy(ends).to(device)]
             logits, deltas = logits[rows], deltas[rows]
         if context is not None:
             logits = logits + context[of_picture]
