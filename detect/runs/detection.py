@@ -69,6 +69,7 @@ def detect_batch(
     settings: dict[str, object] | None = None,
     coco_ids: tuple[Mapping[str, int | str], Mapping[str, int | str]] | None = None,
     progress: Callable[[int, str], None] = lambda done, note: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> RunSummary:
     """Detect objects in many pictures and write the results into a folder.
 
@@ -98,6 +99,8 @@ def detect_batch(
         ``detections.json``; see `inception_rcnn.data.write_detections`.
     progress : callable
         Gets the number of files finished so far, failed ones included, and `RunSummary.bottleneck`.
+    stop : callable
+        Asked before each picture. From True on no more are begun, those in hand are finished, and the run ends.
 
     Returns
     -------
@@ -113,6 +116,8 @@ def detect_batch(
         If `paths` is one name, or has a picture in the folder for drawings, or `format` is unknown.
     OSError
         If the output cannot be written.
+    KeyboardInterrupt
+        If `stop` ended the run; the same call goes on from there.
     Exception
         If `MAX_FAILURES_IN_A_ROW` pictures one after the other cannot be scored: the error of the last.
     """
@@ -135,7 +140,7 @@ def detect_batch(
         _remove_outdated(output, journal, pictures)
         run = _Run(detector, output, draw_score, max_pixels, journal, pictures)
         run.summary.resumed = journal.finished
-        run.detect(workers, progress)
+        run.detect(workers, progress, stop)
         run.write_results(FORMATS[format], *(coco_ids or (None, None)))
         failures = [one for _, one in sorted(run.failures.items())]
         conclude(run.summary, files, journal, failures, output / "errors.jsonl")
@@ -240,7 +245,7 @@ class _Run:
     summary: RunSummary = field(default_factory=RunSummary)
     failures: dict[int, Failure] = field(default_factory=dict)  # by _Picture.position
 
-    def detect(self, workers: int, progress: Callable[[int, str], None]) -> None:
+    def detect(self, workers: int, progress: Callable[[int, str], None], stop: Callable[[], bool]) -> None:
         """Process the pictures, until each is in the journal or among the failures."""
         done, in_a_row = self.summary.resumed, 0
         drawings: deque[Future[None]] = deque()
@@ -253,7 +258,8 @@ class _Run:
             ThreadPoolExecutor(max(1, workers), thread_name_prefix="search") as pool,
             ThreadPoolExecutor(1, thread_name_prefix="draw") as drawer,
         ):
-            for picture, future in prefetch(pool, self.search, todo, limit=2 * max(1, workers)):
+            begun = itertools.takewhile(lambda _: not stop(), todo)
+            for picture, future in prefetch(pool, self.search, begun, limit=2 * max(1, workers)):
                 start, searched = time.perf_counter(), None
                 try:
                     with self.summary.timed("wait for pictures"):
@@ -275,6 +281,8 @@ class _Run:
                 progress(done, self.summary.bottleneck)
             for drawing in drawings:
                 drawing.result()
+        if done < len(self.pictures):
+            raise KeyboardInterrupt
 
     def search(self, picture: _Picture) -> _Searched:
         """Read a picture and do what needs no network."""

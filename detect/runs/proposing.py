@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def propose_pictures(
     max_pixels: int = MAX_PIXELS,
     image_ids: Mapping[str, int | str] | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> RunSummary:
     """Propose boxes for many pictures and write them into one file.
 
@@ -67,6 +69,8 @@ def propose_pictures(
         See `inception_rcnn.data.write_proposals`.
     progress : callable
         Gets the number of files finished so far, failed ones included.
+    stop : callable
+        Asked before each picture. From True on no more are begun, those in hand are finished, and the run ends.
 
     Returns
     -------
@@ -87,6 +91,8 @@ def propose_pictures(
         If `workers` is above 1 and processes cannot be started here.
     OSError
         If the output cannot be written.
+    KeyboardInterrupt
+        If `stop` ended the run; the same call goes on from there.
 
     Examples
     --------
@@ -106,7 +112,7 @@ def propose_pictures(
     settings = {**proposer.settings, "version": package_version()}
     with Journal(output.with_suffix(".journal"), settings, files, columns=5) as journal:
         summary = RunSummary(resumed=journal.finished)
-        failures = _propose_all(proposer, files, journal, workers, max_pixels, progress)
+        failures = _propose_all(proposer, files, journal, workers, max_pixels, progress, stop)
         remove_leftovers(output)
         # .mat and .pkl are read by position: there a file without a result must not move the ones behind it.
         kept = np.arange(len(files)) if suffix in (".mat", ".pkl") else np.flatnonzero(journal.offsets)
@@ -126,10 +132,11 @@ def _propose_all(
     workers: int,
     max_pixels: int,
     progress: Callable[[int], None],
+    stop: Callable[[], bool],
 ) -> list[Failure]:
     """Add the boxes of pictures to the journal; return why some have none, in their order."""
     failures: list[Failure] = []
-    resumed = journal.finished
+    done = resumed = journal.finished
     progress(resumed)
     todo = ((i, files.path(i), _name(files, i)) for i in range(len(files)) if not journal.offsets[i])
     if resumed < len(files):
@@ -142,7 +149,8 @@ def _propose_all(
             text = f"the proposer cannot be sent to worker processes ({reason}); make it picklable, or use workers=1"
             raise SettingError(text) from error
     # When this loop ends early, what waits is not worked on first.
-    with closing(map_processes(partial(_propose, proposer, max_pixels), todo, workers)) as results:
+    begun = takewhile(lambda _: not stop(), todo)
+    with closing(map_processes(partial(_propose, proposer, max_pixels), begun, workers)) as results:
         for done, ((i, path, _), result) in enumerate(results, resumed + 1):
             if isinstance(result, ProcessDied):
                 result = failure(path, result)
@@ -151,6 +159,8 @@ def _propose_all(
             else:
                 journal.append(i, *result)
             progress(done)
+    if done < len(files):
+        raise KeyboardInterrupt
     return failures
 
 
