@@ -31,7 +31,7 @@ from ...data.system.processes import prefetch
 from ...proposals.proposer import Ranked
 from ..detector import Detector
 from ..drawing import default_draw_score, draw_detections
-from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure
+from .failures import FULL_OR_FORBIDDEN, as_resumable, failure
 from .journal import Journal, Record
 from .names import FORMATS, RESULT_FILES, RunFiles, folders_inside, package_version, read_stamped
 from .summary import RunSummary, conclude
@@ -142,8 +142,7 @@ def detect_batch(
         run.summary.resumed = journal.finished
         run.detect(workers, progress, stop)
         run.write_results(FORMATS[format], *(coco_ids or (None, None)))
-        failures = [one for _, one in sorted(run.failures.items())]
-        conclude(run.summary, files, journal, failures, output / "errors.jsonl")
+        conclude(run.summary, files, journal, output / "errors.jsonl")
         run.summary.seconds["total"] = time.perf_counter() - began
         used = {"folder": files.folder, "draw_score": draw_score, **detector.description}
         _write_record(output / "run.json", run.summary, settings or {}, used)
@@ -243,7 +242,6 @@ class _Run:
     journal: Journal
     pictures: _Pictures
     summary: RunSummary = field(default_factory=RunSummary)
-    failures: dict[int, Failure] = field(default_factory=dict)  # by _Picture.position
 
     def detect(self, workers: int, progress: Callable[[int, str], None], stop: Callable[[], bool]) -> None:
         """Process the pictures, until each is in the journal or among the failures."""
@@ -266,7 +264,7 @@ class _Run:
                         searched = future.result()
                     found = self.score(picture, searched)
                 except Exception as error:  # One file must not end a run over thousands; the line says what happened.
-                    self.failures[picture.position] = failure(picture.path, error)
+                    self.journal.append_failure(picture.position, failure(picture.path, error))
                     in_a_row += searched is not None
                     if in_a_row == MAX_FAILURES_IN_A_ROW:
                         raise
@@ -311,7 +309,8 @@ class _Run:
             if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:
                 raise as_resumable(error, target) from error  # The picture is not in the journal and is done again.
             # It cannot be saved in that size or under that name, however often; its detections are good.
-            self.failures[picture.position] = failure(picture.path, error)._replace(retryable=False)
+            failed = failure(picture.path, error)._replace(retryable=False)
+            self.journal.append_failure(picture.position, failed)
         image, repair, more_frames = searched.decoded
         height, width = image.shape[:2]
         table = np.column_stack([found.boxes, found.scores, found.labels]).astype(np.float32)

@@ -112,13 +112,13 @@ def propose_pictures(
     settings = {**proposer.settings, "version": package_version()}
     with Journal(output.with_suffix(".journal"), settings, files, columns=5) as journal:
         summary = RunSummary(resumed=journal.finished)
-        failures = _propose_all(proposer, files, journal, workers, max_pixels, progress, stop)
+        _propose_all(proposer, files, journal, workers, max_pixels, progress, stop)
         remove_leftovers(output)
         # .mat and .pkl are read by position: there a file without a result must not move the ones behind it.
         kept = np.arange(len(files)) if suffix in (".mat", ".pkl") else np.flatnonzero(journal.offsets)
         metadata = {"inception-rcnn": json.dumps(settings, default=np.generic.item)}
         write_proposals(output, _Entries(journal, files, kept), image_ids=image_ids, metadata=metadata)
-        conclude(summary, files, journal, failures, output.with_suffix(".errors.jsonl"))
+        conclude(summary, files, journal, output.with_suffix(".errors.jsonl"))
         if not summary.retryable:
             journal.remove()
     summary.add_seconds("total", time.perf_counter() - began)
@@ -133,9 +133,8 @@ def _propose_all(
     max_pixels: int,
     progress: Callable[[int], None],
     stop: Callable[[], bool],
-) -> list[Failure]:
-    """Add the boxes of pictures to the journal; return why some have none, in their order."""
-    failures: list[Failure] = []
+) -> None:
+    """Add the boxes of pictures to the journal, or why they have none."""
     done = resumed = journal.finished
     progress(resumed)
     todo = ((i, files.path(i), _name(files, i)) for i in range(len(files)) if not journal.offsets[i])
@@ -155,13 +154,12 @@ def _propose_all(
             if isinstance(result, ProcessDied):
                 result = failure(path, result)
             if isinstance(result, Failure):
-                failures.append(result)
+                journal.append_failure(i, result)
             else:
                 journal.append(i, *result)
             progress(done)
     if done < len(files):
         raise KeyboardInterrupt
-    return failures
 
 
 def _propose(
