@@ -142,6 +142,29 @@ def decode_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> DecodedImage
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check its name and permissions") from error
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height of the picture that `read_image` returns, from the header of its file if that tells.
+
+    Raises
+    ------
+    ImageError
+        If the picture cannot be read.
+
+    Examples
+    --------
+    >>> import skimage
+    >>> read_size(Path(skimage.__file__).parent / "data" / "chelsea.png")
+    (451, 300)
+    """
+    try:
+        with open(path, "rb") as file, _open(file, path) as picture:
+            width, height = picture.size
+            return (height, width) if _orientation(picture) >= 5 else (width, height)
+    except Exception:  # Whatever a damaged header makes Pillow raise: then the pixels decide.
+        height, width = decode_image(path).image.shape[:2]
+        return width, height
+
+
 def _what_folder(path: Path) -> str:
     """Say why a folder is no picture. `find_images` lists the folders that it could not search."""
     try:

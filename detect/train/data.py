@@ -37,6 +37,7 @@ from ...data.formats.records import read_json, read_lines
 from ...data.formats.voc import AnnotationReader
 from ...data.picture_names import PictureFolder
 from ...data.system.processes import prefetch, usable_cores
+from .layouts import LAYOUTS, ToolFolder, read_tool_folder
 from .shards import is_packed, read_shards
 
 
@@ -53,14 +54,15 @@ def _refuse_misspelt_classes() -> Iterator[None]:
 
 @_refuse_misspelt_classes()
 def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "trainval") -> list[Picture]:
-    """Read the labelled pictures of a folder for training, in VOC, COCO or ILSVRC DET layout.
+    """Read the labelled pictures of a folder for training: VOC, COCO, ILSVRC DET, or as a labelling tool writes it.
 
     Parameters
     ----------
     folder : Path
         VOC: has ``ImageSets/Main/<split>.txt``. COCO: has ``annotations.json`` or
         ``annotations/instances_*train*.json``, and ``images/`` or ``train2017/``. ILSVRC DET: has
-        ``ImageSets/DET``, ``Annotations/DET`` and ``Data/DET``, or a folder ``ILSVRC`` that has them.
+        ``ImageSets/DET``, ``Annotations/DET`` and ``Data/DET``, or a folder ``ILSVRC`` that has them. Labelling tools:
+        see `inception_rcnn.detect.train.layouts.read_tool_folder`.
     classes : sequence of str
         Objects of other classes are left out. The six classes that VOC and COCO name differently can have either name,
         whatever the layout; classes of ILSVRC can be WordNet ids.
@@ -130,13 +132,27 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
                     f"({first_names([picture.image_id for picture in twice])}); keep the one file that is meant"
                 )
             sources |= {picture.path: file for picture in read}
+    if not pictures and (found := _read_tool_folder(folder, classes)) is not None:
+        pictures = found.training
     if not pictures:
         raise AnnotationError(
             f"{folder}: neither VOC layout (ImageSets/Main/{split}.txt) nor COCO layout (annotations.json or "
-            "annotations/instances_*train*.json, with images/) nor ILSVRC layout (ImageSets/DET); name a folder that "
-            "has one of them"
+            "annotations/instances_*train*.json, with images/) nor ILSVRC layout (ImageSets/DET) nor that of a "
+            f"labelling tool: {LAYOUTS}; name a folder that has one of them"
         )
     return pictures
+
+
+def _read_tool_folder(folder: Path, classes: Sequence[str]) -> ToolFolder | None:
+    """Read a folder of a labelling tool; None if it is that of a data set, or of nothing that is known."""
+    names = ("ImageSets", "annotations.json", "annotations/instances_*train*.json")
+    if any(True for name in names for _ in folder.glob(name)):
+        return None
+    found = read_tool_folder(folder, classes, _other_spellings(classes))
+    if found is None:
+        return None
+    training, validation = (_mark_unboxed(part, classes, found.boxed) for part in found[:2])
+    return ToolFolder(training, validation, found.boxed)
 
 
 @_refuse_misspelt_classes()
@@ -153,8 +169,8 @@ def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
     Returns
     -------
     list of Picture
-        ILSVRC DET: val2, the half of the validation pictures that `read_labelled_folder` does not return. Others: none;
-        `split_validation` sets some aside.
+        ILSVRC DET: val2, the half of the validation pictures that `read_labelled_folder` does not return. Labelling
+        tools: those in ``valid``, or that are named ``val``. Others: none; `split_validation` sets some aside.
 
     Raises
     ------
@@ -172,7 +188,10 @@ def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
     """
     classes = check_names("classes", classes)
     root = _ilsvrc_root(folder)
-    return [] if root is None else _read_ilsvrc_val(root, classes, "val2")
+    if root is not None:
+        return _read_ilsvrc_val(root, classes, "val2")
+    found = _read_tool_folder(folder, classes)
+    return [] if found is None else found.validation
 
 
 def _other_spellings(classes: Sequence[str]) -> dict[str, str]:

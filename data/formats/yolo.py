@@ -1,0 +1,212 @@
+"""Labels in the form of YOLO's training programs: a text file a picture, a line an object.
+
+A line is ``class x y width height``: the number of the class, and the centre and the size of the box as shares of the
+picture's. More numbers are the corners of an outline. The names of the classes stand in ``data.yaml`` (Ultralytics,
+Roboflow), in ``classes.txt`` (LabelImg, Label Studio) or in ``obj.names`` (Darknet).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..classes.spelling import warn_of_dropped_classes
+from ..errors import AnnotationError, DataWarning, ImageError, first_names, needs_packages
+from ..images.finding import find_images
+from ..images.reading import read_size
+from ..picture import Picture
+from .faults import raise_faults
+from .records import read_lines
+
+_NAME_FILES = ("classes.txt", "obj.names", "labels/classes.txt")
+_FORM = "class x y width height"
+# Programs round, and some boxes begin a little outside.
+_SLACK = 0.01
+
+
+def find_yolo(folder: Path) -> Path | None:
+    """Return the file with the names of the classes, if the folder is in one of YOLO's layouts.
+
+    Examples
+    --------
+    >>> find_yolo(Path("nowhere")) is None
+    True
+    """
+    settings = [path for path in sorted(folder.glob("*.y*ml")) if path.suffix in (".yaml", ".yml")]
+    for path in settings:
+        if "names" in _read_settings(path):
+            return path
+    return next((folder / name for name in _NAME_FILES if (folder / name).is_file()), None)
+
+
+def read_yolo_names(names_file: Path) -> tuple[str, ...]:
+    """Read the names of the classes, in the order of their numbers.
+
+    Parameters
+    ----------
+    names_file : Path
+        See `find_yolo`.
+
+    Raises
+    ------
+    AnnotationError
+        If it is malformed.
+    """
+    if names_file.suffix not in (".yaml", ".yml"):
+        return tuple(text for _, text in read_lines(names_file, "the name of a class"))
+    names = _read_settings(names_file)["names"]
+    if isinstance(names, dict) and sorted(names) == [*range(len(names))]:
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, (str, int, float)) for name in names) or not names:
+        raise AnnotationError(f"{names_file}: names is no list of the names of classes; write them as data.yaml does")
+    return tuple(map(str, names))
+
+
+def read_yolo(
+    names_file: Path, classes: Sequence[str], rename: Mapping[str, str] | None = None
+) -> tuple[list[Picture], list[Picture]]:
+    """Read pictures with labels in YOLO's form.
+
+    Parameters
+    ----------
+    names_file : Path
+        See `find_yolo`. If it is a ``data.yaml``, its ``train`` and ``val`` name the pictures: folders, or text files
+        that list pictures; a picture without a file of labels has no objects. Else the pictures are those in the folder
+        that have a file of labels.
+    classes : sequence of str
+        Objects of other classes are left out.
+    rename : mapping of str to str, optional
+        Other names of some classes.
+
+    Returns
+    -------
+    training, validation : list of Picture
+        Their files are opened for their sizes. Labels lie beside the picture or, of a picture in a folder ``images``,
+        at the same place in the folder ``labels`` beside that.
+
+    Raises
+    ------
+    AnnotationError
+        If files of labels are malformed; all such faults are told in one error.
+
+    Warns
+    -----
+    DataWarning
+        If objects of other classes, or pictures without labels, are left out.
+
+    References
+    ----------
+    https://docs.ultralytics.com/datasets/detect/
+    """
+    index = {name: label for label, name in enumerate(classes)}
+    index |= {other: index[name] for other, name in (rename or {}).items()}
+    names = read_yolo_names(names_file)
+    labels = np.array([index.get(name, -1) for name in names], np.int64)
+    parts = _find_pictures(names_file)
+    faults: list[str] = []
+    counts: Counter[int] = Counter()
+    read: list[list[Picture]] = []
+    for paths in parts:
+        own = []
+        for path in paths:
+            numbers, table = _read_labels(_label_file(path), len(names), faults)
+            counts.update(numbers.tolist())
+            try:
+                size = read_size(path)
+            except ImageError:  # It is told, and passed over, when the pixels are needed.
+                size = 0, 0
+            boxes, chosen = table * (*size, *size), labels[numbers] >= 0
+            image_id = os.path.splitext(os.path.relpath(path, names_file.parent))[0].replace(os.sep, "/")
+            no = np.zeros(int(chosen.sum()), bool)
+            kept = boxes[chosen].astype(np.float32)
+            own.append(Picture(image_id, path, *size, kept, labels[numbers][chosen], no, no, classes=tuple(classes)))
+        read.append(own)
+    raise_faults(faults, names_file, "correct the labels, or take the picture out of the folder")
+    warn_of_dropped_classes(names_file, {names[number]: count for number, count in counts.items()}, index)
+    return read[0], read[1]
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    with needs_packages(str(path), "train"):
+        import yaml
+    try:
+        settings = yaml.safe_load(path.read_bytes())
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or error
+        raise AnnotationError(f"{path}: cannot be read ({reason}); correct it") from error
+    return settings if isinstance(settings, dict) else {}
+
+
+def _find_pictures(names_file: Path) -> tuple[list[Path], list[Path]]:
+    """List the pictures to train on, and those for validation."""
+    folder = names_file.parent
+    if names_file.suffix in (".yaml", ".yml"):
+        settings = _read_settings(names_file)
+        return _named(names_file, settings, "train"), _named(names_file, settings, "val")
+    folder = folder.parent if folder.name == "labels" else folder
+    pictures = find_images(folder)
+    labelled = [path for path in pictures if _label_file(path).is_file()]
+    if without := [path.name for path in pictures if path not in {*labelled}]:
+        text = f"{folder}: {len(without)} pictures have no file of labels and are left out ({first_names(without)})"
+        warnings.warn(text, DataWarning, stacklevel=4)
+    return labelled, []
+
+
+def _named(path: Path, settings: Mapping[str, Any], part: str) -> list[Path]:
+    """List the pictures that an entry of data.yaml names."""
+    entries = settings.get(part) or []
+    roots = [path.parent]
+    if root := settings.get("path"):
+        roots = [one for one in (path.parent / str(root), Path(str(root))) if one.is_dir()] + roots
+    found: list[Path] = []
+    for entry in [entries] if isinstance(entries, str) else entries:
+        # Roboflow writes ../train/images, and means train/images.
+        names = [str(entry), str(entry).removeprefix("../")]
+        place = next((root / name for root in roots for name in names if (root / name).exists()), None)
+        if place is None:
+            raise AnnotationError(f"{path}: {part}: there is no {entry} below {roots[0]}; name a folder that is there")
+        found += find_images(f"@{place}" if place.suffix == ".txt" else place)
+    if part == "train" and not found:
+        raise AnnotationError(f"{path}: train: names no pictures; name their folder")
+    return found
+
+
+def _label_file(picture: Path) -> Path:
+    """Return where the labels of a picture are."""
+    parts = picture.parts
+    if "images" in parts:
+        last = len(parts) - 1 - parts[::-1].index("images")
+        labels = Path(*parts[:last], "labels", *parts[last + 1 :]).with_suffix(".txt")
+        if labels.is_file():
+            return labels
+    return picture.with_suffix(".txt")
+
+
+def _read_labels(path: Path, classes: int, faults: list[str]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Read one file of labels: numbers of classes, and boxes ``x1 y1 x2 y2`` as shares of the picture's size."""
+    numbers, boxes = [], []
+    for line, text in read_lines(path, _FORM) if path.is_file() else ():
+        try:
+            number, *values = map(float, text.split())
+            outline = np.array(values).reshape(-1, 2)
+        except ValueError:
+            faults.append(f"{path}, line {line}: {text[:80]!r} is not {_FORM!r}")
+            continue
+        if not (0 <= number < classes and number == int(number)):
+            faults.append(f"{path}, line {line}: there are {classes} classes, numbered from 0, and none {number:g}")
+            continue
+        if len(outline) < 2 or not (np.abs(outline - 0.5) <= 0.5 + _SLACK).all():
+            faults.append(f"{path}, line {line}: {text[:80]!r} is not {_FORM!r} in shares of the picture's size")
+            continue
+        # Two pairs are a centre and a size, more are an outline.
+        ends = (outline[0] - outline[1] / 2, outline[0] + outline[1] / 2) if len(outline) == 2 else outline
+        numbers.append(int(number))
+        boxes.append(np.concatenate([np.min(ends, axis=0), np.max(ends, axis=0)]))
+    return np.array(numbers, np.int64), np.clip(np.array(boxes).reshape(-1, 4), 0, 1)
