@@ -20,6 +20,7 @@ from .detect import detect
 from .ensemble import ensemble
 from .evaluate import evaluate
 from .export import export
+from .info import info
 from .pack import pack
 from .propose import propose
 from .terminal import console, replace_what_cannot_be_shown
@@ -74,7 +75,7 @@ def _paths(value: Any) -> Iterable[str]:
             yield from (str(one), str(one).removeprefix("@"), *(os.path.join(one, name) for name in RESULT_FILES))
 
 
-for command in (detect, propose, ensemble, classify, export, pack):
+for command in (detect, propose, ensemble, classify, export, pack, info):
     app.command()(command)
 evaluate.command("imagenet")(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")

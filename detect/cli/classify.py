@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from ...data import ImageError, read_image
@@ -23,13 +22,11 @@ from ...eval import evaluate_classification
 from ..runs.summary import more_frames_line
 from .evaluate import JsonFile, check_outputs, write_json
 from .options import DEFAULT_MAX_PIXELS, Device, Images, MaxPixels, list_pictures
-from .terminal import console, download_bar, progress_bar
+from .terminal import console, download_bar, output, progress_bar
 
 if TYPE_CHECKING:
     from ...backbone.classifier import Classifier
 
-
-output = Console(highlight=False, markup=False, soft_wrap=True)
 
 Models = Annotated[
     list[str] | None,

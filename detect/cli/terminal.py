@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # Names of files are printed as they are: neither styled nor broken at the width of a terminal.
 console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+output = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def replace_what_cannot_be_shown() -> None:

@@ -101,6 +101,17 @@ def write_multibox(path: str | Path, model: MultiBoxModel, *, apart: bool = Fals
     write_tensors(path, "multibox", description, model.weights, graphs, apart=("worth",) if apart else None)
 
 
+def bundled_multiboxes() -> list[str]:
+    """List the names of the heads that come with the package.
+
+    Examples
+    --------
+    >>> "voc" in bundled_multiboxes()
+    True
+    """
+    return sorted(path.stem for path in MODELS.glob("*.safetensors") if not path.stem.endswith(".graphs"))
+
+
 def find_multibox(name_or_file: str | Path) -> Path:
     """Find the file of a MultiBox, by the name of a bundled one or by its path, which need not exist.
 
