@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from ...data import Detections, atomic_write, write_detections
 from ...data.errors import JournalError, OutputError, SettingError
 from ...data.formats.by_suffix import read_detection_names
-from ...data.images.reading import MAX_PIXELS, DecodedImage
+from ...data.images.containers import Members
+from ...data.images.reading import MAX_PIXELS, DecodedImage, read_stamped
+from ...data.images.sources import Source
 from ...data.system.kernels import compile_all
 from ...data.system.processes import prefetch
 from ...proposals.proposer import Ranked
@@ -33,7 +35,7 @@ from ..detector import Detector
 from ..drawing import default_draw_score, draw_detections
 from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure
 from .journal import Journal, Record
-from .names import FORMATS, RESULT_FILES, RunFiles, folders_inside, package_version, read_stamped
+from .names import FORMATS, RESULT_FILES, RunFiles, folders_inside, package_version
 from .summary import RunSummary, conclude
 
 JOURNAL = "journal"
@@ -44,7 +46,7 @@ MAX_WAITING_DRAWINGS = 4
 
 class _Picture(NamedTuple):
     position: int
-    path: Path
+    path: Source
     key: str  # absolute path: the picture in the journal
     name: str  # path below the folder of all pictures: the picture in detections.json
     drawn: str  # where it is drawn below pictures/
@@ -58,7 +60,7 @@ class _Searched(NamedTuple):
 
 
 def detect_batch(
-    paths: Iterable[str | Path],
+    paths: Iterable[str | Path] | Members,
     output: Path,
     detector: Detector,
     *,
@@ -74,8 +76,8 @@ def detect_batch(
 
     Parameters
     ----------
-    paths : iterable of str or Path
-        Distinct files, as `find_images` lists them.
+    paths : iterable of str or Path, or Members
+        Distinct files, as `find_images` lists them, or pictures in containers, as `find_images_in` lists them.
     output : Path
         Made if it does not exist. Gets ``detections.json`` (COCO format) and ``detections.parquet`` (a row a picture),
         see `inception_rcnn.data.write_detections`, ``pictures/`` (drawn), ``errors.jsonl`` (a line per file that could

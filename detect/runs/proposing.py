@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from ...data import Proposals, write_proposals
 from ...data.errors import SettingError, reason_of
 from ...data.formats.by_suffix import check_suffix
-from ...data.images.reading import MAX_PIXELS
+from ...data.images.containers import Members
+from ...data.images.reading import MAX_PIXELS, loaded, read_stamped
+from ...data.images.sources import Source, absolute_name
 from ...data.picture_names import as_text
 from ...data.proposals import check_image_ids
 from ...data.system.atomic_files import remove_leftovers
@@ -30,12 +32,12 @@ from ...proposals import Proposer
 from ...proposals.proposer import propose_boxes
 from .failures import Failure, failure
 from .journal import Journal, Record
-from .names import RunFiles, package_version, read_stamped
+from .names import RunFiles, package_version
 from .summary import RunSummary, conclude
 
 
 def propose_pictures(
-    paths: Iterable[str | Path],
+    paths: Iterable[str | Path] | Members,
     output: str | Path,
     proposer: Proposer,
     *,
@@ -48,8 +50,8 @@ def propose_pictures(
 
     Parameters
     ----------
-    paths : iterable of str or Path
-        Distinct files, as `find_images` lists them. They appear in the output in this order, named by their paths
+    paths : iterable of str or Path, or Members
+        Distinct files, as `find_images` lists them, or pictures in containers, as `find_images_in` lists them. They appear in the output in this order, named by their paths
         below the folder that holds them all.
     output : str or Path
         The file; its suffix tells the format, see `inception_rcnn.data.write_proposals`. Beside it stands
@@ -132,6 +134,8 @@ def _propose_all(
     resumed = journal.finished
     progress(resumed)
     todo = ((i, files.path(i), _name(files, i)) for i in range(len(files)) if not journal.offsets[i])
+    if workers > 1:
+        todo = ((i, loaded(path, max_pixels), name) for i, path, name in todo)
     if resumed < len(files):
         compile_all(*getattr(proposer, "kernels", ()))  # Otherwise each process would do it.
     if workers > 1:
@@ -155,7 +159,7 @@ def _propose_all(
 
 
 def _propose(
-    proposer: Proposer, max_pixels: int, picture: tuple[int, Path, str]
+    proposer: Proposer, max_pixels: int, picture: tuple[int, Source, str]
 ) -> tuple[Record, NDArray[np.float32]] | Failure:
     """Read a picture and propose boxes for it, in a worker process."""
     _, path, name = picture
@@ -163,7 +167,7 @@ def _propose(
         stamp, (image, repair, more_frames) = read_stamped(path, max_pixels)
         boxes, scores = propose_boxes(proposer, image, name)
         height, width = image.shape[:2]
-        record = Record(os.path.abspath(path), stamp, width, height, repair=repair, more_frames=more_frames)
+        record = Record(absolute_name(path), stamp, width, height, repair=repair, more_frames=more_frames)
         return record, np.column_stack([boxes, scores])
     except Exception as error:  # One file must not end a run over thousands; the line says what happened.
         return failure(path, error)
