@@ -133,7 +133,9 @@ class Members(Sequence[Member]):
         labels = [os.path.splitext(file)[0] for file in self._files]
         self._labels = labels if len(set(labels)) == len(labels) else self._files
         # Rows that are only counted, and names that several files have, are parted by the names of the files.
-        self._is_parted = len(indices) > 1 and len({name for one in indices for name in one.names}) < len(self)
+        seen = {name for one in indices for name in one.names}
+        unnamed = sum(len(one.names) > 0 and not one.names[len(one.names) - 1] for one in indices)
+        self._is_parted = len(indices) > 1 and len(seen - {""}) < len(self) - unnamed
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -358,13 +360,17 @@ def _index_tar(file: BinaryIO, container: str, column: str, stamp: tuple[int, ..
             while (one := tar.next()) is not None:
                 if one.size < 0:
                     raise ValueError("a file of negative size")  # It would be followed back, without end.
-                tar.members = []  # It would keep a kilobyte of each.
+                tar.members = []  # type: ignore[attr-defined]  # It would keep a kilobyte of each.
                 base = posixpath.basename(one.name)
                 is_picture = posixpath.splitext(base)[1].lower() in IMAGE_SUFFIXES and not base.startswith(".")
                 if one.isreg() and not one.issparse() and is_picture:
                     starts.append(one.offset_data)
                     sizes.append(one.size)
                     names.append(one.name)
+            # To tarfile a header that is damaged is the end.
+            file.seek(tar.offset)
+            if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError("a header is damaged")
     # A damaged file raises more than tarfile's own errors. All others are of reading it, wherever it is.
     except (tarfile.TarError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         problem = f"is no tar file from some place on, or damaged ({reason_of(error)}); copy or download it again"
@@ -372,7 +378,13 @@ def _index_tar(file: BinaryIO, container: str, column: str, stamp: tuple[int, ..
             raise ImageError(f"{container}: {problem}") from error
     listed = distinct_names(names)
     return _Index(
-        container, column, stamp, Names([*listed, ""]) if problem else listed, np.array(starts), np.array(sizes), problem
+        container,
+        column,
+        stamp,
+        Names([*listed, ""]) if problem else listed,
+        np.array(starts),
+        np.array(sizes),
+        problem,
     )
 
 
@@ -490,9 +502,12 @@ class _Rows:
     def _advance(self) -> None:
         try:
             rows = _values(next(self.batches), self.leaf)
-        except BaseException as error:
+        except StopIteration:
+            self.group = -1
+            raise EOFError("a row group ends early") from None
+        except BaseException:
             self.group = -1  # The next one begins anew.
-            raise EOFError("a row group ends early") if isinstance(error, StopIteration) else error
+            raise
         self.kept.append((self.next, rows, sum(len(one) for one in rows if one is not None)))
         self.next += len(rows)
         while len(self.kept) > 2 and sum(size for *_, size in self.kept) > _KEPT_BYTES:

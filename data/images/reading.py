@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from ..arguments import check_number
 from ..errors import DataWarning, ImageError, SettingError, reason_of
 from ..system.remote import is_url, url_suffix
+from .containers import Member
 from .finding import RAW_SUFFIXES, TGA_SUFFIXES
 from .repair import (
     END_OF_JPEG,
@@ -29,7 +30,6 @@ from .repair import (
     next_restart_mark,
     without_descriptions,
 )
-from .containers import Member
 from .sources import Source, open_source
 
 MAX_PIXELS = 150_000_000

@@ -11,7 +11,7 @@ import hashlib
 import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 REQUESTS = 16  # at a time
 # What file systems call that which changes with a file, besides its size.
 _VERSION_FIELDS = (
-    "ETag", "etag", "Content-MD5", "content_settings_md5", "md5Hash", "crc32c", "checksum", "generation", "LastModified",
-    "Last-Modified", "last_modified", "mtime", "modified", "updated",
+    "ETag", "etag", "Content-MD5", "md5Hash", "crc32c", "checksum", "generation", "LastModified", "Last-Modified",
+    "last_modified", "mtime", "modified", "updated",
 )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
         # Listings that are kept would hide what changes, and hold a kilobyte a file.
         return fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
-        raise MissingPackageError(f"{url}: {reason_of(error)} (pip install)", name=error.name) from None
+        raise MissingPackageError(f"{url}: {reason_of(error)}", name=error.name) from None
     except ValueError as error:
         reason = reason_of(error)
         raise SettingError(f"{url}: {reason[:1].lower()}{reason[1:]}; name a file or another URL") from None
@@ -88,17 +88,17 @@ def file_system(url: str) -> tuple[AbstractFileSystem, str]:
 
 def _file_error(url: str, error: Exception) -> OSError:
     """Say what went wrong as of a local file."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    status = getattr(cause, "status", None)  # of HTTP
-    # fsspec says that a file is not there also where it could not ask.
-    missing = isinstance(error, FileNotFoundError) and not type(cause).__module__.startswith("aiohttp")
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    # Over HTTP fsspec says that a file is not there also where it could not ask.
+    http = next((one for one in causes if type(one).__module__.startswith("aiohttp")), None)
+    status = getattr(http, "status", 0)
     if isinstance(error, PermissionError) or status in (401, 403):
-        return PermissionError(errno.EACCES, f"no permission: {reason_of(cause)}", url)
-    if missing or status in (404, 410):
+        return PermissionError(errno.EACCES, f"no permission: {reason_of(http or error)}", url)
+    if status in (404, 410) or (isinstance(error, FileNotFoundError) and http is None):
         return FileNotFoundError(errno.ENOENT, "does not exist", url)
-    return OSError(getattr(error, "errno", None) or errno.EIO, reason_of(cause), url)
+    return OSError(getattr(error, "errno", None) or errno.EIO, reason_of(http or causes[-1]), url)
 
 
 @contextmanager
@@ -219,7 +219,8 @@ def list_url(url: str) -> list[str] | None:
         if first >= 0 and not system.exists(path):
             base = url[:first].rpartition("/")[0]
             found = [name for name, one in system.glob(path, detail=True).items() if one["type"] != "directory"]
-        elif url.endswith("/") or system.info(path).get("type") == "directory":
+        # HTTP tells no folders. It is asked all the same: that it does not answer would be an empty list.
+        elif system.info(path).get("type") == "directory" or url.endswith("/"):
             base, found = url.rstrip("/"), system.find(path)
         else:
             return None
@@ -228,8 +229,8 @@ def list_url(url: str) -> list[str] | None:
     return sorted((base + name[len(root) :] for name in found), key=lambda name: name.split("/"))
 
 
-def upload(files: Mapping[str, Path]) -> None:
-    """Write local files to URLs, several at a time, in any order.
+def upload(files: Iterable[tuple[str, Path]]) -> None:
+    """Write local files to URLs, several at a time.
 
     Raises
     ------
@@ -237,7 +238,7 @@ def upload(files: Mapping[str, Path]) -> None:
         Of the first that cannot be written.
     """
     with ThreadPoolExecutor(REQUESTS) as pool:
-        for _, future in prefetch(pool, lambda pair: _put(*pair), files.items(), limit=4 * REQUESTS):
+        for _, future in prefetch(pool, lambda pair: _put(*pair), files, limit=4 * REQUESTS):
             future.result()
 
 

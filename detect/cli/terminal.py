@@ -25,6 +25,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ..runs.destination import Destination
+
 if TYPE_CHECKING:
     from ..runs.summary import RunSummary
 
@@ -93,8 +95,8 @@ def show_run(
     run: Callable[..., RunSummary],
     what: str,
     total: int,
-    output: Path,
-    errors: Path,
+    output: str | Path,
+    errors: str | Path,
     *,
     lines: Sequence[str] = (),
     idle_cores: bool = False,
@@ -106,6 +108,8 @@ def show_run(
     typer.Exit
         With 130 if the run was interrupted, with 1 if it should be repeated or no picture has a result.
     """
+    if folder := Destination(output).folder:
+        console.print(f"results are gathered in {folder} and uploaded to {output} at the end")
     try:
         with progress_bar(what, total) as report:
             summary = run(progress=report)

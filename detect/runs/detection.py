@@ -33,6 +33,7 @@ from ...data.system.processes import prefetch
 from ...proposals.proposer import Ranked
 from ..detector import Detector
 from ..drawing import default_draw_score, draw_detections
+from .destination import Destination
 from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure
 from .journal import Journal, Record
 from .names import FORMATS, RESULT_FILES, RunFiles, folders_inside, package_version
@@ -61,7 +62,7 @@ class _Searched(NamedTuple):
 
 def detect_batch(
     paths: Iterable[str | Path] | Members,
-    output: Path,
+    output: str | Path,
     detector: Detector,
     *,
     workers: int = 1,
@@ -78,12 +79,12 @@ def detect_batch(
     ----------
     paths : iterable of str or Path, or Members
         Distinct files, as `find_images` lists them, or pictures in containers, as `find_images_in` lists them.
-    output : Path
-        Made if it does not exist. Gets ``detections.json`` (COCO format) and ``detections.parquet`` (a row a picture),
-        see `inception_rcnn.data.write_detections`, ``pictures/`` (drawn), ``errors.jsonl`` (a line per file that could
-        not be processed: file, kind, message) and ``run.json``. During the run it has a ``journal``. The journal stays
-        if another try may succeed (see `failures.is_retryable`); the same call then tries the failed files again.
-        Results of a run with other settings or other pictures are removed.
+    output : str or Path
+        Made if it does not exist. Or a URL, see `destination`. Gets ``detections.json`` (COCO format) and
+        ``detections.parquet`` (a row a picture), see `inception_rcnn.data.write_detections`, ``pictures/`` (drawn),
+        ``errors.jsonl`` (a line per file that could not be processed: file, kind, message) and ``run.json``. During the
+        run it has a ``journal``. The journal stays if another try may succeed (see `failures.is_retryable`); the same
+        call then tries the failed files again. Results of a run with other settings or other pictures are removed.
     detector : Detector
     workers : int
         Threads that read and search.
@@ -123,7 +124,9 @@ def detect_batch(
         draw_score = default_draw_score(detector.calibration)
     if format not in FORMATS:
         raise SettingError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
-    files = RunFiles(paths)
+    files, place = RunFiles(paths), Destination(output)
+    output = place.path
+    place.begin(output / "errors.jsonl")
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     pictures = _Pictures(files)
     if drawings := folders_inside(files, output / "pictures"):
@@ -144,8 +147,11 @@ def detect_batch(
         run.summary.seconds["total"] = time.perf_counter() - began
         used = {"folder": files.folder, "draw_score": draw_score, **detector.description}
         _write_record(output / "run.json", run.summary, settings or {}, used)
+        written = [output / name for name in ("pictures", "errors.jsonl", "run.json", *FORMATS[format])]
+        place.deliver(written, [output / name for name in RESULT_FILES if name not in FORMATS[format]])
         if not run.summary.retryable:
             journal.remove()
+            place.remove()
     return run.summary
 
 

@@ -35,9 +35,9 @@ def is_retryable(path: Source, error: Exception) -> bool:
     -------
     bool
         False if the content is at fault, which is what a `UserError` says. True if the file is gone, or if the system
-        could not read it (permissions, input and output, a network; not a name that is too long, nor a file that is too
-        large) or had too little memory. True for everything unexpected as well: a lost GPU, a process that was killed, a bug that the next version may not
-        have.
+        could not read it (permissions, input and output, a network; not a name that is too long, nor a file that is
+        too large) or had too little memory. True for everything unexpected as well: a lost GPU, a process that was
+        killed, a bug that the next version may not have.
 
     Examples
     --------

@@ -87,8 +87,10 @@ class RunFiles(Sequence[str]):
             return self._members.name(index)
         own = self[index]
         name = own[len(self.folder) :].replace(os.sep, "/")
+        if self.folder and not is_url(own):
+            return name
         # Outside a common folder names begin with a slash or a protocol; a URL may have any path.
-        return name if self.folder and not is_url(own) else inner_path(name)
+        return inner_path("_" + name if self.folder and name.startswith("/") else name)
 
     def stamps(self, pictures: Iterable[int]) -> Iterator[list[int]]:
         """Stamp of each of some pictures as they are now, in order; of files at URLs many are asked for at a time."""

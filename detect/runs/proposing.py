@@ -6,7 +6,6 @@ its journal.
 """
 
 import json
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +29,7 @@ from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
 from ...proposals.proposer import propose_boxes
+from .destination import Destination
 from .failures import Failure, failure
 from .journal import Journal, Record
 from .names import RunFiles, package_version
@@ -51,14 +51,14 @@ def propose_pictures(
     Parameters
     ----------
     paths : iterable of str or Path, or Members
-        Distinct files, as `find_images` lists them, or pictures in containers, as `find_images_in` lists them. They appear in the output in this order, named by their paths
-        below the folder that holds them all.
+        Distinct files, as `find_images` lists them, or pictures in containers, as `find_images_in` lists them.
+        They appear in the output in this order, named by their paths below the folder that holds them all.
     output : str or Path
-        The file; its suffix tells the format, see `inception_rcnn.data.write_proposals`. Beside it stands
-        ``<name>.errors.jsonl``, a line per file that could not be processed (file, kind, message), and during
-        the run ``<name>.journal``. A file that could not be processed is not in the output; only in ``.mat``
-        and ``.pkl``, whose readers go by position, it is there without boxes. The journal stays if another try may
-        succeed (see `failures.is_retryable`); the same call then tries the failed files again.
+        The file, or a URL, see `destination`; its suffix tells the format, see `inception_rcnn.data.write_proposals`.
+        Beside it stands ``<name>.errors.jsonl``, a line per file that could not be processed (file, kind, message), and
+        during the run ``<name>.journal``. A file that could not be processed is not in the output; only in ``.mat`` and
+        ``.pkl``, whose readers go by position, it is there without boxes. The journal stays if another try may succeed
+        (see `failures.is_retryable`); the same call then tries the failed files again.
     proposer : Proposer
         Can be pickled, if `workers` is above 1. A network that works in several processes should have one thread.
     workers : int
@@ -101,11 +101,13 @@ def propose_pictures(
     (1, 50, ['chelsea.png'])
     """
     began = time.perf_counter()
-    files, output = RunFiles(paths), Path(output)
+    files, place = RunFiles(paths), Destination(output)
+    output, errors = place.path, place.path.with_suffix(".errors.jsonl")
     suffix = check_suffix(output)
     if image_ids is not None:
         check_image_ids(output, (_name(files, i) for i in range(len(files))), image_ids)
     settings = {**proposer.settings, "version": package_version()}
+    place.begin(errors)
     with Journal(output.with_suffix(".journal"), settings, files, columns=5) as journal:
         summary = RunSummary(resumed=journal.finished)
         failures = _propose_all(proposer, files, journal, workers, max_pixels, progress)
@@ -114,9 +116,11 @@ def propose_pictures(
         kept = np.arange(len(files)) if suffix in (".mat", ".pkl") else np.flatnonzero(journal.offsets)
         metadata = {"inception-rcnn": json.dumps(settings, default=np.generic.item)}
         write_proposals(output, _Entries(journal, files, kept), image_ids=image_ids, metadata=metadata)
-        conclude(summary, files, journal, failures, output.with_suffix(".errors.jsonl"))
+        conclude(summary, files, journal, failures, errors)
+        place.deliver([errors, output])
         if not summary.retryable:
             journal.remove()
+            place.remove()
     summary.add_seconds("total", time.perf_counter() - began)
     return summary
 

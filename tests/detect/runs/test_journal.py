@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from inception_rcnn.data import read_proposals
-from inception_rcnn.detect.runs.journal import Journal, Record
 from inception_rcnn.data.images.sources import stamp
+from inception_rcnn.detect.runs.journal import Journal, Record
 from inception_rcnn.detect.runs.names import RunFiles
 from inception_rcnn.detect.runs.proposing import propose_pictures
 
