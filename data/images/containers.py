@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 import posixpath
+import re
 import tarfile
 import threading
 from array import array
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 CONTAINER_SUFFIXES = frozenset({".parquet", ".tar"})
 _COMPRESSED = frozenset({".tgz", ".gz", ".bz2", ".xz", ".zst"})
 _BATCH_BYTES, _KEPT_BYTES = 4 * 2**20, 32 * 2**20  # of encoded pictures in memory, of one Parquet file
+MAX_NAME = 500  # letters; the last ones of a longer name are kept
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 _IMAGE, _NAME = "image", "file"  # the columns of our own packed pictures
 
 
@@ -338,15 +341,16 @@ def common_folder(folders: Collection[str]) -> str:
 
 
 def inner_path(name: str) -> str:
-    """Return a name as a path that does not lead out of its folder.
+    """Return a name as a path that does not lead out of its folder, of one line.
 
     Examples
     --------
     >>> inner_path("./a/../1.jpg"), inner_path("https://host//1.jpg")
     ('a/_/1.jpg', 'https/host/_/1.jpg')
     """
-    parts = name.replace("\\", "/").replace("://", "/").removeprefix("./").lstrip("/").split("/")
-    return "/".join("_" if part in ("", ".", "..") else part.replace("\0", "_") for part in parts)
+    plain = _CONTROL.sub("_", name.replace("\\", "/").replace("://", "/"))[-MAX_NAME:]
+    parts = plain.removeprefix("./").lstrip("/").split("/")
+    return "/".join("_" if part in ("", ".", "..") else part for part in parts)
 
 
 # Tar
@@ -427,7 +431,7 @@ def _leaves(container: str, schema: pyarrow.Schema, asked: str) -> tuple[str, st
         return one.name if _is_bytes(one.type) else ""
 
     found = {one.name: leaf for one in schema if (leaf := leaf_of(one))}
-    names = ", ".join(f"{one.name} {one.type}" for one in schema)[:400]
+    names = " ".join(", ".join(f"{one.name} {one.type}" for one in schema).split())[:400]
     if asked and asked not in found:
         text = f"has no column {asked!r} with bytes of pictures" if asked not in schema.names else (
             f"its column {asked!r} does not have bytes, nor a struct of bytes and path"
@@ -465,11 +469,12 @@ def _values(batch: pyarrow.RecordBatch, leaf: str) -> list[Any]:
 class _Rows:
     """The encoded pictures of one Parquet file, read from front to back; the last ones are kept."""
 
-    def __init__(self, container: str, column: str) -> None:
+    def __init__(self, container: str, column: str, stamp: tuple[int, ...]) -> None:
         import pyarrow.parquet as pq
 
         # A buffer of a megabyte a column; else a whole row group would be in memory, which may be a whole file.
-        self.file = pq.ParquetFile(_open(container), pre_buffer=False, buffer_size=2**20)
+        source = open_url(container) if is_url(container) else container
+        self.file = pq.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
         self.leaf, _ = _leaves(container, self.file.schema_arrow, column)
         footer = self.file.metadata
         self.ends = np.cumsum([footer.row_group(i).num_rows for i in range(footer.num_row_groups)], dtype=np.int64)
@@ -514,12 +519,12 @@ class _Rows:
             self.kept.popleft()
 
 
-_rows_of = functools.lru_cache(4)(_Rows)
+_rows_of = functools.lru_cache(4)(_Rows)  # By the stamp too: a file that was replaced is another one.
 
 
 def _read_row(member: Member) -> bytes:
     with told_of(member.container), _told_of_parquet(str(member)):
-        data = _rows_of(member.container, member.column).read(member.position)
+        data = _rows_of(member.container, member.column, member.stamp[:-1]).read(member.position)
         if data is None:
             raise ImageError(f"{member}: the row has no bytes of a picture")
         return data
