@@ -23,6 +23,7 @@ from .formats.ilsvrc import (
 )
 from .formats.matlab5 import read_matlab
 from .formats.voc import read_voc, read_voc_results, write_voc_results
+from .images.containers import find_images_in
 from .images.finding import IMAGE_SUFFIXES, find_images
 from .images.reading import MAX_PIXELS, read_image
 from .picture import Picture
@@ -51,6 +52,7 @@ __all__ = [
     "box_iou",
     "clip_boxes",
     "find_images",
+    "find_images_in",
     "read_class_list",
     "read_coco",
     "read_coco_ids",

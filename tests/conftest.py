@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from servers import http, s3, s3_server  # noqa: F401 - fixtures
 
 # Some tests import ONNX Runtime before the package does; see `inception_rcnn.backbone`.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -11,6 +11,7 @@ import io
 import json
 import pickletools
 import struct
+import tarfile
 import warnings
 import zipfile
 import zlib
@@ -32,6 +33,8 @@ from inception_rcnn.backbone.weights.caffe import read_caffemodel
 from inception_rcnn.backbone.weights.model_file import GRAPHS, RegionModel, read_model, write_model
 from inception_rcnn.backbone.weights.published import load_imagenet
 from inception_rcnn.data import (
+    ImageError,
+    find_images_in,
     read_coco,
     read_coco_ids,
     read_coco_results,
@@ -119,6 +122,21 @@ def _proposals(suffix: str) -> Callable[[Path], object]:
     return lambda root: list(read_proposals(root / f"proposals{suffix}"))
 
 
+def _members(name: str) -> Callable[[Path], object]:
+    def read(root: Path) -> None:
+        errors = []
+        for member in find_images_in(root / name):
+            assert len(str(member)) < len(str(root)) + 700
+            try:
+                decode_image(member, MAX_PIXELS)
+            except ImageError as error:
+                errors.append(error)
+        if errors:
+            raise errors[-1]
+
+    return read
+
+
 def _imagenet(suffix: str) -> Callable[[Path], object]:
     return lambda root: load_imagenet(root / f"weights{suffix}")
 
@@ -197,6 +215,39 @@ def caffemodel(name: str, arrays: list[np.ndarray]) -> bytes:
 
     blobs = [block(7, block(1, bytes(array.shape))) + block(5, array.tobytes()) for array in arrays]
     return block(100, block(1, name.encode()) + b"".join(block(7, blob) for blob in blobs))
+
+
+def _small_picture() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(noise_image(0, 4, 3)).save(file, "PNG")
+    return file.getvalue()
+
+
+def _tar_files() -> Iterator[bytes]:
+    """Tar files of all kinds that tarfile writes, with long names, a link and what is no picture."""
+    for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        file = io.BytesIO()
+        with tarfile.open(fileobj=file, mode="w", format=kind) as tar:
+            for name in ("a/1.png", "2.json", f"{'d' * 90}/{'n' * 95}.jpg", "ü.png"):
+                one = tarfile.TarInfo(name)
+                one.size = len(data := _small_picture())
+                tar.addfile(one, io.BytesIO(data))
+            link = tarfile.TarInfo("link.png")
+            link.type, link.linkname = tarfile.SYMTYPE, "a/1.png"
+            tar.addfile(link)
+        yield file.getvalue()
+
+
+def _picture_tables() -> Iterator[bytes]:
+    data = _small_picture()
+    for columns in (
+        {"image": [{"bytes": data, "path": f"{i}.png"} for i in range(3)], "n": [1, 2, 3]},
+        {"image": [data, None, b""], "file": ["a.png", "a.png", None]},
+    ):
+        for options in ({}, {"row_group_size": 2, "compression": "zstd", "use_dictionary": False}):
+            file = io.BytesIO()
+            pq.write_table(pa.table(columns), file, **options)
+            yield file.getvalue()
 
 
 # Changes
@@ -294,6 +345,30 @@ def _change_pickle(data: bytes, rng: Random, mutate: Mutate) -> bytes:
     return b"".join(parts)
 
 
+def _change_tar(data: bytes, rng: Random, mutate: Mutate) -> bytes:
+    """Change a field of a header and correct its checksum, or leave out, repeat or change a block."""
+    blocks = [data[at : at + 512] for at in range(0, len(data), 512)]
+    headers = [i for i, one in enumerate(blocks) if one[257:262] == b"ustar"]
+    way = rng.integers(6)
+    if way == 0 or not headers:
+        return mutate(data)
+    if way == 1:
+        at = rng.integers(len(blocks))
+        blocks[at : at + 1] = [blocks[at]] * int(rng.choice([0, 2]))
+        return b"".join(blocks)
+    at = rng.choice(headers)
+    fields = ((0, 100), (124, 136), (124, 136), (156, 157), (157, 257), (263, 265), (345, 500))
+    start, end = fields[rng.integers(len(fields))]
+    sizes = [b"\xff" * 12, b"\x80" + b"\xff" * 11, b"77777777777\0", b"00000000000\0", b"00000001000\0"]
+    kinds = [b"L", b"K", b"x", b"g", b"S", b"1", b"5", b"0", b"7", b"\xff"]
+    drawn = {124: sizes, 156: kinds}.get(start)
+    new = drawn[rng.integers(len(drawn))] if drawn else mutate(blocks[at][start:end])
+    head = blocks[at][:start] + new[: end - start].ljust(end - start, b"\0") + blocks[at][end:]
+    total = sum(head[:148]) + 8 * 32 + sum(head[156:])
+    blocks[at] = head[:148] + b"%06o\0 " % total + head[156:]
+    return b"".join(blocks)
+
+
 def _columns(rng: Random, rows: int) -> pa.Array:
     """Draw a column of a type that proposals may or may not have."""
     half = rows // 2
@@ -367,6 +442,8 @@ def write_seeds(root: Path) -> None:
     _models(root)
     Image.fromarray(noise_image(0, 24, 17)).save(root / "picture.tga")
     root.joinpath("variables.mat").write_bytes(next(_matlab_files()))
+    root.joinpath("pictures.tar").write_bytes(next(_tar_files()))
+    root.joinpath("pictures.parquet").write_bytes(next(_picture_tables()))
 
 
 TARGETS = {
@@ -397,6 +474,8 @@ TARGETS = {
     "proposals-mat": Target("proposals.mat", _proposals(".mat"), _change_matlab),
     "proposals-pkl": Target("proposals.pkl", _proposals(".pkl"), _change_pickle),
     "proposals-parquet": Target("proposals.parquet", _proposals(".parquet"), _change_parquet),
+    "pictures-tar": Target("pictures.tar", _members("pictures.tar"), _change_tar, _tar_files),
+    "pictures-parquet": Target("pictures.parquet", _members("pictures.parquet"), _change_parquet, _picture_tables),
     "model": Target("model.safetensors", _read_model, _change_safetensors),
     "multibox": Target(
         "multibox.safetensors", lambda root: read_multibox(root / "multibox.safetensors"), _change_safetensors

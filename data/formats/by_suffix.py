@@ -4,7 +4,6 @@ Ranked boxes: ``.parquet`` (a row a picture), ``.npz`` (NumPy), ``.mat`` (Fast R
 Detectron2) and ``.json`` (COCO). Detections: ``.parquet``, and COCO's JSON under every other name.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ from ..errors import DetectionError, MatlabFileError, ProposalFileError, Setting
 from ..picture_names import forward_slashes, short_names
 from ..proposals import Proposals, check_entry, check_image_ids, checked_entries, survey_entries
 from ..system.atomic_files import atomic_file, atomic_write
+from ..system.remote import local_copy
 from .coco import (
     NAME_FORMS,
     OBJECT,
@@ -47,6 +47,7 @@ _READERS: dict[str, Callable[[Path], Iterable[Proposals]]] = {
     ".npz": read_npz,
 }
 PROPOSAL_SUFFIXES = tuple(_READERS)
+_DETECTIONS = "detections.json", "detections.parquet"  # in a folder
 
 
 def write_proposals(
@@ -159,7 +160,7 @@ def read_proposals(path: str | Path) -> Iterator[Proposals]:
     Parameters
     ----------
     path : str or Path
-        The file; its suffix is one of `PROPOSAL_SUFFIXES`.
+        The file, or its URL; its suffix is one of `PROPOSAL_SUFFIXES`. From a URL it is copied first.
 
     Returns
     -------
@@ -182,7 +183,7 @@ def read_proposals(path: str | Path) -> Iterator[Proposals]:
     ...     list(read_proposals(f"{folder}/none.parquet"))
     []
     """
-    path = Path(path)
+    path = local_copy(path)
     reader = _READERS[check_suffix(path)]
     if not path.is_file():
         raise ProposalFileError(f"{path}: there is no such file; check its name")
@@ -310,7 +311,7 @@ def read_detections(path: str | Path, key: Literal["stem", "image_id", "file_nam
     ----------
     path : str or Path
         The file, Parquet if its name ends so, or the folder in which it is called ``detections.json`` or, if that is
-        not there, ``detections.parquet``.
+        not there, ``detections.parquet``. Or a URL of these, which is copied first.
     key : {"stem", "image_id", "file_name"}
         By what names the result has the pictures: "stem" is the file's name without folder and suffix, which is
         the image id of VOC; "image_id" is the name without suffix, which is the image id of `read_coco` and
@@ -352,10 +353,11 @@ def read_detections(path: str | Path, key: Literal["stem", "image_id", "file_nam
 
 
 def detections_file(path: str | Path) -> Path:
-    """Return the file of detections that is named, or that is in the folder named."""
-    if not os.path.isdir(path):
-        return Path(path)
-    document, table = Path(path, "detections.json"), Path(path, "detections.parquet")
+    """Return the file of detections that is named, or that is in the folder named; of a URL, a copy."""
+    path = local_copy(path, _DETECTIONS)
+    if not path.is_dir():
+        return path
+    document, table = (path / name for name in _DETECTIONS)
     return table if table.exists() and not document.exists() else document
 
 
@@ -370,7 +372,7 @@ def read_detection_entries(path: str | Path) -> list[tuple[str, int, int, Detect
     ----------
     path : str or Path
         The file, Parquet if its name ends so, or the folder in which it is called ``detections.json`` or, if that is
-        not there, ``detections.parquet``.
+        not there, ``detections.parquet``. Or a URL of these, which is copied first.
 
     Returns
     -------

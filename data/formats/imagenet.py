@@ -112,7 +112,7 @@ def read_class_labels(folder: Path, classes: Sequence[str]) -> dict[Path, int]:
         root,
         "name it as they do, or remove it",
     )
-    labels = {path: index[name] for name in names for path in find_images(root / name)}
+    labels = {Path(path): index[name] for name in names for path in find_images(root / name)}
     if not labels:
         raise AnnotationError(f"{root}: has no pictures in folders of classes; lay them out as <class>/<picture>")
     return labels
@@ -138,4 +138,4 @@ def _list_pictures(root: Path, names: Sequence[str]) -> list[Sample]:
     paths = [find_images(root / name) for name in names]
     empty = [f"{root / name}: has no pictures" for name, own in zip(names, paths, strict=True) if not own]
     raise_faults(empty, root, "put some there, or remove it")
-    return [(path, label) for label, own in enumerate(paths) for path in own]
+    return [(Path(path), label) for label, own in enumerate(paths) for path in own]

@@ -1,14 +1,15 @@
-"""Files, folders, globs and lists to a list of picture files."""
+"""Files, folders, globs and lists, here or at URLs, to a list of picture files."""
 
 import glob
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 from ..errors import ImageError
+from ..system.remote import file_system, has_magic, is_url, list_url, read_url, url_suffix
 
 TGA_SUFFIXES = frozenset({".icb", ".tga", ".vda", ".vst"})
 RAW_SUFFIXES = frozenset({
@@ -22,11 +23,12 @@ IMAGE_SUFFIXES = TGA_SUFFIXES | RAW_SUFFIXES | frozenset({
 """Suffixes, in lower case, of the files in a folder that are taken for pictures, also of formats that are not read: the
 reader says what to do."""
 
+MAX_LIST_BYTES = 2**30
 # Numbers of files that are no pictures, by suffix, in each folder by its device and inode: also if it is named twice.
-_Others: TypeAlias = dict[tuple[int, int], Counter[str]]
+_Others: TypeAlias = dict[Hashable, Counter[str]]
 
 
-def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[str] | None = None) -> list[Path]:
+def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[str] | None = None) -> list[Path | str]:
     """List the picture files that a mix of files, folders, globs and lists stands for.
 
     Parameters
@@ -42,7 +44,9 @@ def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[s
         - ``@list.txt``: a text file with one file, folder or glob a line, relative to the list's own folder
           (so that a list means the same wherever it is read from); blank lines are passed over;
         - ``@-``: such a list from standard input, relative to the working folder, as is every list that is not a
-          file but a pipe.
+          file but a pipe;
+        - a URL of each of these, such as ``s3://bucket/photos/``: of all that fsspec reads. One that ends in a suffix
+          of a picture is a file, and is not asked for: the reader says if it is missing. A folder of HTTP ends in "/".
 
         What exists under the literal name is taken as that, also if the name contains ``*``, ``[`` or a
         leading ``@``.
@@ -51,7 +55,7 @@ def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[s
 
     Returns
     -------
-    list of Path
+    list of Path, of str for a URL
         In the order named, each file once, at its first place; the same on every run. Empty only if no folder
         contained a picture.
 
@@ -60,6 +64,8 @@ def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[s
     ImageError
         If something named does not exist, a glob matches nothing, or the only thing named is a folder that cannot be
         searched.
+    MissingPackageError
+        If fsspec needs a package for a URL that is not installed.
 
     Examples
     --------
@@ -70,26 +76,48 @@ def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[s
     ...     [path.name for path in find_images([f"{folder}/b.jpg", folder])]
     ['b.jpg', 'a.PNG']
     """
+    return find_files(paths, IMAGE_SUFFIXES, passed_over)
+
+
+def find_files(
+    paths: str | Path | Iterable[str | Path], suffixes: Collection[str], passed_over: Counter[str] | None = None
+) -> list[Path | str]:
+    """List files as `find_images` does; those of `suffixes` are taken from folders.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("a.tar", "b.jpg"):
+    ...         Path(folder, name).touch()
+    ...     [path.name for path in find_files(folder, {".tar"})]
+    ['a.tar']
+    """
     if isinstance(paths, (str, Path)):
         paths = [paths]
-    found: dict[str, Path] = {}
+    found: dict[str, Path | str] = {}
     others: _Others = {}
     names = list(paths)
     for name in names:
-        for path in _expand(os.fspath(name), others, is_alone=len(names) == 1):
-            found.setdefault(os.path.abspath(path), Path(path))
+        for path in _expand(os.fspath(name), suffixes, others, is_alone=len(names) == 1):
+            if is_url(path):
+                found.setdefault(path, path)
+            else:
+                found.setdefault(os.path.abspath(path), Path(path))
     if passed_over is not None:
         for counts in others.values():
             passed_over.update(counts)
     return list(found.values())
 
 
-def _expand(name: str, others: _Others, is_alone: bool = False) -> Iterator[str]:
+def _expand(name: str, suffixes: Collection[str], others: _Others, is_alone: bool = False) -> Iterator[str]:
     """Yield the files that one thing named by the user stands for."""
     if name.startswith("@") and not os.path.exists(name):
-        yield from _expand_list(name[1:], others)
+        yield from _expand_list(name[1:], suffixes, others)
+    elif is_url(name):
+        yield from _expand_url(name, suffixes, others)
     elif os.path.isdir(name):
-        yield from _walk(name, others, is_alone)
+        yield from _walk(name, suffixes, others, is_alone)
     elif os.path.exists(name):
         yield name
     elif glob.has_magic(name):
@@ -101,14 +129,46 @@ def _expand(name: str, others: _Others, is_alone: bool = False) -> Iterator[str]
             if not os.path.isdir(match):
                 yield match
             elif "**" not in name:
-                yield from _walk(match, others)
+                yield from _walk(match, suffixes, others)
     else:
-        raise ImageError(f"{name}: does not exist; name picture files, folders, globs or @list.txt")
+        raise ImageError(f"{name}: does not exist; name files, folders, globs or @list.txt")
 
 
-def _expand_list(name: str, others: _Others) -> Iterator[str]:
+def _expand_url(url: str, suffixes: Collection[str], others: _Others) -> Iterator[str]:
+    file_system(url)  # That a package is missing is not the fault of each picture.
+    # A list may have a million of them, which are not all asked for first.
+    if url_suffix(url) in suffixes and not has_magic(url):
+        yield url
+        return
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        found = list_url(url)
+    except FileNotFoundError as error:
+        raise ImageError(f"{url}: does not exist; check the name") from error
+    except OSError as error:
+        raise ImageError(f"{url}: cannot be read ({error.strerror}); check the name and your permissions") from error
+    if found is None:
+        yield url
+    elif has_magic(url):
+        if not found:
+            raise ImageError(f"{url}: matches no file; check the pattern")
+        yield from found
+    else:
+        counts = others[url] = Counter()
+        for one in found:
+            if any(part.startswith(".") for part in one[len(url.rstrip("/")) :].split("/")):
+                continue
+            if (suffix := url_suffix(one)) in suffixes:
+                yield one
+            else:
+                counts[suffix] += 1
+
+
+def _expand_list(name: str, suffixes: Collection[str], others: _Others) -> Iterator[str]:
+    try:
+        if is_url(name):
+            data = read_url(name, MAX_LIST_BYTES)[1]
+        else:
+            data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise ImageError(f"{name}: the list cannot be read ({error.strerror}); check its name") from error
     # Standard input and pipes ("<(ls)" of a shell) stand in no folder that anybody named.
@@ -118,12 +178,12 @@ def _expand_list(name: str, others: _Others) -> Iterator[str]:
         entry = os.fsdecode(line.strip())
         if entry:
             try:
-                yield from _expand(os.path.join(folder, entry), others)
+                yield from _expand(entry if is_url(entry) else os.path.join(folder, entry), suffixes, others)
             except ImageError as error:
                 raise ImageError(f"{name}, line {number}: {error}") from error
 
 
-def _walk(folder: str, others: _Others, is_alone: bool = False) -> list[str]:
+def _walk(folder: str, suffixes: Collection[str], others: _Others, is_alone: bool = False) -> list[str]:
     found: list[str] = []
 
     def keep(error: OSError) -> None:
@@ -145,7 +205,7 @@ def _walk(folder: str, others: _Others, is_alone: bool = False) -> list[str]:
         for name in files:
             if not name.startswith("."):
                 suffix = os.path.splitext(name)[1].lower()
-                if suffix in IMAGE_SUFFIXES:
+                if suffix in suffixes:
                     found.append(os.path.join(parent, name))
                 else:
                     counts[suffix] += 1

@@ -18,6 +18,8 @@ from PIL import Image, UnidentifiedImageError
 
 from ..arguments import check_number
 from ..errors import DataWarning, ImageError, SettingError, reason_of
+from ..system.remote import is_url, url_suffix
+from .containers import Member
 from .finding import RAW_SUFFIXES, TGA_SUFFIXES
 from .repair import (
     END_OF_JPEG,
@@ -29,6 +31,7 @@ from .repair import (
     next_restart_mark,
     without_descriptions,
 )
+from .sources import Source, open_source
 
 MAX_PIXELS = 150_000_000
 """The largest picture that `read_image` decodes unless told otherwise: 450 MB of pixels."""
@@ -66,7 +69,7 @@ class DecodedImage(NamedTuple):
     more_frames: bool
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+def read_image(path: Source, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Read a picture as 8-bit RGB, upright.
 
     The orientation of EXIF or XMP is applied. Greyscale, palette and CMYK pictures become RGB; 9 to 16 bits a channel
@@ -75,12 +78,13 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or Member
         The file: JPEG, PNG, BMP, GIF, WebP, TIFF or another format that Pillow reads; HEIC and HEIF if pillow-heif is
-        installed.
+        installed. Or a URL that fsspec reads, or a picture in a Parquet or tar file, see `find_images_in`.
     max_pixels : int
         A picture of more pixels is refused before it is decoded: a file of a few kilobytes can unfold to many
-        gigabytes. It counts alone: ``PIL.Image.MAX_IMAGE_PIXELS`` is not asked.
+        gigabytes. It counts alone: ``PIL.Image.MAX_IMAGE_PIXELS`` is not asked. What is not a file of this machine may
+        have 8 bytes a pixel of this limit, and 16 MiB.
 
     Returns
     -------
@@ -115,7 +119,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     return decoded.image
 
 
-def decode_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> DecodedImage:
+def decode_image(path: Source, max_pixels: int = MAX_PIXELS) -> DecodedImage:
     """Read a picture as `read_image` does, and return what there is to say of the file instead of warning of it.
 
     Examples
@@ -127,22 +131,17 @@ def decode_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> DecodedImage
     ...     decode_image(f"{folder}/pages.tif").more_frames
     True
     """
+    return read_stamped(path, max_pixels)[1]
+
+
+def read_stamped(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[list[int], DecodedImage]:
+    """Read a picture as `decode_image` does; return what tells it from a changed one, see `sources.stamp`, with it."""
     check_number("max_pixels", max_pixels, 0, math.inf)
-    path = Path(path)
-    try:
-        if not path.is_file():
-            if path.is_dir():
-                raise ImageError(f"{path}: {_what_folder(path)}")
-            if path.exists():
-                raise ImageError(f"{path}: is not a regular file; copy the picture to a file")
-            raise ImageError(f"{path}: does not exist; check the name")
-        with open(path, "rb") as file:
-            return _decode(file, path, max_pixels)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}); check its name and permissions") from error
+    with open_source(source, _max_bytes(max_pixels)) as (stamp, file):
+        return stamp, _decode(file, str(source), max_pixels)
 
 
-def read_size(path: Path) -> tuple[int, int]:
+def read_size(path: str | Path) -> tuple[int, int]:
     """Width and height of the picture that `read_image` returns, from the header of its file if that tells.
 
     Raises
@@ -157,7 +156,7 @@ def read_size(path: Path) -> tuple[int, int]:
     (451, 300)
     """
     try:
-        with open(path, "rb") as file, _open(file, path) as picture:
+        with open(path, "rb") as file, _open(file, str(path)) as picture:
             width, height = picture.size
             return (height, width) if _orientation(picture) >= 5 else (width, height)
     except Exception:  # Whatever a damaged header makes Pillow raise: then the pixels decide.
@@ -165,19 +164,31 @@ def read_size(path: Path) -> tuple[int, int]:
         return width, height
 
 
-def _what_folder(path: Path) -> str:
-    """Say why a folder is no picture. `find_images` lists the folders that it could not search."""
-    try:
-        os.scandir(path).close()
-    except OSError as error:
-        return f"the folder cannot be searched ({error.strerror}); check its permissions"
-    return "is a folder, not a picture; name a file in it"
+def _max_bytes(max_pixels: float) -> int:
+    """Largest file, of those that are read as a whole, that may hold a picture of so many pixels."""
+    return int(min(8 * max_pixels + 2**24, 2**62))  # four channels of 16 bits, and a description
 
 
-def _decode(file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
-    if os.fstat(file.fileno()).st_size == 0:
+def loaded(source: Source, max_pixels: int = MAX_PIXELS) -> Source:
+    """Return where a picture lies, with its bytes if one process reads them better than several, see `Member.loaded`.
+
+    Examples
+    --------
+    >>> loaded("a.jpg")
+    'a.jpg'
+    """
+    return source.loaded(_max_bytes(max_pixels)) if isinstance(source, Member) else source
+
+
+def _suffix(path: str) -> str:
+    return url_suffix(path) if is_url(path) else os.path.splitext(path)[1].lower()
+
+
+def _decode(file: BinaryIO, path: str, max_pixels: int) -> DecodedImage:
+    if file.seek(0, os.SEEK_END) == 0:
         raise ImageError(f"{path}: is empty; copy or download it again")
-    if path.suffix.lower() in RAW_SUFFIXES:  # Pillow would read the thumbnail of many.
+    file.seek(0)
+    if _suffix(path) in RAW_SUFFIXES:  # Pillow would read the thumbnail of many.
         raise ImageError(f"{path}: is a camera's raw file, which is not read; develop it to JPEG, PNG or TIFF")
     try:
         try:
@@ -207,7 +218,7 @@ def _decode(file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
         raise ImageError(f"{path}: is damaged or truncated ({reason_of(error)}); copy or download it again") from error
 
 
-def _open(file: BinaryIO, path: Path) -> Image.Image:
+def _open(file: BinaryIO, path: str) -> Image.Image:
     """Open a picture as ``PIL.Image.open`` does, without its limit on pixels, which is one for the whole process."""
     prefix = file.read(16)
     tried = 0
@@ -217,14 +228,14 @@ def _open(file: BinaryIO, path: Path) -> Image.Image:
         for name in names:
             factory, accept = Image.OPEN[name]
             # Anything can look like a TGA, which has no signature.
-            if (accept is None or accept(prefix) is True) and (name != "TGA" or path.suffix.lower() in TGA_SUFFIXES):
+            if (accept is None or accept(prefix) is True) and (name != "TGA" or _suffix(path) in TGA_SUFFIXES):
                 file.seek(0)
                 with suppress(SyntaxError, IndexError, TypeError, struct.error):
                     return factory(file, "")
     raise UnidentifiedImageError
 
 
-def _add_plugin(prefix: bytes, path: Path) -> None:
+def _add_plugin(prefix: bytes, path: str) -> None:
     """Load the plugin of a format that Pillow itself does not read, or say what to do."""
     if prefix.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         raise ImageError(f"{path}: is JPEG XL, which is not read; convert it to PNG or JPEG")
@@ -252,7 +263,7 @@ def check_pixel_count(name: str, width: int, height: int, max_pixels: int) -> No
         )
 
 
-def _decode_opened(picture: Image.Image, file: BinaryIO, path: Path, max_pixels: int) -> DecodedImage:
+def _decode_opened(picture: Image.Image, file: BinaryIO, path: str, max_pixels: int) -> DecodedImage:
     with picture:
         check_pixel_count(f"{path}:", *picture.size, max_pixels)
         if picture.format in ("JPEG", "MPO"):
@@ -264,7 +275,7 @@ def _decode_opened(picture: Image.Image, file: BinaryIO, path: Path, max_pixels:
         return DecodedImage(_turn(image, _orientation(picture)), "", more_frames)
 
 
-def _decode_jpeg(picture: Image.Image, file: BinaryIO, path: Path) -> DecodedImage:
+def _decode_jpeg(picture: Image.Image, file: BinaryIO, path: str) -> DecodedImage:
     """Decode a JPEG by libjpeg-turbo, which is stopped by the first thing that it would warn of."""
     file.seek(0)
     data, repair = file.read(), ""
@@ -308,7 +319,7 @@ def _has_all_pixels(data: bytes) -> bool:
     decoded = []
     for behind in (b"", _BEHIND_THE_END + next_restart_mark(data, end) + _BEHIND_THE_END):
         try:
-            picture = _open(io.BytesIO(data[:end] + behind + END_OF_JPEG), Path())
+            picture = _open(io.BytesIO(data[:end] + behind + END_OF_JPEG), "")
             decoded.append(picture.tobytes())
         except Exception:
             return False
@@ -338,7 +349,7 @@ def _turn(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     return image if axis is None else cv2.flip(image, axis)  # type: ignore[return-value]
 
 
-def _to_rgb(picture: Image.Image, file: BinaryIO, path: Path) -> NDArray[np.uint8]:
+def _to_rgb(picture: Image.Image, file: BinaryIO, path: str) -> NDArray[np.uint8]:
     """Pixels of an opened picture, before it is turned upright."""
     if reason := _why_no_range(picture):
         raise ImageError(f"{path}: {reason}")
@@ -396,7 +407,7 @@ def _deep_grey(picture: Image.Image) -> NDArray[np.uint8]:
     return np.repeat(grey[..., None], 3, axis=2)
 
 
-def _deep_colour(file: BinaryIO, path: Path, depth: int, rounded: bool) -> NDArray[np.uint8]:
+def _deep_colour(file: BinaryIO, path: str, depth: int, rounded: bool) -> NDArray[np.uint8]:
     """Decode colours of 9 to 16 bits by OpenCV; Pillow loses their low bits or turns white to black."""
     file.seek(0)
     values: Any = None

@@ -13,6 +13,7 @@ import typer
 from ...data import IMAGE_SUFFIXES
 from ...data.errors import OutputError, UserError, print_data_warnings
 from ...data.system.atomic_files import only_writer
+from ...data.system.remote import is_url
 from ..runs.names import RESULT_FILES
 from . import termination
 from .classify import classify, evaluate_imagenet
@@ -42,8 +43,11 @@ def _guard_outputs(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def guarded(**options: Any) -> None:
-        outputs = {name: path for name in OUTPUTS if (path := options.get(name)) and str(path) != "-"}
+        named = {name: path for name in OUTPUTS if (path := options.get(name)) and str(path) != "-"}
         inputs = [one for name, value in options.items() if name not in OUTPUTS for one in _paths(value)]
+        if same := [one for one in named.values() if is_url(one) and one in inputs]:
+            raise OutputError(f"{same[0]}: is an input of this command; name another output")
+        outputs = {name: Path(path) for name, path in named.items() if not is_url(path)}
         option_of: dict[str, str] = {}
         for name, output in outputs.items():
             option = "--" + name.removesuffix("_file").replace("_", "-")

@@ -21,7 +21,7 @@ from ...data.system.processes import prefetch
 from ...eval import evaluate_classification
 from ..runs.summary import more_frames_line
 from .evaluate import JsonFile, check_outputs, write_json
-from .options import DEFAULT_MAX_PIXELS, Device, Images, MaxPixels, list_pictures
+from .options import DEFAULT_MAX_PIXELS, Column, Device, Images, ImagesIn, MaxPixels, list_pictures
 from .terminal import console, download_bar, output, progress_bar
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ Models = Annotated[
 
 
 def classify(
-    images: Images,
+    images: Images = None,
+    images_in: ImagesIn = None,
+    column: Column = None,
     model: Models = None,
     crops: Annotated[int, typer.Option(metavar="1|10|144", help="Crops of a picture to average over.")] = 1,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="The K likeliest classes.")] = 5,
@@ -50,14 +52,14 @@ def classify(
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Print the likeliest classes of whole pictures, with probabilities."""
-    paths, lines = list_pictures(images)
+    paths, lines = list_pictures(images, images_in, column)
     check_outputs(json_file)
     classifier = _load_classifier(model or ["googlenet-bvlc"], [crops], device)
     results: list[dict[str, Any]] = []
     failed = more_frames = 0
     try:
         with ThreadPoolExecutor(1) as pool:
-            for path, future in prefetch(pool, partial(decode_image, max_pixels=max_pixels), map(Path, paths), limit=4):
+            for path, future in prefetch(pool, partial(decode_image, max_pixels=max_pixels), paths, limit=4):
                 try:
                     image, repair, more = future.result()
                     probabilities = classifier(image)

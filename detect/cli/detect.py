@@ -11,14 +11,17 @@ from ...data.errors import CommandError, needs_packages
 from ...data.formats.coco import coco_ids
 from ...data.picture_names import without_suffix
 from ...data.system.processes import usable_cores
+from ...data.system.remote import is_url, local_copy
 from ..drawing import DRAW_SCORE
 from ..runs.names import FORMATS
 from ..settings import DetectorSettings
 from .options import (
     DEFAULT_MAX_PIXELS,
     Annotations,
+    Column,
     Device,
     Images,
+    ImagesIn,
     MaxPixels,
     Method,
     MultiBoxName,
@@ -32,8 +35,10 @@ from .terminal import show_run
 
 
 def detect(
-    images: Images,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results.")],
+    output: Annotated[str, typer.Option(metavar="DIR", help="Folder for the results, or its URL.")],
+    images: Images = None,
+    images_in: ImagesIn = None,
+    column: Column = None,
     model: Annotated[list[str] | None, derived_option("NAME|FILE", "A model; repeat for an ensemble.", "voc")] = None,
     scoring: Annotated[
         str | None,
@@ -71,7 +76,11 @@ def detect(
     multibox: MultiBoxName = "voc",
     proposals_from: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Score the regions in a file of proposals instead, found by picture name."),
+        typer.Option(
+            parser=local_copy,
+            metavar="FILE",
+            help="Score the regions in a file of proposals instead, found by picture name.",
+        ),
     ] = None,
     device: Device = "auto",
     precision: Annotated[
@@ -115,10 +124,11 @@ def detect(
         from ..runs.detection import detect_batch
         from ..runs.names import relative_names
 
-    check_result_list(results, annotations, output)
+    place = output.rstrip("/") if is_url(output) else Path(output)
+    check_result_list(results, annotations, place if isinstance(place, Path) else None)
     chosen = check_choice("--format", format, tuple(FORMATS))
     # The results may lie inside the folder of pictures: what an earlier run drew is no input.
-    paths, lines = list_pictures(images, output / "pictures")
+    paths, lines = list_pictures(images, images_in, column, f"{place}/pictures")
     names, scales = model or ["voc"], tuple(scale or (1.0,))
     if proposals_from is not None and method != "merged":
         raise CommandError(
@@ -137,22 +147,24 @@ def detect(
             coco_ids(annotations, [without_suffix(name) for name in names_in_run], suffixes=False)
     if workers is None:
         workers = 1 if detector.scorers[0].placement.device == "cpu" else usable_cores()
-    try:
-        (output / "pictures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
+    if isinstance(place, Path):
+        try:
+            (place / "pictures").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
     settings: dict[str, object] = {
-        "images": images, "model": names, "scoring": scoring, "scales": scales, "proposals": proposals,
+        "images": images, "images_in": images_in, "column": column, "model": names, "scoring": scoring,
+        "scales": scales, "proposals": proposals,
         "first_pass": first_pass, "second_look": second_look, "method": method, "multibox": multibox,
         "proposals_from": proposals_from,
         "device": device, "precision": precision, "min_score": min_score, "draw_score": draw_score, "nms": nms,
         "workers": workers, "max_pixels": max_pixels, "annotations": annotations, "format": format,
     }  # fmt: skip
     run = partial(
-        detect_batch, paths, output, detector, workers=workers, max_pixels=max_pixels, draw_score=draw_score,
+        detect_batch, paths, place, detector, workers=workers, max_pixels=max_pixels, draw_score=draw_score,
         format=chosen, settings=settings, coco_ids=ids,
     )  # fmt: skip
-    errors, idle_cores = output / "errors.jsonl", workers < usable_cores()
-    show_run(run, "detect", len(paths), output, errors, lines=lines, idle_cores=idle_cores)
+    errors, idle_cores = f"{place}/errors.jsonl", workers < usable_cores()
+    show_run(run, "detect", len(paths), place, errors, lines=lines, idle_cores=idle_cores)
     if results is not None and annotations is not None:
-        write_coco_results(results, read_detections(output, "image_id"), annotations)
+        write_coco_results(results, read_detections(place, "image_id"), annotations)

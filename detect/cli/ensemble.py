@@ -11,13 +11,18 @@ from ...data.formats.coco import coco_ids
 from ...data.picture_names import without_suffix
 from ...eval import EvaluationError, merge_detections
 from ...eval.agreement import warn_of_sizes
-from .options import Annotations, ResultList, check_choice, check_result_list, derived_option
+from .options import Annotations, ResultList, check_choice, check_result_list, derived_option, detections_copy
 from .terminal import console
 
 
 def ensemble(
     members: Annotated[
-        list[Path], typer.Argument(metavar="FILES...", help="Each model's detections, .json or .parquet.")
+        list[Path],
+        typer.Argument(
+            parser=detections_copy,
+            metavar="FILES...",
+            help="Each model's detections, .json or .parquet; paths or URLs.",
+        ),
     ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The merged detections, .json or .parquet.")],
     method: Annotated[str, typer.Option(metavar="wbf|nms|soft-nms", help="Fuse boxes or suppress them.")] = "wbf",

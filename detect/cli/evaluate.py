@@ -41,11 +41,12 @@ from ...data.formats.by_suffix import detections_file
 from ...data.formats.voc import read_voc_class_names, voc_result_files
 from ...data.picture_names import match_picture_names, picture_name, without_folders, without_suffix
 from ...data.proposals import names_of_ids
+from ...data.system.remote import local_copy
 from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc, write_report
 from ...eval.agreement import warn_of_sizes
 from ...eval.matching import class_names
 from ..runs.names import package_version
-from .options import DEFAULT_MAX_PIXELS, MaxPixels, check_choice
+from .options import DEFAULT_MAX_PIXELS, MaxPixels, check_choice, detections_copy
 from .terminal import console
 
 evaluate = typer.Typer(
@@ -80,7 +81,9 @@ def voc(
     detections: Annotated[
         Path,
         typer.Option(
-            metavar="FILE|DIR", help="detections.json or .parquet, or a folder of comp4_det_<split>_<class>.txt."
+            parser=detections_copy,
+            metavar="FILE|DIR",
+            help="detections.json or .parquet, or a folder of comp4_det_<split>_<class>.txt.",
         ),
     ],
     split: Split = "test",
@@ -127,7 +130,11 @@ def ilsvrc(
     ],
     detections: Annotated[
         Path,
-        typer.Option(metavar="FILE", help="Lines 'image class score x1 y1 x2 y2', or detections.json or .parquet."),
+        typer.Option(
+            parser=detections_copy,
+            metavar="FILE",
+            help="Lines 'image class score x1 y1 x2 y2', or detections.json or .parquet.",
+        ),
     ],
     images: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The kit's list of images and their numbers, such as val.txt.")
@@ -186,7 +193,10 @@ def ilsvrc(
 def coco(
     annotations: Annotated[Path, typer.Option(metavar="FILE", help="COCO annotations.")],
     detections: Annotated[
-        Path, typer.Option(metavar="FILE|DIR", help="A COCO result list, detections.json or .parquet.")
+        Path,
+        typer.Option(
+            parser=detections_copy, metavar="FILE|DIR", help="A COCO result list, detections.json or .parquet."
+        ),
     ],
     known: Annotated[bool, typer.Option("--known", help="Only the categories that the detector knows.")] = False,
     classes: Annotated[
@@ -224,7 +234,9 @@ def coco(
 @evaluate.command()
 def proposals(
     devkit: Devkit,
-    proposals: Annotated[Path, typer.Option(metavar="FILE", help="What `inception-rcnn propose` wrote.")],
+    proposals: Annotated[
+        Path, typer.Option(parser=local_copy, metavar="FILE", help="What `inception-rcnn propose` wrote.")
+    ],
     split: Split = "test",
     classes: OwnClasses = None,
     json_file: JsonFile = None,

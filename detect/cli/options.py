@@ -8,17 +8,40 @@ from typing import Annotated, Any
 
 import typer
 
-from ...data import MAX_PIXELS, ImageError, find_images
+from ...data import MAX_PIXELS, ImageError, find_images, find_images_in
 from ...data.errors import CommandError
-from ..runs.names import RUN_FILES, folders_inside
+from ...data.images.containers import Members
+from ...data.system.remote import is_url, local_copy
+from ..runs.names import RESULT_FILES, RUN_FILES, folders_inside
+
+
+def detections_copy(name: str) -> Path:
+    """Path of detections, of those at a URL a copy: what `typer` makes of an option's text."""
+    return local_copy(name, RESULT_FILES)
+
 
 Images = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         metavar="IMAGES...",
-        help="Files, folders (searched recursively), globs, @list.txt, @- (a list from standard input).",
+        help="Files, folders (searched recursively), globs, URLs of these, @list.txt, @- (a list from standard input).",
+        show_default=False,
     ),
 ]
+ImagesIn = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Instead of IMAGES: Parquet or .tar files that hold pictures; also folders, globs, URLs, @list.txt.",
+    ),
+]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Column of a Parquet file with the pictures.  [default: image, or the only one]",
+        show_default=False,
+    ),
+]  # fmt: skip
 MaxPixels = Annotated[int, typer.Option(min=1, metavar="N", help="Larger pictures are not read.")]
 DEFAULT_MAX_PIXELS = MAX_PIXELS
 Method = Annotated[str, typer.Option(metavar="merged|selective-search|multibox", help="Where the regions come from.")]
@@ -63,12 +86,14 @@ def derived_option(metavar: str, text: str, default: str, **settings: Any) -> An
     return typer.Option(metavar=metavar, help=f"{text}  [default: {default}]", show_default=False, **settings)
 
 
-def list_pictures(images: list[str], results: Path | None = None) -> tuple[list[str], list[str]]:
-    """List the pictures that IMAGES stands for, but none in the folder of `results`; refuse to work on none.
+def list_pictures(
+    images: list[str] | None, images_in: list[str] | None, column: str | None, results: str | Path | None = None
+) -> tuple[list[str] | Members, list[str]]:
+    """List the pictures that IMAGES or --images-in stands for, but none in the folder of `results`; refuse none.
 
     Returns
     -------
-    paths : list of str
+    paths : list of str, or Members
     lines : list of str
         One line, for the end of the command, that counts the files that were passed over in folders; or none.
 
@@ -77,11 +102,22 @@ def list_pictures(images: list[str], results: Path | None = None) -> tuple[list[
     ImageError
         If something named does not exist, or there is no picture.
     """
+    if bool(images) == bool(images_in):
+        raise CommandError("name pictures (IMAGES), or files that hold pictures (--images-in), one of the two")
+    if images_in:
+        if not len(members := find_images_in(images_in, column)):
+            raise ImageError(f"{' '.join(images_in)}: no pictures there; name other files")
+        return members, []
+    assert images
+    if column is not None:
+        raise CommandError(f"--column {column}: is for --images-in; leave it out")
     passed_over: Counter[str] = Counter()
     paths = list(map(str, find_images(images, passed_over)))
-    if results is not None:
+    if is_url(results):
+        paths = [path for path in paths if not path.startswith(f"{results}/")]
+    elif results is not None:
         # Also through links: a drawing must not take the place of a picture.
-        drawings = folders_inside(paths, results)
+        drawings = folders_inside(paths, Path(results))
         paths = [path for path in paths if os.path.dirname(path) not in drawings]
     counts = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
     listed = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in counts[:10])

@@ -14,10 +14,13 @@ from ...data.formats.by_suffix import check_suffix
 from ...data.formats.coco import coco_ids
 from ...data.proposals import numbers_of_names
 from ...data.system.processes import usable_cores
+from ...data.system.remote import is_url
 from .options import (
     DEFAULT_MAX_PIXELS,
+    Column,
     Device,
     Images,
+    ImagesIn,
     MaxPixels,
     Method,
     MultiBoxName,
@@ -37,8 +40,12 @@ _PROGRAMS = ("detectron2", "wetectron", "pcl")
 
 
 def propose(
-    images: Images,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .parquet, .json, .mat, .pkl or .npz.")],
+    output: Annotated[
+        str, typer.Option(metavar="FILE", help="Ends in .parquet, .json, .mat, .pkl or .npz; a path or a URL.")
+    ],
+    images: Images = None,
+    images_in: ImagesIn = None,
+    column: Column = None,
     method: Method = "merged",
     mode: Annotated[str, typer.Option(metavar="single|fast|quality", help="1, 8 or 80 hierarchies.")] = "fast",
     superpixel_scale: Annotated[
@@ -69,17 +76,18 @@ def propose(
     from ..runs.names import relative_names
     from ..runs.proposing import propose_pictures
 
-    if output.is_dir() or not output.parent.is_dir():
+    path = Path(output)
+    if not is_url(output) and (path.is_dir() or not path.parent.is_dir()):
         raise CommandError(f"--output {output}: name a file in a folder that exists")
-    check_suffix(output)
-    if annotations is not None and output.suffix.lower() not in (".json", ".pkl"):
-        raise CommandError(f"--annotations: only .json and .pkl have image ids, {output.name} has none")
+    suffix = check_suffix(path)
+    if annotations is not None and suffix not in (".json", ".pkl"):
+        raise CommandError(f"--annotations: only .json and .pkl have image ids, {path.name} has none")
     whole_numbers = program is not None and check_choice("--for", program, _PROGRAMS) != "detectron2"
-    if program is not None and output.suffix.lower() != ".pkl":
+    if program is not None and suffix != ".pkl":
         raise CommandError(f"--for {program}: only .pkl is written for a program; leave --for out")
     if program is not None and annotations is not None:
         raise CommandError(f"--for {program} and --annotations: each says which ids to write; leave one out")
-    paths, lines = list_pictures(images)
+    paths, lines = list_pictures(images, images_in, column)
     if model is not None and multibox == "voc":
         raise CommandError(f"--model {model}: the bundled MultiBox has its detector; name --multibox FILE too")
     settings: dict[str, Any] = {"mode": mode, "superpixel_scale": superpixel_scale, "limit": limit, "seed": seed}
@@ -89,11 +97,12 @@ def propose(
     if annotations is not None:
         image_ids, _ = coco_ids(annotations, relative_names(paths))
     elif whole_numbers:
-        image_ids = numbers_of_names(output, relative_names(paths))
+        image_ids = numbers_of_names(path, relative_names(paths))
     run = partial(
         propose_pictures, paths, output, proposer, workers=workers, max_pixels=max_pixels, image_ids=image_ids
     )
-    show_run(run, "propose", len(paths), output, output.with_suffix(".errors.jsonl"), lines=lines)
+    errors = f"{output[: len(output) - len(suffix)]}.errors.jsonl"
+    show_run(run, "propose", len(paths), output, errors, lines=lines)
 
 
 def _load(method: str, settings: dict[str, Any], network: dict[str, Any], workers: int) -> tuple[Proposer, int]:

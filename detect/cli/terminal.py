@@ -25,6 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ..runs.destination import Destination
 from . import termination
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def show_run(
     run: Callable[..., RunSummary],
     what: str,
     total: int,
-    output: Path,
-    errors: Path,
+    output: str | Path,
+    errors: str | Path,
     *,
     lines: Sequence[str] = (),
     idle_cores: bool = False,
@@ -111,6 +112,8 @@ def show_run(
     typer.Exit
         With 130 if the run was interrupted, with 1 if it should be repeated or no picture has a result.
     """
+    if folder := Destination(output).folder:
+        console.print(f"results are gathered in {folder} and uploaded to {output} at the end")
     finished = 0
 
     def progress(done: int, note: str = "") -> None:

@@ -25,15 +25,18 @@ from numpy.typing import NDArray
 from ...data import Detections, atomic_write, write_detections
 from ...data.errors import JournalError, OutputError, SettingError
 from ...data.formats.by_suffix import read_detection_names
-from ...data.images.reading import MAX_PIXELS, DecodedImage
+from ...data.images.containers import Members
+from ...data.images.reading import MAX_PIXELS, DecodedImage, read_stamped
+from ...data.images.sources import Source
 from ...data.system.kernels import compile_all
 from ...data.system.processes import prefetch
 from ...proposals.proposer import Ranked
 from ..detector import Detector
 from ..drawing import default_draw_score, draw_detections
+from .destination import Destination
 from .failures import FULL_OR_FORBIDDEN, as_resumable, failure
 from .journal import Journal, Record
-from .names import FORMATS, RESULT_FILES, RunFiles, folders_inside, package_version, read_stamped
+from .names import FORMATS, RESULT_FILES, RunFiles, folders_inside, package_version
 from .summary import RunSummary, conclude
 
 JOURNAL = "journal"
@@ -44,7 +47,7 @@ MAX_WAITING_DRAWINGS = 4
 
 class _Picture(NamedTuple):
     position: int
-    path: Path
+    path: Source
     key: str  # absolute path: the picture in the journal
     name: str  # path below the folder of all pictures: the picture in detections.json
     drawn: str  # where it is drawn below pictures/
@@ -58,8 +61,8 @@ class _Searched(NamedTuple):
 
 
 def detect_batch(
-    paths: Iterable[str | Path],
-    output: Path,
+    paths: Iterable[str | Path] | Members,
+    output: str | Path,
     detector: Detector,
     *,
     workers: int = 1,
@@ -75,14 +78,14 @@ def detect_batch(
 
     Parameters
     ----------
-    paths : iterable of str or Path
-        Distinct files, as `find_images` lists them.
-    output : Path
-        Made if it does not exist. Gets ``detections.json`` (COCO format) and ``detections.parquet`` (a row a picture),
-        see `inception_rcnn.data.write_detections`, ``pictures/`` (drawn), ``errors.jsonl`` (a line per file that could
-        not be processed: file, kind, message) and ``run.json``. During the run it has a ``journal``. The journal stays
-        if another try may succeed (see `failures.is_retryable`); the same call then tries the failed files again.
-        Results of a run with other settings or other pictures are removed.
+    paths : iterable of str or Path, or Members
+        Distinct files, as `find_images` lists them, or pictures in containers, as `find_images_in` lists them.
+    output : str or Path
+        Made if it does not exist. Or a URL, see `destination`. Gets ``detections.json`` (COCO format) and
+        ``detections.parquet`` (a row a picture), see `inception_rcnn.data.write_detections`, ``pictures/`` (drawn),
+        ``errors.jsonl`` (a line per file that could not be processed: file, kind, message) and ``run.json``. During the
+        run it has a ``journal``. The journal stays if another try may succeed (see `failures.is_retryable`); the same
+        call then tries the failed files again. Results of a run with other settings or other pictures are removed.
     detector : Detector
     workers : int
         Threads that read and search.
@@ -126,7 +129,9 @@ def detect_batch(
         draw_score = default_draw_score(detector.calibration)
     if format not in FORMATS:
         raise SettingError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
-    files = RunFiles(paths)
+    files, place = RunFiles(paths), Destination(output)
+    output = place.path
+    place.begin(output / "errors.jsonl")
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     pictures = _Pictures(files)
     if drawings := folders_inside(files, output / "pictures"):
@@ -146,8 +151,11 @@ def detect_batch(
         run.summary.seconds["total"] = time.perf_counter() - began
         used = {"folder": files.folder, "draw_score": draw_score, **detector.description}
         _write_record(output / "run.json", run.summary, settings or {}, used)
+        written = [output / name for name in ("pictures", "errors.jsonl", "run.json", *FORMATS[format])]
+        place.deliver(written, [output / name for name in RESULT_FILES if name not in FORMATS[format]])
         if not run.summary.retryable:
             journal.remove()
+            place.remove()
     return run.summary
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from ...data import ImageError
 from ...data.errors import UserError
+from ...data.images.sources import Source, is_gone
 
 # A disk that is full or that we may not write to will not take the next picture either: the run ends.
 FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
@@ -18,12 +19,12 @@ class Failure(NamedTuple):
     retryable: bool
 
 
-def is_retryable(path: Path, error: Exception) -> bool:
+def is_retryable(path: Source, error: Exception) -> bool:
     """Whether a picture that failed may succeed when the same command is repeated.
 
     Parameters
     ----------
-    path : Path
+    path : Path, str or Member
         The picture.
     error : Exception
         What its processing raised.
@@ -32,9 +33,9 @@ def is_retryable(path: Path, error: Exception) -> bool:
     -------
     bool
         False if the content is at fault, which is what a `UserError` says. True if the file is gone, or if the system
-        could not read it (permissions, input and output; not a name that is too long) or had too little memory. True
-        for everything unexpected as well: a lost GPU, a process that was killed, a bug that the next version may not
-        have.
+        could not read it (permissions, input and output, a network; not a name that is too long, nor a file that is
+        too large) or had too little memory. True for everything unexpected as well: a lost GPU, a process that was
+        killed, a bug that the next version may not have.
 
     Examples
     --------
@@ -46,13 +47,13 @@ def is_retryable(path: Path, error: Exception) -> bool:
     cause = error.__cause__
     # Pillow raises an OSError for bad content too. It has no error number.
     number = cause.errno if isinstance(cause, OSError) else None
-    if number == errno.ENAMETOOLONG:
+    if number in (errno.ENAMETOOLONG, errno.EFBIG):
         return False
     system = isinstance(cause, MemoryError) or number is not None
-    return system or not isinstance(error, UserError) or not path.exists()
+    return system or not isinstance(error, UserError) or is_gone(path)
 
 
-def failure(path: Path, error: Exception) -> Failure:
+def failure(path: Source, error: Exception) -> Failure:
     """Describe why a picture has no result.
 
     Examples

@@ -20,7 +20,8 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from ...data.arguments import settings_as_json
 from ...data.errors import JournalError
 from ...data.system.atomic_files import open_locked
 from .failures import Failure, as_resumable
-from .names import stamp
+from .names import RunFiles
 
 # The number is that of the format: records of another one are not read.
 _HEADER = b"inception-rcnn journal 1, settings "
@@ -45,9 +46,9 @@ class Record(NamedTuple):
     Attributes
     ----------
     file : str
-        Absolute path.
+        Absolute path, URL, or name in a container: see `names.RunFiles`.
     stamp : list of int
-        See `names.stamp`, from before the picture was read.
+        See `data.images.sources.stamp`, from before the picture was read.
     width, height : int
         Size in pixels.
     drawn : str
@@ -79,8 +80,8 @@ class Journal:
         The file. It is made if it does not exist.
     settings : object
         What the results depend on, see `data.arguments.settings_as_json`.
-    pictures : sequence of str
-        Absolute paths of the run's pictures. From here on a picture is its position among them.
+    pictures : RunFiles
+        The run's pictures. From here on a picture is its position among them.
     columns : int
         Numbers per box in the tables: x1, y1, x2, y2, score, and what else a run keeps.
     may_restart : bool
@@ -108,12 +109,13 @@ class Journal:
     Examples
     --------
     >>> import tempfile
+    >>> from inception_rcnn.data.images.sources import stamp
     >>> folder = tempfile.TemporaryDirectory()
     >>> path, picture = Path(folder.name, "journal"), Path(folder.name, "a.jpg")
     >>> _ = picture.write_bytes(b"pixels")
-    >>> with Journal(path, {"limit": 1}, [str(picture)], columns=5) as journal:
+    >>> with Journal(path, {"limit": 1}, RunFiles([picture]), columns=5) as journal:
     ...     journal.append(0, Record(str(picture), stamp(picture), 20, 10), np.ones((1, 5), np.float32))
-    >>> with Journal(path, {"limit": 1}, [str(picture)], columns=5) as journal:
+    >>> with Journal(path, {"limit": 1}, RunFiles([picture]), columns=5) as journal:
     ...     record, table = journal.read(0)
     >>> record.width, record.rows, table.tolist()
     (20, 1, [[1.0, 1.0, 1.0, 1.0, 1.0]])
@@ -121,7 +123,7 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, settings: object, pictures: Sequence[str], columns: int, *, may_restart: bool = False
+        self, path: Path, settings: object, pictures: RunFiles, columns: int, *, may_restart: bool = False
     ) -> None:
         digest = hashlib.sha256(settings_as_json("run", settings).encode()).hexdigest()
         self.header = _HEADER + digest.encode() + b"\n"
@@ -136,7 +138,7 @@ class Journal:
             self.file.close()
             raise
 
-    def _resume(self, pictures: Sequence[str], may_restart: bool) -> None:
+    def _resume(self, pictures: RunFiles, may_restart: bool) -> None:
         self.file.seek(0)
         first = self.file.read(len(self.header))
         if first == self.header or (may_restart and first.startswith(_HEADER)):
@@ -151,13 +153,25 @@ class Journal:
         else:
             raise JournalError(f"{self.path}: is in the way and no journal of this program; name another output")
 
-    def _read_records(self, pictures: Sequence[str], same_settings: bool, may_restart: bool) -> None:
+    def _read_records(self, pictures: RunFiles, same_settings: bool, may_restart: bool) -> None:
         end, others = len(self.header), 0
         position = {file: i for i, file in enumerate(pictures)}
-        for start, end, record in self._whole_records():  # noqa: B007 - the last end is where the file is cut off
-            i = position.get(record.file, -1)
-            others += i < 0
-            if same_settings and i >= 0 and record.stamp and record.stamp == stamp(Path(record.file)):
+        matched: deque[tuple[int, int, list[int]]] = deque()
+
+        def match() -> Iterator[int]:
+            nonlocal end, others
+            for start, end, record in self._whole_records():  # noqa: B007 - where the file is cut off
+                i = position.get(record.file, -1)
+                others += i < 0
+                if same_settings and i >= 0 and record.stamp:
+                    matched.append((start, i, record.stamp))
+                    yield i
+                else:
+                    self.outdated.append(start)
+
+        for now in pictures.stamps(match()):
+            start, i, before = matched.popleft()
+            if before == now:
                 self.offsets[i] = start
             else:
                 self.outdated.append(start)

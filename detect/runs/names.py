@@ -1,12 +1,16 @@
 """How runs over many pictures name them and recognise them."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ...data.errors import SettingError
-from ...data.images.reading import MAX_PIXELS, DecodedImage, decode_image
+from ...data.images.containers import Members, common_folder, inner_path
+from ...data.images.sources import Source, absolute_name, stamp
+from ...data.system.processes import prefetch
+from ...data.system.remote import REQUESTS, is_url
 
 # What a detection writes into its folder beside pictures/: the detections, by --format, and the rest.
 FORMATS = {
@@ -19,19 +23,19 @@ RUN_FILES = (*RESULT_FILES, "errors.jsonl", "run.json", "journal")
 
 
 class RunFiles(Sequence[str]):
-    """The files of a run: a sequence of their absolute paths.
+    """The files of a run: a sequence of their absolute paths, URLs, or names in containers.
 
     One string a file is kept, its path as it was given; the others are worked out when they are asked for.
 
     Parameters
     ----------
-    paths : iterable of str or Path
-        Distinct files.
+    paths : iterable of str or Path, or Members
+        Distinct files, or URLs; or the pictures in some containers, of which nothing more is kept.
 
     Attributes
     ----------
     folder : str
-        Absolute path of the folder that holds them all, with a slash at its end; "" if there are none.
+        Absolute path, or URL, of the folder that holds them all, with a slash at its end; "" if there is none.
 
     Raises
     ------
@@ -43,37 +47,62 @@ class RunFiles(Sequence[str]):
     >>> files = RunFiles(["/photos/b/1.jpg", "/photos/2.jpg"])
     >>> files[0], files.path(0), files.name(0), files.folder
     ('/photos/b/1.jpg', PosixPath('/photos/b/1.jpg'), 'b/1.jpg', '/photos/')
+    >>> files = RunFiles(["s3://bucket/photos/b/1.jpg", "s3://bucket/photos/2.jpg"])
+    >>> files.path(0), files.name(0)
+    ('s3://bucket/photos/b/1.jpg', 'b/1.jpg')
     >>> RunFiles("photos")
     Traceback (most recent call last):
     inception_rcnn.data.errors.SettingError: paths: one name, 'photos'; give a list of files, as find_images('photos')
     """
 
-    def __init__(self, paths: Iterable[str | Path]) -> None:
+    def __init__(self, paths: Iterable[str | Path] | Members) -> None:
         if isinstance(paths, (str, bytes, os.PathLike)):
             name = os.fspath(paths)
             raise SettingError(f"paths: one name, {name!r}; give a list of files, as find_images({name!r})")
-        self._given = [str(Path(path)) for path in paths]
+        self._members = paths if isinstance(paths, Members) else None
+        if isinstance(paths, Members):
+            self._given: Sequence[str | Path] = ()
+            self.folder = paths.folder
+            return
+        self._given = [str(path) if is_url(path) else str(Path(path)) for path in paths]
         # A million files lie in few folders.
-        folders = {os.path.dirname(path) for path in self}
-        self.folder = os.path.join(os.path.commonpath(folders), "") if folders else ""
+        self.folder = common_folder({os.path.dirname(path) for path in self})
 
     def __len__(self) -> int:
-        return len(self._given)
+        return len(self._given if self._members is None else self._members)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        # Not Path.absolute(), which keeps "..": a name must not lead out of the folder that it is put into.
-        return os.path.abspath(self._given[index])
+        return absolute_name(self._given[index] if self._members is None else self._members[index])
 
-    def path(self, index: int) -> Path:
-        """Path of a file as it was given."""
-        return Path(self._given[index])
+    def path(self, index: int) -> Source:
+        """Path of a file as it was given, its URL, or where it lies in a container."""
+        if self._members is not None:
+            return self._members[index]
+        given = self._given[index]
+        return given if is_url(given) else Path(given)
 
     def name(self, index: int) -> str:
         """Path of a file below the folder that holds them all, with forward slashes; no two are the same."""
-        return self[index][len(self.folder) :].replace(os.sep, "/")
+        if self._members is not None:
+            return self._members.name(index)
+        own = self[index]
+        name = own[len(self.folder) :].replace(os.sep, "/")
+        if self.folder and not is_url(own):
+            return name
+        # Outside a common folder names begin with a slash or a protocol; a URL may have any path.
+        return inner_path("_" + name if self.folder and name.startswith("/") else name)
+
+    def stamps(self, pictures: Iterable[int]) -> Iterator[list[int]]:
+        """Stamp of each of some pictures as they are now, in order; of files at URLs many are asked for at a time."""
+        if not is_url(self.folder) or self._members is not None:
+            yield from (stamp(self.path(i)) for i in pictures)
+            return
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            for _, known in prefetch(pool, lambda i: stamp(self.path(i)), pictures, limit=4 * REQUESTS):
+                yield known.result()
 
 
-def relative_names(paths: Iterable[str | Path]) -> list[str]:
+def relative_names(paths: Iterable[str | Path] | Members) -> list[str]:
     """Name files by their paths below the folder that holds them all, see `RunFiles.name`.
 
     Examples
@@ -95,23 +124,8 @@ def folders_inside(paths: Iterable[str | Path], folder: Path) -> set[str]:
     """
     real = Path(os.path.realpath(folder))
     # A million files lie in few folders, and each of these costs system calls.
-    parents = {os.path.dirname(path) for path in paths}
+    parents = {os.path.dirname(path) for path in paths if not is_url(path)}
     return {parent for parent in parents if Path(os.path.realpath(parent)).is_relative_to(real)}
-
-
-def stamp(path: Path) -> list[int]:
-    """Size (bytes) and time of change (ns) of a file, by which a changed picture is recognised; empty if it is gone."""
-    try:
-        status = path.stat()
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
-
-
-def read_stamped(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[list[int], DecodedImage]:
-    """Stamp and pixels of a picture, see `stamp` and `data.images.reading.decode_image`."""
-    # Stamped before it is read: a picture that is replaced meanwhile must not count as the one that was read.
-    return stamp(path), decode_image(path, max_pixels)
 
 
 def package_version() -> str:

@@ -6,7 +6,6 @@ its journal.
 """
 
 import json
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +20,9 @@ from numpy.typing import NDArray
 from ...data import Proposals, write_proposals
 from ...data.errors import SettingError, reason_of
 from ...data.formats.by_suffix import check_suffix
-from ...data.images.reading import MAX_PIXELS
+from ...data.images.containers import Members
+from ...data.images.reading import MAX_PIXELS, loaded, read_stamped
+from ...data.images.sources import Source, absolute_name
 from ...data.picture_names import as_text
 from ...data.proposals import check_image_ids
 from ...data.system.atomic_files import remove_leftovers
@@ -29,14 +30,15 @@ from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
 from ...proposals.proposer import propose_boxes
+from .destination import Destination
 from .failures import Failure, failure
 from .journal import Journal, Record
-from .names import RunFiles, package_version, read_stamped
+from .names import RunFiles, package_version
 from .summary import RunSummary, conclude
 
 
 def propose_pictures(
-    paths: Iterable[str | Path],
+    paths: Iterable[str | Path] | Members,
     output: str | Path,
     proposer: Proposer,
     *,
@@ -50,15 +52,15 @@ def propose_pictures(
 
     Parameters
     ----------
-    paths : iterable of str or Path
-        Distinct files, as `find_images` lists them. They appear in the output in this order, named by their paths
-        below the folder that holds them all.
+    paths : iterable of str or Path, or Members
+        Distinct files, as `find_images` lists them, or pictures in containers, as `find_images_in` lists them.
+        They appear in the output in this order, named by their paths below the folder that holds them all.
     output : str or Path
-        The file; its suffix tells the format, see `inception_rcnn.data.write_proposals`. Beside it stands
-        ``<name>.errors.jsonl``, a line per file that could not be processed (file, kind, message), and during
-        the run ``<name>.journal``. A file that could not be processed is not in the output; only in ``.mat``
-        and ``.pkl``, whose readers go by position, it is there without boxes. The journal stays if another try may
-        succeed (see `failures.is_retryable`); the same call then tries the failed files again.
+        The file, or a URL, see `destination`; its suffix tells the format, see `inception_rcnn.data.write_proposals`.
+        Beside it stands ``<name>.errors.jsonl``, a line per file that could not be processed (file, kind, message), and
+        during the run ``<name>.journal``. A file that could not be processed is not in the output; only in ``.mat`` and
+        ``.pkl``, whose readers go by position, it is there without boxes. The journal stays if another try may succeed
+        (see `failures.is_retryable`); the same call then tries the failed files again.
     proposer : Proposer
         Can be pickled, if `workers` is above 1. A network that works in several processes should have one thread.
     workers : int
@@ -105,11 +107,13 @@ def propose_pictures(
     (1, 50, ['chelsea.png'])
     """
     began = time.perf_counter()
-    files, output = RunFiles(paths), Path(output)
+    files, place = RunFiles(paths), Destination(output)
+    output, errors = place.path, place.path.with_suffix(".errors.jsonl")
     suffix = check_suffix(output)
     if image_ids is not None:
         check_image_ids(output, (_name(files, i) for i in range(len(files))), image_ids)
     settings = {**proposer.settings, "version": package_version()}
+    place.begin(errors)
     with Journal(output.with_suffix(".journal"), settings, files, columns=5) as journal:
         summary = RunSummary(resumed=journal.finished)
         _propose_all(proposer, files, journal, workers, max_pixels, progress, stop)
@@ -118,9 +122,11 @@ def propose_pictures(
         kept = np.arange(len(files)) if suffix in (".mat", ".pkl") else np.flatnonzero(journal.offsets)
         metadata = {"inception-rcnn": json.dumps(settings, default=np.generic.item)}
         write_proposals(output, _Entries(journal, files, kept), image_ids=image_ids, metadata=metadata)
-        conclude(summary, files, journal, output.with_suffix(".errors.jsonl"))
+        conclude(summary, files, journal, errors)
+        place.deliver([errors, output])
         if not summary.retryable:
             journal.remove()
+            place.remove()
     summary.add_seconds("total", time.perf_counter() - began)
     return summary
 
@@ -138,6 +144,8 @@ def _propose_all(
     done = resumed = journal.finished
     progress(resumed)
     todo = ((i, files.path(i), _name(files, i)) for i in range(len(files)) if not journal.offsets[i])
+    if workers > 1:
+        todo = ((i, loaded(path, max_pixels), name) for i, path, name in todo)
     if resumed < len(files):
         compile_all(*getattr(proposer, "kernels", ()))  # Otherwise each process would do it.
     if workers > 1:
@@ -163,7 +171,7 @@ def _propose_all(
 
 
 def _propose(
-    proposer: Proposer, max_pixels: int, picture: tuple[int, Path, str]
+    proposer: Proposer, max_pixels: int, picture: tuple[int, Source, str]
 ) -> tuple[Record, NDArray[np.float32]] | Failure:
     """Read a picture and propose boxes for it, in a worker process."""
     _, path, name = picture
@@ -171,7 +179,7 @@ def _propose(
         stamp, (image, repair, more_frames) = read_stamped(path, max_pixels)
         boxes, scores = propose_boxes(proposer, image, name)
         height, width = image.shape[:2]
-        record = Record(os.path.abspath(path), stamp, width, height, repair=repair, more_frames=more_frames)
+        record = Record(absolute_name(path), stamp, width, height, repair=repair, more_frames=more_frames)
         return record, np.column_stack([boxes, scores])
     except Exception as error:  # One file must not end a run over thousands; the line says what happened.
         return failure(path, error)

@@ -104,12 +104,12 @@ class RunSummary:
         """Whether the same command may give more results, or no picture has one."""
         return self.retryable > 0 or (self.failed > 0 and not self.pictures)
 
-    def closing_lines(self, output: Path, errors: Path, *, idle_cores: bool = False) -> list[str]:
+    def closing_lines(self, output: str | Path, errors: str | Path, *, idle_cores: bool = False) -> list[str]:
         """Lines that a command prints at the end of a run.
 
         Parameters
         ----------
-        output, errors : Path
+        output, errors : str or Path
             The results and the errors file.
         idle_cores : bool
             Whether there are more cores than workers.

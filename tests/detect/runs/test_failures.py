@@ -11,7 +11,7 @@ import pytest
 
 from inception_rcnn.data import ImageError, find_images
 from inception_rcnn.data.errors import ProposalFileError
-from inception_rcnn.data.images.reading import DecodedImage
+from inception_rcnn.data.images.reading import DecodedImage, read_stamped
 from inception_rcnn.data.system.processes import ProcessDied
 from inception_rcnn.detect import Detector, detect_batch
 from inception_rcnn.detect.runs.proposing import propose_pictures
@@ -64,18 +64,18 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path], tupl
 def test_what_is_tried_again(
     run: Callable[[Path], tuple[RunSummary, Path, Path]], photos: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    from inception_rcnn.detect.runs import names
+    from inception_rcnn.detect.runs import detection, proposing
 
     error, retryable = RAISED[case]
-    read = names.decode_image
 
-    def failing(path: Path, max_pixels: int) -> DecodedImage:
+    def failing(path: Path, max_pixels: int) -> tuple[list[int], DecodedImage]:
         if path.name == "b.png":
             raise error
-        return read(path, max_pixels)
+        return read_stamped(path, max_pixels)
 
     with monkeypatch.context() as patch:
-        patch.setattr(names, "decode_image", failing)
+        for module in (detection, proposing):
+            patch.setattr(module, "read_stamped", failing)
         summary, journal, errors = run(photos)
     assert (summary.pictures, summary.failed, summary.retryable) == (4, 1, int(retryable))
     (line,) = map(json.loads, errors.read_text().splitlines())

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from inception_rcnn.data import read_proposals
+from inception_rcnn.data.images.sources import stamp
 from inception_rcnn.detect.runs.journal import Journal, Record
-from inception_rcnn.detect.runs.names import RunFiles, stamp
+from inception_rcnn.detect.runs.names import RunFiles
 from inception_rcnn.detect.runs.proposing import propose_pictures
 
 
@@ -28,7 +29,7 @@ def measured(work: Callable[[], object]) -> int:
 
 def test_a_finished_picture_takes_no_memory(tmp_path: Path) -> None:
     names, table = [f"/photos/{i}.jpg" for i in range(5000)], np.ones((3, 5), np.float32)
-    with Journal(tmp_path / "journal", {}, names, columns=5) as journal:
+    with Journal(tmp_path / "journal", {}, RunFiles(names), columns=5) as journal:
 
         def fill() -> None:
             for i, name in enumerate(names):
@@ -45,11 +46,11 @@ def test_records_are_found_again_whatever_the_order(tmp_path: Path) -> None:
     names = [str(tmp_path / f"{i}.jpg") for i in range(6)]
     for i, name in enumerate(names):
         Path(name).write_bytes(b"x" * i)
-    with Journal(tmp_path / "journal", {}, names, columns=5) as journal:
+    with Journal(tmp_path / "journal", {}, RunFiles(names), columns=5) as journal:
         for i in (3, 1, 4):
             journal.append(i, Record(names[i], stamp(Path(names[i])), i, 10), np.full((i, 5), i, np.float32))
     Path(names[3]).unlink()
-    with Journal(tmp_path / "journal", {}, names[::-1], columns=5) as journal:
+    with Journal(tmp_path / "journal", {}, RunFiles(names[::-1]), columns=5) as journal:
         assert list(journal.positions) == [1, 4]
         assert [journal.record(i).width for i in journal.positions] == [4, 1]
         assert [journal.record_at(offset).width for offset in journal.outdated] == [3]
