@@ -2,10 +2,11 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ for group in (app, evaluate, train):
         registered.callback = _guard_outputs(registered.callback)
 
 
+def _with_address(arguments: Sequence[str]) -> list[str]:
+    """Give --cluster its address where the user named none; typer has no options whose value may be left out."""
+    full = []
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="--"):
+        full.append(argument)
+        if argument == "--cluster" and following.startswith("-"):
+            full.append("local")
+    return full
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line and exit status 2."""
     replace_what_cannot_be_shown()
@@ -92,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     print_data_warnings(functools.partial(console.print, style="yellow"))
     try:
-        app(arguments, standalone_mode=True)
+        app(_with_address(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
     except (UserError, OSError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         console.print(f"inception-rcnn: {text}", style="red")
