@@ -275,7 +275,8 @@ def _plan(ray: Any, stages: Sequence[Stage], items: Iterable[tuple[int, Any]], c
     chunk = max(1, min(MAX_CHUNK, count // (CHUNKS_PER_WORKER * size)))
     ledger = ray.remote(num_cpus=0)(_Ledger).options(scheduling_strategy=_here(ray)).remote()
     data = ray.data.from_arrow(_tables(items, chunk))
-    whole: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    # Whole blocks, which are chunks; for GPUs Ray wants a number.
+    whole: dict[str, Any] = {"batch_size": chunk if last.gpus else None, "batch_format": "pyarrow"}
     for number, stage in enumerate(stages):
         given = ray.put(pickle.dumps(stage.work)), number, ledger, os.getcwd(), package_version()
         if stage is not last:
