@@ -65,6 +65,10 @@ class JournalError(UserError):
     """A run cannot go on from the journal beside its output."""
 
 
+class ClusterError(UserError):
+    """There is no such cluster, or its machines cannot do the work."""
+
+
 class CheckpointError(UserError):
     """A training cannot begin, or cannot go on from its checkpoint."""
 

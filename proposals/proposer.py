@@ -75,12 +75,18 @@ class Proposer(Protocol):
         """
 
 
-def propose_boxes(proposer: Proposer, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
-    """Propose boxes of one picture with any proposer: image (H, W, 3) uint8 RGB -> boxes (N, 4), scores (N,)."""
+def propose_boxes(
+    proposer: Proposer, image: NDArray[np.uint8], name: str | None = None, searched: Ranked | None = None
+) -> Ranked:
+    """Propose boxes of one picture with any proposer: image (H, W, 3) uint8 RGB -> boxes (N, 4), scores (N,).
+
+    It is not searched again if the result of `Proposer.search` is given.
+    """
     from ..backbone.regions.features import PictureFeatures
 
     features = PictureFeatures(image)
-    return check_ranked(proposer.propose(features, proposer.search(features.image, name), name))
+    searched = proposer.search(features.image, name) if searched is None else searched
+    return check_ranked(proposer.propose(features, searched, name))
 
 
 def check_ranked(ranked: Ranked) -> Ranked:

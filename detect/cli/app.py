@@ -2,9 +2,10 @@
 
 import contextlib
 import functools
+import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +91,23 @@ for group in (app, evaluate, train):
         registered.callback = _guard_outputs(registered.callback)
 
 
+def _with_address(arguments: Sequence[str]) -> list[str]:
+    """Give --cluster its address where the user named none; typer has no options whose value may be left out."""
+    full = []
+    for argument, following in itertools.zip_longest(arguments, arguments[1:], fillvalue="--"):
+        full.append(argument)
+        if argument == "--cluster" and following.startswith("-"):
+            full.append("local")
+    return full
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line and exit status 2, SIGTERM in status 143."""
     replace_what_cannot_be_shown()
     termination.handle_sigterm()
     print_data_warnings(functools.partial(console.print, style="yellow"))
     try:
-        app(arguments, standalone_mode=True)
+        app(_with_address(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
     except SystemExit as end:
         if end.code == termination.INTERRUPTED and termination.received():
             sys.exit(termination.TERMINATED)

@@ -1,5 +1,6 @@
 """``inception-rcnn detect``: objects in pictures."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ from ..settings import DetectorSettings
 from .options import (
     DEFAULT_MAX_PIXELS,
     Annotations,
+    Cluster,
     Column,
     Device,
     Images,
@@ -30,6 +32,7 @@ from .options import (
     check_result_list,
     derived_option,
     list_pictures,
+    placement_on,
 )
 from .terminal import show_run
 
@@ -114,13 +117,21 @@ def detect(
     annotations: Annotations = None,
     results: ResultList = None,
     workers: Annotated[
-        int | None, derived_option("N", "Threads that read and search pictures.", "1, with a GPU one a core", min=1)
+        int | None,
+        derived_option(
+            "N",
+            "Threads that read and search pictures; with --cluster, workers that score.",
+            "1, with a GPU one a core; with --cluster one a GPU or, without GPUs, one a core",
+            min=1,
+        ),
     ] = None,
+    cluster: Cluster = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Find objects in pictures; write the detections, drawn pictures, errors.jsonl and run.json."""
     with needs_packages("detection", "detect"):
         from ..detector import Detector
+        from ..runs.cluster import connected
         from ..runs.detection import detect_batch
         from ..runs.names import relative_names
 
@@ -134,37 +145,40 @@ def detect(
         raise CommandError(
             f"--method {method}: --proposals-from {proposals_from} is used instead of a method; name one"
         )
-    detector = Detector.load(
-        *names, scoring=scoring, scales=scales, device=device, method=method, multibox=multibox,
+    load = partial(
+        Detector.load, *names, scoring=scoring, scales=scales, method=method, multibox=multibox,
         proposals_from=proposals_from, precision=precision, proposals=proposals, first_pass_regions=first_pass,
         second_look=second_look, min_score=min_score, nms=nms,
     )  # fmt: skip
-    ids = None
-    if annotations is not None:
-        names_in_run = relative_names(paths)
-        ids = coco_ids(annotations, names_in_run, detector.classes)
-        if results is not None:
-            coco_ids(annotations, [without_suffix(name) for name in names_in_run], suffixes=False)
-    if workers is None:
-        workers = 1 if detector.scorers[0].placement.device == "cpu" else usable_cores()
-    if isinstance(place, Path):
-        try:
-            (place / "pictures").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
-    settings: dict[str, object] = {
-        "images": images, "images_in": images_in, "column": column, "model": names, "scoring": scoring,
-        "scales": scales, "proposals": proposals,
-        "first_pass": first_pass, "second_look": second_look, "method": method, "multibox": multibox,
-        "proposals_from": proposals_from,
-        "device": device, "precision": precision, "min_score": min_score, "draw_score": draw_score, "nms": nms,
-        "workers": workers, "max_pixels": max_pixels, "annotations": annotations, "format": format,
-    }  # fmt: skip
-    run = partial(
-        detect_batch, paths, place, detector, workers=workers, max_pixels=max_pixels, draw_score=draw_score,
-        format=chosen, settings=settings, coco_ids=ids,
-    )  # fmt: skip
-    errors, idle_cores = f"{place}/errors.jsonl", workers < usable_cores()
-    show_run(run, "detect", len(paths), place, errors, lines=lines, idle_cores=idle_cores)
-    if results is not None and annotations is not None:
-        write_coco_results(results, read_detections(place, "image_id"), annotations)
+    with connected(cluster, workers) if cluster else nullcontext():
+        detector = load(**placement_on(device, cluster))
+        ids = None
+        if annotations is not None:
+            names_in_run = relative_names(paths)
+            ids = coco_ids(annotations, names_in_run, detector.classes)
+            if results is not None:
+                coco_ids(annotations, [without_suffix(name) for name in names_in_run], suffixes=False)
+        if workers is None and cluster is None:
+            workers = 1 if detector.scorers[0].placement.device == "cpu" else usable_cores()
+        if isinstance(place, Path):
+            try:
+                (place / "pictures").mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
+        settings: dict[str, object] = {
+            "images": images, "images_in": images_in, "column": column, "model": names, "scoring": scoring,
+            "scales": scales, "proposals": proposals,
+            "first_pass": first_pass, "second_look": second_look, "method": method, "multibox": multibox,
+            "proposals_from": proposals_from,
+            "device": device, "precision": precision, "min_score": min_score, "draw_score": draw_score, "nms": nms,
+            "workers": workers, "cluster": cluster, "max_pixels": max_pixels, "annotations": annotations,
+            "format": format,
+        }  # fmt: skip
+        run = partial(
+            detect_batch, paths, place, detector, workers=workers, cluster=cluster, max_pixels=max_pixels,
+            draw_score=draw_score, format=chosen, settings=settings, coco_ids=ids,
+        )  # fmt: skip
+        idle_cores = workers is not None and cluster is None and workers < usable_cores()
+        show_run(run, "detect", len(paths), place, f"{place}/errors.jsonl", lines=lines, idle_cores=idle_cores)
+        if results is not None and annotations is not None:
+            write_coco_results(results, read_detections(place, "image_id"), annotations)

@@ -78,7 +78,34 @@ def check_result_list(results: Path | None, annotations: Path | None, folder: Pa
         raise CommandError(f"--results {results}: is a file that the run itself writes; name another")
 
 
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[ADDRESS]",
+        help="Have the machines of a Ray cluster do the work: host:port, auto (the one that this machine is in), or "
+        "nothing (a Ray of its own on this machine).",
+    ),
+]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")]
+
+
+def placement_on(device: str, cluster: str | None) -> dict[str, Any]:
+    """Choose device and threads of a network, as `Detector.load` takes them; a cluster is connected already."""
+    if cluster is None:
+        return {"device": device}
+    from ...backbone.regions.placement import choose_device
+    from ..runs.cluster import count_gpus
+
+    if device == "cpu" or (device == "auto" and not count_gpus()):
+        return {"device": "cpu", "threads": 1}
+    if not count_gpus():
+        raise CommandError(f"--device {device}: no machine of the cluster has a GPU; use --device cpu")
+    if choose_device("auto") != "cuda":
+        raise CommandError(
+            f"--device {device}: the cluster has GPUs, and this machine has none to load the model on; start the "
+            "command on one with a GPU, or use --device cpu"
+        )
+    return {"device": "cuda"}
 
 
 def derived_option(metavar: str, text: str, default: str, **settings: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from ...data.system.processes import usable_cores
 from ...data.system.remote import is_url
 from .options import (
     DEFAULT_MAX_PIXELS,
+    Cluster,
     Column,
     Device,
     Images,
@@ -27,6 +29,7 @@ from .options import (
     check_choice,
     derived_option,
     list_pictures,
+    placement_on,
 )
 from .terminal import show_run
 
@@ -69,10 +72,12 @@ def propose(
             help="The program that reads the .pkl: names as ids, or whole numbers, 12 for 000012.",
         ),
     ] = None,
-    workers: Annotated[int | None, derived_option("N", "Processes.", "the cores", min=1)] = None,
+    workers: Annotated[int | None, derived_option("N", "Processes.", "the cores; of a cluster, all", min=1)] = None,
+    cluster: Cluster = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Write ranked boxes that may hold an object, of many pictures, into one file."""
+    from ..runs.cluster import connected
     from ..runs.names import relative_names
     from ..runs.proposing import propose_pictures
 
@@ -92,28 +97,41 @@ def propose(
         raise CommandError(f"--model {model}: the bundled MultiBox has its detector; name --multibox FILE too")
     settings: dict[str, Any] = {"mode": mode, "superpixel_scale": superpixel_scale, "limit": limit, "seed": seed}
     network = {"multibox": multibox, "detector": model or "voc", "device": device}
-    proposer, workers = _load(method, settings, network, min(workers or usable_cores(), len(paths)))
-    image_ids: Mapping[str, int | str] | None = None
-    if annotations is not None:
-        image_ids, _ = coco_ids(annotations, relative_names(paths))
-    elif whole_numbers:
-        image_ids = numbers_of_names(path, relative_names(paths))
-    run = partial(
-        propose_pictures, paths, output, proposer, workers=workers, max_pixels=max_pixels, image_ids=image_ids
-    )
-    errors = f"{output[: len(output) - len(suffix)]}.errors.jsonl"
-    show_run(run, "propose", len(paths), output, errors, lines=lines)
+    with connected(cluster, workers) if cluster else nullcontext():
+        proposer, workers = _load(method, settings, network, workers, len(paths), cluster)
+        image_ids: Mapping[str, int | str] | None = None
+        if annotations is not None:
+            image_ids, _ = coco_ids(annotations, relative_names(paths))
+        elif whole_numbers:
+            image_ids = numbers_of_names(path, relative_names(paths))
+        run = partial(
+            propose_pictures, paths, output, proposer, workers=workers, cluster=cluster, max_pixels=max_pixels,
+            image_ids=image_ids,
+        )  # fmt: skip
+        errors = f"{output[: len(output) - len(suffix)]}.errors.jsonl"
+        show_run(run, "propose", len(paths), output, errors, lines=lines)
 
 
-def _load(method: str, settings: dict[str, Any], network: dict[str, Any], workers: int) -> tuple[Proposer, int]:
+def _load(
+    method: str,
+    settings: dict[str, Any],
+    network: dict[str, Any],
+    workers: int | None,
+    pictures: int,
+    cluster: str | None,
+) -> tuple[Proposer, int | None]:
     """Load a proposer; return it with the number of processes that suits it."""
     from ...proposals import load_proposer
 
+    if cluster is None:
+        workers = min(workers or usable_cores(), pictures)
     if method == "selective-search":
         return load_proposer(method, **settings), workers
     with needs_packages(f"--method {method}", "detect", "give --method selective-search"):
         from ...backbone.regions.placement import choose_device
 
+        if cluster is not None:
+            return load_proposer(method, **settings, **network | placement_on(network["device"], cluster)), workers
         # Processes would share a GPU badly; there one does the work.
         workers = 1 if choose_device(network["device"]) == "cuda" else workers
-        return load_proposer(method, **settings, **network, threads=1 if workers > 1 else None), workers
+        return load_proposer(method, **settings, **network, threads=1 if workers != 1 else None), workers

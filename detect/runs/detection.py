@@ -5,7 +5,6 @@ last ones. Every finished picture goes into the journal; a run that was interrup
 """
 
 import contextlib
-import io
 import itertools
 import json
 import os
@@ -15,49 +14,41 @@ import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...data import Detections, atomic_write, write_detections
 from ...data.errors import JournalError, OutputError, SettingError
 from ...data.formats.by_suffix import read_detection_names
 from ...data.images.containers import Members
-from ...data.images.reading import MAX_PIXELS, DecodedImage, read_stamped
-from ...data.images.sources import Source
+from ...data.images.reading import MAX_PIXELS
 from ...data.system.kernels import compile_all
-from ...data.system.processes import prefetch
-from ...proposals.proposer import Ranked
+from ...data.system.processes import ProcessDied, prefetch
 from ..detector import Detector
-from ..drawing import default_draw_score, draw_detections
+from ..drawing import default_draw_score
+from .cluster import Stage, map_cluster
 from .destination import Destination
-from .failures import FULL_OR_FORBIDDEN, as_resumable, failure
-from .journal import Journal, Record
+from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure
+from .journal import Journal
 from .names import FORMATS, RESULT_FILES, RunFiles, folders_inside, package_version
+from .stages import (
+    MAX_FAILURES_IN_A_ROW,
+    PictureOfRun,
+    Scored,
+    Searched,
+    detection_works,
+    draw_picture,
+    read_and_search,
+    score_picture,
+)
 from .summary import RunSummary, conclude
 
 JOURNAL = "journal"
-# If so many pictures one after the other cannot be scored, the pictures are not the reason: the GPU is lost, or a bug.
-MAX_FAILURES_IN_A_ROW = 10
 MAX_WAITING_DRAWINGS = 4
-
-
-class _Picture(NamedTuple):
-    position: int
-    path: Source
-    key: str  # absolute path: the picture in the journal
-    name: str  # path below the folder of all pictures: the picture in detections.json
-    drawn: str  # where it is drawn below pictures/
-
-
-class _Searched(NamedTuple):
-    stamp: list[int]
-    decoded: DecodedImage
-    regions: Ranked | None
-    ready: float  # time when it was finished, by time.perf_counter
 
 
 def detect_batch(
@@ -65,7 +56,8 @@ def detect_batch(
     output: str | Path,
     detector: Detector,
     *,
-    workers: int = 1,
+    workers: int | None = None,
+    cluster: str | None = None,
     max_pixels: int = MAX_PIXELS,
     draw_score: float | None = None,
     format: Literal["json", "parquet", "both"] = "both",
@@ -87,8 +79,10 @@ def detect_batch(
         run it has a ``journal``. The journal stays if another try may succeed (see `failures.is_retryable`); the same
         call then tries the failed files again. Results of a run with other settings or other pictures are removed.
     detector : Detector
-    workers : int
-        Threads that read and search.
+    workers : int, optional
+        Threads that read and search; default 1. With `cluster` processes that score; default as many as find room.
+    cluster : str, optional
+        The cluster that does the work, see `cluster.check_address`. A detector on a CPU has one thread then.
     max_pixels : int
         See `inception_rcnn.data.read_image`.
     draw_score : float, optional
@@ -116,7 +110,10 @@ def detect_batch(
     JournalError
         If a file that is no journal of this version has the journal's place.
     SettingError
-        If `paths` is one name, or has a picture in the folder for drawings, or `format` is unknown.
+        If `paths` is one name, or has a picture in the folder for drawings, `format` is unknown, or the detector has
+        several threads and a `cluster` is given.
+    ClusterError
+        See `cluster.connected`.
     OSError
         If the output cannot be written.
     KeyboardInterrupt
@@ -129,6 +126,9 @@ def detect_batch(
         draw_score = default_draw_score(detector.calibration)
     if format not in FORMATS:
         raise SettingError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    placement = detector.scorers[0].placement
+    if cluster is not None and placement.device == "cpu" and placement.threads is None:
+        raise SettingError("cluster: each worker would take all cores of its machine; load the detector with threads=1")
     files, place = RunFiles(paths), Destination(output)
     output = place.path
     place.begin(output / "errors.jsonl")
@@ -145,7 +145,10 @@ def detect_batch(
         _remove_outdated(output, journal, pictures)
         run = _Run(detector, output, draw_score, max_pixels, journal, pictures)
         run.summary.resumed = journal.finished
-        run.detect(workers, progress, stop)
+        if cluster is None:
+            run.detect(workers or 1, progress, stop)
+        else:
+            run.detect_on_cluster(cluster, workers, progress, stop)
         run.write_results(FORMATS[format], *(coco_ids or (None, None)))
         conclude(run.summary, files, journal, output / "errors.jsonl")
         run.summary.seconds["total"] = time.perf_counter() - began
@@ -172,10 +175,10 @@ class _Pictures:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, position: int) -> _Picture:
+    def __getitem__(self, position: int) -> PictureOfRun:
         name = self.files.name(position)
         drawn = self.renamed.get(position) or _plain_name(name)
-        return _Picture(position, self.files.path(position), self.files[position], name, drawn)
+        return PictureOfRun(position, self.files.path(position), self.files[position], name, drawn)
 
 
 def _check_drawings(output: Path) -> None:
@@ -269,8 +272,8 @@ class _Run:
                 start, searched = time.perf_counter(), None
                 try:
                     with self.summary.timed("wait for pictures"):
-                        searched = future.result()
-                    found = self.score(picture, searched)
+                        searched, ready = future.result()
+                    found = score_picture(picture, searched, self.detector, self.summary)
                 except Exception as error:  # One file must not end a run over thousands; the line says what happened.
                     self.journal.append_failure(picture.position, failure(picture.path, error))
                     in_a_row += searched is not None
@@ -278,7 +281,7 @@ class _Run:
                         raise
                 else:
                     in_a_row = 0
-                    self.summary.add_seconds("wait for scoring", max(0.0, start - searched.ready))
+                    self.summary.add_seconds("wait for scoring", max(0.0, start - ready))
                     with self.summary.timed("wait for drawing"):
                         while len(drawings) > MAX_WAITING_DRAWINGS:
                             drawings.popleft().result()
@@ -290,40 +293,56 @@ class _Run:
         if done < len(self.pictures):
             raise KeyboardInterrupt
 
-    def search(self, picture: _Picture) -> _Searched:
-        """Read a picture and do what needs no network."""
-        with self.summary.timed("read"):
-            stamp, decoded = read_stamped(picture.path, self.max_pixels)
-        with self.summary.timed("search"):
-            regions = self.detector.search(decoded.image, picture.name)
-        return _Searched(stamp, decoded, regions, time.perf_counter())
+    def detect_on_cluster(
+        self, address: str, workers: int | None, progress: Callable[[int, str], None], stop: Callable[[], bool]
+    ) -> None:
+        """Have the pictures processed by a cluster, until each is in the journal or among the failures."""
+        progress(self.summary.resumed, "")
+        todo = [i for i in range(len(self.pictures)) if not self.journal.offsets[i]]
+        placement = self.detector.scorers[0].placement
+        on_gpu = placement.device == "cuda"
+        works = detection_works(self.detector, self.draw_score, self.max_pixels, apart=on_gpu)
+        stages = [Stage(work) for work in works]
+        stages[-1] = stages[-1]._replace(gpus=1) if on_gpu else stages[-1]._replace(cpus=placement.threads or 1)
+        items = ((i, self.pictures[i]) for i in todo)
+        with closing(map_cluster(stages, items, len(todo), address, workers)) as results:
+            for done, (i, answer) in enumerate(results, self.summary.resumed + 1):
+                if isinstance(answer, ProcessDied):
+                    self.journal.append_failure(i, failure(self.pictures.files.path(i), answer))
+                else:
+                    for stage, seconds in answer.seconds.items():
+                        self.summary.add_seconds(stage, seconds)
+                    if isinstance(answer.result, Failure):
+                        self.journal.append_failure(i, answer.result)
+                    else:
+                        self.keep(self.pictures[i], answer.result)
+                progress(done, "")
+                if stop() and done < len(self.pictures):
+                    raise KeyboardInterrupt
 
-    def score(self, picture: _Picture, searched: _Searched) -> Detections:
-        """Do what needs the network."""
-        with self.summary.timed("trunk"):
-            features = self.detector.features(searched.decoded.image)
-        with self.summary.timed("merge proposals"):
-            proposals, objectness = self.detector.select_regions(features, searched.regions, picture.name)
-        with self.summary.timed("score"):
-            return self.detector.score(features, proposals, objectness)
+    def search(self, picture: PictureOfRun) -> tuple[Searched, float]:
+        """Read a picture and do what needs no network; return it with the time when it was finished."""
+        return read_and_search(picture, self.detector, self.max_pixels, self.summary), time.perf_counter()
 
-    def draw(self, picture: _Picture, searched: _Searched, found: Detections) -> None:
+    def draw(self, picture: PictureOfRun, searched: Searched, found: Detections) -> None:
+        """Draw a picture and keep its result."""
+        self.keep(picture, draw_picture(picture, searched, found, self.draw_score, self.summary))
+
+    def keep(self, picture: PictureOfRun, scored: Scored) -> None:
         """Save the drawn picture, then add the result to the journal."""
-        target = self.output / "pictures" / picture.drawn
-        try:
-            with self.summary.timed("draw"):
-                _save_drawing(searched.decoded.image, found, self.draw_score, target)
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:
-                raise as_resumable(error, target) from error  # The picture is not in the journal and is done again.
-            # It cannot be saved in that size or under that name, however often; its detections are good.
-            failed = failure(picture.path, error)._replace(retryable=False)
-            self.journal.append_failure(picture.position, failed)
-        image, repair, more_frames = searched.decoded
-        height, width = image.shape[:2]
-        table = np.column_stack([found.boxes, found.scores, found.labels]).astype(np.float32)
-        record = Record(picture.key, searched.stamp, width, height, picture.drawn, repair, more_frames)
-        self.journal.append(picture.position, record, table)
+        if scored.failure is not None:
+            self.journal.append_failure(picture.position, scored.failure)
+        else:
+            target = self.output / "pictures" / picture.drawn
+            try:
+                _save_drawing(scored.drawing, target)
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:
+                    raise as_resumable(error, target) from error  # It is not in the journal and is done again.
+                # It cannot be saved under that name, however often; its detections are good.
+                failed = failure(picture.path, error)._replace(retryable=False)
+                self.journal.append_failure(picture.position, failed)
+        self.journal.append(picture.position, scored.record, scored.table)
 
     def write_results(
         self,
@@ -354,14 +373,12 @@ class _Run:
             yield self.pictures.files.name(i), record.width, record.height, found
 
 
-def _save_drawing(image: NDArray[np.uint8], found: Detections, draw_score: float, target: Path) -> None:
+def _save_drawing(drawing: bytes, target: Path) -> None:
     # One thread draws, so one name will do; a suffix could make the picture's own name too long.
     part = target.with_name(".part")
     try:
-        encoded = io.BytesIO()  # Pillow does not notice when a file's last bytes find no room.
-        draw_detections(image, found, draw_score).save(encoded, format="JPEG", quality=90)
         target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(encoded.getvalue())
+        part.write_bytes(drawing)
         part.replace(target)
     finally:
         with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 import errno
 from pathlib import Path
+from socket import gethostname
 from typing import NamedTuple
 
 from ...data import ImageError
@@ -64,6 +65,19 @@ def failure(path: Source, error: Exception) -> Failure:
     # An ImageError names its file already.
     message = str(error) if isinstance(error, ImageError) else f"{path}: {error or type(error).__name__}"
     return Failure({"file": str(path), "kind": type(error).__name__, "message": message}, is_retryable(path, error))
+
+
+def name_machine(failed: Failure) -> Failure:
+    """Add to the message about a file that is missing on which machine it is, since it may be there on others.
+
+    Examples
+    --------
+    >>> name_machine(failure(Path("a.jpg"), OSError("gone"))).line["message"].startswith("a.jpg: gone; on machine ")
+    True
+    """
+    if not is_gone(failed.line["file"]):
+        return failed
+    return failed._replace(line=failed.line | {"message": f"{failed.line['message']}; on machine {gethostname()}"})
 
 
 def as_resumable(error: OSError, path: Path) -> OSError:

@@ -8,7 +8,7 @@ its journal.
 import json
 import pickle
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import takewhile
@@ -21,8 +21,7 @@ from ...data import Proposals, write_proposals
 from ...data.errors import SettingError, reason_of
 from ...data.formats.by_suffix import check_suffix
 from ...data.images.containers import Members
-from ...data.images.reading import MAX_PIXELS, loaded, read_stamped
-from ...data.images.sources import Source, absolute_name
+from ...data.images.reading import MAX_PIXELS, loaded
 from ...data.picture_names import as_text
 from ...data.proposals import check_image_ids
 from ...data.system.atomic_files import remove_leftovers
@@ -30,10 +29,12 @@ from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
 from ...proposals import Proposer
 from ...proposals.proposer import propose_boxes
+from .cluster import Stage, map_cluster
 from .destination import Destination
 from .failures import Failure, failure
 from .journal import Journal, Record
 from .names import RunFiles, package_version
+from .stages import PictureOfRun, Searched, SearchWork, Timed, search_alone
 from .summary import RunSummary, conclude
 
 
@@ -42,7 +43,8 @@ def propose_pictures(
     output: str | Path,
     proposer: Proposer,
     *,
-    workers: int = 1,
+    workers: int | None = None,
+    cluster: str | None = None,
     max_pixels: int = MAX_PIXELS,
     image_ids: Mapping[str, int | str] | None = None,
     progress: Callable[[int], None] = lambda done: None,
@@ -62,9 +64,13 @@ def propose_pictures(
         ``.pkl``, whose readers go by position, it is there without boxes. The journal stays if another try may succeed
         (see `failures.is_retryable`); the same call then tries the failed files again.
     proposer : Proposer
-        Can be pickled, if `workers` is above 1. A network that works in several processes should have one thread.
-    workers : int
-        Processes; with more than 1, a script that calls this needs ``if __name__ == "__main__":``.
+        Can be pickled, if `workers` is above 1 or there is a `cluster`. A network that works in several processes
+        should have one thread.
+    workers : int, optional
+        Processes; with more than 1, a script that calls this needs ``if __name__ == "__main__":``. Default 1; with
+        `cluster` as many as find room.
+    cluster : str, optional
+        The cluster that does the work, see `cluster.check_address`.
     max_pixels : int
         See `inception_rcnn.data.read_image`.
     image_ids : mapping of str to int or str, optional
@@ -89,6 +95,8 @@ def propose_pictures(
     ProposalFileError
         If the suffix is not known, `image_ids` lacks a picture or has an id twice, or the format cannot hold the
         proposals: then the journal stays, and the same call with another suffix turns it into another format.
+    ClusterError
+        See `cluster.connected`.
     ProcessStartError
         If `workers` is above 1 and processes cannot be started here.
     OSError
@@ -116,7 +124,7 @@ def propose_pictures(
     place.begin(errors)
     with Journal(output.with_suffix(".journal"), settings, files, columns=5) as journal:
         summary = RunSummary(resumed=journal.finished)
-        _propose_all(proposer, files, journal, workers, max_pixels, progress, stop)
+        _propose_all(proposer, files, journal, workers, cluster, max_pixels, progress, stop)
         remove_leftovers(output)
         # .mat and .pkl are read by position: there a file without a result must not move the ones behind it.
         kept = np.arange(len(files)) if suffix in (".mat", ".pkl") else np.flatnonzero(journal.offsets)
@@ -135,7 +143,8 @@ def _propose_all(
     proposer: Proposer,
     files: RunFiles,
     journal: Journal,
-    workers: int,
+    workers: int | None,
+    cluster: str | None,
     max_pixels: int,
     progress: Callable[[int], None],
     stop: Callable[[], bool],
@@ -143,46 +152,74 @@ def _propose_all(
     """Add the boxes of pictures to the journal, or why they have none."""
     done = resumed = journal.finished
     progress(resumed)
-    todo = ((i, files.path(i), _name(files, i)) for i in range(len(files)) if not journal.offsets[i])
-    if workers > 1:
-        todo = ((i, loaded(path, max_pixels), name) for i, path, name in todo)
-    if resumed < len(files):
-        compile_all(*getattr(proposer, "kernels", ()))  # Otherwise each process would do it.
-    if workers > 1:
+    todo = (i for i in range(len(files)) if not journal.offsets[i])
+    pictures = (PictureOfRun(i, files.path(i), files[i], _name(files, i), "") for i in todo)
+    if (workers or 1) > 1 or cluster is not None:
         try:
             pickle.dumps(proposer)
         except Exception as error:  # Whatever an object of somebody else does when it is pickled.
             reason = reason_of(error)
             text = f"the proposer cannot be sent to worker processes ({reason}); make it picklable, or use workers=1"
             raise SettingError(text) from error
+    results: Generator[tuple[int, tuple[Record, NDArray[np.float32]] | Failure | ProcessDied], None, None]
+    if cluster is None:
+        if resumed < len(files):
+            compile_all(*getattr(proposer, "kernels", ()))  # Otherwise each process would do it.
+        work = partial(_propose, proposer, max_pixels)
+        begun = takewhile(lambda _: not stop(), pictures)
+        if (workers or 1) > 1:
+            begun = (picture._replace(path=loaded(picture.path, max_pixels)) for picture in begun)
+        answers = map_processes(work, begun, workers or 1)
+        results = ((picture.position, result) for picture, result in answers)
+    else:
+        items = ((picture.position, picture) for picture in pictures)
+        results = map_cluster(_stages(proposer, max_pixels), items, len(files) - resumed, cluster, workers)
     # When this loop ends early, what waits is not worked on first.
-    begun = takewhile(lambda _: not stop(), todo)
-    with closing(map_processes(partial(_propose, proposer, max_pixels), begun, workers)) as results:
-        for done, ((i, path, _), result) in enumerate(results, resumed + 1):
+    with closing(results):
+        for done, (i, result) in enumerate(results, resumed + 1):
             if isinstance(result, ProcessDied):
-                result = failure(path, result)
+                result = failure(files.path(i), result)
             if isinstance(result, Failure):
                 journal.append_failure(i, result)
             else:
                 journal.append(i, *result)
             progress(done)
+            if cluster is not None and stop():
+                break
     if done < len(files):
         raise KeyboardInterrupt
 
 
+def _stages(proposer: Proposer, max_pixels: int) -> list[Stage]:
+    """Divide the work among the workers of a cluster: a network on a GPU has workers of its own."""
+    trunk = getattr(getattr(proposer, "multibox", proposer), "trunk", None)
+    if trunk is None or trunk.placement.device == "cpu":
+        return [Stage(partial(_propose, proposer, max_pixels, elsewhere=True))]
+    search = SearchWork(search_alone(proposer), max_pixels, elsewhere=True)
+    return [Stage(search), Stage(partial(_rank, proposer), gpus=1)]
+
+
 def _propose(
-    proposer: Proposer, max_pixels: int, picture: tuple[int, Source, str]
+    proposer: Proposer, max_pixels: int, picture: PictureOfRun, *, elsewhere: bool = False
 ) -> tuple[Record, NDArray[np.float32]] | Failure:
     """Read a picture and propose boxes for it, in a worker process."""
-    _, path, name = picture
+    return _rank(proposer, picture, SearchWork(proposer, max_pixels, elsewhere)(picture))
+
+
+def _rank(proposer: Proposer, picture: PictureOfRun, given: Timed) -> tuple[Record, NDArray[np.float32]] | Failure:
+    """Propose the boxes of a picture that was read and searched, if it was."""
+    searched = given.result
+    if not isinstance(searched, Searched):
+        assert isinstance(searched, Failure)
+        return searched
     try:
-        stamp, (image, repair, more_frames) = read_stamped(path, max_pixels)
-        boxes, scores = propose_boxes(proposer, image, name)
+        image, repair, more_frames = searched.decoded
+        boxes, scores = propose_boxes(proposer, image, picture.name, searched.regions)
         height, width = image.shape[:2]
-        record = Record(absolute_name(path), stamp, width, height, repair=repair, more_frames=more_frames)
+        record = Record(picture.key, searched.stamp, width, height, repair=repair, more_frames=more_frames)
         return record, np.column_stack([boxes, scores])
     except Exception as error:  # One file must not end a run over thousands; the line says what happened.
-        return failure(path, error)
+        return failure(picture.path, error)
 
 
 def _name(files: RunFiles, picture: int) -> str:

@@ -471,7 +471,7 @@ def test_a_drawing_that_fails_in_another_way_is_noted_and_not_tried_for_ever(
     def broken(*arguments: object) -> None:
         raise ValueError("cannot draw that")
 
-    monkeypatch.setattr("inception_rcnn.detect.runs.detection.draw_detections", broken)
+    monkeypatch.setattr("inception_rcnn.detect.runs.stages.draw_detections", broken)
     summary = detect_batch(find_images(photos), tmp_path / "out", detector)
     assert (summary.pictures, summary.failed, summary.retryable) == (5, 5, 0)
     assert not (tmp_path / "out" / JOURNAL).exists()
@@ -484,7 +484,7 @@ def test_a_full_disk_ends_the_run(
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("inception_rcnn.detect.runs.detection.draw_detections", full)
+    monkeypatch.setattr("inception_rcnn.detect.runs.detection._save_drawing", full)
     with pytest.raises(OSError, match="No space"):
         detect_batch(find_images(photos), tmp_path / "out", detector)
 
