@@ -64,7 +64,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path], tupl
 def test_what_is_tried_again(
     run: Callable[[Path], tuple[RunSummary, Path, Path]], photos: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    from inception_rcnn.detect.runs import detection, proposing
+    from inception_rcnn.detect.runs import stages
 
     error, retryable = RAISED[case]
 
@@ -74,8 +74,7 @@ def test_what_is_tried_again(
         return read_stamped(path, max_pixels)
 
     with monkeypatch.context() as patch:
-        for module in (detection, proposing):
-            patch.setattr(module, "read_stamped", failing)
+        patch.setattr(stages, "read_stamped", failing)
         summary, journal, errors = run(photos)
     assert (summary.pictures, summary.failed, summary.retryable) == (4, 1, int(retryable))
     (line,) = map(json.loads, errors.read_text().splitlines())
