@@ -204,12 +204,23 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
     # Passed once, not with every item: it may contain a network.
     global _work
     _work = work
-    # Ctrl-C ends the parent, which ends its workers.
+    # Ctrl-C ends the parent, which ends its workers. So does SIGTERM, which a scheduler sends to all of them, when the
+    # items in hand are finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_parent_says, daemon=True).start()
     # With its end in one piece: other workers write there too.
     print_data_warnings(lambda text: sys.stderr.write(f"{text}\n"))
     cv2.setNumThreads(1)  # There is one process for each core.
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_when_parent_says() -> None:
+    """End this process at SIGTERM from its parent, whose pool sends it when another worker has died."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(1)
 
 
 def _end_with_parent() -> None:

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import itertools
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from ...data import IMAGE_SUFFIXES
 from ...data.errors import OutputError, UserError, print_data_warnings
 from ...data.system.atomic_files import only_writer
 from ..runs.names import RESULT_FILES
+from . import termination
 from .classify import classify, evaluate_imagenet
 from .detect import detect
 from .ensemble import ensemble
@@ -97,13 +97,16 @@ def _with_address(arguments: Sequence[str]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a user's mistake ends in one line and exit status 2."""
+    """Run the command line; a user's mistake ends in one line and exit status 2, SIGTERM in status 143."""
     replace_what_cannot_be_shown()
-    with contextlib.suppress(ValueError):  # What a cluster or a container sends before it kills is Ctrl-C to us.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    termination.handle_sigterm()
     print_data_warnings(functools.partial(console.print, style="yellow"))
     try:
         app(_with_address(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
+    except SystemExit as end:
+        if end.code == termination.INTERRUPTED and termination.received():
+            sys.exit(termination.TERMINATED)
+        raise
     except (UserError, OSError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         console.print(f"inception-rcnn: {text}", style="red")

@@ -25,6 +25,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from . import termination
+
 if TYPE_CHECKING:
     from ..runs.summary import RunSummary
 
@@ -101,17 +103,27 @@ def show_run(
 ) -> None:
     """Call `run` under a progress bar and print what it did, then `lines`; see `RunSummary.closing_lines`.
 
+    After SIGTERM the run finishes the pictures in hand, and ends.
+
     Raises
     ------
     typer.Exit
         With 130 if the run was interrupted, with 1 if it should be repeated or no picture has a result.
     """
+    finished = 0
+
+    def progress(done: int, note: str = "") -> None:
+        nonlocal finished
+        finished = done
+        report(done, note)
+
     try:
-        with progress_bar(what, total) as report:
-            summary = run(progress=report)
+        with progress_bar(what, total) as report, termination.awaited():
+            summary = run(progress=progress, stop=termination.received)
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from here")
-        raise typer.Exit(130) from None
+        ended = "stopped by SIGTERM" if termination.received() else "interrupted"
+        console.print(f"{ended} after {finished} of {total} files; the same command goes on from here")
+        raise typer.Exit(termination.INTERRUPTED) from None
     for line in summary.closing_lines(output, errors, idle_cores=idle_cores) + list(lines):
         console.print(line)
     if summary.should_be_repeated:

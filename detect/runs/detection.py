@@ -62,6 +62,7 @@ def detect_batch(
     settings: dict[str, object] | None = None,
     coco_ids: tuple[Mapping[str, int | str], Mapping[str, int | str]] | None = None,
     progress: Callable[[int, str], None] = lambda done, note: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> RunSummary:
     """Detect objects in many pictures and write the results into a folder.
 
@@ -93,6 +94,8 @@ def detect_batch(
         ``detections.json``; see `inception_rcnn.data.write_detections`.
     progress : callable
         Gets the number of files finished so far, failed ones included, and `RunSummary.bottleneck`.
+    stop : callable
+        Asked before each picture. From True on no more are begun, those in hand are finished, and the run ends.
 
     Returns
     -------
@@ -111,6 +114,8 @@ def detect_batch(
         See `cluster.connected`.
     OSError
         If the output cannot be written.
+    KeyboardInterrupt
+        If `stop` ended the run; the same call goes on from there.
     Exception
         If `MAX_FAILURES_IN_A_ROW` pictures one after the other cannot be scored: the error of the last.
     """
@@ -137,12 +142,11 @@ def detect_batch(
         run = _Run(detector, output, draw_score, max_pixels, journal, pictures)
         run.summary.resumed = journal.finished
         if cluster is None:
-            run.detect(workers or 1, progress)
+            run.detect(workers or 1, progress, stop)
         else:
-            run.detect_on_cluster(cluster, workers, progress)
+            run.detect_on_cluster(cluster, workers, progress, stop)
         run.write_results(FORMATS[format], *(coco_ids or (None, None)))
-        failures = [one for _, one in sorted(run.failures.items())]
-        conclude(run.summary, files, journal, failures, output / "errors.jsonl")
+        conclude(run.summary, files, journal, output / "errors.jsonl")
         run.summary.seconds["total"] = time.perf_counter() - began
         used = {"folder": files.folder, "draw_score": draw_score, **detector.description}
         _write_record(output / "run.json", run.summary, settings or {}, used)
@@ -242,9 +246,8 @@ class _Run:
     journal: Journal
     pictures: _Pictures
     summary: RunSummary = field(default_factory=RunSummary)
-    failures: dict[int, Failure] = field(default_factory=dict)  # by PictureOfRun.position
 
-    def detect(self, workers: int, progress: Callable[[int, str], None]) -> None:
+    def detect(self, workers: int, progress: Callable[[int, str], None], stop: Callable[[], bool]) -> None:
         """Process the pictures, until each is in the journal or among the failures."""
         done, in_a_row = self.summary.resumed, 0
         drawings: deque[Future[None]] = deque()
@@ -257,14 +260,15 @@ class _Run:
             ThreadPoolExecutor(max(1, workers), thread_name_prefix="search") as pool,
             ThreadPoolExecutor(1, thread_name_prefix="draw") as drawer,
         ):
-            for picture, future in prefetch(pool, self.search, todo, limit=2 * max(1, workers)):
+            begun = itertools.takewhile(lambda _: not stop(), todo)
+            for picture, future in prefetch(pool, self.search, begun, limit=2 * max(1, workers)):
                 start, searched = time.perf_counter(), None
                 try:
                     with self.summary.timed("wait for pictures"):
                         searched, ready = future.result()
                     found = score_picture(picture, searched, self.detector, self.summary)
                 except Exception as error:  # One file must not end a run over thousands; the line says what happened.
-                    self.failures[picture.position] = failure(picture.path, error)
+                    self.journal.append_failure(picture.position, failure(picture.path, error))
                     in_a_row += searched is not None
                     if in_a_row == MAX_FAILURES_IN_A_ROW:
                         raise
@@ -279,10 +283,15 @@ class _Run:
                 progress(done, self.summary.bottleneck)
             for drawing in drawings:
                 drawing.result()
+        if done < len(self.pictures):
+            raise KeyboardInterrupt
 
-    def detect_on_cluster(self, address: str, workers: int | None, progress: Callable[[int, str], None]) -> None:
+    def detect_on_cluster(
+        self, address: str, workers: int | None, progress: Callable[[int, str], None], stop: Callable[[], bool]
+    ) -> None:
         """Have the pictures processed by a cluster, until each is in the journal or among the failures."""
-        progress(self.summary.resumed, "")
+        done = self.summary.resumed
+        progress(done, "")
         todo = [i for i in range(len(self.pictures)) if not self.journal.offsets[i]]
         placement = self.detector.scorers[0].placement
         on_gpu = placement.device == "cuda"
@@ -290,18 +299,20 @@ class _Run:
         stages = [Stage(work) for work in works]
         stages[-1] = stages[-1]._replace(gpus=1) if on_gpu else stages[-1]._replace(cpus=placement.threads or 1)
         items = ((i, self.pictures[i]) for i in todo)
-        with closing(map_cluster(stages, items, len(todo), address, workers)) as results:
+        with closing(map_cluster(stages, items, len(todo), address, workers, stop)) as results:
             for done, (i, answer) in enumerate(results, self.summary.resumed + 1):
                 if isinstance(answer, ProcessDied):
-                    self.failures[i] = failure(self.pictures.files.path(i), answer)
+                    self.journal.append_failure(i, failure(self.pictures.files.path(i), answer))
                 else:
                     for stage, seconds in answer.seconds.items():
                         self.summary.add_seconds(stage, seconds)
                     if isinstance(answer.result, Failure):
-                        self.failures[i] = answer.result
+                        self.journal.append_failure(i, answer.result)
                     else:
                         self.keep(self.pictures[i], answer.result)
                 progress(done, "")
+        if done < len(self.pictures):
+            raise KeyboardInterrupt
 
     def search(self, picture: PictureOfRun) -> tuple[Searched, float]:
         """Read a picture and do what needs no network; return it with the time when it was finished."""
@@ -314,7 +325,7 @@ class _Run:
     def keep(self, picture: PictureOfRun, scored: Scored) -> None:
         """Save the drawn picture, then add the result to the journal."""
         if scored.failure is not None:
-            self.failures[picture.position] = scored.failure
+            self.journal.append_failure(picture.position, scored.failure)
         else:
             target = self.output / "pictures" / picture.drawn
             try:
@@ -323,7 +334,8 @@ class _Run:
                 if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:
                     raise as_resumable(error, target) from error  # It is not in the journal and is done again.
                 # It cannot be saved under that name, however often; its detections are good.
-                self.failures[picture.position] = failure(picture.path, error)._replace(retryable=False)
+                failed = failure(picture.path, error)._replace(retryable=False)
+                self.journal.append_failure(picture.position, failed)
         self.journal.append(picture.position, scored.record, scored.table)
 
     def write_results(

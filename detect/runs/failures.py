@@ -1,13 +1,11 @@
 """Pictures that a run could not process: their lines in the errors file, and which of them are worth another try."""
 
 import errno
-import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from socket import gethostname
 from typing import NamedTuple
 
-from ...data import ImageError, atomic_write
+from ...data import ImageError
 from ...data.errors import UserError
 
 # A disk that is full or that we may not write to will not take the next picture either: the run ends.
@@ -79,13 +77,6 @@ def name_machine(failed: Failure) -> Failure:
     if Path(failed.line["file"]).exists():
         return failed
     return failed._replace(line=failed.line | {"message": f"{failed.line['message']}; on machine {gethostname()}"})
-
-
-def write_failures(path: Path, failures: Iterable[Failure], repaired: Mapping[str, str]) -> None:
-    """Write the errors file: a line of JSON for each picture that failed, and for what was repaired, "" for nothing."""
-    lines = [one.line for one in failures]
-    lines += [{"file": file, "kind": "DataWarning", "message": repair} for file, repair in repaired.items() if repair]
-    atomic_write(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def as_resumable(error: OSError, path: Path) -> OSError:

@@ -5,7 +5,10 @@ record is a mark, the lengths of its two parts, a checksum of both, and the part
 a table of its boxes. A run that was killed at any moment goes on from its journal. An incomplete end is cut off. A
 damaged record is passed over, and its picture is processed again.
 
-In memory there are eight bytes a picture: where its record begins.
+A failure has a record too, with another mark, so that failures take no memory either. The next run does not read it: it
+tries that picture again.
+
+In memory there are sixteen bytes a picture: where its records begin.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import mmap
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,12 +30,12 @@ from numpy.typing import NDArray
 from ...data.arguments import settings_as_json
 from ...data.errors import JournalError
 from ...data.system.atomic_files import open_locked
-from .failures import as_resumable
+from .failures import Failure, as_resumable
 from .names import stamp
 
 # The number is that of the format: records of another one are not read.
 _HEADER = b"inception-rcnn journal 1, settings "
-_MARK = b"\xf0IRC"
+_MARK, _FAILED = b"\xf0IRC", b"\xf0IRF"
 _FRAME = struct.Struct("<4sIII")  # mark, length of the line, length of the table, checksum of both
 
 
@@ -88,6 +92,8 @@ class Journal:
     offsets : ndarray of int64, shape (P,)
         Where the record of each picture begins in the file, in bytes; 0 of a picture that is not finished. Whoever sets
         it to 0 has the picture forgotten.
+    failed : ndarray of int64, shape (P,)
+        The same of the failures of this run.
     outdated : list of int
         Where the records of other settings begin, of pictures that do not belong to this run, and of pictures that have
         changed since.
@@ -120,7 +126,8 @@ class Journal:
         digest = hashlib.sha256(settings_as_json("run", settings).encode()).hexdigest()
         self.header = _HEADER + digest.encode() + b"\n"
         self.path, self.columns = path, columns
-        self.offsets = np.zeros(len(pictures), np.int64)
+        self.offsets, self.failed = np.zeros((2, len(pictures)), np.int64)
+        self.appending = threading.Lock()
         self.outdated: list[int] = []
         self.file = open_locked(path)
         try:
@@ -206,21 +213,38 @@ class Journal:
             If the file cannot be written; the text says that the run can go on.
         """
         assert table.shape[1:] == (self.columns,), table.shape
-        line, body = json.dumps(record[:-1]).encode(), table.astype("<f4").tobytes()
-        frame = _FRAME.pack(_MARK, len(line), len(body), zlib.crc32(line + body))
+        self.offsets[picture] = self._append(_MARK, json.dumps(record[:-1]).encode(), table.astype("<f4").tobytes())
+
+    def append_failure(self, picture: int, failure: Failure) -> None:
+        """Add a picture that could not be processed in this run; raises what `append` does."""
+        self.failed[picture] = self._append(_FAILED, json.dumps(failure).encode())
+
+    def _append(self, mark: bytes, line: bytes, table: bytes = b"") -> int:
+        frame = _FRAME.pack(mark, len(line), len(table), zlib.crc32(line + table))
         try:
-            start = self.file.seek(0, os.SEEK_END)
-            self.file.write(frame + line + body)
-            self.file.flush()
+            with self.appending:
+                start = self.file.seek(0, os.SEEK_END)
+                self.file.write(frame + line + table)
+                self.file.flush()
         except OSError as error:
             raise as_resumable(error, self.path) from error
-        self.offsets[picture] = start
+        return start
+
+    @property
+    def failures(self) -> Iterator[Failure]:
+        """What failed in this run, in the order of the pictures."""
+        for offset in self.failed[self.failed > 0]:
+            yield Failure(*json.loads(self._line_at(offset)[0]))
 
     def record_at(self, offset: int) -> Record:
         """Record that begins there."""
+        return self._record(*self._line_at(offset))
+
+    def _line_at(self, offset: int) -> tuple[bytes, int]:
+        """Line of a record, and the length of the table that is read next."""
         self.file.seek(offset)
         _, line_size, table_size, _ = _FRAME.unpack(self.file.read(_FRAME.size))
-        return self._record(self.file.read(line_size), table_size)
+        return self.file.read(line_size), table_size
 
     def record(self, picture: int) -> Record:
         """Record of a finished picture."""

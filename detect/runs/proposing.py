@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ def propose_pictures(
     max_pixels: int = MAX_PIXELS,
     image_ids: Mapping[str, int | str] | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> RunSummary:
     """Propose boxes for many pictures and write them into one file.
 
@@ -73,6 +75,8 @@ def propose_pictures(
         See `inception_rcnn.data.write_proposals`.
     progress : callable
         Gets the number of files finished so far, failed ones included.
+    stop : callable
+        Asked before each picture. From True on no more are begun, those in hand are finished, and the run ends.
 
     Returns
     -------
@@ -95,6 +99,8 @@ def propose_pictures(
         If `workers` is above 1 and processes cannot be started here.
     OSError
         If the output cannot be written.
+    KeyboardInterrupt
+        If `stop` ended the run; the same call goes on from there.
 
     Examples
     --------
@@ -114,13 +120,13 @@ def propose_pictures(
     settings = {**proposer.settings, "version": package_version()}
     with Journal(output.with_suffix(".journal"), settings, files, columns=5) as journal:
         summary = RunSummary(resumed=journal.finished)
-        failures = _propose_all(proposer, files, journal, workers, cluster, max_pixels, progress)
+        _propose_all(proposer, files, journal, workers, cluster, max_pixels, progress, stop)
         remove_leftovers(output)
         # .mat and .pkl are read by position: there a file without a result must not move the ones behind it.
         kept = np.arange(len(files)) if suffix in (".mat", ".pkl") else np.flatnonzero(journal.offsets)
         metadata = {"inception-rcnn": json.dumps(settings, default=np.generic.item)}
         write_proposals(output, _Entries(journal, files, kept), image_ids=image_ids, metadata=metadata)
-        conclude(summary, files, journal, failures, output.with_suffix(".errors.jsonl"))
+        conclude(summary, files, journal, output.with_suffix(".errors.jsonl"))
         if not summary.retryable:
             journal.remove()
     summary.add_seconds("total", time.perf_counter() - began)
@@ -135,10 +141,10 @@ def _propose_all(
     cluster: str | None,
     max_pixels: int,
     progress: Callable[[int], None],
-) -> list[Failure]:
-    """Add the boxes of pictures to the journal; return why some have none, in their order."""
-    failures: dict[int, Failure] = {}
-    resumed = journal.finished
+    stop: Callable[[], bool],
+) -> None:
+    """Add the boxes of pictures to the journal, or why they have none."""
+    done = resumed = journal.finished
     progress(resumed)
     todo = (i for i in range(len(files)) if not journal.offsets[i])
     pictures = (PictureOfRun(i, files.path(i), files[i], _name(files, i), "") for i in todo)
@@ -154,22 +160,23 @@ def _propose_all(
         if resumed < len(files):
             compile_all(*getattr(proposer, "kernels", ()))  # Otherwise each process would do it.
         work = partial(_propose, proposer, max_pixels)
-        answers = map_processes(work, pictures, workers or 1)
+        answers = map_processes(work, takewhile(lambda _: not stop(), pictures), workers or 1)
         results = ((picture.position, result) for picture, result in answers)
     else:
         items = ((picture.position, picture) for picture in pictures)
-        results = map_cluster(_stages(proposer, max_pixels), items, len(files) - resumed, cluster, workers)
+        results = map_cluster(_stages(proposer, max_pixels), items, len(files) - resumed, cluster, workers, stop)
     # When this loop ends early, what waits is not worked on first.
     with closing(results):
         for done, (i, result) in enumerate(results, resumed + 1):
             if isinstance(result, ProcessDied):
                 result = failure(files.path(i), result)
             if isinstance(result, Failure):
-                failures[i] = result
+                journal.append_failure(i, result)
             else:
                 journal.append(i, *result)
             progress(done)
-    return [failures[i] for i in sorted(failures)]
+    if done < len(files):
+        raise KeyboardInterrupt
 
 
 def _stages(proposer: Proposer, max_pixels: int) -> list[Stage]:

@@ -1,13 +1,14 @@
 """What a run over many pictures did: the counts and times of `detect` and `propose`, and their closing lines."""
 
+import json
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .failures import Failure, write_failures
+from ...data import atomic_write
 from .journal import Journal
 from .names import RunFiles
 
@@ -139,10 +140,10 @@ class RunSummary:
         return lines
 
 
-def conclude(
-    summary: RunSummary, files: RunFiles, journal: Journal, failures: Collection[Failure], errors: Path
-) -> None:
+def conclude(summary: RunSummary, files: RunFiles, journal: Journal, errors: Path) -> None:
     """Write the errors file of a run and count what it did, all but the times and the objects.
+
+    The errors file has a line of JSON for each picture that failed, and then for each that was repaired.
 
     Parameters
     ----------
@@ -150,19 +151,22 @@ def conclude(
     files : RunFiles
     journal : Journal
         Of the same pictures.
-    failures : collection of Failure
-        In the order of the files.
     errors : Path
         The errors file.
     """
-    repaired = {}
-    for picture in journal.positions:
-        record = journal.record(picture)
-        summary.pictures += 1
-        summary.boxes += record.rows
-        summary.more_frames += record.more_frames
-        if record.repair:
-            repaired[str(files.path(picture))] = record.repair
-    summary.repaired = len(repaired)
-    summary.failed, summary.retryable = len(failures), sum(one.retryable for one in failures)
-    write_failures(errors, failures, repaired)
+
+    def lines() -> Iterator[dict[str, str]]:
+        for failure in journal.failures:
+            summary.failed += 1
+            summary.retryable += failure.retryable
+            yield failure.line
+        for picture in journal.positions:
+            record = journal.record(picture)
+            summary.pictures += 1
+            summary.boxes += record.rows
+            summary.more_frames += record.more_frames
+            if record.repair:
+                summary.repaired += 1
+                yield {"file": str(files.path(picture)), "kind": "DataWarning", "message": record.repair}
+
+    atomic_write(errors, (f"{json.dumps(line)}\n".encode() for line in lines()))

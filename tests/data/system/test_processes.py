@@ -72,6 +72,17 @@ def test_items_are_taken_as_they_are_needed(workers):
     assert len(taken) < 20
 
 
+def terminate_itself(item):
+    if item == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return item
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="this system does not tell who sent a signal")
+def test_a_scheduler_that_terminates_all_processes_costs_no_item():
+    assert list(map_processes(terminate_itself, range(6), workers=2)) == [(item, item) for item in range(6)]
+
+
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(

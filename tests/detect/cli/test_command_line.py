@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders import voc_xml, write_image, write_voc
+from numpy.typing import NDArray
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -23,6 +26,7 @@ from inception_rcnn.data.errors import OutputError
 from inception_rcnn.data.images.reading import DecodedImage, decode_image
 from inception_rcnn.data.system.atomic_files import only_writer
 from inception_rcnn.detect.cli.app import main
+from inception_rcnn.proposals.proposer import Ranked
 
 COMMANDS = [
     [],
@@ -322,7 +326,34 @@ def test_interruption_says_how_to_go_on(
 
     monkeypatch.setattr("inception_rcnn.detect.runs.detection.detect_batch", interrupt)
     assert run("detect", photos, "--output", tmp_path / "out", "--model", model_file, "--device", "cpu") == 130
-    assert "interrupted; the same command goes on from here" in capsys.readouterr().err
+    assert "interrupted after 0 of 5 files; the same command goes on from here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_sigterm_ends_a_run_and_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], photos: Path, model_file: Path, tmp_path: Path, signals: int
+) -> None:
+    from inception_rcnn.detect.detector import Detector
+
+    command = ("detect", photos, "--output", tmp_path / "out", "--model", model_file, "--device", "cpu")
+    search, searched = Detector.search, []
+
+    def terminated(self: Detector, image: NDArray[np.uint8], name: str | None = None) -> Ranked | None:
+        searched.append(name)
+        if len(searched) <= signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return search(self, image, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Detector, "search", terminated)
+        assert run(*command) == 143
+    begun = len(searched)
+    assert begun < 5
+    assert "stopped by SIGTERM after" in capsys.readouterr().err
+    assert run(*command) == 0
+    # The second signal interrupts what is in hand.
+    finished = f"5 pictures ({begun} of them by an earlier, interrupted run) in " if signals == 1 else "5 pictures"
+    assert finished in capsys.readouterr().err
 
 
 def test_mistakes_with_training(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -249,6 +249,20 @@ def test_interrupted_and_resumed_is_uninterrupted(photos: Path, tmp_path: Path, 
     assert json.loads((output / "run.json").read_text())["resumed"] == 2
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_is_stopped_finishes_what_is_in_hand(
+    photos: Path, tmp_path: Path, detector: Detector, workers: int
+) -> None:
+    paths, output, asked = find_images(photos), tmp_path / "out", []
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, workers=workers, stop=lambda: asked.append(0) or len(asked) > 3)
+    assert (output / JOURNAL).read_bytes().count(b"\xf0IRC") == 3
+    assert not (output / "detections.json").exists()
+    assert detect_batch(paths, output, detector).resumed == 3
+    detect_batch(paths, tmp_path / "whole", detector)
+    assert contents(output) == contents(tmp_path / "whole")
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_the_results_are_the_same(
     photos: Path, model_file: Path, tmp_path: Path, detector: Detector

@@ -356,6 +356,26 @@ def test_killed_at_any_moment_the_file_ends_the_same(photos, reference, tmp_path
     assert (tmp_path / "all.parquet").read_bytes() == reference.read_bytes()
 
 
+@pytest.mark.slow
+def test_a_scheduler_that_terminates_the_command_gets_what_is_in_hand(photos, reference, tmp_path):
+    """SIGTERM to the command and its processes: status 143, the journal has what was begun, the next run the rest."""
+    output, journal = tmp_path / "all.parquet", tmp_path / "all.journal"
+    options = ["--method", "selective-search", "--mode", "single", "--limit", "100", "--workers", "2"]
+    command = [sys.executable, "-m", "inception_rcnn.detect.cli.app", "propose", photos, "--output", output, *options]
+    run = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while run.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\xf0IRC")):
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGTERM)
+    told = run.communicate(timeout=60)[1]
+    assert run.returncode == 143, told
+    assert "files; the same command goes on from here" in told
+    assert "stopped by SIGTERM after " in told
+    assert not output.exists()
+    done = subprocess.run([*map(str, command)], check=True, stderr=subprocess.PIPE, text=True).stderr
+    assert "of them by an earlier, interrupted run" in done
+    assert output.read_bytes() == reference.read_bytes()
+
+
 def run_command(*arguments):
     try:
         main([*map(str, arguments)])
