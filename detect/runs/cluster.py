@@ -217,6 +217,7 @@ def map_cluster(
     count: int,
     address: str,
     workers: int | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Generator[tuple[int, Any], None, None]:
     """Yield the number of each item with its result, as they come from the workers of a cluster.
 
@@ -232,6 +233,8 @@ def map_cluster(
         See `check_address`.
     workers : int, optional
         At most so many of the last stage. Default: as many as find room in the cluster.
+    stop : callable
+        Asked at each result. From True on no more chunks are begun; only those in hand still come.
 
     Yields
     ------
@@ -251,18 +254,25 @@ def map_cluster(
         return
     with connected(address, workers):
         ray = _import_ray()
-        data = _plan(ray, stages, items, count, workers)
+        ledger = ray.remote(num_cpus=0)(_Ledger).options(scheduling_strategy=_here(ray)).remote()
+        data = _plan(ray, stages, items, count, workers, ledger)
+        stopped = False
         try:
             for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
                 for position, result in zip(table["position"].to_pylist(), table["result"], strict=True):
                     yield position, pickle.loads(result.as_buffer())
+                if not stopped and stop():
+                    stopped = True
+                    ledger.stop.remote()
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.ActorDiedError as error:
             raise ClusterError(f"--cluster {address}: its workers cannot start ({reason_of(error)})") from error
 
 
-def _plan(ray: Any, stages: Sequence[Stage], items: Iterable[tuple[int, Any]], count: int, workers: int | None) -> Any:
+def _plan(
+    ray: Any, stages: Sequence[Stage], items: Iterable[tuple[int, Any]], count: int, workers: int | None, ledger: Any
+) -> Any:
     """Give the items and the stages to Ray Data, which begins when its results are asked for."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -273,7 +283,6 @@ def _plan(ray: Any, stages: Sequence[Stage], items: Iterable[tuple[int, Any]], c
     most = int(room.get("GPU", 0) // last.gpus if last.gpus else room.get("CPU", 0) // last.cpus)
     size = max(1, min(workers or most, most))
     chunk = max(1, min(MAX_CHUNK, count // (CHUNKS_PER_WORKER * size)))
-    ledger = ray.remote(num_cpus=0)(_Ledger).options(scheduling_strategy=_here(ray)).remote()
     data = ray.data.from_arrow(_tables(items, chunk))
     # Whole blocks, which are chunks; for GPUs Ray wants a number.
     whole: dict[str, Any] = {"batch_size": chunk if last.gpus else None, "batch_format": "pyarrow"}
@@ -326,9 +335,16 @@ class _Ledger:
     def __init__(self) -> None:
         self.in_hand: dict[tuple[int, int], int | None] = {}
         self.deaths: Counter[tuple[int, int]] = Counter()
+        self.stopped = False
 
-    def start(self, stage: int, chunk: int) -> tuple[bool, list[int]]:
-        """Begin a chunk; tell whether its worker died before, and which items are given up."""
+    def stop(self) -> None:
+        """Have no more chunks begun."""
+        self.stopped = True
+
+    def start(self, stage: int, chunk: int) -> tuple[bool, list[int]] | None:
+        """Begin a chunk; tell whether its worker died before, and which items are given up. None: do not begin."""
+        if self.stopped and stage == 0:
+            return None
         again = (stage, chunk) in self.in_hand
         item = self.in_hand.get((stage, chunk))
         if item is not None:
@@ -378,7 +394,10 @@ class _Worker:
         items = table["item"].to_pylist()
         given = [(pickle.loads(one.as_buffer()),) for one in table["result"]] if self.stage else [()] * len(items)
         chunk, results = positions[0], []
-        again, given_up = self.get(self.ledger.start.remote(self.stage, chunk))
+        started = self.get(self.ledger.start.remote(self.stage, chunk))
+        if started is None:
+            return _table([], [], [])
+        again, given_up = started
         for position, item, before in zip(positions, items, given, strict=True):
             if before and isinstance(before[0], ProcessDied):
                 result: Any = before[0]

@@ -297,7 +297,8 @@ class _Run:
         self, address: str, workers: int | None, progress: Callable[[int, str], None], stop: Callable[[], bool]
     ) -> None:
         """Have the pictures processed by a cluster, until each is in the journal or among the failures."""
-        progress(self.summary.resumed, "")
+        done = self.summary.resumed
+        progress(done, "")
         todo = [i for i in range(len(self.pictures)) if not self.journal.offsets[i]]
         placement = self.detector.scorers[0].placement
         on_gpu = placement.device == "cuda"
@@ -305,7 +306,7 @@ class _Run:
         stages = [Stage(work) for work in works]
         stages[-1] = stages[-1]._replace(gpus=1) if on_gpu else stages[-1]._replace(cpus=placement.threads or 1)
         items = ((i, self.pictures[i]) for i in todo)
-        with closing(map_cluster(stages, items, len(todo), address, workers)) as results:
+        with closing(map_cluster(stages, items, len(todo), address, workers, stop)) as results:
             for done, (i, answer) in enumerate(results, self.summary.resumed + 1):
                 if isinstance(answer, ProcessDied):
                     self.journal.append_failure(i, failure(self.pictures.files.path(i), answer))
@@ -317,8 +318,8 @@ class _Run:
                     else:
                         self.keep(self.pictures[i], answer.result)
                 progress(done, "")
-                if stop() and done < len(self.pictures):
-                    raise KeyboardInterrupt
+        if done < len(self.pictures):
+            raise KeyboardInterrupt
 
     def search(self, picture: PictureOfRun) -> tuple[Searched, float]:
         """Read a picture and do what needs no network; return it with the time when it was finished."""

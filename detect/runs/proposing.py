@@ -173,7 +173,7 @@ def _propose_all(
         results = ((picture.position, result) for picture, result in answers)
     else:
         items = ((picture.position, picture) for picture in pictures)
-        results = map_cluster(_stages(proposer, max_pixels), items, len(files) - resumed, cluster, workers)
+        results = map_cluster(_stages(proposer, max_pixels), items, len(files) - resumed, cluster, workers, stop)
     # When this loop ends early, what waits is not worked on first.
     with closing(results):
         for done, (i, result) in enumerate(results, resumed + 1):

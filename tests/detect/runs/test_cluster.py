@@ -166,7 +166,9 @@ def test_the_ledger_names_what_workers_died_of_and_none_of_its_neighbours() -> N
     for deadly in range(5):
         ledger, deaths, finished = _Ledger(), 0, False
         while not finished:
-            again, given_up = ledger.start(0, 10)
+            started = ledger.start(0, 10)
+            assert started is not None
+            again, given_up = started
             assert again == (deaths > 0)
             for item in range(10, 15):
                 if item in given_up:
@@ -181,7 +183,9 @@ def test_the_ledger_names_what_workers_died_of_and_none_of_its_neighbours() -> N
                 finished = True
         ledger.finish(0, 10)
         assert DEATHS <= deaths <= DEATHS + 1
-        assert ledger.start(0, 10)[0] is False
+        assert ledger.start(0, 10) == (False, [10 + deadly])
+        ledger.stop()
+        assert ledger.start(0, 10) is None
 
 
 @pytest.mark.slow
@@ -257,6 +261,21 @@ class TestOnThisMachine:
         assert (summary.pictures, summary.retryable) == (23, 1)
         last = json.loads((tmp_path / "x.errors.jsonl").read_text().splitlines()[-1])
         assert last["message"].endswith(f"; on machine {os.uname().nodename}")
+
+    def test_a_run_that_is_stopped_finishes_what_is_in_hand(
+        self, many: Path, tmp_path: Path, detector: Detector
+    ) -> None:
+        paths, done = find_images(many), []
+        detect_batch(paths, tmp_path / "plain", detector)
+        with pytest.raises(KeyboardInterrupt):
+            detect_batch(
+                paths, tmp_path / "out", detector, cluster="local", workers=1,
+                progress=lambda number, note: done.append(number), stop=lambda: done[-1] >= 3,
+            )  # fmt: skip
+        assert 3 <= done[-1] < 24
+        summary = detect_batch(paths, tmp_path / "out", detector)
+        assert summary.resumed >= done[-1] - 1
+        assert contents(tmp_path / "out") == contents(tmp_path / "plain")
 
     def test_an_interrupted_run_goes_on_with_or_without_a_cluster(
         self, many: Path, tmp_path: Path, detector: Detector
