@@ -22,6 +22,7 @@ from .evaluate import evaluate
 from .export import export
 from .pack import pack
 from .propose import propose
+from .report import report
 from .terminal import console, replace_what_cannot_be_shown
 from .train import train
 
@@ -74,7 +75,7 @@ def _paths(value: Any) -> Iterable[str]:
             yield from (str(one), str(one).removeprefix("@"), *(os.path.join(one, name) for name in RESULT_FILES))
 
 
-for command in (detect, propose, ensemble, classify, export, pack):
+for command in (detect, propose, ensemble, classify, report, export, pack):
     app.command()(command)
 evaluate.command("imagenet")(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")

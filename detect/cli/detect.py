@@ -12,7 +12,7 @@ from ...data.formats.coco import coco_ids
 from ...data.picture_names import without_suffix
 from ...data.system.processes import usable_cores
 from ..drawing import DRAW_SCORE
-from ..runs.names import FORMATS
+from ..runs.names import FORMATS, THUMBNAILS
 from ..settings import DetectorSettings
 from .options import (
     DEFAULT_MAX_PIXELS,
@@ -104,12 +104,15 @@ def detect(
     ] = "both",
     annotations: Annotations = None,
     results: ResultList = None,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Leave out report.html, the page of the run.")
+    ] = False,
     workers: Annotated[
         int | None, derived_option("N", "Threads that read and search pictures.", "1, with a GPU one a core", min=1)
     ] = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Find objects in pictures; write the detections, drawn pictures, errors.jsonl and run.json."""
+    """Find objects in pictures; write the detections, drawn pictures, a page, errors.jsonl and run.json."""
     with needs_packages("detection", "detect"):
         from ..detector import Detector
         from ..runs.detection import detect_batch
@@ -117,8 +120,8 @@ def detect(
 
     check_result_list(results, annotations, output)
     chosen = check_choice("--format", format, tuple(FORMATS))
-    # The results may lie inside the folder of pictures: what an earlier run drew is no input.
-    paths, lines = list_pictures(images, output / "pictures")
+    # The results may lie inside the folder of pictures: what an earlier run wrote is no input.
+    paths, lines = list_pictures(images, output / "pictures", output / THUMBNAILS)
     names, scales = model or ["voc"], tuple(scale or (1.0,))
     if proposals_from is not None and method != "merged":
         raise CommandError(
@@ -150,7 +153,7 @@ def detect(
     }  # fmt: skip
     run = partial(
         detect_batch, paths, output, detector, workers=workers, max_pixels=max_pixels, draw_score=draw_score,
-        format=chosen, settings=settings, coco_ids=ids,
+        format=chosen, settings=settings, coco_ids=ids, report=not no_report,
     )  # fmt: skip
     errors, idle_cores = output / "errors.jsonl", workers < usable_cores()
     show_run(run, "detect", len(paths), output, errors, lines=lines, idle_cores=idle_cores)

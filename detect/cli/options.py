@@ -63,8 +63,8 @@ def derived_option(metavar: str, text: str, default: str, **settings: Any) -> An
     return typer.Option(metavar=metavar, help=f"{text}  [default: {default}]", show_default=False, **settings)
 
 
-def list_pictures(images: list[str], results: Path | None = None) -> tuple[list[str], list[str]]:
-    """List the pictures that IMAGES stands for, but none in the folder of `results`; refuse to work on none.
+def list_pictures(images: list[str], *results: Path) -> tuple[list[str], list[str]]:
+    """List the pictures that IMAGES stands for, but none in the folders of `results`; refuse to work on none.
 
     Returns
     -------
@@ -79,9 +79,9 @@ def list_pictures(images: list[str], results: Path | None = None) -> tuple[list[
     """
     passed_over: Counter[str] = Counter()
     paths = list(map(str, find_images(images, passed_over)))
-    if results is not None:
+    for folder in results:
         # Also through links: a drawing must not take the place of a picture.
-        drawings = folders_inside(paths, results)
+        drawings = folders_inside(paths, folder)
         paths = [path for path in paths if os.path.dirname(path) not in drawings]
     counts = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
     listed = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in counts[:10])

@@ -6,17 +6,14 @@ last ones. Every finished picture goes into the journal; a run that was interrup
 
 import contextlib
 import io
-import itertools
 import json
 import os
-import posixpath
 import time
-import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -33,7 +30,20 @@ from ..detector import Detector
 from ..drawing import default_draw_score, draw_detections
 from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure
 from .journal import Journal, Record
-from .names import FORMATS, RESULT_FILES, RunFiles, folders_inside, package_version, read_stamped
+from .names import (
+    FORMATS,
+    REPORT,
+    RESULT_FILES,
+    THUMBNAILS,
+    RunFiles,
+    drawn_names,
+    folders_inside,
+    package_version,
+    plain_name,
+    read_stamped,
+)
+from .page.detections import write_run_page
+from .page.writing import remove_thumbnails
 from .summary import RunSummary, conclude
 
 JOURNAL = "journal"
@@ -68,6 +78,7 @@ def detect_batch(
     format: Literal["json", "parquet", "both"] = "both",
     settings: dict[str, object] | None = None,
     coco_ids: tuple[Mapping[str, int | str], Mapping[str, int | str]] | None = None,
+    report: bool = True,
     progress: Callable[[int, str], None] = lambda done, note: None,
 ) -> RunSummary:
     """Detect objects in many pictures and write the results into a folder.
@@ -96,6 +107,8 @@ def detect_batch(
     coco_ids : pair of mapping of str to int or str, optional
         Ids of the pictures, by their names below the folder that holds them all, and of the classes, for
         ``detections.json``; see `inception_rcnn.data.write_detections`.
+    report : bool
+        Whether ``report.html`` is written, the page of the run; see `page.detections.write_run_page`.
     progress : callable
         Gets the number of files finished so far, failed ones included, and `RunSummary.bottleneck`.
 
@@ -124,7 +137,7 @@ def detect_batch(
     files = RunFiles(paths)
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     pictures = _Pictures(files)
-    if drawings := folders_inside(files, output / "pictures"):
+    if drawings := folders_inside(files, output / "pictures") | folders_inside(files, output / THUMBNAILS):
         raise SettingError(f"{min(drawings)}: its pictures would be overwritten by drawings; name another output")
     _check_drawings(output)
     if (old := output / "journal.jsonl").exists():
@@ -139,9 +152,18 @@ def detect_batch(
         run.write_results(FORMATS[format], *(coco_ids or (None, None)))
         failures = [one for _, one in sorted(run.failures.items())]
         conclude(run.summary, files, journal, failures, output / "errors.jsonl")
-        run.summary.seconds["total"] = time.perf_counter() - began
         used = {"folder": files.folder, "draw_score": draw_score, **detector.description}
-        _write_record(output / "run.json", run.summary, settings or {}, used)
+
+        def write_record() -> None:
+            run.summary.seconds["total"] = time.perf_counter() - began
+            _write_record(output / "run.json", run.summary, settings or {}, used)
+
+        write_record()
+        if report:
+            progress(len(files), "writing the report")
+            with run.summary.timed("report"):
+                write_run_page(output, entries=run.entries(Counter()), max_pixels=max_pixels)
+            write_record()
         if not run.summary.retryable:
             journal.remove()
     return run.summary
@@ -153,16 +175,16 @@ class _Pictures:
     def __init__(self, files: RunFiles) -> None:
         self.files = files
         names = [files.name(i) for i in range(len(files))]
-        drawn = zip(names, _drawn_names(names), strict=True)
+        drawn = zip(names, drawn_names(names), strict=True)
         # Nearly all are drawn under their plain names.
-        self.renamed = {i: other for i, (name, other) in enumerate(drawn) if other != _plain_name(name)}
+        self.renamed = {i: other for i, (name, other) in enumerate(drawn) if other != plain_name(name)}
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, position: int) -> _Picture:
         name = self.files.name(position)
-        drawn = self.renamed.get(position) or _plain_name(name)
+        drawn = self.renamed.get(position) or plain_name(name)
         return _Picture(position, self.files.path(position), self.files[position], name, drawn)
 
 
@@ -171,28 +193,6 @@ def _check_drawings(output: Path) -> None:
     ours = any((output / name).exists() for name in (JOURNAL, "journal.jsonl", "run.json", *RESULT_FILES))
     if not ours and any((output / "pictures").iterdir()):
         raise OutputError(f"{output / 'pictures'}: has files that no run drew here; name another output")
-
-
-def _drawn_names(names: Sequence[str]) -> list[str]:
-    """Where pictures are drawn below ``pictures/``: each in a file of its own, under its own name, as a JPEG file."""
-    # Some file systems do not distinguish case, or write accents in another way.
-    folders = {posixpath.dirname(name) for name in names}
-    taken = {_folded(str(one)) for folder in folders for one in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
-    drawn = dict.fromkeys(names, "")
-    # The pictures that are JPEG files keep their names, whatever the others are called.
-    for name in sorted(names, key=lambda name: not name.lower().endswith(".jpg")):
-        others = (f"{name}.drawn{number or ''}.jpg" for number in itertools.count())
-        drawn[name] = next(one for one in itertools.chain([_plain_name(name)], others) if _folded(one) not in taken)
-        taken.add(_folded(drawn[name]))
-    return list(drawn.values())
-
-
-def _plain_name(name: str) -> str:
-    return name if name.lower().endswith(".jpg") else f"{name}.jpg"
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _remove_outdated(output: Path, journal: Journal, pictures: _Pictures) -> None:
@@ -214,9 +214,10 @@ def _remove_outdated(output: Path, journal: Journal, pictures: _Pictures) -> Non
     for path in (output / name for name in RESULT_FILES):
         if path.exists():
             with contextlib.suppress(Exception):  # A damaged file raises nearly anything, and is removed too.
-                _remove_drawings(output, _drawn_names(read_detection_names(path)))
-    for name in (*RESULT_FILES, "errors.jsonl", "run.json"):
+                _remove_drawings(output, drawn_names(read_detection_names(path)))
+    for name in (*RESULT_FILES, "errors.jsonl", "run.json", REPORT):
         (output / name).unlink(missing_ok=True)
+    remove_thumbnails(output / THUMBNAILS)
     journal.clear()
 
 

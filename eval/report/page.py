@@ -25,10 +25,10 @@ from .charts import (
     precision_recall_chart,
     proposal_charts,
     reliability_charts,
-    shorten_name,
     size_chart,
 )
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
+from .template import page_environment
 
 _METRICS = {
     "voc07": ("PASCAL VOC 2007, 11-point", "0.5"),
@@ -129,7 +129,7 @@ def write_report(
     ...     page.name, "mAP" in page.read_text(encoding="utf-8")
     ('report.html', True)
     """
-    from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
     if metric not in _METRICS:
@@ -163,16 +163,11 @@ def write_report(
         "gains": gain_chart(matches, false, [row.ap for row in rows], area, kinds),
         "sizes": size_chart(sizes),
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment()
     environment.filters["number"] = format_number
-    environment.filters["short"] = shorten_name
-    # nan is no JSON: better an error here than a page without plots.
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     page = environment.get_template("report.html").render(
         title=title,
-        plotly=get_plotlyjs(),
+        plotly=Markup(get_plotlyjs()),
         figures=figures,
         rows=rows,
         facts=_headline_facts(rows, shares["mean"]),
