@@ -104,9 +104,7 @@ def detect(
     ] = "both",
     annotations: Annotations = None,
     results: ResultList = None,
-    no_report: Annotated[
-        bool, typer.Option("--no-report", help="Leave out report.html, the page of the run.")
-    ] = False,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Leave out report.html, the page of the run.")] = False,
     workers: Annotated[
         int | None, derived_option("N", "Threads that read and search pictures.", "1, with a GPU one a core", min=1)
     ] = None,

@@ -22,7 +22,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RESULTS...",
-            help="The folder of a run of detect, two of them to compare, a file of proposals, or one of classify --json.",
+            help="The folder of a run of detect, two to compare, a file of proposals, or one of classify --json.",
         ),
     ],
     images: Annotated[
@@ -35,7 +35,9 @@ def report(
     split: Annotated[str, typer.Option(metavar="NAME", help="Image set of the development kit.")] = "test",
     output: Annotated[
         Path | None,
-        derived_option("FILE.html", "The page.", "report.html in the folder of a run, of two here; else beside the file"),
+        derived_option(
+            "FILE.html", "The page.", "report.html in the folder of a run, of two here; else beside the file"
+        ),
     ] = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
@@ -58,8 +60,12 @@ def report(
         page = output or Path(REPORT)
         differences, left_out = write_comparison_page(first, finished[1], page, max_pixels=max_pixels)
         for one in differences[:_NAMED]:
-            console.print(f"{one.weight:.2f}  {one.name}  only {first}: {one.first_only}, only {finished[1]}: {one.second_only}")
-        console.print(f"{len(differences)} pictures differ" + (f", the first {_NAMED} above" if len(differences) > _NAMED else ""))
+            console.print(
+                f"{one.weight:.2f}  {one.name}  only {first}: {one.first_only}, only {finished[1]}: {one.second_only}"
+            )
+        console.print(
+            f"{len(differences)} pictures differ" + (f", the first {_NAMED} above" if len(differences) > _NAMED else "")
+        )
         if left_out:
             console.print(f"{left_out} pictures are in only one of the two runs, and not on the page")
     elif not is_file:

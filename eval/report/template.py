@@ -28,7 +28,10 @@ def page_environment(*folders: Path) -> Environment:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(
-        loader=FileSystemLoader([*folders, Path(__file__).parent]), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["short"] = shorten_name
     environment.filters["hashes"] = content_hashes
@@ -38,7 +41,7 @@ def page_environment(*folders: Path) -> Environment:
 
 
 def content_hashes(texts: Iterable[str]) -> str:
-    """Sources of a Content-Security-Policy that let these scripts or styles of a page run, and no others.
+    """List the sources of a Content-Security-Policy that let these scripts or styles of a page run, and no others.
 
     References
     ----------

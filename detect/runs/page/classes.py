@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ....data import MAX_PIXELS, ImageError
 from ....data.errors import OutputError, reason_of
@@ -52,7 +53,7 @@ def write_classes_page(results: Path, output: Path, *, max_pixels: int = MAX_PIX
     def rows() -> Iterator[Row]:
         for path, (_, found) in zip(paths, answers, strict=True):
             found = sorted(found, key=lambda one: -one[1])
-            columns = {
+            columns: Mapping[str, NDArray[Any]] = {
                 "boxes": np.zeros((len(found), 4), np.float32),
                 "scores": np.array([score for _, score in found], np.float32),
                 "labels": np.array([label[name] for name, _ in found], np.uint16),

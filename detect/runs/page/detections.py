@@ -17,7 +17,7 @@ from ....data import MAX_PIXELS, Detections, box_iou
 from ....data.errors import OutputError, reason_of
 from ....data.formats.by_suffix import read_detection_entries, read_detection_names
 from ....data.formats.parquet import read_detections_parquet
-from ..names import FORMATS, REPORT, RESULT_FILES, drawn_names
+from ..names import REPORT, RESULT_FILES, drawn_names
 from .writing import Row, address, address_between, write_page
 
 Entry = tuple[str, int, int, Detections]
@@ -33,7 +33,7 @@ _OPTIONS = {
 
 
 class Difference(NamedTuple):
-    """How far two runs differ in a picture: its name, the sum of the scores that one has over the other, boxes of each."""
+    """How far two runs differ in a picture: its name, by how much scores are ahead, boxes that one alone has."""
 
     name: str
     weight: float
@@ -121,7 +121,13 @@ def write_run_page(
         for i, (name, width, height, found) in enumerate(chain(first, stream)):
             path = run.original(name)
             yield Row(
-                name, width, height, path, [_columns(found)], _address_below(run.pictures, path), [run.drawing(drawn[i])]
+                name,
+                width,
+                height,
+                path,
+                [_columns(found)],
+                _address_below(run.pictures, path),
+                [run.drawing(drawn[i])],
             )
 
     page = {
@@ -195,7 +201,9 @@ def write_comparison_page(
     names = read_detection_names(runs[0].results)
     common = sum(name in others for name in names)
     if not common:
-        raise OutputError(f"{first} and {second}: have no picture of the same name; compare runs over the same pictures")
+        raise OutputError(
+            f"{first} and {second}: have no picture of the same name; compare runs over the same pictures"
+        )
     classes = list(dict.fromkeys(name for one in runs for name in _classes(one)))
     threshold = _threshold(runs[0].record)
     differences: list[Difference] = []
@@ -227,14 +235,22 @@ def write_comparison_page(
         "title": " and ".join(titles),
         "subtitle": f"{first.absolute()}, {second.absolute()}",
         "shows": [
-            ("all", "all pictures"), ("differ", "with a difference"), ("first", f"only by {titles[0]}"),
-            ("second", f"only by {titles[1]}"), ("nothing", "nothing found by both"),
-        ],  # fmt: skip
-        "sorts": [("difference", "largest difference"), ("name", "name"), ("score", "best score"), ("count", "number of boxes")],
-        "columns": ("Class", "Score", "Run", "x1 y1 x2 y2"),
+            ("all", "all pictures"),
+            ("differ", "with a difference"),
+            ("first", f"only by {titles[0]}"),
+            ("second", f"only by {titles[1]}"),
+            ("nothing", "nothing found by both"),
+        ],
+        "sorts": [
+            ("difference", "largest difference"),
+            ("name", "name"),
+            ("score", "best score"),
+            ("count", "number of boxes"),
+        ],
+        "columns": ("Class", "Score", "Run"),
         "hints": (
             f"Left: {titles[0]}, with bars above the slider. Right: {titles[1]}, with the line.",
-            "Coloured boxes are those that only one of the two shows; dashed white ones both show (IoU 0.5, same class).",
+            "Coloured: boxes that only one of the two shows. Dashed: boxes that both show (IoU 0.5, same class).",
         ),
         "reports": [_describe(one) for one in runs],
         "settings_rows": _setting_rows(runs),
@@ -398,14 +414,16 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _read_errors(path: Path, output: Path) -> dict[str, Any]:
-    """The first lines of an errors file, and how many there are."""
+    """Read the first lines of an errors file, and count all."""
     lines = []
     try:
         with open(path, encoding="utf-8") as file:
             for line in islice(file, _MOST_ERRORS):
                 one = json.loads(line)
                 target = os.path.relpath(os.path.abspath(one["file"]), output.absolute().parent)
-                lines.append({"address": address(target), **{key: str(one[key]) for key in ("file", "kind", "message")}})
+                lines.append(
+                    {"address": address(target), **{key: str(one[key]) for key in ("file", "kind", "message")}}
+                )
             return {"count": len(lines) + sum(1 for _ in file), "lines": lines}
     except FileNotFoundError:
         return {"count": 0, "lines": []}

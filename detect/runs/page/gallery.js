@@ -2,6 +2,8 @@
 const GAP = 12, CAPTION = 26, SPLIT = 4;
 const gallery = $("gallery");
 const tiles = new Map();  // by picture
+const spare = new Map();  // those that were shown last, which are often wanted again
+const SPARE = 300;
 let rows = [];  // {top, height, from, to}: positions in `order`
 let places = new Float32Array(0), widths = new Float32Array(0);
 let current = 0;  // position in `order` that the keyboard is at
@@ -92,8 +94,8 @@ function boxPaths(r, p) {
   const add = (key, [x1, y1, x2, y2]) => paths.set(key, `${paths.get(key) ?? ""}M${x1} ${y1}H${x2}V${y2}H${x1}Z`);
   eachShown(r, p, i => {
     const box = corners(r, p, i).map(value => Math.round(value * 10) / 10);
-    if (!ranked) add("halo", box);
     const faint = comparing && !isAlone(r, i);
+    if (!ranked) add(faint ? "shade" : "halo", box);
     add(ranked ? "proposal" : faint ? "both" : runs[r].labels[i], box);
   });
   if (objects) for (let i = objects.starts[p]; i < objects.starts[p + 1]; i++) {
@@ -162,7 +164,7 @@ function placeTile(tile, k, row) {
 
 // Makes the tiles near the window, removes the others; `all` paints those that are kept again.
 function render(all) {
-  const above = scrollY - gallery.offsetTop, margin = innerHeight;
+  const above = scrollY - gallery.offsetTop, margin = innerHeight / 2;
   const wanted = [];
   if (rows.length) {
     const last = rowAt(above + innerHeight + margin);
@@ -174,13 +176,14 @@ function render(all) {
     if (one[0] < (wanted[0]?.[0] ?? Infinity)) wanted.unshift(one); else wanted.push(one);
   }
   const kept = new Set(wanted.map(([k]) => order[k]));
-  for (const [p, tile] of tiles) if (!kept.has(p)) { tile.remove(); tiles.delete(p); }
+  for (const [p, tile] of tiles) if (!kept.has(p)) { tile.remove(); tiles.delete(p); spare.set(p, tile); }
+  for (const p of spare.keys()) { if (spare.size <= SPARE) break; spare.delete(p); }
   let next = gallery.firstChild;
   for (const [k, row] of wanted) {
     const p = order[k];
     let tile = tiles.get(p);
     const made = !tile;
-    if (made) tiles.set(p, tile = makeTile(p));
+    if (made) { tiles.set(p, tile = spare.get(p) ?? makeTile(p)); spare.delete(p); }
     if (tile === next) next = next.nextSibling; else gallery.insertBefore(tile, next);
     placeTile(tile, k, row);
     if (made || all) updateTile(tile);

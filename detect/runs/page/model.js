@@ -2,7 +2,7 @@
 const page = JSON.parse(document.getElementById("page").textContent);
 const $ = id => document.getElementById(id);
 const ranked = page.kind === "proposals";  // shown are the first so many boxes, not those from a score on
-const comparing = page.runs.length === 2;
+const comparing = page.kind === "comparison";
 
 const kinds = {
   scores: Float32Array, labels: Uint16Array, partners: Float32Array, ranks: Uint32Array,

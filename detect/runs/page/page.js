@@ -10,8 +10,8 @@ function showNumbers() {
     status.push(`${number.format(found)} of ${plural(objects.ranks.length, "object")} covered${share}`);
   }
   $("status").textContent = status.join(" · ");
-  $("value").textContent = ranked ? number.format(state.threshold) : state.threshold.toFixed(state.threshold * 100 % 1 < 1e-6 ? 2 : 3);
-  $("level").setAttribute("aria-valuetext", ranked ? `the first ${state.threshold} boxes` : `score ${state.threshold.toFixed(2)}`);
+  $("value-2").textContent = $("value").textContent = ranked ? number.format(state.threshold) : state.threshold.toFixed(state.threshold * 100 % 1 < 1e-6 ? 2 : 3);
+  for (const one of [level, $("level-2")]) one.setAttribute("aria-valuetext", ranked ? `the first ${state.threshold} boxes` : `score ${state.threshold.toFixed(2)}`);
   $("empty").hidden = order.length > 0;
   for (const button of classButtons) {
     const label = button.label, counts = byClass.map(one => one[label]);

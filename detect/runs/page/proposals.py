@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ....data import MAX_PIXELS, Picture, box_iou, read_proposals
+from ....data import MAX_PIXELS, ImageError, Picture, box_iou, read_proposals
 from ....data.errors import OutputError
 from ....data.images.reading import decode_image
 from ....data.picture_names import PictureFolder, match_picture_names, picture_name
-from .writing import Row, address_between, address, write_page
+from .writing import Row, address, address_between, write_page
 
 # Of the boxes of all pictures together: what a browser holds, and a page of 1,000 pictures has room for.
 _MOST_BOXES = 3_000_000
 _COVERED = 0.5  # IoU
+_KEY = "Green: objects that the first boxes cover (IoU 0.5); red: missed. The curve is the share that is covered."
 
 
 def write_proposals_page(
@@ -40,8 +41,8 @@ def write_proposals_page(
     output : Path
         The page.
     pictures : sequence of Picture, optional
-        The annotated pictures. An object is covered by a box with an IoU of 0.5 or more; difficult objects and crowds do
-        not count. Then only pictures that are annotated are on the page.
+        The annotated pictures. An object is covered by a box with an IoU of 0.5 or more; difficult objects and crowds
+        do not count. Then only pictures that are annotated are on the page.
     max_pixels : int
         See `inception_rcnn.data.read_image`.
 
@@ -67,7 +68,11 @@ def write_proposals_page(
         annotated = {name: by_id[ids[0]] for name in counts if len(ids := meant[picture_name(name)]) == 1}
         counts = {name: count for name, count in counts.items() if name in annotated}
     if not counts:
-        raise OutputError(f"{proposals}: has none of the annotated pictures; are these of another set?" if pictures else f"{proposals}: has no pictures")
+        raise OutputError(
+            f"{proposals}: has none of the annotated pictures; are these of another set?"
+            if pictures
+            else f"{proposals}: has no pictures"
+        )
     limit = max(10, _MOST_BOXES // len(counts))
     cut = max(counts.values()) > limit
     folder = PictureFolder(images)
@@ -77,7 +82,7 @@ def write_proposals_page(
             if one.file not in counts:
                 continue
             path = _picture_path(folder, images, one.file)
-            width, height = (one.width, one.height) if one.width and one.height else _size(path, max_pixels)
+            width, height = (one.width, one.height) if one.width and one.height else _size(path, one.boxes, max_pixels)
             columns: list[Mapping[str, NDArray[Any]]] = [{"boxes": _fractions(one.boxes[:limit], width, height)}]
             if annotated is not None:
                 columns.append(_objects(annotated[one.file], one.boxes, width, height))
@@ -90,9 +95,9 @@ def write_proposals_page(
         "subtitle": str(proposals.absolute()),
         "shows": [("all", "all pictures"), *([("missed", "with missed objects")] if both else [])],
         "sorts": [*([("missed", "most missed objects")] if both else []), ("run", "as in the file"), ("name", "name")],
-        "columns": ("Covered by", "", "x1 y1 x2 y2") if both else (),
+        "columns": ("First covered by", "So far", "x1 y1 x2 y2") if both else (),
         "hints": [
-            *(["Green: objects that the first boxes cover with an IoU of 0.5 or more; red: missed. The curve is the share covered."] if both else []),
+            *([_KEY] if both else []),
             *([f"The page has the first {limit:,} boxes of each picture."] if cut else []),
         ],
         "reports": [],
@@ -114,9 +119,12 @@ def _picture_path(folder: PictureFolder, images: Path, name: str) -> Path:
     return images / (found[0] if found else name)
 
 
-def _size(path: Path, max_pixels: int) -> tuple[int, int]:
-    """Width and height of a picture whose file of proposals does not say them."""
-    height, width = decode_image(path, max_pixels).image.shape[:2]
+def _size(path: Path, boxes: NDArray[np.float32], max_pixels: int) -> tuple[int, int]:
+    """Width and height of a picture whose file of proposals does not say them; how far boxes reach if it is gone."""
+    try:
+        height, width = decode_image(path, max_pixels).image.shape[:2]
+    except ImageError:
+        width, height = np.ceil(boxes.max(axis=0, initial=1)[2:]).astype(int).tolist()
     return width, height
 
 
@@ -127,7 +135,7 @@ def _fractions(boxes: ArrayLike, width: int, height: int) -> NDArray[np.uint16]:
 
 
 def _objects(picture: Picture, boxes: NDArray[np.float32], width: int, height: int) -> dict[str, NDArray[Any]]:
-    """Columns of the objects that count: their boxes, and from which number of proposals each is covered, 0: by none."""
+    """Columns of the objects that count: their boxes, and how many proposals it takes to cover each, 0: never."""
     own = picture.boxes[~(picture.difficult | picture.crowd)]
     covers = box_iou(own, boxes) >= np.float32(_COVERED)
     ranks = np.where(covers.any(axis=1), covers.argmax(axis=1) + 1, 0) if boxes.size else np.zeros(len(own))

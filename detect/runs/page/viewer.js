@@ -123,7 +123,7 @@ function tableRows(p) {
     const {labels, scores} = runs[r];
     const cells = [page.classes[labels[i]], scores[i].toFixed(3)];
     if (comparing) cells.push(page.runs[r].short + (isAlone(r, i) ? " only" : ""));
-    if (page.kind !== "classes") cells.push(corners(r, p, i).map(value => value.toFixed(0)).join(" "));
+    else if (page.kind === "run") cells.push(corners(r, p, i).map(value => value.toFixed(0)).join(" "));
     add(`${r}-${i}`, page.kind === "classes" ? "" : page.colours[labels[i]], cells, comparing && !isAlone(r, i) ? "both" : "");
   });
   return rows;

@@ -89,7 +89,9 @@ def write_page(
     """
     folder = thumbnail_folder(path)
     page = {
-        "colours": ["#%02x%02x%02x" % class_colour(label) for label in range(len(values["page"]["classes"]))],
+        "colours": [
+            "#{:02x}{:02x}{:02x}".format(*class_colour(label)) for label in range(len(values["page"]["classes"]))
+        ],
         "thumbnails": address(folder.name) + "/" if count > EMBEDDED else "",
         **values["page"],
     }
@@ -197,7 +199,9 @@ def _thumbnail(row: Row, max_pixels: int) -> bytes:
         return b""
     scale = min(1.0, _SIDE / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return bytes(simplejpeg.encode_jpeg(cv2.resize(image, size, interpolation=cv2.INTER_AREA), _QUALITY, colorsubsampling="420"))
+    return bytes(
+        simplejpeg.encode_jpeg(cv2.resize(image, size, interpolation=cv2.INTER_AREA), _QUALITY, colorsubsampling="420")
+    )
 
 
 def _block_script(block: Sequence[tuple[Row, Any]]) -> bytes:
