@@ -5,9 +5,10 @@ python benchmarks/page.py [--pictures 500 --pictures 100000] [--boxes 8] [--side
 The pictures are a few random ones under many names, as links. "write" is CPU milliseconds of writing the page, for a
 picture; decoding and making the small pictures are most of it. "open" is what headless Chromium takes from the
 address to the end of the first drawing of the gallery. "step" is the processor's time of the page's main thread
-(scripts, style, layout, painting) for a step of the slider, the mean of 100 steps from 0 to 1, in the order of the run and by the number
-of boxes; for 30 steps a second there are 33 ms. "clock" is the median of a step's scripts and layout by the clock,
-which other programs make longer. "scroll" is the processor's time for 1,000 pixels. Needs Chromium and chromedriver.
+(scripts, style, layout, painting) for a step of the slider, the mean of 100 steps from 0 to 1, in the order of the run
+and by the number of boxes; for 30 steps a second there are 33 ms. "clock" is the median of a step's scripts and layout by
+the clock, which other programs make longer. "scroll" is the processor's time for 1,000 pixels. Needs Chromium and
+chromedriver.
 """
 
 from __future__ import annotations

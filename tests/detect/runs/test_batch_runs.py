@@ -28,8 +28,8 @@ from inception_rcnn.data import find_images, read_detection_entries, read_detect
 from inception_rcnn.data.errors import JournalError, OutputError
 from inception_rcnn.data.score_calibration import ScoreCalibration
 from inception_rcnn.detect import Detector, detect_batch
-from inception_rcnn.detect.runs.detection import JOURNAL, MAX_FAILURES_IN_A_ROW, _drawn_names
-from inception_rcnn.detect.runs.names import relative_names
+from inception_rcnn.detect.runs.detection import JOURNAL, MAX_FAILURES_IN_A_ROW
+from inception_rcnn.detect.runs.names import drawn_names, relative_names
 
 NAMES = ["a.jpg", "b.png", "c.JPG", "sub/a.jpg", "sub/d.jpeg"]
 
@@ -72,9 +72,10 @@ def test_results_folder(photos: Path, tmp_path: Path, detector: Detector) -> Non
         "detections.parquet",
         "errors.jsonl",
         "pictures",
+        "report.html",
         "run.json",
     ]
-    assert progress == [0, 1, 2, 3, 4, 5]
+    assert progress == [0, 1, 2, 3, 4, 5, 5]
     assert (summary.pictures, summary.failed, summary.resumed) == (5, 0, 0)
     assert (output / "errors.jsonl").read_bytes() == b""
 
@@ -566,7 +567,7 @@ def test_drawings_of_like_names_do_not_collide(photos: Path, tmp_path: Path, det
     ],
 )
 def test_every_picture_is_drawn_into_a_file_of_its_own(names: list[str], drawn: list[str]) -> None:
-    assert _drawn_names(names) == drawn
+    assert drawn_names(names) == drawn
 
 
 def test_pictures_of_somebody_else_are_not_overwritten(photos: Path, tmp_path: Path, detector: Detector) -> None:
