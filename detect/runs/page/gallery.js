@@ -140,15 +140,24 @@ function updateTile(tile) {
   if (page.kind !== "classes") tile.panes.forEach(({boxes}, r) => paintBoxes(boxes, boxPaths(r, p)));
   const caption = captionOf(p);
   if (tile.count.textContent !== caption) tile.count.textContent = caption;
-  tile.open.setAttribute("aria-label", spoken(p));
+}
+
+// What a screen reader says of the tiles follows when the slider rests.
+let describing;
+function describeTiles() {
+  clearTimeout(describing);
+  describing = setTimeout(() => { for (const [p, {open}] of tiles) open.setAttribute("aria-label", spoken(p)); }, 150);
 }
 
 function placeTile(tile, k, row) {
   const key = `${places[k]} ${row.top} ${widths[k]} ${row.height}`;
   tile.position = k;
   tile.open.tabIndex = k === current ? 0 : -1;
-  tile.setAttribute("aria-posinset", k + 1);
-  tile.setAttribute("aria-setsize", order.length);
+  if (tile.places !== `${k} ${order.length}`) {
+    tile.places = `${k} ${order.length}`;
+    tile.setAttribute("aria-posinset", k + 1);
+    tile.setAttribute("aria-setsize", order.length);
+  }
   if (tile.key === key) return;
   tile.key = key;
   tile.style.transform = `translate(${places[k]}px, ${row.top}px)`;
@@ -186,8 +195,10 @@ function render(all) {
     if (made) { tiles.set(p, tile = spare.get(p) ?? makeTile(p)); spare.delete(p); }
     if (tile === next) next = next.nextSibling; else gallery.insertBefore(tile, next);
     placeTile(tile, k, row);
+    if (made) tile.open.setAttribute("aria-label", spoken(p));
     if (made || all) updateTile(tile);
   }
+  if (all) describeTiles();
 }
 
 function focusTile(k) {
