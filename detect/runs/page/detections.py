@@ -58,8 +58,12 @@ class _Run:
         raise OutputError(f"{self.folder}: has no {' and no '.join(RESULT_FILES)}; name the folder of a finished run")
 
     def entries(self) -> Iterable[Entry]:
+        """Results by the names that the pictures' files have, also with backslashes."""
         path = self.results
-        return read_detections_parquet(path) if path.suffix == ".parquet" else read_detection_entries(path)
+        if path.suffix == ".parquet":
+            return read_detections_parquet(path)
+        named = zip(read_detection_names(path), read_detection_entries(path), strict=True)
+        return ((name, *one[1:]) for name, one in named)
 
     def drawings(self) -> list[str]:
         """Where the pictures are drawn below ``pictures/``, in their order."""
@@ -73,7 +77,7 @@ class _Run:
         return os.fsdecode(raw)
 
     def original(self, name: str) -> Path:
-        return Path(self.pictures, self.file_name(name))
+        return Path(self.pictures + self.file_name(name))
 
     def drawing(self, drawn: str) -> str:
         return address(drawn) if (self.folder / "pictures" / drawn).is_file() else ""
@@ -197,7 +201,7 @@ def write_comparison_page(
     shorts = titles if max(map(len, titles)) <= 12 else ["A", "B"]
     runs = [_Run(folder, *names) for folder, *names in zip((first, second), titles, shorts, strict=True)]
     # Of two runs one is kept in memory, as its pictures may be in another order.
-    others = {name: found for name, _, _, found in read_detection_entries(runs[1].results)}
+    others = {name: found for name, _, _, found in runs[1].entries()}
     names = read_detection_names(runs[0].results)
     common = sum(name in others for name in names)
     if not common:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -252,8 +253,16 @@ def test_one_picture(opened: Opened) -> None:
     assert len(opened.all("#found tr")) == len(opened.all("#stage rect.box")) == 3
 
 
-def test_links_lead_to_the_files(opened: Opened, run: Path) -> None:
-    for k, name in enumerate(FOUND):
+@pytest.mark.parametrize("name", ["detections.json", "detections.parquet"])
+def test_links_lead_to_the_files(browser: Any, tmp_path: Path, name: str) -> None:
+    odd = os.fsdecode(b"caf\xe9.jpg")
+    try:
+        (tmp_path / odd).touch()
+    except (OSError, UnicodeError):
+        odd = "café.jpg"
+    names = {**FOUND, odd: FOUND["a.jpg"], "http:/x.jpg": [], "\\a\\b.jpg": []}
+    opened = Opened(browser, write_run_page(make_run(tmp_path / "run", names, name=name)))
+    for k, name in enumerate(names):
         opened.do("if (viewer.open) viewer.close(); openPicture(arguments[0])", k)
         links = [one.get_attribute("href") for one in opened.all("#files a")]
         assert len(links) == 2
@@ -267,6 +276,7 @@ def test_links_lead_to_the_files(opened: Opened, run: Path) -> None:
                 href,
             )
             assert size == 120, (name, href)
+    opened.check()
 
 
 def test_what_is_exported_is_what_is_shown(opened: Opened, run: Path) -> None:
