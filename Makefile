@@ -8,7 +8,7 @@ OUTPUT ?= out
 PIP    := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help detect test test-all test-cpus test-lowest test-newest lint typecheck bench clean
+.PHONY: help detect test test-all test-pages test-cpus test-lowest test-newest lint typecheck bench clean
 
 help:  ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -30,9 +30,14 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist works
 NONE := $(if $(ARGS), || [ $$? = 5 ])
 
 test: $(VENV)/.dev  ## Run the tests that a change needs, in a few minutes.
-	$(PYTEST) -m "not slow" $(ARGS)$(NONE)
+	$(PYTEST) -m "not slow and not pages" $(ARGS)$(NONE)
 
-test-all: test  ## Run these, then those that take longer.
+# Needs Chromium and its driver (Debian: chromium, chromium-driver), and npm for axe-core; tests without them are skipped.
+test-pages: $(VENV)/.dev  ## Open the pages in a browser: do they work, and for everybody?
+	@test -d build/axe/node_modules || npm install --silent --no-fund --prefix build/axe axe-core@4 || true
+	$(BIN)/python -m pytest -m pages -rs $(ARGS)$(NONE)
+
+test-all: test test-pages  ## Run these, then those that take longer.
 	$(PYTEST) -m slow --durations 10 $(ARGS)$(NONE)
 
 test-cpus: $(VENV)/.dev  ## Run the numeric tests as other processors and numbers of threads would.

@@ -190,13 +190,27 @@ def false_positive_shares(matches: Mapping[str, Matches], false: Mapping[str, Fa
     >>> false_positive_shares({"cat": cat}, {"cat": false})["mean"]
     {'localisation': 0.5, 'similar': 0.0, 'other': 0.0, 'background': 0.5}
     """
-    shares = {}
-    for name, one in matches.items():
-        kind = false[name].kind
-        top = kind[kind >= 0][: one.positives]
-        count = np.bincount(top, minlength=len(ERROR_TYPES))
-        shares[name] = count / len(top) if len(top) else np.full(len(ERROR_TYPES), np.nan)
+    counts = count_false_positives(matches, false)
+    shares = {name: one / one.sum() if one.any() else np.full(len(one), np.nan) for name, one in counts.items()}
     return _table(shares, ERROR_TYPES)
+
+
+def count_false_positives(
+    matches: Mapping[str, Matches], false: Mapping[str, FalsePositives]
+) -> dict[str, NDArray[np.int64]]:
+    """Count each kind of `ERROR_TYPES` among the false positives that `false_positive_shares` takes, by class.
+
+    Examples
+    --------
+    >>> none, outcome = np.zeros(3, np.int64), np.array([FALSE, HIT, FALSE], np.int8)
+    >>> cat = Matches(none, none, np.array([0.9, 0.8, 0.7]), outcome, none, np.zeros(3), 2)
+    >>> false = FalsePositives(np.array([0, -1, 3], np.int8), none, np.zeros(3))
+    >>> count_false_positives({"cat": cat}, {"cat": false})["cat"].tolist()
+    [1, 0, 0, 1]
+    """
+    kinds = {name: false[name].kind for name in matches}
+    tops = {name: kind[kind >= 0][: matches[name].positives] for name, kind in kinds.items()}
+    return {name: np.bincount(top, minlength=len(ERROR_TYPES)) for name, top in tops.items()}
 
 
 def normalised_average_precision(matches: Matches, positives: float) -> float:

@@ -25,6 +25,7 @@ from .export import export
 from .info import info
 from .pack import pack
 from .propose import propose
+from .report import report
 from .terminal import console, replace_what_cannot_be_shown
 from .train import train
 
@@ -80,7 +81,7 @@ def _paths(value: Any) -> Iterable[str]:
             yield from (str(one), str(one).removeprefix("@"), *(os.path.join(one, name) for name in RESULT_FILES))
 
 
-for command in (detect, propose, ensemble, classify, export, pack, info):
+for command in (detect, propose, ensemble, classify, report, export, pack, info):
     app.command()(command)
 evaluate.command("imagenet")(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")

@@ -14,7 +14,7 @@ from ...data.picture_names import without_suffix
 from ...data.system.processes import usable_cores
 from ...data.system.remote import is_url, local_copy
 from ..drawing import DRAW_SCORE
-from ..runs.names import FORMATS
+from ..runs.names import FORMATS, THUMBNAILS
 from ..settings import DetectorSettings
 from .options import (
     DEFAULT_MAX_PIXELS,
@@ -116,6 +116,7 @@ def detect(
     ] = "both",
     annotations: Annotations = None,
     results: ResultList = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Leave out report.html, the page of the run.")] = False,
     workers: Annotated[
         int | None,
         derived_option(
@@ -128,7 +129,7 @@ def detect(
     cluster: Cluster = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
-    """Find objects in pictures; write the detections, drawn pictures, errors.jsonl and run.json."""
+    """Find objects in pictures; write the detections, drawn pictures, a page, errors.jsonl and run.json."""
     with needs_packages("detection", "detect"):
         from ..detector import Detector
         from ..runs.cluster import connected
@@ -138,8 +139,8 @@ def detect(
     place = output.rstrip("/") if is_url(output) else Path(output)
     check_result_list(results, annotations, place if isinstance(place, Path) else None)
     chosen = check_choice("--format", format, tuple(FORMATS))
-    # The results may lie inside the folder of pictures: what an earlier run drew is no input.
-    paths, lines = list_pictures(images, images_in, column, f"{place}/pictures")
+    # The results may lie inside the folder of pictures: what an earlier run wrote is no input.
+    paths, lines = list_pictures(images, images_in, column, f"{place}/pictures", f"{place}/{THUMBNAILS}")
     names, scales = model or ["voc"], tuple(scale or (1.0,))
     if proposals_from is not None and method != "merged":
         raise CommandError(
@@ -176,7 +177,7 @@ def detect(
         }  # fmt: skip
         run = partial(
             detect_batch, paths, place, detector, workers=workers, cluster=cluster, max_pixels=max_pixels,
-            draw_score=draw_score, format=chosen, settings=settings, coco_ids=ids,
+            draw_score=draw_score, format=chosen, settings=settings, coco_ids=ids, report=not no_report,
         )  # fmt: skip
         idle_cores = workers is not None and cluster is None and workers < usable_cores()
         show_run(run, "detect", len(paths), place, f"{place}/errors.jsonl", lines=lines, idle_cores=idle_cores)

@@ -114,9 +114,9 @@ def derived_option(metavar: str, text: str, default: str, **settings: Any) -> An
 
 
 def list_pictures(
-    images: list[str] | None, images_in: list[str] | None, column: str | None, results: str | Path | None = None
+    images: list[str] | None, images_in: list[str] | None, column: str | None, *results: str | Path
 ) -> tuple[list[str] | Members, list[str]]:
-    """List the pictures that IMAGES or --images-in stands for, but none in the folder of `results`; refuse none.
+    """List the pictures that IMAGES or --images-in stands for, but none in the folders of `results`; refuse none.
 
     Returns
     -------
@@ -140,11 +140,12 @@ def list_pictures(
         raise CommandError(f"--column {column}: is for --images-in; leave it out")
     passed_over: Counter[str] = Counter()
     paths = list(map(str, find_images(images, passed_over)))
-    if is_url(results):
-        paths = [path for path in paths if not path.startswith(f"{results}/")]
-    elif results is not None:
+    for folder in results:
+        if is_url(folder):
+            paths = [path for path in paths if not path.startswith(f"{folder}/")]
+            continue
         # Also through links: a drawing must not take the place of a picture.
-        drawings = folders_inside(paths, Path(results))
+        drawings = folders_inside(paths, Path(folder))
         paths = [path for path in paths if os.path.dirname(path) not in drawings]
     counts = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
     listed = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in counts[:10])

@@ -8,15 +8,13 @@ import contextlib
 import itertools
 import json
 import os
-import posixpath
 import time
-import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -34,7 +32,19 @@ from .cluster import Stage, map_cluster
 from .destination import Destination
 from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure
 from .journal import Journal
-from .names import FORMATS, RESULT_FILES, RunFiles, folders_inside, package_version
+from .names import (
+    FORMATS,
+    REPORT,
+    RESULT_FILES,
+    THUMBNAILS,
+    RunFiles,
+    drawn_names,
+    folders_inside,
+    package_version,
+    plain_name,
+)
+from .page.detections import write_run_page
+from .page.writing import remove_thumbnails
 from .stages import (
     MAX_FAILURES_IN_A_ROW,
     PictureOfRun,
@@ -63,6 +73,7 @@ def detect_batch(
     format: Literal["json", "parquet", "both"] = "both",
     settings: dict[str, object] | None = None,
     coco_ids: tuple[Mapping[str, int | str], Mapping[str, int | str]] | None = None,
+    report: bool = True,
     progress: Callable[[int, str], None] = lambda done, note: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunSummary:
@@ -94,6 +105,8 @@ def detect_batch(
     coco_ids : pair of mapping of str to int or str, optional
         Ids of the pictures, by their names below the folder that holds them all, and of the classes, for
         ``detections.json``; see `inception_rcnn.data.write_detections`.
+    report : bool
+        Whether ``report.html`` is written, the page of the run; see `page.detections.write_run_page`.
     progress : callable
         Gets the number of files finished so far, failed ones included, and `RunSummary.bottleneck`.
     stop : callable
@@ -134,7 +147,7 @@ def detect_batch(
     place.begin(output / "errors.jsonl")
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     pictures = _Pictures(files)
-    if drawings := folders_inside(files, output / "pictures"):
+    if drawings := folders_inside(files, output / "pictures") | folders_inside(files, output / THUMBNAILS):
         raise SettingError(f"{min(drawings)}: its pictures would be overwritten by drawings; name another output")
     _check_drawings(output)
     if (old := output / "journal.jsonl").exists():
@@ -151,10 +164,21 @@ def detect_batch(
             run.detect_on_cluster(cluster, workers, progress, stop)
         run.write_results(FORMATS[format], *(coco_ids or (None, None)))
         conclude(run.summary, files, journal, output / "errors.jsonl")
-        run.summary.seconds["total"] = time.perf_counter() - began
         used = {"folder": files.folder, "draw_score": draw_score, **detector.description}
-        _write_record(output / "run.json", run.summary, settings or {}, used)
-        written = [output / name for name in ("pictures", "errors.jsonl", "run.json", *FORMATS[format])]
+
+        def write_record() -> None:
+            run.summary.seconds["total"] = time.perf_counter() - began
+            _write_record(output / "run.json", run.summary, settings or {}, used)
+
+        write_record()
+        if report:
+            progress(len(files), "writing the report")
+            with run.summary.timed("report"):
+                sources = (files.path(i) for i in journal.positions)
+                write_run_page(output, entries=run.entries(Counter()), sources=sources, max_pixels=max_pixels)
+            write_record()
+        pages = (REPORT, THUMBNAILS) if report else ()
+        written = [output / name for name in ("pictures", "errors.jsonl", "run.json", *FORMATS[format], *pages)]
         place.deliver(written, [output / name for name in RESULT_FILES if name not in FORMATS[format]])
         if not run.summary.retryable:
             journal.remove()
@@ -168,16 +192,16 @@ class _Pictures:
     def __init__(self, files: RunFiles) -> None:
         self.files = files
         names = [files.name(i) for i in range(len(files))]
-        drawn = zip(names, _drawn_names(names), strict=True)
+        drawn = zip(names, drawn_names(names), strict=True)
         # Nearly all are drawn under their plain names.
-        self.renamed = {i: other for i, (name, other) in enumerate(drawn) if other != _plain_name(name)}
+        self.renamed = {i: other for i, (name, other) in enumerate(drawn) if other != plain_name(name)}
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, position: int) -> PictureOfRun:
         name = self.files.name(position)
-        drawn = self.renamed.get(position) or _plain_name(name)
+        drawn = self.renamed.get(position) or plain_name(name)
         return PictureOfRun(position, self.files.path(position), self.files[position], name, drawn)
 
 
@@ -186,28 +210,6 @@ def _check_drawings(output: Path) -> None:
     ours = any((output / name).exists() for name in (JOURNAL, "journal.jsonl", "run.json", *RESULT_FILES))
     if not ours and any((output / "pictures").iterdir()):
         raise OutputError(f"{output / 'pictures'}: has files that no run drew here; name another output")
-
-
-def _drawn_names(names: Sequence[str]) -> list[str]:
-    """Where pictures are drawn below ``pictures/``: each in a file of its own, under its own name, as a JPEG file."""
-    # Some file systems do not distinguish case, or write accents in another way.
-    folders = {posixpath.dirname(name) for name in names}
-    taken = {_folded(str(one)) for folder in folders for one in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
-    drawn = dict.fromkeys(names, "")
-    # The pictures that are JPEG files keep their names, whatever the others are called.
-    for name in sorted(names, key=lambda name: not name.lower().endswith(".jpg")):
-        others = (f"{name}.drawn{number or ''}.jpg" for number in itertools.count())
-        drawn[name] = next(one for one in itertools.chain([_plain_name(name)], others) if _folded(one) not in taken)
-        taken.add(_folded(drawn[name]))
-    return list(drawn.values())
-
-
-def _plain_name(name: str) -> str:
-    return name if name.lower().endswith(".jpg") else f"{name}.jpg"
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _remove_outdated(output: Path, journal: Journal, pictures: _Pictures) -> None:
@@ -229,9 +231,10 @@ def _remove_outdated(output: Path, journal: Journal, pictures: _Pictures) -> Non
     for path in (output / name for name in RESULT_FILES):
         if path.exists():
             with contextlib.suppress(Exception):  # A damaged file raises nearly anything, and is removed too.
-                _remove_drawings(output, _drawn_names(read_detection_names(path)))
-    for name in (*RESULT_FILES, "errors.jsonl", "run.json"):
+                _remove_drawings(output, drawn_names(read_detection_names(path)))
+    for name in (*RESULT_FILES, "errors.jsonl", "run.json", REPORT):
         (output / name).unlink(missing_ok=True)
+    remove_thumbnails(output / THUMBNAILS)
     journal.clear()
 
 

@@ -1,10 +1,13 @@
 """How runs over many pictures name them and recognise them."""
 
+import itertools
 import os
+import posixpath
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ...data.errors import SettingError
 from ...data.images.containers import Members, common_folder, inner_path
@@ -19,7 +22,9 @@ FORMATS = {
     "both": ("detections.json", "detections.parquet"),
 }
 RESULT_FILES = FORMATS["both"]
-RUN_FILES = (*RESULT_FILES, "errors.jsonl", "run.json", "journal")
+REPORT = "report.html"
+THUMBNAILS = "report-thumbnails"  # the folder of the page's small pictures, where they are many
+RUN_FILES = (*RESULT_FILES, "errors.jsonl", "run.json", "journal", REPORT)
 
 
 class RunFiles(Sequence[str]):
@@ -126,6 +131,35 @@ def folders_inside(paths: Iterable[str | Path], folder: Path) -> set[str]:
     # A million files lie in few folders, and each of these costs system calls.
     parents = {os.path.dirname(path) for path in paths if not is_url(path)}
     return {parent for parent in parents if Path(os.path.realpath(parent)).is_relative_to(real)}
+
+
+def drawn_names(names: Sequence[str]) -> list[str]:
+    """Where pictures are drawn below ``pictures/``: each in a file of its own, under its own name, as a JPEG file.
+
+    Examples
+    --------
+    >>> drawn_names(["a.jpg", "b.png"])
+    ['a.jpg', 'b.png.jpg']
+    """
+    # Some file systems do not distinguish case, or write accents in another way.
+    folders = {posixpath.dirname(name) for name in names}
+    taken = {_folded(str(one)) for folder in folders for one in (PurePosixPath(folder), *PurePosixPath(folder).parents)}
+    drawn = dict.fromkeys(names, "")
+    # The pictures that are JPEG files keep their names, whatever the others are called.
+    for name in sorted(names, key=lambda name: not name.lower().endswith(".jpg")):
+        others = (f"{name}.drawn{number or ''}.jpg" for number in itertools.count())
+        drawn[name] = next(one for one in itertools.chain([plain_name(name)], others) if _folded(one) not in taken)
+        taken.add(_folded(drawn[name]))
+    return list(drawn.values())
+
+
+def plain_name(name: str) -> str:
+    """Where a picture is drawn unless another one is drawn there."""
+    return name if name.lower().endswith(".jpg") else f"{name}.jpg"
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def package_version() -> str:

@@ -51,8 +51,9 @@ class RunSummary:
     seconds : dict of str to float
         Seconds in each stage, summed over threads; ``total`` by the clock. ``wait for pictures`` is how long the
         network waited for pictures that are read and searched, ``wait for drawing`` how long it waited because too
-        many pictures were yet to be drawn, ``wait for scoring`` how long pictures waited for the network. A GPU works
-        on while the next stage begins: some of the time of ``trunk`` is counted where its results are first needed.
+        many pictures were yet to be drawn, ``wait for scoring`` how long pictures waited for the network. ``report`` is
+        the page, by the clock, for which pictures are read again in threads. A GPU works on while the next stage
+        begins: some of the time of ``trunk`` is counted where its results are first needed.
 
     Examples
     --------

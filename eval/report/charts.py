@@ -237,8 +237,10 @@ def _line_trace(x: ArrayLike, y: ArrayLike, name: str, colour: str, hover: str) 
     }
 
 
-def error_chart(shares: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
-    """Shares of the kinds of false positives: a bar for each class, and one for their mean."""
+def error_chart(
+    shares: Mapping[str, Any], counts: Mapping[str, NDArray[np.int64]], kinds: Sequence[str]
+) -> dict[str, Any]:
+    """Shares of the kinds of false positives, with their counts: a bar for each class, and one for their mean."""
     measured = {
         label: (name, one)
         for label, (name, one) in enumerate(shares["per_class"].items())
@@ -251,6 +253,8 @@ def error_chart(shares: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, An
     ticks = [escape_text(shorten_name(name)) for name, _ in rows]
     if len(rows) > 1:
         ticks[0] = "<b>mean</b>"
+    means = len(rows) - len(measured)
+    numbers = [counts[name] for name, _ in measured.values()]
     traces = [
         {
             "type": "bar",
@@ -258,10 +262,17 @@ def error_chart(shares: Mapping[str, Any], kinds: Sequence[str]) -> dict[str, An
             "x": rounded([row[kind] for _, row in rows]),
             "y": list(range(len(rows))),
             "customdata": [wrap_name(name) for name, _ in rows],
+            # A share of 100 % may be one box.
+            "text": [""] * means + [str(one[ERROR_TYPES.index(kind)] or "") for one in numbers],
+            "hovertext": [""] * means + [f", {one[ERROR_TYPES.index(kind)]} of {one.sum()}" for one in numbers],
+            "textposition": "inside",
+            "insidetextanchor": "middle",
+            "textangle": 0,
+            "constraintext": "none",
             "name": kind,
-            "meta": [*[-1] * (len(rows) - len(measured)), *measured],
+            "meta": [*[-1] * means, *measured],
             "marker": {"color": f"var(--{kind})"},
-            "hovertemplate": "%{customdata}: %{x:.0%}",
+            "hovertemplate": "%{customdata}: %{x:.0%}%{hovertext}",
         }
         for kind in kinds
         if rows

@@ -11,11 +11,18 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ...data import MAX_PIXELS, VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
-from ..errors import ERROR_TYPES, false_positive_shares, false_positives, related_classes, size_sensitivity
+from ..errors import (
+    ERROR_TYPES,
+    count_false_positives,
+    false_positive_shares,
+    false_positives,
+    related_classes,
+    size_sensitivity,
+)
 from ..matching import HIT, Matches, evaluated_classes, match_ilsvrc, match_voc
 from ..reliability import best_f1, summarise_reliability
 from ..voc import class_average_precision, mean_of_numbers
@@ -25,10 +32,10 @@ from .charts import (
     precision_recall_chart,
     proposal_charts,
     reliability_charts,
-    shorten_name,
     size_chart,
 )
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
+from .template import page_environment
 
 _METRICS = {
     "voc07": ("PASCAL VOC 2007, 11-point", "0.5"),
@@ -38,12 +45,13 @@ _METRICS = {
 
 
 class ClassRow(NamedTuple):
-    """A line of the table: average precision, counts, recall at any score, best F1 and the score that reaches it."""
+    """A line of the table: average precision, counts, objects found at any score, best F1 and the score of it."""
 
     name: str
     ap: float
     objects: int
     detections: int
+    found: int
     recall: float
     f1: float
     score: float
@@ -129,7 +137,7 @@ def write_report(
     ...     page.name, "mAP" in page.read_text(encoding="utf-8")
     ('report.html', True)
     """
-    from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
     if metric not in _METRICS:
@@ -147,7 +155,7 @@ def write_report(
     area: Literal["voc07", "voc12"] = "voc07" if metric == "voc07" else "voc12"
     false = false_positives(pictures, detections, matches, similar)
     rows = [_class_row(name, one, area) for name, one in matches.items()]
-    shares = false_positive_shares(matches, false)
+    shares, counts = false_positive_shares(matches, false), count_false_positives(matches, false)
     grouped = related_classes(tuple(classes), similar).any()
     kinds = [kind for kind in ERROR_TYPES if grouped or kind != "similar"]
     sizes = size_sensitivity(pictures, matches)
@@ -159,23 +167,18 @@ def write_report(
         **reliability_charts(calibration),
         "overlap": by_overlap,
         "number": by_number,
-        "kinds": error_chart(shares, kinds),
+        "kinds": error_chart(shares, counts, kinds),
         "gains": gain_chart(matches, false, [row.ap for row in rows], area, kinds),
         "sizes": size_chart(sizes),
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = page_environment()
     environment.filters["number"] = format_number
-    environment.filters["short"] = shorten_name
-    # nan is no JSON: better an error here than a page without plots.
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
     page = environment.get_template("report.html").render(
         title=title,
-        plotly=get_plotlyjs(),
+        plotly=Markup(get_plotlyjs()),
         figures=figures,
         rows=rows,
-        facts=_headline_facts(rows, shares["mean"]),
+        facts=_headline_facts(rows, shares["mean"], sum(counts.values())),
         settings=settings,
         calibration=calibration,
         kinds=kinds,
@@ -229,25 +232,29 @@ def _class_row(name: str, matches: Matches, metric: Literal["voc07", "voc12"]) -
     found, objects = int((matches.outcome == HIT).sum()), matches.positives
     recall = found / objects if objects else float("nan")
     ap = class_average_precision(matches, metric)
-    return ClassRow(name, ap, objects, len(matches.outcome), recall, *best_f1(matches))
+    return ClassRow(name, ap, objects, len(matches.outcome), found, recall, *best_f1(matches))
 
 
-def _headline_facts(rows: Sequence[ClassRow], kinds: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    """Label, value and remark of each figure at the head of the page."""
+def _headline_facts(
+    rows: Sequence[ClassRow], kinds: Mapping[str, float], counts: NDArray[np.int64] | int
+) -> list[tuple[str, str, str]]:
+    """Label, value and remark of each figure at the head of the page; `counts` are of all classes, by kind."""
     measured = sorted((row for row in rows if row.objects), key=lambda row: row.ap)
     mean = mean_of_numbers(row.ap for row in measured)
-    found = sum(row.recall * row.objects for row in measured)
+    found = sum(row.found for row in measured)
     facts = [
         ("mAP", format_number(mean), f"mean over {len(measured)} classes" if len(measured) != 1 else "of one class")
     ]
     if measured:
-        share = found / sum(row.objects for row in measured)
-        facts.append(("Objects found", f"{share:.0%}", "at any score"))
+        objects = sum(row.objects for row in measured)
+        facts.append(("Objects found", f"{found / objects:.0%}", f"{found:,} of {objects:,}, at any score"))
     # None is the best where all are alike, as without any detections.
     if measured and format_number(measured[0].ap) != format_number(measured[-1].ap):
         facts.append(("Best class", measured[-1].name, f"AP {measured[-1].ap:.3f}"))
         facts.append(("Weakest class", measured[0].name, f"AP {measured[0].ap:.3f}"))
     if not np.isnan(kinds[ERROR_TYPES[0]]):
         worst = max(kinds, key=lambda kind: kinds[kind])
-        facts.append(("Most frequent error", worst, f"{kinds[worst]:.0%} of the top false positives"))
+        of_kind = np.asarray(counts)
+        whole = f"{of_kind[ERROR_TYPES.index(worst)]:,} of {of_kind.sum():,} in all"
+        facts.append(("Most frequent error", worst, f"{kinds[worst]:.0%} of a class's top false positives, {whole}"))
     return facts

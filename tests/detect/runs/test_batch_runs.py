@@ -28,15 +28,16 @@ from inception_rcnn.data import find_images, read_detection_entries, read_detect
 from inception_rcnn.data.errors import JournalError, OutputError
 from inception_rcnn.data.score_calibration import ScoreCalibration
 from inception_rcnn.detect import Detector, detect_batch
-from inception_rcnn.detect.runs.detection import JOURNAL, MAX_FAILURES_IN_A_ROW, _drawn_names
-from inception_rcnn.detect.runs.names import relative_names
+from inception_rcnn.detect.runs.detection import JOURNAL, MAX_FAILURES_IN_A_ROW
+from inception_rcnn.detect.runs.names import drawn_names, relative_names
 
 NAMES = ["a.jpg", "b.png", "c.JPG", "sub/a.jpg", "sub/d.jpeg"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Everything that a run found: all but the times."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    """Everything that a run found: all but the times, which the page has too."""
+    timed = ("run.json", "report.html")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in timed)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
@@ -72,9 +73,10 @@ def test_results_folder(photos: Path, tmp_path: Path, detector: Detector) -> Non
         "detections.parquet",
         "errors.jsonl",
         "pictures",
+        "report.html",
         "run.json",
     ]
-    assert progress == [0, 1, 2, 3, 4, 5]
+    assert progress == [0, 1, 2, 3, 4, 5, 5]
     assert (summary.pictures, summary.failed, summary.resumed) == (5, 0, 0)
     assert (output / "errors.jsonl").read_bytes() == b""
 
@@ -120,6 +122,25 @@ def test_what_is_drawn_by_default(photos: Path, tmp_path: Path, detector: Detect
     assert all((one.scores >= np.float32(0.05)).all() for one in found)
 
 
+def test_the_page_of_a_run(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+
+    def stop_at_the_report(done: int, note: str) -> None:
+        if note == "writing the report":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, progress=stop_at_the_report)
+    assert not (output / "report.html").exists()
+    assert len(read_detections(output, "file_name")) == 5
+    # The same call goes on from there.
+    assert detect_batch(paths, output, detector).resumed == 5
+    page = (output / "report.html").read_text()
+    assert all(json.dumps(name) in page for name in NAMES)
+    assert detect_batch(paths, output, detector, report=False).pictures == 5
+    assert not (output / "report.html").exists()
+
+
 def test_run_json_tells_what_was_done(photos: Path, tmp_path: Path, detector: Detector) -> None:
     summary = detect_batch(find_images(photos), tmp_path / "out", detector, draw_score=0.3, settings={"workers": 1})
     run = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -139,7 +160,7 @@ def test_run_json_tells_what_was_done(photos: Path, tmp_path: Path, detector: De
     assert (run["pictures"], run["resumed"], run["failed"]) == (5, 0, 0)
     assert set(run["seconds"]) == {
         "read", "search", "wait for pictures", "wait for scoring", "trunk", "merge proposals", "score",
-        "wait for drawing", "draw", "total",
+        "wait for drawing", "draw", "report", "total",
     }  # fmt: skip
     assert all(seconds >= 0 for seconds in run["seconds"].values())
     found = read_detections(tmp_path / "out", key="file_name").values()
@@ -242,7 +263,7 @@ def test_interrupted_and_resumed_is_uninterrupted(photos: Path, tmp_path: Path, 
     scored = count_scored(detector)
     progress: list[int] = []
     summary = detect_batch(paths, output, detector, progress=lambda done, note: progress.append(done))
-    assert progress == [2, 3, 4, 5, 6]
+    assert progress == [2, 3, 4, 5, 6, 6]
     assert [shape[1] for shape in scored] == [120, 130, 140]
     assert (summary.pictures, summary.resumed, summary.failed) == (5, 2, 1)
     assert contents(output) == contents(tmp_path / "whole")
@@ -580,7 +601,7 @@ def test_drawings_of_like_names_do_not_collide(photos: Path, tmp_path: Path, det
     ],
 )
 def test_every_picture_is_drawn_into_a_file_of_its_own(names: list[str], drawn: list[str]) -> None:
-    assert _drawn_names(names) == drawn
+    assert drawn_names(names) == drawn
 
 
 def test_pictures_of_somebody_else_are_not_overwritten(photos: Path, tmp_path: Path, detector: Detector) -> None:

@@ -1,7 +1,6 @@
 import html
 import json
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,8 +15,8 @@ from PIL import Image
 
 from inception_rcnn.data import Detections, Picture
 from inception_rcnn.eval import EvaluationError, evaluate_ilsvrc, evaluate_voc
-from inception_rcnn.eval.errors import ERROR_TYPES
-from inception_rcnn.eval.matching import HIT, IGNORED, Matches
+from inception_rcnn.eval.errors import ERROR_TYPES, count_false_positives, false_positives
+from inception_rcnn.eval.matching import HIT, IGNORED, Matches, match_voc
 from inception_rcnn.eval.report.mistakes import _cut_around
 from inception_rcnn.eval.report.page import _class_row, write_report
 
@@ -121,7 +120,7 @@ def test_names_are_text(page):
     traces = [*figures["curves"]["data"], *figures["sizes"]["data"], *figures["kinds"]["data"]]
     escaped = html.escape(HOSTILE, quote=False)
     assert escaped == "&lt;/script&gt;&lt;script&gt;window.hacked = 1&lt;/script&gt;&lt;b&gt;&amp;amp;\"'"
-    whole = [trace["text"] for trace in traces if "text" in trace]
+    whole = [trace["text"] for trace in traces if isinstance(trace.get("text"), str)]
     whole += [name for trace in figures["kinds"]["data"] for name in trace["customdata"]]
     lines = [re.sub("<br>| ", "", name) for name in whole]
     assert lines.count(escaped.replace(" ", "")) == 2 + len(figures["kinds"]["data"])
@@ -214,6 +213,24 @@ def test_similar_only_where_there_are_groups(scene, tmp_path, similar, shown):
     kinds = [kind for kind in ERROR_TYPES if shown or kind != "similar"]
     assert [trace["name"] for trace in figures["kinds"]["data"]] == figures["gains"]["data"][0]["y"] == kinds
     assert ("Similar: " in path.read_text(encoding="utf-8")) == shown
+
+
+def test_counts_stand_beside_percentages(scene, tmp_path):
+    pictures, found = scene
+    path = write_report(tmp_path, pictures, found, CLASSES)
+    text = " ".join(" ".join(Elements(path.read_text(encoding="utf-8")).text[""]).split())
+    matches = match_voc(pictures, found, CLASSES)
+    objects = sum(one.positives for one in matches.values())
+    hits = sum(int((one.outcome == HIT).sum()) for one in matches.values())
+    assert f"{hits} of {objects}, at any score" in text
+    counts = count_false_positives(matches, false_positives(pictures, found, matches))
+    top = np.sum([*counts.values()], axis=0)
+    assert f"{top.max()} of {top.sum()} in all" in text
+    for trace in figures_of(path)["kinds"]["data"]:
+        kind = ERROR_TYPES.index(trace["name"])
+        numbers = [one for one in counts.values() if one.any()]
+        assert trace["text"] == ["", *(str(one[kind] or "") for one in numbers)]
+        assert trace["hovertext"][1:] == [f", {one[kind]} of {one.sum()}" for one in numbers]
 
 
 def test_no_best_class_where_all_are_alike(scene, tmp_path):
@@ -393,35 +410,6 @@ def test_what_is_seen_of_a_picture(boxes):
     assert not (outside & (high - low < size)).any()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """A browser without a network."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("no chromium or no chromedriver (Debian: chromium, chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (
-        "headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "disable-quic", "no-first-run",
-        "disable-background-networking", "disable-component-update", "disable-sync", "window-size=1400,1000",
-        f"user-data-dir={tmp_path_factory.mktemp('browser')}",
-    ):  # fmt: skip
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
-        chrome.execute_cdp_cmd("Network.enable", {})
-        chrome.execute_cdp_cmd(
-            "Network.emulateNetworkConditions",
-            {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0},
-        )
-        yield chrome
-    finally:
-        chrome.quit()
-
-
 @pytest.fixture
 def opened(browser, page):
     browser.get_log("browser")
@@ -472,7 +460,18 @@ def test_a_click_on_a_header_sorts(opened):
     assert values[-1] == "–"
     opened.find_elements("css selector", "#table thead button")[0].click()
     assert len(opened.find_elements("css selector", "[aria-sort]")) == 1
-    assert [name for name in column(opened, 0) if name != HOSTILE] == ["bird", "cat", "cup", "person"]
+    assert [name for name in column(opened, 0) if name != HOSTILE] == ["cat", "cup", "person", "bird"]
+
+
+def test_classes_without_objects_are_folded_away(opened):
+    rows = [row for row in opened.find_elements("css selector", "#table tbody tr") if row.is_displayed()]
+    assert len(rows) == 4
+    fold = opened.find_element("id", "fold")
+    assert (fold.text, fold.get_attribute("aria-expanded")) == ("1 class without objects", "false")
+    fold.send_keys("\ue007")
+    assert fold.get_attribute("aria-expanded") == "true"
+    assert [row.text.split()[0] for row in opened.find_elements("css selector", "#without tr")] == ["bird"]
+    assert opened.find_element("id", "without").is_displayed()
 
 
 def test_a_class_can_be_highlighted(opened):

@@ -1,0 +1,451 @@
+"""The page of a run of detections, and that of two runs side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....data import MAX_PIXELS, Detections, box_iou
+from ....data.errors import OutputError, reason_of
+from ....data.formats.by_suffix import read_detection_entries, read_detection_names
+from ....data.formats.parquet import read_detections_parquet
+from ....data.images.sources import Source
+from ....data.system.remote import is_url
+from ..names import REPORT, RESULT_FILES, drawn_names
+from .writing import Row, address, address_between, write_page
+
+Entry = tuple[str, int, int, Detections]
+_SAME_BOX = 0.5  # IoU from which boxes of two runs are the same
+_MOST_ERRORS = 1000
+# Stages of run.json in which nothing is computed.
+_WAITING = "wait"
+# Options of `detect` that run.json has under other names, and what they are where nothing is asked for.
+_OPTIONS = {
+    "model": ["voc"], "scoring": None, "scales": [1.0], "proposals": None, "first_pass": None, "second_look": 40,
+    "method": "merged", "multibox": "voc", "proposals_from": None, "precision": None, "min_score": 0.05, "nms": "soft",
+}  # fmt: skip
+
+
+class Difference(NamedTuple):
+    """How far two runs differ in a picture: its name, by how much scores are ahead, boxes that one alone has."""
+
+    name: str
+    weight: float
+    first_only: int
+    second_only: int
+
+
+class _Run:
+    """A finished run, read from its folder."""
+
+    def __init__(self, folder: Path, name: str, short: str) -> None:
+        self.folder, self.name, self.short = folder, name, short
+        self.record = _read_record(folder / "run.json")
+        self.pictures = str(self.record.get("folder", ""))
+
+    @property
+    def results(self) -> Path:
+        # The Parquet file is read picture by picture.
+        for name in reversed(RESULT_FILES):
+            if (self.folder / name).is_file():
+                return self.folder / name
+        raise OutputError(f"{self.folder}: has no {' and no '.join(RESULT_FILES)}; name the folder of a finished run")
+
+    def entries(self) -> Iterable[Entry]:
+        """Results by the names that the pictures' files have, also with backslashes."""
+        path = self.results
+        if path.suffix == ".parquet":
+            return read_detections_parquet(path)
+        named = zip(read_detection_names(path), read_detection_entries(path), strict=True)
+        return ((name, *one[1:]) for name, one in named)
+
+    def drawings(self) -> list[str]:
+        """Where the pictures are drawn below ``pictures/``, in their order."""
+        return drawn_names([self.file_name(name) for name in read_detection_names(self.results)])
+
+    def file_name(self, name: str) -> str:
+        """Name of a picture's file, also of one that is not Unicode, which Parquet has in another spelling."""
+        if "\\x" not in name or os.path.lexists(self.pictures + name):
+            return name
+        raw = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), os.fsencode(name))
+        return os.fsdecode(raw)
+
+    def original(self, name: str) -> Source:
+        """Where a picture lies; of one in a container only the drawing is at hand."""
+        if self.record.get("settings", {}).get("images_in"):
+            (drawn,) = drawn_names([name])
+            return self.folder / "pictures" / drawn
+        return self.pictures + name if is_url(self.pictures) else Path(self.pictures + self.file_name(name))
+
+    def drawing(self, drawn: str) -> str:
+        return address(drawn) if (self.folder / "pictures" / drawn).is_file() else ""
+
+
+def write_run_page(
+    folder: Path,
+    output: Path | None = None,
+    *,
+    entries: Iterable[Entry] | None = None,
+    sources: Iterable[Source] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Path:
+    """Write the page of a finished run: its pictures with the boxes over them, its settings, times and errors.
+
+    Parameters
+    ----------
+    folder : Path
+        Where `inception_rcnn.detect.detect_batch` wrote ``run.json`` and the detections.
+    output : Path, optional
+        The page, by default ``report.html`` in that folder. Of more than 1,000 pictures the small ones are in a folder
+        beside it, ``report-thumbnails``.
+    entries : iterable of (file_name, width, height, Detections), optional
+        The results, if they are at hand; else they are read.
+    sources : iterable of Path, str or Member, optional
+        Where their pictures lie; else that follows from the names.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    OutputError
+        If the folder has no finished run.
+    DetectionError
+        If the file of detections is damaged.
+    OSError
+        If the page cannot be written.
+    """
+    run = _Run(folder, folder.absolute().name, "")
+    output = output or folder / REPORT
+    drawn = run.drawings()
+    stream = iter(run.entries() if entries is None else entries)
+    first = list(islice(stream, 1))
+    classes = list(first[0][3].classes) if first else []
+
+    def rows() -> Iterator[Row]:
+        known = iter(sources) if sources is not None else None
+        for i, (name, width, height, found) in enumerate(chain(first, stream)):
+            path = run.original(name)
+            below, shown = _address_below(run.pictures, path), [run.drawing(drawn[i])]
+            yield Row(name, width, height, path if known is None else next(known), [_columns(found)], below, shown)
+
+    page = {
+        "kind": "run",
+        "classes": classes,
+        "threshold": _threshold(run.record),
+        "fractions": False,
+        "originals": _originals(output, run),
+        "folder": run.pictures,
+        "runs": [{"name": run.name, "short": "", "drawings": address_between(output, folder / "pictures")}],
+        "command": _command(run.record.get("settings", {})),
+    }
+    values = {
+        "kind": "run",
+        "title": run.name,
+        "subtitle": str(folder.absolute()),
+        "shows": [("all", "all pictures"), ("found", "with boxes"), ("nothing", "nothing found")],
+        "sorts": [("run", "as in the run"), ("name", "name"), ("score", "best score"), ("count", "number of boxes")],
+        "columns": ("Class", "Score", "x1 y1 x2 y2"),
+        "hints": (),
+        "reports": [_describe(run)],
+        "settings_rows": _setting_rows([run]),
+        "errors": _read_errors(folder / "errors.jsonl", output),
+        "page": page,
+    }
+    write_page(output, values, rows(), len(drawn), max_pixels=max_pixels)
+    return output
+
+
+def write_comparison_page(
+    first: Path, second: Path, output: Path, *, max_pixels: int = MAX_PIXELS
+) -> tuple[list[Difference], int]:
+    """Write a page of two runs over the same pictures, side by side, those first in which they differ most.
+
+    A box that one run shows is alone if the other shows none of its class with an IoU of 0.5 or more. Its weight is its
+    score, less that of the best such box below the threshold. The weight of a picture is the sum over the boxes that
+    are alone, of both runs.
+
+    Parameters
+    ----------
+    first, second : Path
+        Folders of finished runs. Pictures are the same if their names are.
+    output : Path
+        The page.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
+
+    Returns
+    -------
+    list of Difference
+        The pictures in which the runs differ at the first one's ``draw_score``, the largest weight first.
+    int
+        How many pictures only one of the runs has; they are not on the page.
+
+    Raises
+    ------
+    OutputError
+        If a folder has no finished run, or the runs have no picture in common.
+    DetectionError
+        If a file of detections is damaged.
+    OSError
+        If the page cannot be written.
+    """
+    titles = [one.absolute().name for one in (first, second)]
+    if titles[0] == titles[1]:
+        titles = [str(first), str(second)]
+    shorts = titles if max(map(len, titles)) <= 12 else ["A", "B"]
+    runs = [_Run(folder, *names) for folder, *names in zip((first, second), titles, shorts, strict=True)]
+    # Of two runs one is kept in memory, as its pictures may be in another order.
+    others = {name: found for name, _, _, found in runs[1].entries()}
+    names = read_detection_names(runs[0].results)
+    common = sum(name in others for name in names)
+    if not common:
+        raise OutputError(
+            f"{first} and {second}: have no picture of the same name; compare runs over the same pictures"
+        )
+    classes = list(dict.fromkeys(name for one in runs for name in _classes(one)))
+    threshold = _threshold(runs[0].record)
+    differences: list[Difference] = []
+
+    def rows() -> Iterator[Row]:
+        drawn = runs[0].drawings(), dict(zip(others, runs[1].drawings(), strict=True))
+        for i, (name, width, height, found) in enumerate(runs[0].entries()):
+            if name in others:
+                columns = compare_detections(found, others[name], classes)
+                differences.append(_difference(name, columns, threshold))
+                path = runs[0].original(name)
+                drawings = [runs[0].drawing(drawn[0][i]), runs[1].drawing(drawn[1][name])]
+                yield Row(name, width, height, path, columns, _address_below(runs[0].pictures, path), drawings)
+
+    page = {
+        "kind": "comparison",
+        "classes": classes,
+        "threshold": threshold,
+        "fractions": False,
+        "originals": _originals(output, runs[0]),
+        "folder": runs[0].pictures,
+        "runs": [
+            {"name": one.name, "short": one.short, "drawings": address_between(output, one.folder / "pictures")}
+            for one in runs
+        ],
+    }
+    values = {
+        "kind": "comparison",
+        "title": " and ".join(titles),
+        "subtitle": f"{first.absolute()}, {second.absolute()}",
+        "shows": [
+            ("all", "all pictures"),
+            ("differ", "with a difference"),
+            ("first", f"only by {titles[0]}"),
+            ("second", f"only by {titles[1]}"),
+            ("nothing", "nothing found by both"),
+        ],
+        "sorts": [
+            ("difference", "largest difference"),
+            ("name", "name"),
+            ("score", "best score"),
+            ("count", "number of boxes"),
+        ],
+        "columns": ("Class", "Score", "Run"),
+        "hints": (
+            f"Left: {titles[0]}, with bars above the slider. Right: {titles[1]}, with the line.",
+            "Coloured: boxes that only one of the two shows. Dashed: boxes that both show (IoU 0.5, same class).",
+        ),
+        "reports": [_describe(one) for one in runs],
+        "settings_rows": _setting_rows(runs),
+        "errors": {"count": 0, "lines": []},
+        "page": page,
+    }
+    write_page(output, values, rows(), common, max_pixels=max_pixels)
+    differences = [one for one in differences if one.first_only or one.second_only]
+    differences.sort(key=lambda one: (-one.weight, one.name))
+    return differences, len(names) + len(others) - 2 * common
+
+
+def compare_detections(
+    first: Detections, second: Detections, classes: Sequence[str]
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Columns of the boxes of two runs in a picture, each with the score of its best partner in the other.
+
+    Parameters
+    ----------
+    first, second : Detections
+    classes : sequence of str
+        All classes of both.
+
+    Returns
+    -------
+    two dicts of str to ndarray
+        ``boxes``, ``scores`` and ``labels``, positions in `classes`, by falling score; ``partners`` is the highest
+        score that the other run has in a box of the same class with an IoU of 0.5 or more, 0 if there is none.
+
+    Examples
+    --------
+    >>> cat = Detections([[0, 0, 10, 10]], [0.9], [0], ["cat"])
+    >>> both = Detections([[0, 0, 10, 8], [50, 50, 60, 60]], [0.3, 0.7], [0, 0], ["cat"])
+    >>> one, other = compare_detections(cat, both, ["cat"])
+    >>> one["partners"].round(1).tolist(), other["scores"].round(1).tolist(), other["partners"].round(1).tolist()
+    ([0.3], [0.7, 0.3], [0.0, 0.9])
+    """
+    place = {name: label for label, name in enumerate(classes)}
+    tables = [_columns(found, place) for found in (first, second)]
+    same = box_iou(tables[0]["boxes"], tables[1]["boxes"]) >= np.float32(_SAME_BOX)
+    same &= tables[0]["labels"][:, None] == tables[1]["labels"]
+    for own, other, pairs in ((tables[0], tables[1], same), (tables[1], tables[0], same.T)):
+        own["partners"] = np.where(pairs, other["scores"], np.float32(0)).max(axis=1, initial=0).astype(np.float32)
+    return tables[0], tables[1]
+
+
+def _difference(name: str, columns: Sequence[Mapping[str, NDArray[Any]]], threshold: float) -> Difference:
+    level = np.float32(threshold)
+    weight, counts = 0.0, []
+    for one in columns:
+        alone = (one["scores"] >= level) & (one["partners"] < level)
+        weight += float((one["scores"] - one["partners"])[alone].sum())
+        counts.append(int(alone.sum()))
+    return Difference(name, weight, *counts)
+
+
+def _columns(found: Detections, place: Mapping[str, int] | None = None) -> dict[str, NDArray[Any]]:
+    """Columns of detections by falling score; `place` has the labels of their classes on the page."""
+    order = np.argsort(-found.scores, kind="stable")
+    labels = found.labels[order]
+    if place is not None:
+        labels = np.array([place[name] for name in found.classes], np.int64)[labels] if len(found) else labels
+    return {
+        "boxes": found.boxes[order],
+        "scores": found.scores[order].astype(np.float32),
+        "labels": labels.astype(np.uint16),
+    }
+
+
+def _classes(run: _Run) -> tuple[str, ...]:
+    return next((found.classes for *_, found in run.entries()), ())
+
+
+def _originals(page: Path, run: _Run) -> str | None:
+    """Address of the folder of the original pictures, if they are files that a browser may open."""
+    if not run.pictures or run.record.get("settings", {}).get("images_in"):
+        return None
+    return run.pictures if is_url(run.pictures) else address_between(page, run.pictures)
+
+
+def _address_below(folder: str, path: Source) -> str:
+    if is_url(path):
+        return address(str(path).removeprefix(folder))
+    return address(os.path.relpath(path, folder)) if folder and isinstance(path, Path) else ""
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise OutputError(f"{path.parent}: has no {path.name}; name the folder of a finished run of detect") from None
+    except (ValueError, RecursionError) as error:
+        raise OutputError(f"{path}: is damaged ({reason_of(error)}); repeat the run") from None
+    if not isinstance(record, dict) or not isinstance(record.get("settings", {}), dict):
+        raise OutputError(f"{path}: is not what a run of detect writes; name the folder of such a run")
+    return record
+
+
+def _threshold(record: Mapping[str, Any]) -> float:
+    value = record.get("draw_score")
+    return float(value) if isinstance(value, (int, float)) else 0.4
+
+
+def _command(settings: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Words of the command of the run: its pictures, and the options that are not the default."""
+    options = []
+    for key, default in _OPTIONS.items():
+        value = settings.get(key, default)
+        if value in (None, default):
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            options += ["--" + {"scales": "scale"}.get(key, key).replace("_", "-"), str(one)]
+    images = settings.get("images")
+    return {"images": list(map(str, images)) if isinstance(images, list) else ["IMAGES"], "options": options}
+
+
+def _describe(run: _Run) -> dict[str, Any]:
+    """Figures of a run and its time in each stage."""
+    record = run.record
+    seconds = {name: float(value) for name, value in dict(record.get("seconds", {})).items()}
+    total = seconds.pop("total", 0.0)
+    done = max(1, record.get("pictures", 0) - record.get("resumed", 0))
+    most = max(seconds.values(), default=0) or 1
+    models = record.get("models") or [{}]
+    asked = record.get("settings", {}).get("model") or ["?"]
+    facts = [
+        ("Pictures", f"{record.get('pictures', 0):,}"),
+        ("Boxes", f"{record.get('boxes', 0):,}"),
+        ("Model", ", ".join(map(str, asked))),
+        ("Device", f"{models[0].get('device', '?')}, {models[0].get('precision', '?')}"),
+        ("Seconds", f"{total:,.1f}"),
+    ]
+    for key, label in (("failed", "Failed"), ("repaired", "Repaired"), ("resumed", "By an earlier run")):
+        if record.get(key):
+            facts.append((label, f"{record[key]:,}"))
+    stages = [
+        {
+            "name": name,
+            "waits": name.startswith(_WAITING),
+            "share": f"{100 * value / most:.1f}",
+            "seconds": f"{value:,.1f}",
+            "each": f"{1000 * value / done:,.0f} ms a picture",
+        }
+        for name, value in seconds.items()
+    ]
+    return {"name": run.name, "facts": facts, "stages": stages, "seconds": f"{total:,.1f}"}
+
+
+def _setting_rows(runs: Sequence[_Run]) -> list[tuple[str, list[str]]]:
+    """Names of all settings with their values in each run."""
+    tables = [dict(_flat(_settings_of(run.record))) for run in runs]
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return [(key, [table.get(key, "–") for table in tables]) for key in keys]
+
+
+def _settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    keys = ("version", "folder", "draw_score", "models", "detector", "proposer", "settings")
+    return {"asked for" if key == "settings" else key: record[key] for key in keys if key in record}
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for name, one in value.items():
+            yield from _flat(one, f"{key} · {name}" if key else str(name))
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+        for i, one in enumerate(value, start=1):
+            yield from _flat(one, f"{key} {i}" if len(value) > 1 else key)
+    else:
+        yield key, ", ".join(map(str, value)) if isinstance(value, list) else "–" if value is None else str(value)
+
+
+def _read_errors(path: Path, output: Path) -> dict[str, Any]:
+    """Read the first lines of an errors file, and count all."""
+    lines = []
+    try:
+        with open(path, encoding="utf-8") as file:
+            for line in islice(file, _MOST_ERRORS):
+                one = json.loads(line)
+                target = os.path.relpath(os.path.abspath(one["file"]), output.absolute().parent)
+                lines.append(
+                    {"address": address(target), **{key: str(one[key]) for key in ("file", "kind", "message")}}
+                )
+            return {"count": len(lines) + sum(1 for _ in file), "lines": lines}
+    except FileNotFoundError:
+        return {"count": 0, "lines": []}
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path}: is damaged ({reason_of(error)}); repeat the run") from None
