@@ -140,6 +140,7 @@ def main() -> None:
                 environment = os.environ | {"PYTHONPATH": folders}
                 output = subprocess.check_output(command, text=True, env=environment)
                 figures.append(json.loads(output.splitlines()[-1]))
+                print(f"{workers} workers, {count} pictures: {figures[-1]}", file=sys.stderr)
             further = arguments.pictures - arguments.few
             clock, processor, work = ((whole - few) / further for few, whole in zip(*figures, strict=True))
             start = [few - arguments.few * each for few, each in zip(figures[0], (clock, processor), strict=False)]

@@ -43,6 +43,11 @@ CHUNKS_PER_WORKER = 8
 MAX_FAILED_STARTS = 8
 STORE_BYTES = 2**30
 SECONDS_TO_CONNECT = 10
+# Of Ray; what the user has set stays.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no statistics for its makers
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its core says of each pool of workers what may happen
+}
 _ADDRESS = re.compile(r"(auto|local|[^/\s:]+:\d+|\[[0-9a-fA-F:]+\]:\d+)")
 
 
@@ -113,14 +118,13 @@ def connected(address: str, workers: int | None = None) -> Iterator[None]:
         If ray is not installed.
     """
     check_address(address)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     ray = _import_ray()
     if ray.is_initialized():
         yield
         return
     handler = signal.getsignal(signal.SIGTERM)
-    # No statistics for Ray's makers, and no messages of its core, which says of each pool of workers what may happen.
-    for name, value in (("RAY_USAGE_STATS_ENABLED", "0"), ("RAY_BACKEND_LOG_LEVEL", "fatal")):
-        os.environ.setdefault(name, value)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     try:
         _silence(ray)
@@ -131,7 +135,9 @@ def connected(address: str, workers: int | None = None) -> Iterator[None]:
             _check_that_it_answers(address)
         with _no_standard_error():  # where Ray says that it will be silent
             ray.init(address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray has a class for each kind of failure, and for some none.
+        if address == LOCAL:
+            raise ClusterError(f"--cluster: Ray cannot be started on this machine ({reason_of(error)})") from error
         hint = "start one with `ray start --head`, or give its host:port" if address == "auto" else "check the address"
         raise ClusterError(f"--cluster {address}: no cluster there ({reason_of(error)}); {hint}") from error
     try:

@@ -42,7 +42,7 @@ def run(*arguments: object) -> int:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "report.html"))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
