@@ -133,8 +133,6 @@ class Members(Sequence[Member]):
         files = [one.container if is_url(one.container) else os.path.abspath(one.container) for one in indices]
         self.folder = common_folder({file.rpartition("/")[0] for file in files})
         self._files = [inner_path(file[len(self.folder) :]) for file in files]
-        labels = [os.path.splitext(file)[0] for file in self._files]
-        self._labels = labels if len(set(labels)) == len(labels) else self._files
         # Rows that are only counted, and names that several files have, are parted by the names of the files.
         seen = {name for one in indices for name in one.names}
         unnamed = sum(len(one.names) > 0 and not one.names[len(one.names) - 1] for one in indices)
@@ -152,7 +150,7 @@ class Members(Sequence[Member]):
         file, own = self._find(index)
         if not (name := self._indices[file].names[own]):
             return self._files[file]
-        return f"{self._labels[file]}/{name}" if self._is_parted else name
+        return f"{self._files[file]}/{name}" if self._is_parted else name
 
     def _find(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):

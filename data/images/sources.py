@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -35,8 +36,10 @@ def absolute_name(source: Source) -> str:
     >>> absolute_name("/photos/../a.jpg"), absolute_name("s3://bucket/a.jpg")
     ('/a.jpg', 's3://bucket/a.jpg')
     """
+    if isinstance(source, Member):
+        return str(source if is_url(source.container) else replace(source, container=os.path.abspath(source.container)))
     # Not Path.absolute(), which keeps "..": a name must not lead out of the folder that it is put into.
-    return os.path.abspath(source) if is_local(source) else str(source)  # type: ignore[arg-type]
+    return str(source) if is_url(source) else os.path.abspath(source)
 
 
 def stamp(source: Source) -> list[int]:

@@ -26,7 +26,7 @@ from PIL import Image
 from inception_rcnn.data import ImageError, find_images_in, read_image
 from inception_rcnn.data.errors import SettingError
 from inception_rcnn.data.images.containers import Members, distinct_names
-from inception_rcnn.data.images.sources import stamp
+from inception_rcnn.data.images.sources import absolute_name, stamp
 from inception_rcnn.detect.train.shards import Packing, pack_pictures, read_pixels, read_shards
 
 LIMIT = 10**6
@@ -167,6 +167,14 @@ def test_rows_are_read_in_any_order_by_threads_and_elsewhere(tmp_path: Path, gro
     loaded = members[7].loaded(LIMIT)
     os.remove(path)
     assert loaded.read(LIMIT) == PICTURES[7]
+
+
+def test_a_picture_is_known_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar(tmp_path / "set.tar", [("a.png", PICTURES[0])])
+    monkeypatch.chdir(tmp_path)
+    (member,) = find_images_in("set.tar")
+    assert str(member) == "set.tar::a.png"
+    assert absolute_name(member) == f"{tmp_path}/set.tar::a.png"
 
 
 def test_a_changed_file_changes_all_stamps(tmp_path: Path) -> None:

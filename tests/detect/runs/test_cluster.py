@@ -38,8 +38,9 @@ STORE = 100 * 2**20
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Everything that a run found: all but the times."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    """Everything that a run found: all but the times, which the page has too."""
+    timed = ("run.json", "report.html")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in timed)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

@@ -41,13 +41,16 @@ def run(*arguments: object) -> int:
     return int(stopped.value.code or 0)
 
 
+TIMED = ("run.json", "report.html")
+
+
 def contents(folder: Path) -> dict[str, bytes]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "report.html"))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in TIMED)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def fetched(s3, url: str) -> dict[str, bytes]:  # type: ignore[no-untyped-def]
-    return {name: s3.files.cat_file(f"{url}/{name}") for name in s3.names(url) if name != "run.json"}
+    return {name: s3.files.cat_file(f"{url}/{name}") for name in s3.names(url) if name not in TIMED}
 
 
 def test_names_of_urls() -> None:
