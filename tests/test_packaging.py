@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("data", "backbone", "proposals", "eval", "detect")
-KINDS = (".py", ".txt", ".html", ".safetensors")
+KINDS = (".py", ".txt", ".html", ".css", ".js", ".safetensors")
 
 
 def shipped_files() -> set[str]:
@@ -43,7 +43,12 @@ def test_an_installation_has_every_file_and_warns_of_nothing(tmp_path: Path) -> 
     assert [path.name for path in built.iterdir()] == ["inception_rcnn"]
     made = {path.relative_to(built / "inception_rcnn").as_posix() for path in built.rglob("*") if path.is_file()}
     assert made == files
-    assert {"backbone/models/voc.safetensors", "eval/report/report.html", "data/py.typed"} <= made
+    assert {
+        "backbone/models/voc.safetensors",
+        "eval/report/report.html",
+        "detect/runs/page/page.js",
+        "data/py.typed",
+    } <= made
     # The list of what a source distribution holds.
     listed = (source / "inception_rcnn.egg-info" / "SOURCES.txt").read_text(encoding="utf-8").splitlines()
     assert files <= {name.removeprefix("./") for name in listed}

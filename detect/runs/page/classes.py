@@ -41,6 +41,15 @@ def write_classes_page(results: Path, output: Path, *, max_pixels: int = MAX_PIX
         If the file is no such list, or empty.
     OSError
         If it cannot be read, or the page cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     results = Path(folder, "classes.json")
+    ...     _ = results.write_text('[{"file": "a.jpg", "classes": [{"class": "tabby", "score": 0.5}]}]')
+    ...     write_classes_page(results, Path(folder, "classes.html")).name
+    'classes.html'
     """
     answers, failed = _read_answers(results)
     if not answers:

@@ -126,6 +126,16 @@ def write_run_page(
         If the file of detections is damaged.
     OSError
         If the page cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from inception_rcnn.data import write_detections
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_detections(f"{folder}/detections.json", [], ("cat",))
+    ...     _ = Path(folder, "run.json").write_text('{"folder": ""}')
+    ...     write_run_page(Path(folder)).name
+    'report.html'
     """
     run = _Run(folder, folder.absolute().name, "")
     output = output or folder / REPORT
@@ -293,11 +303,11 @@ def compare_detections(
 
     Examples
     --------
-    >>> cat = Detections([[0, 0, 10, 10]], [0.9], [0], ["cat"])
-    >>> both = Detections([[0, 0, 10, 8], [50, 50, 60, 60]], [0.3, 0.7], [0, 0], ["cat"])
+    >>> cat = Detections([[0, 0, 10, 10]], [0.5], [0], ["cat"])
+    >>> both = Detections([[0, 0, 10, 8], [50, 50, 60, 60]], [0.25, 0.75], [0, 0], ["cat"])
     >>> one, other = compare_detections(cat, both, ["cat"])
-    >>> one["partners"].round(1).tolist(), other["scores"].round(1).tolist(), other["partners"].round(1).tolist()
-    ([0.3], [0.7, 0.3], [0.0, 0.9])
+    >>> one["partners"].tolist(), other["scores"].tolist(), other["partners"].tolist()
+    ([0.25], [0.75, 0.25], [0.0, 0.5])
     """
     place = {name: label for label, name in enumerate(classes)}
     tables = [_columns(found, place) for found in (first, second)]

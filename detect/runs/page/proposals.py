@@ -59,6 +59,16 @@ def write_proposals_page(
         If it has none of the pictures.
     OSError
         If the page cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from inception_rcnn.data import Proposals, write_proposals
+    >>> one = Proposals("a.jpg", 20, 10, np.float32([[1, 2, 4, 8]]), np.float32([1]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_proposals(f"{folder}/boxes.npz", [one])
+    ...     write_proposals_page(Path(folder, "boxes.npz"), Path(folder), Path(folder, "boxes.html")).name
+    'boxes.html'
     """
     counts = {one.file: len(one.scores) for one in read_proposals(proposals)}
     annotated: Mapping[str, Picture] | None = None
