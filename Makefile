@@ -8,7 +8,7 @@ OUTPUT ?= out
 PIP    := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help detect test test-all test-pages test-cpus test-lowest test-newest lint typecheck bench clean
+.PHONY: help detect test test-all test-pages test-cpus test-lowest test-newest lint typecheck bench docs docs-links clean
 
 help:  ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -68,6 +68,15 @@ typecheck: $(VENV)/.dev  ## Check types.
 bench: $(VENV)/.dev  ## Measure speed: proposals, scoring, the whole, on the sample photographs.
 	$(BIN)/python benchmarks/pipeline.py
 
+# Pages, anchors and names that are not there are warnings, and a warning is an error.
+SPHINX = $(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --conf-dir docs/site --doctree-dir build/doctrees
+docs: $(VENV)/.dev  ## Build the documentation as a site in build/site; needs no network.
+	$(SPHINX) . build/site
+	@echo "build/site/index.html"
+
+docs-links: $(VENV)/.dev  ## Check the documentation's links to other hosts.
+	$(SPHINX) --builder linkcheck . build/links
+
 clean:  ## Remove the environment and everything made; keeps cache/.
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-uv build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -92,5 +101,5 @@ $(VENV)/.samples: | $(VENV)/.detect
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what development needs into $(VENV) (a few minutes)"
-	$(PIP) --editable '.[dev,train]'
+	$(PIP) --editable '.[dev,train,docs]'
 	@touch $@ $(VENV)/.detect

@@ -296,7 +296,7 @@ def read_voc_results(
     classes : sequence of str
         Classes to look for. A class without a file, or with an empty one, has no detections.
     prefix : str
-        Competition and split: "comp4_det_test_", "comp3_det_val_".
+        Competition and split: ``"comp4_det_test_"``, ``"comp3_det_val_"``.
 
     Returns
     -------

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from ..runs.summary import RunSummary
 
 # Names of files are printed as they are: neither styled nor broken at the width of a terminal.
-console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+# FORCE_COLOR, which notebooks and services set, does not make a pipe a terminal on which a bar can be drawn anew.
+console = Console(
+    stderr=True, highlight=False, markup=False, soft_wrap=True, force_terminal=None if sys.stderr.isatty() else False
+)
 output = Console(highlight=False, markup=False, soft_wrap=True)
 
 

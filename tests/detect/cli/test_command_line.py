@@ -95,6 +95,17 @@ def test_as_a_process_of_its_own(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_no_bar_is_drawn_anew_where_there_is_no_terminal() -> None:
+    script = "from inception_rcnn.detect.cli.terminal import progress_bar\nwith progress_bar('pictures', 2) as report:"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script} report(1), report(2)"],
+        env=os.environ | {"FORCE_COLOR": "1"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pictures")
+    assert "\x1b" not in line
+
+
 def test_mistakes_with_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     output = tmp_path / "out"
