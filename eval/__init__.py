@@ -5,14 +5,15 @@ from ..data.errors import EvaluationError
 # Suppression is an operation on boxes that proposals need too: it lives in data/nms.py, and is offered here.
 from ..data.nms import nms, nms_per_class, soft_nms, soft_nms_per_class
 from .classification import evaluate_classification
-from .coco import evaluate_coco
+from .coco import evaluate_coco, match_coco
 from .ensemble import merge_detections, weighted_box_fusion
 from .errors import false_positive_shares, false_positives, normalised_average_precision, size_sensitivity
 from .ilsvrc import evaluate_ilsvrc
 from .matching import Matches, match_ilsvrc, match_voc
+from .precision import average_precision
 from .proposals import evaluate_proposals
 from .report.page import write_report
-from .voc import average_precision, evaluate_voc
+from .voc import evaluate_voc
 
 __all__ = [
     "EvaluationError",
@@ -25,6 +26,7 @@ __all__ = [
     "evaluate_voc",
     "false_positive_shares",
     "false_positives",
+    "match_coco",
     "match_ilsvrc",
     "match_voc",
     "merge_detections",

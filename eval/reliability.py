@@ -5,7 +5,7 @@ outcomes that `match_voc` and `match_ilsvrc` return: a hit is right, a false det
 does not count.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -183,7 +183,7 @@ def best_threshold(matches: Mapping[str, Matches]) -> tuple[BestF1, dict[str, Be
     >>> together.score, per_class["cat"].score, per_class["dog"].score
     (0.4, 0.9, 0.4)
     """
-    return best_f1(_pool(list(matches.values()))), {name: best_f1(one) for name, one in matches.items()}
+    return best_f1(pool_matches([*matches.values()])), {name: best_f1(one) for name, one in matches.items()}
 
 
 def fit_score_calibration(
@@ -244,7 +244,7 @@ def fit_score_calibration(
         one._replace(score=fitted(one.score.astype(np.float32), np.full(len(one.score), label)).astype(np.float64))
         for label, one in enumerate(matches.values())
     ]
-    return ScoreCalibration(scales, shifts, best_f1(_pool(calibrated)).score)
+    return ScoreCalibration(scales, shifts, best_f1(pool_matches(calibrated)).score)
 
 
 def _fit_logistic(
@@ -296,13 +296,14 @@ def _diagram(pair: tuple[NDArray[np.float64], NDArray[np.bool_]], bins: int) -> 
         return ReliabilityDiagram(edges, count, *sums)
 
 
-def _pool(matches: list[Matches]) -> Matches:
+def pool_matches(matches: Sequence[Matches]) -> Matches:
     """Join the detections of several classes as those of one, best first."""
     nothing, scores, outcomes = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int8)
     every = [Matches(nothing, nothing, scores, outcomes, nothing, scores, 0), *matches]
     order = np.argsort(-np.concatenate([one.score for one in every]), kind="stable")
     picture, detection, score, outcome, place, overlap = (
-        np.concatenate(column)[order] for column in zip(*(one[:-1] for one in every), strict=True)
+        np.concatenate(column)[order] for column in zip(*(one[:6] for one in every), strict=True)
     )
     positives = sum(one.positives for one in matches)
-    return Matches(picture, detection, score, outcome, place, overlap, positives)
+    per_picture = np.sum([one.positives_per_picture for one in matches], axis=0, dtype=np.int64, initial=0)
+    return Matches(picture, detection, score, outcome, place, overlap, positives, np.atleast_1d(per_picture))

@@ -52,6 +52,7 @@ evaluate = typer.Typer(
     help="Measure detections or proposals against annotations.", no_args_is_help=True, rich_markup_mode=None
 )
 output = Console(highlight=False, markup=False)
+_INTERVAL = ("95 % interval",)
 
 Devkit = Annotated[Path, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="Image set.")]
@@ -68,6 +69,10 @@ OwnClasses = Annotated[
         "[default: voc, or what is annotated if none of it is VOC's]",
         show_default=False,
     ),
+]
+BootstrapDraws = Annotated[
+    int | None,
+    typer.Option("--bootstrap", min=100, metavar="N", help="Also 95 % intervals, of N draws of the pictures; 1000."),
 ]
 Report = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Also write a page with curves and errors, DIR/report.html.")
@@ -87,6 +92,7 @@ def voc(
     metric: Annotated[str, typer.Option(metavar="voc07|voc12", help="11-point or area.")] = "voc07",
     classes: OwnClasses = None,
     ids: Ids = None,
+    bootstrap: BootstrapDraws = None,
     json_file: JsonFile = None,
     report: Report = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
@@ -112,7 +118,7 @@ def voc(
     known = texts if text else class_names(found)
     _check_classes(names, known, detections)
     with _naming_file(detections):
-        result = evaluate_voc(pictures, found, names, rules)
+        result = evaluate_voc(pictures, found, names, rules, bootstrap=bootstrap)
     _check_result(result, f"{devkit}, {split}", pictures)
     _print_missing(pictures, None if text else found, names, known, detections)
     write_json(json_file, result)
@@ -144,6 +150,7 @@ def ilsvrc(
         Path | None, typer.Option("--pictures", metavar="DIR", help="Where the pictures lie, for the report.")
     ] = None,
     ids: Ids = None,
+    bootstrap: BootstrapDraws = None,
     json_file: JsonFile = None,
     report: Report = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
@@ -173,7 +180,7 @@ def ilsvrc(
     known = class_names(found)
     _check_classes(names, known, detections)
     with _naming_file(detections):
-        result = evaluate_ilsvrc(pictures, found, names, avoided)
+        result = evaluate_ilsvrc(pictures, found, names, avoided, bootstrap)
     _check_result(result, f"{annotations}", pictures)
     _print_missing(pictures, None if text else found, names, known, detections)
     write_json(json_file, result)
@@ -197,6 +204,7 @@ def coco(
             show_default=False,
         ),
     ] = None,
+    bootstrap: BootstrapDraws = None,
     json_file: JsonFile = None,
 ) -> None:
     """Average precision and recall by the rules of COCO, counted by pycocotools."""
@@ -211,12 +219,14 @@ def coco(
             names = sorted(class_names({name: found for name, _, _, found in read_detection_entries(detections)}))
         if not names:
             raise CommandError(f"--known: {detections} does not say which classes its detector knows")
-    result = evaluate_coco(annotations, detections, classes=names)
+    result = evaluate_coco(annotations, detections, classes=names, bootstrap=bootstrap)
     write_json(json_file, result)
-    summary = _make_table("", "", title="COCO", show_header=False)
+    intervals = result.get("intervals", {})
+    summary = _make_table("", "", *_INTERVAL[: bool(intervals)], title="COCO", show_header=bool(intervals))
     for name, value in result.items():
-        if name not in ("per_class", "mAP"):
-            summary.add_row(name.replace("_", " "), _format_metric(value))
+        if name not in ("per_class", "mAP", "intervals"):
+            cells = [format_interval(intervals.get(name))] if intervals else []
+            summary.add_row(name.replace("_", " "), _format_metric(value), *cells)
     output.print(summary)
     _print_per_class(result, "IoU 0.5 to 0.95")
 
@@ -227,6 +237,7 @@ def proposals(
     proposals: Annotated[Path, typer.Option(metavar="FILE", help="What `inception-rcnn propose` wrote.")],
     split: Split = "test",
     classes: OwnClasses = None,
+    bootstrap: BootstrapDraws = None,
     json_file: JsonFile = None,
 ) -> None:
     """Recall, average recall and mean average best overlap of ranked boxes."""
@@ -243,19 +254,25 @@ def proposals(
             yield name, one.boxes
 
     with _naming_file(proposals):
-        result = evaluate_proposals(pictures, boxes(), classes=names)
+        result = evaluate_proposals(pictures, boxes(), classes=names, bootstrap=bootstrap)
     warn_of_sizes(sizes, {picture.image_id: (picture.width, picture.height) for picture in pictures}, "the proposals")
     missing = sum(picture.image_id not in sizes for picture in pictures)
     if missing:
         console.print(f"{missing} of {len(pictures)} pictures are not in {proposals}: their objects count as missed")
     write_json(json_file, result)
     table = _make_table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
+    intervals = result.get("intervals")
     for limit in result["recall_at"]:
-        row = (result[key][limit] for key in ("recall_at", "ar_at", "mabo_at"))
-        table.add_row(f"first {limit}", *map(_format_metric, row))
+        keys = ("recall_at", "ar_at", "mabo_at")
+        table.add_row(f"first {limit}", *(_format_metric(result[key][limit]) for key in keys))
+        if intervals:
+            table.add_row("", *(format_interval(intervals[key][limit]) for key in keys))
     curve = result["recall_curve"]
     everything = (result["recall"]["0.5"], sum(curve.values()) / len(curve), result["mabo"])
     table.add_row(f"all ({result['boxes_per_image']:.0f} a picture)", *map(_format_metric, everything))
+    if intervals:
+        row = (intervals["recall"]["0.5"], None, intervals["mabo"])
+        table.add_row("", *map(format_interval, row))
     steps = _make_table("IoU", "recall of all boxes")
     for step, value in curve.items():
         steps.add_row(step, _format_metric(value))
@@ -385,12 +402,21 @@ def _make_table(*columns: str, title: str | None = None, show_header: bool = Tru
     return table
 
 
+def format_interval(interval: Sequence[float] | None, digits: int = 3) -> str:
+    """Write an interval; a dash for none."""
+    if interval is None or interval[0] != interval[0]:
+        return "-"
+    return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+
+
 def _print_per_class(result: Mapping[str, Any], title: str) -> None:
-    table = _make_table("class", "AP", title=title)
+    intervals = result.get("intervals")
+    table = _make_table("class", "AP", *_INTERVAL[: bool(intervals)], title=title)
     for name, precision in result["per_class"].items():
-        table.add_row(name, "-" if precision != precision else f"{precision:.3f}")
+        cells = [format_interval(intervals["per_class"][name])] if intervals else []
+        table.add_row(name, "-" if precision != precision else f"{precision:.3f}", *cells)
     table.add_section()
-    table.add_row("mean", _format_metric(result["mAP"]))
+    table.add_row("mean", _format_metric(result["mAP"]), *([format_interval(intervals["mAP"])] if intervals else []))
     output.print(table)
 
 

@@ -17,8 +17,8 @@ from ...data import MAX_PIXELS, VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
 from ..errors import ERROR_TYPES, false_positive_shares, false_positives, related_classes, size_sensitivity
 from ..matching import HIT, Matches, evaluated_classes, match_ilsvrc, match_voc
+from ..precision import class_average_precision, mean_of_numbers
 from ..reliability import best_f1, summarise_reliability
-from ..voc import class_average_precision, mean_of_numbers
 from .charts import (
     error_chart,
     gain_chart,

@@ -1,0 +1,89 @@
+"""Intervals, thresholds and comparisons on the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import coco_document, make_detections, random_boxes, voc_xml, write_voc
+
+from inception_rcnn.data import VOC_CLASSES, write_detections, write_proposals
+from inception_rcnn.data.proposals import Proposals
+from inception_rcnn.detect.cli.app import main
+
+CAT, DOG = (VOC_CLASSES.index(name) for name in ("cat", "dog"))
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, arguments)])
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Twelve pictures with a cat and a dog each; `a.json` finds nearly all of both, `b.json` half of them."""
+    rng = np.random.default_rng(0)
+    boxes = {f"{i:06d}": random_boxes(2, 100, 80, rng, smallest=20).round() for i in range(12)}
+    write_voc(
+        tmp_path / "VOC2007",
+        {
+            name: voc_xml(
+                *((one, x1 + 1, y1 + 1, x2, y2) for one, (x1, y1, x2, y2) in zip(("cat", "dog"), own, strict=True)),
+                size=(100, 80),
+            )
+            for name, own in boxes.items()
+        },
+    )
+    for file, missed in (("a.json", 0.1), ("b.json", 0.5)):
+        entries = []
+        for name, own in boxes.items():
+            there = rng.random(2) > missed
+            found = np.concatenate([own[there], random_boxes(2, 100, 80, rng, smallest=9)])
+            labels = np.concatenate([np.array([CAT, DOG])[there], [CAT, CAT]])
+            scores = np.concatenate([rng.uniform(0.4, 1, there.sum()), rng.uniform(0.05, 0.95, 2)])
+            entries.append((f"{name}.jpg", 100, 80, make_detections(found, scores, labels, VOC_CLASSES)))
+        write_detections(tmp_path / file, entries, VOC_CLASSES)
+    write_proposals(
+        tmp_path / "proposals.npz",
+        [Proposals(f"{name}.jpg", 100, 80, own, np.ones(2, np.float32)) for name, own in boxes.items()],
+    )
+    sides = {
+        name: np.concatenate([own[:, :2], own[:, 2:] - own[:, :2]], axis=1).tolist() for name, own in boxes.items()
+    }
+    document = coco_document(
+        {i: f"{name}.jpg" for i, name in enumerate(boxes, start=1)},
+        {1: "cat", 2: "dog"},
+        [(i, label, box) for i, own in enumerate(sides.values(), start=1) for label, box in enumerate(own, start=1)],
+        size=(100, 80),
+    )
+    (tmp_path / "coco.json").write_text(json.dumps(document))
+    return tmp_path
+
+
+@pytest.mark.parametrize("rules", ["voc", "coco", "ilsvrc"])
+def test_intervals(folder: Path, rules: str, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = ["--devkit", folder / "VOC2007"] if rules == "voc" else ["--annotations", folder / "coco.json"]
+    if rules == "ilsvrc":
+        (folder / "classes.txt").write_text("cat\ndog\n")
+        truth += ["--classes", folder / "classes.txt"]
+    options = [*truth, "--detections", folder / "a.json", "--json", folder / "n.json"]
+    assert run("evaluate", rules, *options) == 0
+    assert "interval" not in capsys.readouterr().out
+    plain = json.loads((folder / "n.json").read_text())
+    assert run("evaluate", rules, *options, "--bootstrap", 100) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((folder / "n.json").read_text())
+    low, high = result["intervals"]["per_class"]["cat"]
+    assert low < result["per_class"]["cat"] < high
+    assert "95 % interval" in printed
+    assert f"{low:.3f} to {high:.3f}" in printed
+    del result["intervals"]
+    assert result == plain
+
+
+def test_intervals_of_proposals(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--devkit", folder / "VOC2007", "--proposals", folder / "proposals.npz", "--json", folder / "n.json"]
+    assert run("evaluate", "proposals", *options, "--bootstrap", 100) == 0
+    assert json.loads((folder / "n.json").read_text())["intervals"]["recall_at"]["100"] == [1, 1]
+    assert "1.000 to 1.000" in capsys.readouterr().out
