@@ -13,6 +13,7 @@ from .matching import Matches, match_ilsvrc, match_voc
 from .precision import average_precision
 from .proposals import evaluate_proposals
 from .report.page import write_report
+from .tide import tide_errors
 from .voc import evaluate_voc
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "size_sensitivity",
     "soft_nms",
     "soft_nms_per_class",
+    "tide_errors",
     "weighted_box_fusion",
     "write_report",
 ]

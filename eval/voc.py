@@ -73,6 +73,7 @@ def evaluate_voc(
 
     Examples
     --------
+    >>> import numpy as np
     >>> box, label = np.array([[0, 0, 20, 10]], np.float32), np.array([7])
     >>> picture = Picture("000001", "000001.jpg", 20, 10, box, label, np.array([False]), np.array([False]))
     >>> from inception_rcnn.data import VOC_CLASSES
