@@ -6,6 +6,7 @@ from ..data.errors import EvaluationError
 from ..data.nms import nms, nms_per_class, soft_nms, soft_nms_per_class
 from .classification import evaluate_classification
 from .coco import evaluate_coco, match_coco
+from .compare import compare_detectors
 from .ensemble import merge_detections, weighted_box_fusion
 from .errors import false_positive_shares, false_positives, normalised_average_precision, size_sensitivity
 from .ilsvrc import evaluate_ilsvrc
@@ -20,6 +21,7 @@ __all__ = [
     "EvaluationError",
     "Matches",
     "average_precision",
+    "compare_detectors",
     "evaluate_classification",
     "evaluate_coco",
     "evaluate_ilsvrc",
