@@ -80,7 +80,7 @@ def compare_detectors(
 
     References
     ----------
-    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, sections 14.3 and 16.4. Holm, "A simple sequentially
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3. Holm, "A simple sequentially
     rejective multiple test procedure", Scandinavian Journal of Statistics, 1979.
 
     Examples
@@ -191,11 +191,8 @@ def _precisions(matches: Sequence[Matches], weights: NDArray[np.int32], metric: 
 
 
 def _difference(draws: Bootstrap, values: NDArray[np.float64]) -> dict[str, Any]:
-    return {
-        "difference": float(values[0]),
-        "interval": list(draws.interval(values)),
-        "p_value": draws.p_value(values),
-    }
+    low, high, p_value = draws.difference(values)
+    return {"difference": float(values[0]), "interval": [low, high], "p_value": p_value}
 
 
 def _effects(matches: Sequence[Mapping[str, Sequence[Matches]]], metric: Rules) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from ...data.errors import OutputError, UserError, print_data_warnings
 from ...data.system.atomic_files import only_writer
 from ..runs.names import RESULT_FILES
 from .classify import classify, evaluate_imagenet
+from .compare import compare
 from .detect import detect
 from .ensemble import ensemble
 from .evaluate import evaluate
@@ -74,7 +75,7 @@ def _paths(value: Any) -> Iterable[str]:
             yield from (str(one), str(one).removeprefix("@"), *(os.path.join(one, name) for name in RESULT_FILES))
 
 
-for command in (detect, propose, ensemble, classify, export, pack):
+for command in (detect, propose, compare, ensemble, classify, export, pack):
     app.command()(command)
 evaluate.command("imagenet")(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")

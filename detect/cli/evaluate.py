@@ -100,27 +100,13 @@ def voc(
     """Mean average precision by the rules of PASCAL VOC."""
     rules = check_choice("--metric", metric, ("voc07", "voc12"))
     check_outputs(json_file, report)
-    pictures, names = _read_voc(devkit, split, classes)
-    prefix = f"comp4_det_{split}_"
-    texts = set(voc_result_files(detections, prefix))
-    if detections.suffix.lower() == ".txt":
-        raise CommandError(f"--detections {detections}: name the folder that has such a file for every class")
-    ours = detections_file(detections)
-    if texts and ours.exists():
-        raise CommandError(f"--detections {detections}: has {prefix}*.txt and {ours.name}; name that file, or move it")
-    text = bool(texts) or (detections.is_dir() and not ours.exists())
-    if text:
-        # Only those that have a file: the others are not known to the detector.
-        found = read_voc_results(detections, [name for name in names if name in texts] or names, prefix)
-    else:
-        found = _read_detections(detections, ids, pictures)
-        found = {name: replace(one, classes=_voc_names(one.classes, names)) for name, one in found.items()}
-    known = texts if text else class_names(found)
-    _check_classes(names, known, detections)
-    with _naming_file(detections):
+    pictures, names = read_voc_pictures(devkit, split, classes)
+    found, known, text = read_voc_detections(detections, split, names, pictures, ids)
+    check_classes(names, known, detections)
+    with naming_file(detections):
         result = evaluate_voc(pictures, found, names, rules, bootstrap=bootstrap)
-    _check_result(result, f"{devkit}, {split}", pictures)
-    _print_missing(pictures, None if text else found, names, known, detections)
+    check_result(result, f"{devkit}, {split}", pictures)
+    print_missing(pictures, None if text else found, names, known, detections)
     write_json(json_file, result)
     _write_report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, names, rules, max_pixels)
     _print_per_class(result, f"{metric}, {len(pictures)} pictures")
@@ -159,30 +145,24 @@ def ilsvrc(
     check_outputs(json_file, report)
     if meta is not None and classes is not None:
         raise CommandError("--meta and --classes: give one of the two")
-    name_of = _names_by_id(classes) if meta is None else read_meta_det(meta)
+    name_of = read_names_by_id(classes) if meta is None else read_meta_det(meta)
     names = tuple(name_of.values())
-    text = not detections.is_dir() and detections.suffix.lower() not in (".json", ".parquet")
-    if annotations.suffix.lower() == ".json":
-        if images is not None:
-            raise CommandError("--images: a COCO-format document has the numbers of its images itself")
-        pictures = read_coco(annotations, pictures_folder or annotations.parent, names, rename=None)
-        by_name = read_coco_ids(annotations)
-        numbers = {picture.image_id: by_name.get(picture.path.name, -1) for picture in pictures}
-    else:
-        if images is None and (text or blacklist is not None):
-            raise CommandError("--images: name the kit's list, such as val.txt; it says which number is which image")
-        pictures = read_ilsvrc(annotations, images, name_of, pictures_folder)
-        numbers = read_ilsvrc_list(images or annotations)
-    if all(isinstance(number, int) for number in numbers.values()):
-        pictures.sort(key=lambda picture: numbers[picture.image_id])  # The kit's order of equal scores.
-    found = read_ilsvrc_results(detections, numbers, name_of) if text else _read_detections(detections, ids, pictures)
+    text = is_ilsvrc_list(detections)
+    pictures, numbers = read_ilsvrc_pictures(
+        annotations, images, name_of, pictures_folder, text or blacklist is not None
+    )
+    found = (
+        read_ilsvrc_results(detections, numbers, name_of)
+        if text
+        else read_picture_detections(detections, ids, pictures)
+    )
     avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, name_of)
     known = class_names(found)
-    _check_classes(names, known, detections)
-    with _naming_file(detections):
+    check_classes(names, known, detections)
+    with naming_file(detections):
         result = evaluate_ilsvrc(pictures, found, names, avoided, bootstrap)
-    _check_result(result, f"{annotations}", pictures)
-    _print_missing(pictures, None if text else found, names, known, detections)
+    check_result(result, f"{annotations}", pictures)
+    print_missing(pictures, None if text else found, names, known, detections)
     write_json(json_file, result)
     title = annotations.resolve().stem
     _write_report(report, title, detections, pictures, found, names, "ilsvrc", max_pixels, avoided)
@@ -222,7 +202,7 @@ def coco(
     result = evaluate_coco(annotations, detections, classes=names, bootstrap=bootstrap)
     write_json(json_file, result)
     intervals = result.get("intervals", {})
-    summary = _make_table("", "", *_INTERVAL[: bool(intervals)], title="COCO", show_header=bool(intervals))
+    summary = make_table("", "", *_INTERVAL[: bool(intervals)], title="COCO", show_header=bool(intervals))
     for name, value in result.items():
         if name not in ("per_class", "mAP", "intervals"):
             cells = [format_interval(intervals.get(name))] if intervals else []
@@ -242,7 +222,7 @@ def proposals(
 ) -> None:
     """Recall, average recall and mean average best overlap of ranked boxes."""
     check_outputs(json_file)
-    pictures, names = _read_voc(devkit, split, classes)
+    pictures, names = read_voc_pictures(devkit, split, classes)
     sizes: dict[str, tuple[int, int]] = {}
     meant = names_of_ids(picture.image_id for picture in pictures)
 
@@ -253,14 +233,14 @@ def proposals(
             sizes[name] = one.width, one.height
             yield name, one.boxes
 
-    with _naming_file(proposals):
+    with naming_file(proposals):
         result = evaluate_proposals(pictures, boxes(), classes=names, bootstrap=bootstrap)
     warn_of_sizes(sizes, {picture.image_id: (picture.width, picture.height) for picture in pictures}, "the proposals")
     missing = sum(picture.image_id not in sizes for picture in pictures)
     if missing:
         console.print(f"{missing} of {len(pictures)} pictures are not in {proposals}: their objects count as missed")
     write_json(json_file, result)
-    table = _make_table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
+    table = make_table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
     intervals = result.get("intervals")
     for limit in result["recall_at"]:
         keys = ("recall_at", "ar_at", "mabo_at")
@@ -273,7 +253,7 @@ def proposals(
     if intervals:
         row = (intervals["recall"]["0.5"], None, intervals["mabo"])
         table.add_row("", *map(format_interval, row))
-    steps = _make_table("IoU", "recall of all boxes")
+    steps = make_table("IoU", "recall of all boxes")
     for step, value in curve.items():
         steps.add_row(step, _format_metric(value))
     output.print(table)
@@ -281,7 +261,7 @@ def proposals(
 
 
 @contextlib.contextmanager
-def _naming_file(path: Path) -> Iterator[None]:
+def naming_file(path: Path) -> Iterator[None]:
     """Put the name of a file before the text of an error."""
     try:
         yield
@@ -302,7 +282,7 @@ def check_outputs(json_file: Path | None, report: Path | None = None) -> None:
         raise CommandError(f"--json {json_file}: is the page of --report; name another")
 
 
-def _read_voc(devkit: Path, split: str, classes: str | None) -> tuple[list[Picture], tuple[str, ...]]:
+def read_voc_pictures(devkit: Path, split: str, classes: str | None) -> tuple[list[Picture], tuple[str, ...]]:
     """Read the pictures of a split and the classes to evaluate, which are the set's own if it has none of VOC's."""
     if classes is not None:
         names = read_class_list(classes)
@@ -318,7 +298,53 @@ def _read_voc(devkit: Path, split: str, classes: str | None) -> tuple[list[Pictu
     return pictures, VOC_CLASSES
 
 
-def _names_by_id(classes: str | None) -> dict[str, str]:
+def read_voc_detections(
+    path: Path, split: str, names: tuple[str, ...], pictures: Sequence[Picture], ids: Path | None = None
+) -> tuple[dict[str, Detections], Collection[str], bool]:
+    """Read the detections of a VOC set, the classes that they know, and whether they are VOC's text files."""
+    prefix = f"comp4_det_{split}_"
+    texts = set(voc_result_files(path, prefix))
+    if path.suffix.lower() == ".txt":
+        raise CommandError(f"{path}: name the folder that has such a file for every class")
+    ours = detections_file(path)
+    if texts and ours.exists():
+        raise CommandError(f"{path}: has {prefix}*.txt and {ours.name}; name that file, or move it")
+    text = bool(texts) or (path.is_dir() and not ours.exists())
+    if text:
+        # Only those that have a file: the others are not known to the detector.
+        found = read_voc_results(path, [name for name in names if name in texts] or names, prefix)
+    else:
+        found = read_picture_detections(path, ids, pictures)
+        found = {name: replace(one, classes=rename_classes(one.classes, names)) for name, one in found.items()}
+    return found, texts if text else class_names(found), text
+
+
+def is_ilsvrc_list(path: Path) -> bool:
+    """Tell a list of ILSVRC's lines from a document."""
+    return not path.is_dir() and path.suffix.lower() not in (".json", ".parquet")
+
+
+def read_ilsvrc_pictures(
+    annotations: Path, images: Path | None, name_of: Mapping[str, str], folder: Path | None, numbered: bool
+) -> tuple[list[Picture], dict[str, int]]:
+    """Read the pictures of ILSVRC and their numbers; `numbered` says whether another file has these."""
+    if annotations.suffix.lower() == ".json":
+        if images is not None:
+            raise CommandError("--images: a COCO-format document has the numbers of its images itself")
+        pictures = read_coco(annotations, folder or annotations.parent, tuple(name_of.values()), rename=None)
+        by_name = read_coco_ids(annotations)
+        numbers = {picture.image_id: by_name.get(picture.path.name, -1) for picture in pictures}
+    else:
+        if images is None and numbered:
+            raise CommandError("--images: name the kit's list, such as val.txt; it says which number is which image")
+        pictures = read_ilsvrc(annotations, images, name_of, folder)
+        numbers = read_ilsvrc_list(images or annotations)
+    if all(isinstance(number, int) for number in numbers.values()):
+        pictures.sort(key=lambda picture: numbers[picture.image_id])  # The kit's order of equal scores.
+    return pictures, numbers
+
+
+def read_names_by_id(classes: str | None) -> dict[str, str]:
     """Return what annotations call the classes, to their names: WordNet ids, or where a file has none, the names."""
     if classes in (None, "ilsvrc"):
         return ILSVRC_DET_CLASSES
@@ -327,13 +353,14 @@ def _names_by_id(classes: str | None) -> dict[str, str]:
     return {wnid: name for wnid, name in parted}
 
 
-def _voc_names(classes: tuple[str, ...], evaluated: Collection[str]) -> tuple[str, ...]:
-    """Return VOC's names for classes that have COCO's, where VOC's are evaluated and not there too."""
-    other = {name: voc for name, voc in COCO_TO_VOC.items() if voc in evaluated and name not in evaluated}
+def rename_classes(classes: tuple[str, ...], evaluated: Collection[str]) -> tuple[str, ...]:
+    """Rename classes from COCO's names to VOC's or back, where the other is evaluated and not there too."""
+    pairs = [*COCO_TO_VOC.items(), *((voc, name) for name, voc in COCO_TO_VOC.items())]
+    other = {name: one for name, one in pairs if one in evaluated and name not in evaluated}
     return tuple(other.get(name, name) if other.get(name) not in classes else name for name in classes)
 
 
-def _read_detections(path: Path, ids: Path | None, pictures: Sequence[Picture]) -> dict[str, Detections]:
+def read_picture_detections(path: Path, ids: Path | None, pictures: Sequence[Picture]) -> dict[str, Detections]:
     """Read detections by the ids of the annotated pictures."""
     if ids is not None:
         return read_coco_results(path, ids)
@@ -355,7 +382,8 @@ def _read_detections(path: Path, ids: Path | None, pictures: Sequence[Picture]) 
     return found
 
 
-def _check_result(result: Mapping[str, Any], annotations: str, pictures: Sequence[Picture]) -> None:
+def check_result(result: Mapping[str, Any], annotations: str, pictures: Sequence[Picture]) -> None:
+    """Refuse a result that is of nothing."""
     if not pictures:
         raise EvaluationError(f"{annotations}: there are no pictures to evaluate on")
     if result["mAP"] != result["mAP"]:
@@ -365,7 +393,7 @@ def _check_result(result: Mapping[str, Any], annotations: str, pictures: Sequenc
         )
 
 
-def _check_classes(classes: Sequence[str], known: Collection[str], path: Path) -> None:
+def check_classes(classes: Sequence[str], known: Collection[str], path: Path) -> None:
     """Refuse detections of other classes altogether; `known` is empty if the file does not tell its classes."""
     if known and not set(known) & set(classes):
         raise EvaluationError(
@@ -374,7 +402,7 @@ def _check_classes(classes: Sequence[str], known: Collection[str], path: Path) -
         )
 
 
-def _print_missing(
+def print_missing(
     pictures: Sequence[Picture],
     found: Mapping[str, Detections] | None,
     classes: Sequence[str],
@@ -394,7 +422,7 @@ def _format_metric(value: float) -> str:
     return "-" if value != value else f"{value:.4f}"
 
 
-def _make_table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
+def make_table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
     """Make a table of numbers: all columns but the first are aligned to the right."""
     table = Table(*columns, title=title, show_header=show_header)
     for column in table.columns[1:]:
@@ -411,7 +439,7 @@ def format_interval(interval: Sequence[float] | None, digits: int = 3) -> str:
 
 def _print_per_class(result: Mapping[str, Any], title: str) -> None:
     intervals = result.get("intervals")
-    table = _make_table("class", "AP", *_INTERVAL[: bool(intervals)], title=title)
+    table = make_table("class", "AP", *_INTERVAL[: bool(intervals)], title=title)
     for name, precision in result["per_class"].items():
         cells = [format_interval(intervals["per_class"][name])] if intervals else []
         table.add_row(name, "-" if precision != precision else f"{precision:.3f}", *cells)

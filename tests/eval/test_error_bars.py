@@ -159,7 +159,9 @@ def test_the_interval_of_a_mean_is_the_normal_one() -> None:
     assert means[0] == pytest.approx(values.mean())
     half = norm.ppf(0.975) * values.std() / np.sqrt(2000)
     assert bootstrap.interval(means) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.1 * half)
-    assert bootstrap.p_value(means - values.mean() - half) == pytest.approx(0.05, abs=0.015)
+    low, high, p_value = bootstrap.difference(means - values.mean() - half)
+    assert (low, high) == pytest.approx((-2 * half, 0), abs=0.1 * half)
+    assert p_value == pytest.approx(0.05, abs=0.015)
 
 
 def test_bca_is_that_of_scipy() -> None:
@@ -177,8 +179,8 @@ def test_the_p_value_is_that_of_the_interval_that_ends_at_0() -> None:
     bootstrap = Bootstrap(80, 5000)
     means = bootstrap.means(np.arange(80), values)
     for low in (0.8, 0.9, 1.1, 1.3):
-        level = 1 - bootstrap.p_value(means - low)
-        assert min(abs(np.array(bootstrap.interval(means, level)) - low)) < 0.005
+        level = 1 - bootstrap.difference(means - low)[2]
+        assert min(abs(np.array(bootstrap.difference(means, level)[:2]) - low)) < 0.005
 
 
 def test_p_values_of_equal_means_are_uniform() -> None:
@@ -186,19 +188,19 @@ def test_p_values_of_equal_means_are_uniform() -> None:
     p_values = []
     for seed in range(200):
         bootstrap = Bootstrap(60, 200, seed)
-        p_values.append(bootstrap.p_value(bootstrap.means(np.arange(60), rng.normal(size=60))))
+        p_values.append(bootstrap.difference(bootstrap.means(np.arange(60), rng.normal(size=60)))[2])
     assert kstest(p_values, "uniform").pvalue > 0.05
 
 
 def test_what_nothing_can_be_said_of() -> None:
     bootstrap = Bootstrap(5, 100)
     none = np.full(len(bootstrap.weights), nan)
-    assert all(map(isnan, (*bootstrap.interval(none), bootstrap.p_value(none))))
+    assert all(map(isnan, (*bootstrap.interval(none), *bootstrap.difference(none))))
     # All objects in one picture.
     assert all(map(isnan, bootstrap.interval(bootstrap.means(np.zeros(3, np.int64), np.ones(3)))))
     same = np.ones(len(bootstrap.weights))
     assert bootstrap.interval(same) == (1, 1)
-    assert bootstrap.p_value(0 * same) == 1
+    assert bootstrap.difference(0 * same) == (0, 0, 1)
 
 
 def test_the_seed_decides() -> None:

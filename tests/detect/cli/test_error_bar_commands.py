@@ -87,3 +87,75 @@ def test_intervals_of_proposals(folder: Path, capsys: pytest.CaptureFixture[str]
     assert run("evaluate", "proposals", *options, "--bootstrap", 100) == 0
     assert json.loads((folder / "n.json").read_text())["intervals"]["recall_at"]["100"] == [1, 1]
     assert "1.000 to 1.000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rules", ["voc07", "voc12", "coco", "ilsvrc"])
+def test_compare(folder: Path, rules: str, capsys: pytest.CaptureFixture[str]) -> None:
+    truth = ["--devkit", folder / "VOC2007"] if "voc" in rules else ["--annotations", folder / "coco.json"]
+    if rules == "ilsvrc":
+        (folder / "classes.txt").write_text("cat\ndog\n")
+        truth += ["--classes", folder / "classes.txt"]
+    options = [*truth, "--metric", rules, "--bootstrap", 100, "--json", folder / "n.json"]
+    assert run("compare", folder / "a.json", folder / "b.json", *options) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((folder / "n.json").read_text())
+    assert (result["A"], result["B"], result["metric"]) == (str(folder / "a.json"), str(folder / "b.json"), rules)
+    one = result["difference"]["mAP"]
+    assert one["difference"] < 0
+    assert "A is better: B has mAP" in printed or "neither detector is shown to be better" in printed
+    assert f"p = {one['p_value']:.3f}" in printed
+    assert result["pictures"][0]["image_id"] in printed
+    evaluated = ["evaluate", "coco" if rules == "coco" else "ilsvrc" if rules == "ilsvrc" else "voc", *truth]
+    if "voc" in rules:
+        evaluated += ["--metric", rules]
+    assert run(*evaluated, "--detections", folder / "b.json", "--json", folder / "b_alone.json") == 0
+    assert result["second"]["mAP"] == pytest.approx(json.loads((folder / "b_alone.json").read_text())["mAP"])
+
+
+def test_rules_follow_from_the_annotations(folder: Path) -> None:
+    both = folder / "a.json", folder / "b.json"
+    for truth, metric in (("--devkit", "voc07"), ("--annotations", "coco")):
+        place = folder / ("VOC2007" if metric == "voc07" else "coco.json")
+        assert run("compare", *both, truth, place, "--bootstrap", 100, "--json", folder / "n.json") == 0
+        assert json.loads((folder / "n.json").read_text())["metric"] == metric
+
+
+def test_a_list_of_coco_results_is_compared(folder: Path) -> None:
+    document = json.loads((folder / "a.json").read_text())
+    names = {one["id"]: one["name"] for one in document["categories"]}
+    files = {one["id"]: one["file_name"] for one in document["images"]}
+    truth = json.loads((folder / "coco.json").read_text())
+    categories = {one["name"]: one["id"] for one in truth["categories"]}
+    images = {one["file_name"]: one["id"] for one in truth["images"]}
+    rows = [
+        {
+            "image_id": images[files[one["image_id"]]],
+            "category_id": categories[names[one["category_id"]]],
+            "bbox": one["bbox"],
+            "score": one["score"],
+        }
+        for one in document["annotations"]
+    ]
+    (folder / "list.json").write_text(json.dumps(rows))
+    options = ["--annotations", folder / "coco.json", "--bootstrap", 100, "--json", folder / "n.json"]
+    assert run("compare", folder / "a.json", folder / "list.json", *options) == 0
+    result = json.loads((folder / "n.json").read_text())
+    assert result["difference"]["mAP"] == {"difference": 0, "interval": [0, 0], "p_value": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "name the annotations"),
+        (["--devkit", "VOC2007", "--annotations", "coco.json"], "name the annotations"),
+        (["--devkit", "VOC2007", "--metric", "map"], "--metric map: unknown"),
+        (["--devkit", "VOC2007", "--blacklist", "a.json"], "ILSVRC"),
+        (["--annotations", "VOC2007", "--metric", "coco"], "JSON document"),
+    ],
+)
+def test_comparisons_that_are_refused(
+    folder: Path, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = [str(folder / one) if (folder / one).exists() else one for one in options]
+    assert run("compare", folder / "a.json", folder / "b.json", *places) == 2
+    assert told in capsys.readouterr().err

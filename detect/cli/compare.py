@@ -1,0 +1,234 @@
+"""``inception-rcnn compare``: two files of detections of the same pictures to differences, intervals and p-values."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...data import Detections, Picture, read_coco, read_ilsvrc_blacklist, read_ilsvrc_results
+from ...data.classes import read_class_list
+from ...data.errors import CommandError, EvaluationError
+from ...data.formats.records import names_by_id, read_json
+from ...eval import compare_detectors
+from ...eval.compare import RULES, Rules
+from ...eval.matching import class_names
+from .evaluate import (
+    Ids,
+    JsonFile,
+    check_classes,
+    check_outputs,
+    format_interval,
+    is_ilsvrc_list,
+    make_table,
+    output,
+    print_missing,
+    read_ilsvrc_pictures,
+    read_names_by_id,
+    read_picture_detections,
+    read_voc_detections,
+    read_voc_pictures,
+    rename_classes,
+    write_json,
+)
+from .options import check_choice
+
+_SHOWN_PICTURES = 10
+_SIGNIFICANT = 0.05
+_OBJECTS = (
+    ("objects found by both", "both"),
+    ("objects found by A only", "first"),
+    ("objects found by B only", "second"),
+    ("objects found by neither", "neither"),
+)
+_LABELS = (("A", "first"), ("B", "second"))
+
+Found = tuple[dict[str, Detections], Collection[str], bool]
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Detections, in any file that `evaluate` reads.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Detections of the same pictures.")],
+    devkit: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Image set of --devkit.")] = "test",
+    annotations: Annotated[
+        Path | None, typer.Option(metavar="FILE|DIR", help="Instead of --devkit: COCO's JSON, or ILSVRC's XML files.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="ILSVRC's list of images, such as val.txt.")
+    ] = None,
+    blacklist: Annotated[Path | None, typer.Option(metavar="FILE", help="ILSVRC's list of image and class.")] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="voc07|voc12|ilsvrc|coco",
+            help="The rules.  [default: voc07 with --devkit, coco with a JSON file, ilsvrc with a folder]",
+            show_default=False,
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="voc|coco|ilsvrc|FILE", help="As for `evaluate` by these rules.", show_default=False),
+    ] = None,
+    ids: Ids = None,
+    bootstrap: Annotated[
+        int, typer.Option(min=100, metavar="N", help="How often the pictures are drawn for intervals and p-values.")
+    ] = 1000,
+    json_file: JsonFile = None,
+) -> None:
+    """Tell whether one of two detectors is better, by how much, and where they differ."""
+    check_outputs(json_file)
+    if (devkit is None) == (annotations is None):
+        raise CommandError("compare: name the annotations, by --devkit or by --annotations")
+    given = "voc07" if devkit is not None else "coco" if _is_json(annotations) else "ilsvrc"
+    rules: Rules = check_choice("--metric", metric or given, RULES)
+    if rules != "ilsvrc" and not (images is None and blacklist is None):
+        raise CommandError("--images and --blacklist: are for the rules of ILSVRC, --metric ilsvrc")
+    avoided: Collection[tuple[str, str]] = ()
+    names: Sequence[str]
+    if devkit is not None:
+        pictures, names = read_voc_pictures(devkit, split, classes)
+        found = [read_voc_detections(path, split, names, pictures, ids) for path in (first, second)]
+    elif rules == "ilsvrc":
+        pictures, names, found, avoided = _read_ilsvrc(annotations, images, blacklist, classes, ids, (first, second))
+    else:
+        pictures, names, found = _read_coco(annotations, classes, ids, (first, second))
+    for path, (one, known, text) in zip((first, second), found, strict=True):
+        check_classes(names, known, path)
+        print_missing(pictures, None if text else one, names, known, path)
+    if not pictures:
+        raise EvaluationError(f"{devkit or annotations}: there are no pictures to evaluate on")
+    result = compare_detectors(
+        pictures, found[0][0], found[1][0], names, metric=rules, blacklist=avoided, bootstrap=bootstrap
+    )
+    if result["first"]["mAP"] != result["first"]["mAP"]:
+        raise EvaluationError(f"{devkit or annotations}: no object of any of the classes that are evaluated")
+    write_json(json_file, {"A": str(first), "B": str(second), "pictures_compared": len(pictures), **result})
+    _print_comparison(result, first, second, len(pictures))
+
+
+def _is_json(path: Path | None) -> bool:
+    return path is not None and path.suffix.lower() == ".json"
+
+
+def _read_ilsvrc(
+    annotations: Path | None,
+    images: Path | None,
+    blacklist: Path | None,
+    classes: str | None,
+    ids: Path | None,
+    paths: Sequence[Path],
+) -> tuple[list[Picture], tuple[str, ...], list[Found], Collection[tuple[str, str]]]:
+    assert annotations is not None
+    name_of = read_names_by_id(classes)
+    numbered = blacklist is not None or any(map(is_ilsvrc_list, paths))
+    pictures, numbers = read_ilsvrc_pictures(annotations, images, name_of, None, numbered)
+    found: list[Found] = []
+    for path in paths:
+        text = is_ilsvrc_list(path)
+        one = read_ilsvrc_results(path, numbers, name_of) if text else read_picture_detections(path, ids, pictures)
+        found.append((one, class_names(one), text))
+    avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, name_of)
+    return pictures, tuple(name_of.values()), found, avoided
+
+
+def _read_coco(
+    annotations: Path | None, classes: str | None, ids: Path | None, paths: Sequence[Path]
+) -> tuple[list[Picture], tuple[str, ...], list[Found]]:
+    assert annotations is not None
+    if not _is_json(annotations):
+        raise CommandError(f"--annotations {annotations}: must be a JSON document for these rules")
+    if classes is None:
+        document = read_json(annotations, EvaluationError)
+        names = tuple(names_by_id(document, "categories", str(annotations), EvaluationError).values())
+    else:
+        names = read_class_list(classes)
+    pictures = read_coco(annotations, annotations.parent, names)
+    found: list[Found] = []
+    for path in paths:
+        text = _is_result_list(path)
+        one = read_picture_detections(path, (ids or annotations) if text else None, pictures)
+        one = {name: replace(boxes, classes=rename_classes(boxes.classes, names)) for name, boxes in one.items()}
+        found.append((one, class_names(one), text))
+    return pictures, names, found
+
+
+def _is_result_list(path: Path) -> bool:
+    """Tell a COCO result list, which has ids only, from a document."""
+    if not (_is_json(path) and path.is_file()):
+        return False
+    with path.open("rb") as file:
+        return file.read(100).lstrip()[:1] == b"["
+
+
+def _print_comparison(result: Mapping[str, Any], first: Path, second: Path, pictures: int) -> None:
+    output.print(f"A: {first}\nB: {second}")
+    difference = result["difference"]
+    table = make_table(
+        "class", "A", "B", "B - A", "95 % interval", "p", title=f"{result['metric']}, AP on {pictures} pictures"
+    )
+    for name, one in difference["per_class"].items():
+        table.add_row(
+            name,
+            *(_number(result[key]["per_class"][name]) for key in ("first", "second")),
+            _number(one["difference"], "+"),
+            format_interval(one["interval"]),
+            _number(one["p_value"]),
+        )
+    table.add_section()
+    one = difference["mAP"]
+    means = (_number(result[key]["mAP"]) for key in ("first", "second"))
+    table.add_row(
+        "mean", *means, _number(one["difference"], "+"), format_interval(one["interval"]), _number(one["p_value"])
+    )
+    output.print(table)
+
+    errors = make_table("what errors cost in mAP (TIDE)", "A", "B")
+    for name in result["first"]["errors"]["gains"]:
+        errors.add_row(name, *(_number(result[key]["errors"]["gains"][name]) for key in ("first", "second")))
+    output.print(errors)
+    scores = " and ".join(f"{label}'s from {_number(result[key]['threshold'])}" for label, key in _LABELS)
+    output.print(f"Detections with at least the score of the best F1, {scores} on:", soft_wrap=True)
+    objects = make_table("", "", show_header=False)
+    for name, key in _OBJECTS:
+        objects.add_row(name, str(result["objects"][key]))
+    for label, key in _LABELS:
+        own = result[key]
+        other = "B" if label == "A" else "A"
+        objects.add_row(f"boxes of {label}", str(own["detections"]))
+        objects.add_row(f"  that {other} has too, IoU 0.5 or more", str(own["agreeing"]))
+    output.print(objects)
+    where = make_table("picture", "better there", "points of mAP", title="The pictures that decide most")
+    for picture in result["pictures"][:_SHOWN_PICTURES]:
+        better = "B" if picture["effect"] > 0 else "A"
+        where.add_row(picture["image_id"], better, f"{100 * abs(picture['effect']):.2f}")
+    if result["pictures"]:
+        output.print(where)
+    output.print(say_difference(one, result, pictures), soft_wrap=True)
+
+
+def say_difference(one: Mapping[str, Any], result: Mapping[str, Any], pictures: int) -> str:
+    """Say in a sentence or two what a comparison shows, and which classes differ."""
+    low, high = (100 * end for end in one["interval"])
+    figures = (
+        f"mAP {100 * result['second']['mAP']:.1f} against {100 * result['first']['mAP']:.1f}, a difference of "
+        f"{100 * one['difference']:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, p = {one['p_value']:.3f})"
+    )
+    if not one["p_value"] < _SIGNIFICANT:
+        text = f"On these {pictures} pictures neither detector is shown to be better: B has {figures}."
+    else:
+        text = f"{'B' if one['difference'] > 0 else 'A'} is better: B has {figures}."
+    classes = result["difference"]["per_class"]
+    lists = {
+        label: [name for name, own in classes.items() if own["p_value"] < _SIGNIFICANT and own["difference"] * sign > 0]
+        for label, sign in (("A", -1), ("B", 1))
+    }
+    told = [f"{label} is better at {', '.join(names)}" for label, names in lists.items() if names]
+    return f"{text} Of the classes, {' and '.join(told) or 'none differs'}, after correction for their number."
+
+
+def _number(value: float, sign: str = "") -> str:
+    return "-" if value != value else f"{value:{sign}.3f}"
