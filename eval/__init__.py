@@ -7,6 +7,7 @@ from ..data.nms import nms, nms_per_class, soft_nms, soft_nms_per_class
 from .classification import evaluate_classification
 from .coco import evaluate_coco, match_coco
 from .compare import compare_detectors
+from .confusion import confusion_matrix
 from .ensemble import merge_detections, weighted_box_fusion
 from .errors import false_positive_shares, false_positives, normalised_average_precision, size_sensitivity
 from .ilsvrc import evaluate_ilsvrc
@@ -14,6 +15,7 @@ from .matching import Matches, match_ilsvrc, match_voc
 from .precision import average_precision
 from .proposals import evaluate_proposals
 from .report.page import write_report
+from .thresholds import evaluate_thresholds
 from .tide import tide_errors
 from .voc import evaluate_voc
 
@@ -22,10 +24,12 @@ __all__ = [
     "Matches",
     "average_precision",
     "compare_detectors",
+    "confusion_matrix",
     "evaluate_classification",
     "evaluate_coco",
     "evaluate_ilsvrc",
     "evaluate_proposals",
+    "evaluate_thresholds",
     "evaluate_voc",
     "false_positive_shares",
     "false_positives",

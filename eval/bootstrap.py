@@ -133,12 +133,17 @@ class Bootstrap:
         low, high, p_value : float
             nan as for `interval`. The p-value is from 1 / draws to 1.
         """
-        _, _, draws = self._spread(values)
+        low, high = self.percentiles(values, level)
+        share = _share_below(self._spread(values)[2], 0.0)
+        return low, high, low if np.isnan(low) else 2 * min(share, 1 - share)
+
+    def percentiles(self, values: NDArray[np.float64], level: float = LEVEL) -> tuple[float, float]:
+        """Return the percentile interval of a figure: the middle of its draws, without a correction; see `interval`."""
+        draws = self._spread(values)[2]
         if not len(draws):
-            return float("nan"), float("nan"), float("nan")
+            return float("nan"), float("nan")
         low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-        share = _share_below(draws, 0.0)
-        return float(low), float(high), 2 * min(share, 1 - share)
+        return float(low), float(high)
 
     def _spread(self, values: NDArray[np.float64]) -> tuple[float, float, NDArray[np.float64]]:
         """Bias correction, acceleration, and the values of the draws, none of them where nothing can be said."""

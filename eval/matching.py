@@ -249,6 +249,19 @@ def count_pictures(matches: Mapping[str, Matches]) -> int:
     return max((len(one.positives_per_picture) for one in matches.values()), default=0)
 
 
+def pool_matches(matches: Sequence[Matches]) -> Matches:
+    """Join the detections of several classes as those of one, best first."""
+    nothing, scores, outcomes = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int8)
+    every = [Matches(nothing, nothing, scores, outcomes, nothing, scores, 0), *matches]
+    order = np.argsort(-np.concatenate([one.score for one in every]), kind="stable")
+    picture, detection, score, outcome, place, overlap = (
+        np.concatenate(column)[order] for column in zip(*(one[:6] for one in every), strict=True)
+    )
+    positives = sum(one.positives for one in matches)
+    per_picture = np.sum([one.positives_per_picture for one in matches], axis=0, dtype=np.int64, initial=0)
+    return Matches(picture, detection, score, outcome, place, overlap, positives, np.atleast_1d(per_picture))
+
+
 def check_pictures(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
     """Refuse classes or pictures that are there twice, and labels that are not among the classes."""
     if len(set(classes)) < len(classes):

@@ -91,14 +91,14 @@ def summarise_matches(
     matches: Mapping[str, Matches], metric: Literal["voc07", "voc12"], draws: int | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Compute the results of an evaluation, see `evaluate_voc`, from the outcomes of all detections."""
+    bootstrap = None if draws is None else Bootstrap(count_pictures(matches), draws, seed)
     per_class = {name: class_average_precision(one, metric) for name, one in matches.items()}
     result = {
         "mAP": mean_of_numbers(per_class.values()),
         "per_class": per_class,
-        "calibration": summarise_reliability(matches),
+        "calibration": summarise_reliability(matches, bootstrap),
     }
-    if draws is None:
+    if bootstrap is None:
         return result
-    bootstrap = Bootstrap(count_pictures(matches), draws, seed)
     values = {name: weighted_average_precision(one, bootstrap.weights, metric) for name, one in matches.items()}
     return result | {"intervals": summarise_draws(values, bootstrap)}

@@ -1,35 +1,35 @@
 """``inception-rcnn compare``: two files of detections of the same pictures to differences, intervals and p-values."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ...data import Detections, Picture, read_coco, read_ilsvrc_blacklist, read_ilsvrc_results
+from ...data import Picture, read_ilsvrc_blacklist, read_ilsvrc_results
 from ...data.classes import read_class_list
 from ...data.errors import CommandError, EvaluationError
-from ...data.formats.records import names_by_id, read_json
 from ...eval import compare_detectors
 from ...eval.compare import RULES, Rules
 from ...eval.matching import class_names
 from .evaluate import (
+    Found,
     Ids,
     JsonFile,
     check_classes,
     check_outputs,
     format_interval,
     is_ilsvrc_list,
+    is_json,
     make_table,
     output,
     print_missing,
+    read_coco_files,
     read_ilsvrc_pictures,
     read_names_by_id,
     read_picture_detections,
     read_voc_detections,
     read_voc_pictures,
-    rename_classes,
     write_json,
 )
 from .options import check_choice
@@ -43,8 +43,6 @@ _OBJECTS = (
     ("objects found by neither", "neither"),
 )
 _LABELS = (("A", "first"), ("B", "second"))
-
-Found = tuple[dict[str, Detections], Collection[str], bool]
 
 
 def compare(
@@ -83,7 +81,7 @@ def compare(
     check_outputs(json_file)
     if (devkit is None) == (annotations is None):
         raise CommandError("compare: name the annotations, by --devkit or by --annotations")
-    given = "voc07" if devkit is not None else "coco" if _is_json(annotations) else "ilsvrc"
+    given = "voc07" if devkit is not None else "coco" if is_json(annotations) else "ilsvrc"
     rules: Rules = check_choice("--metric", metric or given, RULES)
     if rules != "ilsvrc" and not (images is None and blacklist is None):
         raise CommandError("--images and --blacklist: are for the rules of ILSVRC, --metric ilsvrc")
@@ -95,7 +93,9 @@ def compare(
     elif rules == "ilsvrc":
         pictures, names, found, avoided = _read_ilsvrc(annotations, images, blacklist, classes, ids, (first, second))
     else:
-        pictures, names, found = _read_coco(annotations, classes, ids, (first, second))
+        assert annotations is not None
+        chosen = None if classes is None else read_class_list(classes)
+        pictures, names, found = read_coco_files(annotations, chosen, ids, (first, second))
     for path, (one, known, text) in zip((first, second), found, strict=True):
         check_classes(names, known, path)
         print_missing(pictures, None if text else one, names, known, path)
@@ -108,10 +108,6 @@ def compare(
         raise EvaluationError(f"{devkit or annotations}: no object of any of the classes that are evaluated")
     write_json(json_file, {"A": str(first), "B": str(second), "pictures_compared": len(pictures), **result})
     _print_comparison(result, first, second, len(pictures))
-
-
-def _is_json(path: Path | None) -> bool:
-    return path is not None and path.suffix.lower() == ".json"
 
 
 def _read_ilsvrc(
@@ -133,35 +129,6 @@ def _read_ilsvrc(
         found.append((one, class_names(one), text))
     avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, name_of)
     return pictures, tuple(name_of.values()), found, avoided
-
-
-def _read_coco(
-    annotations: Path | None, classes: str | None, ids: Path | None, paths: Sequence[Path]
-) -> tuple[list[Picture], tuple[str, ...], list[Found]]:
-    assert annotations is not None
-    if not _is_json(annotations):
-        raise CommandError(f"--annotations {annotations}: must be a JSON document for these rules")
-    if classes is None:
-        document = read_json(annotations, EvaluationError)
-        names = tuple(names_by_id(document, "categories", str(annotations), EvaluationError).values())
-    else:
-        names = read_class_list(classes)
-    pictures = read_coco(annotations, annotations.parent, names)
-    found: list[Found] = []
-    for path in paths:
-        text = _is_result_list(path)
-        one = read_picture_detections(path, (ids or annotations) if text else None, pictures)
-        one = {name: replace(boxes, classes=rename_classes(boxes.classes, names)) for name, boxes in one.items()}
-        found.append((one, class_names(one), text))
-    return pictures, names, found
-
-
-def _is_result_list(path: Path) -> bool:
-    """Tell a COCO result list, which has ids only, from a document."""
-    if not (_is_json(path) and path.is_file()):
-        return False
-    with path.open("rb") as file:
-        return file.read(100).lstrip()[:1] == b"["
 
 
 def _print_comparison(result: Mapping[str, Any], first: Path, second: Path, pictures: int) -> None:

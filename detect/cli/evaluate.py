@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -36,14 +37,29 @@ from ...data import (
     read_voc_results,
 )
 from ...data.classes import read_class_list
-from ...data.errors import CommandError, first_names
+from ...data.errors import CommandError, SettingError, first_names
 from ...data.formats.by_suffix import detections_file
+from ...data.formats.records import names_by_id, read_json
 from ...data.formats.voc import read_voc_class_names, voc_result_files
 from ...data.picture_names import match_picture_names, picture_name, without_folders, without_suffix
 from ...data.proposals import names_of_ids
-from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc, write_report
+from ...eval import (
+    EvaluationError,
+    Matches,
+    confusion_matrix,
+    evaluate_coco,
+    evaluate_ilsvrc,
+    evaluate_proposals,
+    evaluate_thresholds,
+    evaluate_voc,
+    match_coco,
+    match_ilsvrc,
+    match_voc,
+    write_report,
+)
 from ...eval.agreement import warn_of_sizes
 from ...eval.matching import class_names
+from ...eval.thresholds import parse_target
 from ..runs.names import package_version
 from .options import DEFAULT_MAX_PIXELS, MaxPixels, check_choice
 from .terminal import console
@@ -52,7 +68,10 @@ evaluate = typer.Typer(
     help="Measure detections or proposals against annotations.", no_args_is_help=True, rich_markup_mode=None
 )
 output = Console(highlight=False, markup=False)
+# Detections, the classes that they know, and whether their file lists no empty pictures.
+Found = tuple[dict[str, Detections], Collection[str], bool]
 _INTERVAL = ("95 % interval",)
+_CONFUSIONS = 10  # shown
 
 Devkit = Annotated[Path, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="Image set.")]
@@ -74,6 +93,13 @@ BootstrapDraws = Annotated[
     int | None,
     typer.Option("--bootstrap", min=100, metavar="N", help="Also 95 % intervals, of N draws of the pictures; 1000."),
 ]
+At = Annotated[
+    str | None,
+    typer.Option(
+        metavar="f1|precision=P|recall=R|score=S",
+        help="Also the score to use: of the best F1, or from which the precision or recall is reached.",
+    ),
+]
 Report = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Also write a page with curves and errors, DIR/report.html.")
 ]
@@ -93,6 +119,7 @@ def voc(
     classes: OwnClasses = None,
     ids: Ids = None,
     bootstrap: BootstrapDraws = None,
+    at: At = None,
     json_file: JsonFile = None,
     report: Report = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
@@ -100,6 +127,7 @@ def voc(
     """Mean average precision by the rules of PASCAL VOC."""
     rules = check_choice("--metric", metric, ("voc07", "voc12"))
     check_outputs(json_file, report)
+    check_target(at)
     pictures, names = read_voc_pictures(devkit, split, classes)
     found, known, text = read_voc_detections(detections, split, names, pictures, ids)
     check_classes(names, known, detections)
@@ -107,9 +135,12 @@ def voc(
         result = evaluate_voc(pictures, found, names, rules, bootstrap=bootstrap)
     check_result(result, f"{devkit}, {split}", pictures)
     print_missing(pictures, None if text else found, names, known, detections)
+    if at is not None:
+        _add_thresholds(result, match_voc(pictures, found, names), pictures, found, at, bootstrap)
     write_json(json_file, result)
     _write_report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, names, rules, max_pixels)
     _print_per_class(result, f"{metric}, {len(pictures)} pictures")
+    _print_thresholds(result)
 
 
 @evaluate.command()
@@ -137,12 +168,14 @@ def ilsvrc(
     ] = None,
     ids: Ids = None,
     bootstrap: BootstrapDraws = None,
+    at: At = None,
     json_file: JsonFile = None,
     report: Report = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Mean average precision by the rules of the ILSVRC detection challenge."""
     check_outputs(json_file, report)
+    check_target(at)
     if meta is not None and classes is not None:
         raise CommandError("--meta and --classes: give one of the two")
     name_of = read_names_by_id(classes) if meta is None else read_meta_det(meta)
@@ -163,10 +196,13 @@ def ilsvrc(
         result = evaluate_ilsvrc(pictures, found, names, avoided, bootstrap)
     check_result(result, f"{annotations}", pictures)
     print_missing(pictures, None if text else found, names, known, detections)
+    if at is not None:
+        _add_thresholds(result, match_ilsvrc(pictures, found, names, avoided), pictures, found, at, bootstrap)
     write_json(json_file, result)
     title = annotations.resolve().stem
     _write_report(report, title, detections, pictures, found, names, "ilsvrc", max_pixels, avoided)
     _print_per_class(result, f"ILSVRC, {len(pictures)} pictures")
+    _print_thresholds(result)
 
 
 @evaluate.command()
@@ -185,10 +221,12 @@ def coco(
         ),
     ] = None,
     bootstrap: BootstrapDraws = None,
+    at: At = None,
     json_file: JsonFile = None,
 ) -> None:
     """Average precision and recall by the rules of COCO, counted by pycocotools."""
     check_outputs(json_file)
+    check_target(at)
     names: Sequence[str] | None = None
     if known and classes is not None:
         raise CommandError("--known and --classes: give one of the two")
@@ -200,15 +238,20 @@ def coco(
         if not names:
             raise CommandError(f"--known: {detections} does not say which classes its detector knows")
     result = evaluate_coco(annotations, detections, classes=names, bootstrap=bootstrap)
+    if at is not None:
+        pictures, evaluated, (found, *_) = read_coco_files(annotations, names, None, [detections])
+        matches = {name: one[0] for name, one in match_coco(pictures, found[0], evaluated).items()}
+        _add_thresholds(result, matches, pictures, found[0], at, bootstrap)
     write_json(json_file, result)
     intervals = result.get("intervals", {})
     summary = make_table("", "", *_INTERVAL[: bool(intervals)], title="COCO", show_header=bool(intervals))
     for name, value in result.items():
-        if name not in ("per_class", "mAP", "intervals"):
+        if isinstance(value, float) and name != "mAP":
             cells = [format_interval(intervals.get(name))] if intervals else []
             summary.add_row(name.replace("_", " "), _format_metric(value), *cells)
     output.print(summary)
     _print_per_class(result, "IoU 0.5 to 0.95")
+    _print_thresholds(result)
 
 
 @evaluate.command()
@@ -300,7 +343,7 @@ def read_voc_pictures(devkit: Path, split: str, classes: str | None) -> tuple[li
 
 def read_voc_detections(
     path: Path, split: str, names: tuple[str, ...], pictures: Sequence[Picture], ids: Path | None = None
-) -> tuple[dict[str, Detections], Collection[str], bool]:
+) -> Found:
     """Read the detections of a VOC set, the classes that they know, and whether they are VOC's text files."""
     prefix = f"comp4_det_{split}_"
     texts = set(voc_result_files(path, prefix))
@@ -342,6 +385,40 @@ def read_ilsvrc_pictures(
     if all(isinstance(number, int) for number in numbers.values()):
         pictures.sort(key=lambda picture: numbers[picture.image_id])  # The kit's order of equal scores.
     return pictures, numbers
+
+
+def is_json(path: Path | None) -> bool:
+    """Tell a JSON document by its name."""
+    return path is not None and path.suffix.lower() == ".json"
+
+
+def read_coco_files(
+    annotations: Path, classes: Sequence[str] | None, ids: Path | None, paths: Sequence[Path]
+) -> tuple[list[Picture], tuple[str, ...], list[Found]]:
+    """Read pictures of COCO, all their categories or the classes named, and the detections of each file."""
+    if not is_json(annotations):
+        raise CommandError(f"--annotations {annotations}: must be a JSON document for these rules")
+    if classes is None:
+        document = read_json(annotations, EvaluationError)
+        names = tuple(names_by_id(document, "categories", str(annotations), EvaluationError).values())
+    else:
+        names = tuple(classes)
+    pictures = read_coco(annotations, annotations.parent, names)
+    found: list[Found] = []
+    for path in paths:
+        text = _is_result_list(path)
+        one = read_picture_detections(path, (ids or annotations) if text else None, pictures)
+        one = {name: replace(boxes, classes=rename_classes(boxes.classes, names)) for name, boxes in one.items()}
+        found.append((one, class_names(one), text))
+    return pictures, names, found
+
+
+def _is_result_list(path: Path) -> bool:
+    """Tell a COCO result list, which has ids only, from a document."""
+    if not (is_json(path) and path.is_file()):
+        return False
+    with path.open("rb") as file:
+        return file.read(100).lstrip()[:1] == b"["
 
 
 def read_names_by_id(classes: str | None) -> dict[str, str]:
@@ -446,6 +523,64 @@ def _print_per_class(result: Mapping[str, Any], title: str) -> None:
     table.add_section()
     table.add_row("mean", _format_metric(result["mAP"]), *([format_interval(intervals["mAP"])] if intervals else []))
     output.print(table)
+
+
+def check_target(at: str | None) -> None:
+    """Refuse before the work what thresholds cannot be chosen by."""
+    try:
+        parse_target(at or "f1")
+    except SettingError as error:
+        raise CommandError(f"--at: {error}") from None
+
+
+def _add_thresholds(
+    result: dict[str, Any],
+    matches: Mapping[str, Matches],
+    pictures: Sequence[Picture],
+    found: Mapping[str, Detections],
+    at: str,
+    bootstrap: int | None,
+) -> None:
+    """Add thresholds to the results, and the confusion matrix from the one of all classes on."""
+    result["thresholds"] = evaluate_thresholds(matches, at, bootstrap)
+    score = result["thresholds"]["together"]["score"]
+    if score == score:
+        matrix = confusion_matrix(pictures, found, [*matches], min_score=score)
+        result["confusion"] = {"classes": [*matches, "background"], "min_score": score, "matrix": matrix.tolist()}
+
+
+def _print_thresholds(result: Mapping[str, Any]) -> None:
+    """Print thresholds, and what objects are taken for, if they were asked for."""
+    if "thresholds" not in result:
+        return
+    thresholds = result["thresholds"]
+    columns = ("score", "precision", "recall", "f1")
+    table = make_table("class", *columns[:3], "F1", title=f"Scores to use, at {thresholds['at']}")
+    for name, one in [*thresholds["per_class"].items(), ("all together", thresholds["together"])]:
+        if one is thresholds["together"]:
+            table.add_section()
+        table.add_row(name, *("-" if one[key] != one[key] else f"{one[key]:.3f}" for key in columns))
+        if "intervals" in one:
+            table.add_row("", *(format_interval(one["intervals"][key], 2) for key in columns))
+    output.print(table)
+    if "confusion" not in result:
+        output.print("No score reaches that for all classes together.")
+        return
+    names, matrix = result["confusion"]["classes"], np.array(result["confusion"]["matrix"])
+    title = f"Objects and detections with a score of at least {result['confusion']['min_score']:.3f}"
+    table = make_table("class", "objects", "found", "taken for another", "missed", "on background", title=title)
+    for i, name in enumerate(names[:-1]):
+        counts = matrix[i].sum(), matrix[i, i], matrix[i, :-1].sum() - matrix[i, i], matrix[i, -1], matrix[-1, i]
+        table.add_row(name, *map(str, counts))
+    output.print(table)
+    wrong = matrix[:-1, :-1] * ~np.eye(len(names) - 1, dtype=bool)
+    table = make_table("object", "taken for", "times", title="Most frequent confusions")
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]:
+        one, other = divmod(int(place), len(wrong))
+        if wrong[one, other]:
+            table.add_row(names[one], names[other], str(wrong[one, other]))
+    if table.rows:
+        output.print(table)
 
 
 def write_json(path: Path | None, result: Any) -> None:
