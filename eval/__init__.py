@@ -10,6 +10,7 @@ from .compare import compare_detectors
 from .confusion import confusion_matrix
 from .ensemble import merge_detections, weighted_box_fusion
 from .errors import false_positive_shares, false_positives, normalised_average_precision, size_sensitivity
+from .evaluators import COCOEvaluator, ILSVRCEvaluator, VOCEvaluator
 from .ilsvrc import evaluate_ilsvrc
 from .matching import Matches, match_ilsvrc, match_voc
 from .precision import average_precision
@@ -20,8 +21,11 @@ from .tide import tide_errors
 from .voc import evaluate_voc
 
 __all__ = [
+    "COCOEvaluator",
     "EvaluationError",
+    "ILSVRCEvaluator",
     "Matches",
+    "VOCEvaluator",
     "average_precision",
     "compare_detectors",
     "confusion_matrix",
