@@ -9,13 +9,16 @@ import typer
 from ...data import Picture, read_ilsvrc_blacklist, read_ilsvrc_results
 from ...data.classes import read_class_list
 from ...data.errors import CommandError, EvaluationError
-from ...eval import compare_detectors
-from ...eval.compare import RULES, Rules
+from ...eval import compare_detectors, write_report
+from ...eval.compare import RULES, Rules, describe_comparison
 from ...eval.matching import class_names
+from ...eval.report.decisions import Comparison
+from ..runs.names import package_version
 from .evaluate import (
     Found,
     Ids,
     JsonFile,
+    Report,
     check_classes,
     check_outputs,
     format_interval,
@@ -32,10 +35,10 @@ from .evaluate import (
     read_voc_pictures,
     write_json,
 )
-from .options import check_choice
+from .options import DEFAULT_MAX_PIXELS, MaxPixels, check_choice
+from .terminal import console
 
 _SHOWN_PICTURES = 10
-_SIGNIFICANT = 0.05
 _OBJECTS = (
     ("objects found by both", "both"),
     ("objects found by A only", "first"),
@@ -76,15 +79,19 @@ def compare(
         int, typer.Option(min=100, metavar="N", help="How often the pictures are drawn for intervals and p-values.")
     ] = 1000,
     json_file: JsonFile = None,
+    report: Report = None,
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Tell whether one of two detectors is better, by how much, and where they differ."""
-    check_outputs(json_file)
+    check_outputs(json_file, report)
     if (devkit is None) == (annotations is None):
         raise CommandError("compare: name the annotations, by --devkit or by --annotations")
     given = "voc07" if devkit is not None else "coco" if is_json(annotations) else "ilsvrc"
     rules: Rules = check_choice("--metric", metric or given, RULES)
     if rules != "ilsvrc" and not (images is None and blacklist is None):
         raise CommandError("--images and --blacklist: are for the rules of ILSVRC, --metric ilsvrc")
+    if rules == "coco" and report is not None:
+        raise CommandError("--report: pages are by the rules of VOC and ILSVRC; name those by --metric")
     avoided: Collection[tuple[str, str]] = ()
     names: Sequence[str]
     if devkit is not None:
@@ -107,6 +114,20 @@ def compare(
     if result["first"]["mAP"] != result["first"]["mAP"]:
         raise EvaluationError(f"{devkit or annotations}: no object of any of the classes that are evaluated")
     write_json(json_file, {"A": str(first), "B": str(second), "pictures_compared": len(pictures), **result})
+    if report is not None and rules != "coco":
+        page = write_report(
+            report,
+            pictures,
+            found[1][0],
+            names,
+            metric=rules,
+            blacklist=avoided,
+            title=(devkit or annotations or first).resolve().name,
+            settings={"A": str(first), "B, of this page": str(second), "Version": package_version()},
+            comparison=Comparison(found[0][0], result),
+            max_pixels=max_pixels,
+        )
+        console.print(f"report -> {page}")
     _print_comparison(result, first, second, len(pictures))
 
 
@@ -174,27 +195,7 @@ def _print_comparison(result: Mapping[str, Any], first: Path, second: Path, pict
         where.add_row(picture["image_id"], better, f"{100 * abs(picture['effect']):.2f}")
     if result["pictures"]:
         output.print(where)
-    output.print(say_difference(one, result, pictures), soft_wrap=True)
-
-
-def say_difference(one: Mapping[str, Any], result: Mapping[str, Any], pictures: int) -> str:
-    """Say in a sentence or two what a comparison shows, and which classes differ."""
-    low, high = (100 * end for end in one["interval"])
-    figures = (
-        f"mAP {100 * result['second']['mAP']:.1f} against {100 * result['first']['mAP']:.1f}, a difference of "
-        f"{100 * one['difference']:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, p = {one['p_value']:.3f})"
-    )
-    if not one["p_value"] < _SIGNIFICANT:
-        text = f"On these {pictures} pictures neither detector is shown to be better: B has {figures}."
-    else:
-        text = f"{'B' if one['difference'] > 0 else 'A'} is better: B has {figures}."
-    classes = result["difference"]["per_class"]
-    lists = {
-        label: [name for name, own in classes.items() if own["p_value"] < _SIGNIFICANT and own["difference"] * sign > 0]
-        for label, sign in (("A", -1), ("B", 1))
-    }
-    told = [f"{label} is better at {', '.join(names)}" for label, names in lists.items() if names]
-    return f"{text} Of the classes, {' and '.join(told) or 'none differs'}, after correction for their number."
+    output.print(describe_comparison(result, pictures), soft_wrap=True)
 
 
 def _number(value: float, sign: str = "") -> str:

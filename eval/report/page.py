@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from ...data import MAX_PIXELS, VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
+from ..compare import describe_comparison
 from ..errors import ERROR_TYPES, false_positive_shares, false_positives, related_classes, size_sensitivity
 from ..matching import HIT, Matches, evaluated_classes, match_ilsvrc, match_voc
 from ..precision import class_average_precision, mean_of_numbers
@@ -28,6 +29,7 @@ from .charts import (
     shorten_name,
     size_chart,
 )
+from .decisions import Comparison, comparison_cards, decision_charts
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
 
 _METRICS = {
@@ -66,6 +68,7 @@ def write_report(
     proposals: Mapping[str, ArrayLike] | None = None,
     title: str = "Detection report",
     settings: Mapping[str, str] = {},
+    comparison: Comparison | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Path:
     """Write a page with the results of a detector: numbers, curves, an analysis of its errors, its worst mistakes.
@@ -94,6 +97,8 @@ def write_report(
     settings : mapping of str to str
         What was evaluated, shown below the heading, such as ``{"Detections": "out/detections.json", "Set": "VOC2007,
         test"}``. The page has no date unless it is given here: the same input gives the same page.
+    comparison : Comparison or None
+        Another detector that these detections are compared with.
     max_pixels : int
         See `inception_rcnn.data.read_image`; a larger picture is one that cannot be read.
 
@@ -154,6 +159,7 @@ def write_report(
     gallery = 12 if len(classes) <= 50 else 24
     by_overlap, by_number = proposal_charts(pictures, detections, matches, proposals)
     calibration = summarise_reliability(matches)
+    decisions, best_score = decision_charts(pictures, detections, matches)
     figures = {
         "curves": precision_recall_chart(matches),
         **reliability_charts(calibration),
@@ -162,6 +168,7 @@ def write_report(
         "kinds": error_chart(shares, kinds),
         "gains": gain_chart(matches, false, [row.ap for row in rows], area, kinds),
         "sizes": size_chart(sizes),
+        **decisions,
     }
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -188,6 +195,10 @@ def write_report(
             "Not counted": f"{sum(int((p.difficult | p.crowd).sum()) for p in pictures):,}",
             "Detections": f"{sum(row.detections for row in rows):,}",
         },
+        best_score=best_score,
+        comparison=comparison,
+        compared="" if comparison is None else describe_comparison(comparison.result, len(pictures)),
+        deciding=[] if comparison is None else comparison_cards(pictures, detections, comparison, max_pixels),
         per_class=PICTURES_PER_CLASS,
         worst=worst_mistakes(pictures, detections, matches, false, gallery, metric, max_pixels),
         missed=missed_objects(pictures, detections, matches, gallery, metric, max_pixels),

@@ -182,3 +182,18 @@ def test_thresholds(folder: Path, rules: str, capsys: pytest.CaptureFixture[str]
     assert json.loads((folder / "n.json").read_text())["thresholds"]["together"]["recall"] == 0
     assert run("evaluate", rules, *options, "--at", "0.5") == 2
     assert "--at: " in capsys.readouterr().err
+
+
+def test_a_page_of_a_comparison(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = folder / "a.json", folder / "b.json"
+    options = ["--bootstrap", 100, "--report", folder / "page"]
+    assert run("compare", *both, "--devkit", folder / "VOC2007", *options) == 0
+    printed = capsys.readouterr().out
+    page = (folder / "page" / "report.html").read_text(encoding="utf-8")
+    # The sentence at the end of the tables is on the page too.
+    assert printed.splitlines()[-1].split(" (95")[0] in page
+    for id in ("thresholds", "confusion", "tide"):
+        assert f'class="plot" id="{id}"' in page
+    assert "boxes of A: " in page
+    assert run("compare", *both, "--annotations", folder / "coco.json", *options) == 2
+    assert "pages are by the rules of VOC" in capsys.readouterr().err
