@@ -8,10 +8,16 @@ from numpy.typing import ArrayLike
 
 from ..data.arguments import check_names, check_number
 from ..data.errors import EvaluationError
+from .bootstrap import Bootstrap
 
 
 def evaluate_classification(
-    probabilities: ArrayLike, labels: ArrayLike, classes: Sequence[str], guesses: Sequence[int] = (1, 5)
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[str],
+    guesses: Sequence[int] = (1, 5),
+    bootstrap: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Measure top-k errors, the share of pictures whose class is not among the k most probable.
 
@@ -26,12 +32,15 @@ def evaluate_classification(
         The C names.
     guesses : sequence of int
         The k, 1 or more.
+    bootstrap, seed : int
+        As for `evaluate_voc`.
 
     Returns
     -------
     dict
         ``"top_<k>_error"`` for each k, 0 to 1; ``"per_class"``, ``{name: {"pictures": n, "top_<k>_error": share}}`` of
-        the classes that have pictures.
+        the classes that have pictures. ``"intervals"``, if there is a `bootstrap`: ``"top_<k>_error"`` to [low, high]
+        of 95 %.
 
     Raises
     ------
@@ -39,7 +48,7 @@ def evaluate_classification(
         If the shapes do not fit together, there is no picture, a label is none of the classes or a probability is no
         number.
     SettingError
-        If `classes` is not a list of names, or a k is no whole number from 1 up.
+        If `classes` is not a list of names, or a k or another number is out of range.
 
     References
     ----------
@@ -73,4 +82,10 @@ def evaluate_classification(
         of_class = place[wanted == label]
         errors = {f"top_{k}_error": float((of_class >= k).mean()) for k in guesses}
         per_class[classes[label]] = {"pictures": len(of_class), **errors}
-    return result | {"per_class": per_class}
+    result["per_class"] = per_class
+    if bootstrap is not None:
+        draws, picture = Bootstrap(len(place), bootstrap, seed), np.arange(len(place))
+        result["intervals"] = {
+            f"top_{k}_error": list(draws.interval(draws.means(picture, place >= k))) for k in guesses
+        }  # fmt: skip
+    return result

@@ -8,11 +8,12 @@ import contextlib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data import COCO_TO_VOC, DetectionError, Detections, Picture, read_detection_entries
 from ..data.arguments import check_names
@@ -32,7 +33,19 @@ from ..data.formats.records import (
 )
 from ..data.picture_names import forward_slashes, match_picture_names, without_suffix
 from .agreement import count_beyond_edges, warn_of_classes, warn_of_edges, warn_of_sizes
-from .matching import check_detections, check_pictures, class_names, evaluated_classes
+from .bootstrap import Bootstrap, mean_over_classes, summarise_draws
+from .matching import (
+    FALSE,
+    HIT,
+    IGNORED,
+    Matches,
+    check_detections,
+    check_pictures,
+    class_names,
+    evaluated_classes,
+    renumber_labels,
+)
+from .precision import weighted_average_precision
 
 # Of each picture and category; COCO's largest number.
 _MAX_DETECTIONS = 100
@@ -58,6 +71,8 @@ def evaluate_coco(
     classes: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = COCO_TO_VOC,
     engine: Literal["pycocotools", "faster-coco-eval"] = "pycocotools",
+    bootstrap: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Compute the metrics of the COCO detection challenge.
 
@@ -82,6 +97,8 @@ def evaluate_coco(
         What categories of the annotations may also be called; by default VOC's names of COCO's categories.
     engine : {"pycocotools", "faster-coco-eval"}
         The program that counts. "faster-coco-eval", which has to be installed besides, gives the same numbers sooner.
+    bootstrap, seed : int
+        As for `evaluate_voc`; the engine is then "pycocotools".
 
     Returns
     -------
@@ -92,6 +109,8 @@ def evaluate_coco(
         so many detections a picture; ``"AR_small"``, ``"AR_medium"`` and ``"AR_large"``: with 100, of such objects;
         ``"mAP"``: the same as AP, by the name that other protocols have for it; ``"per_class"``: category, as the
         annotations call it, to AP. Where there are no objects, a number is nan (pycocotools says -1).
+        ``"intervals"``, if there is a `bootstrap`: of 95 %, see `bootstrap.summarise_draws`; besides, ``"AP"`` to
+        ``"AP_large"``.
 
     Raises
     ------
@@ -99,7 +118,8 @@ def evaluate_coco(
         If a file is missing or malformed, there are detections in a picture that the annotations do not have, or of
         no category that they have, or two pictures or categories have the same id or are, by their names, the same one.
     SettingError
-        If `engine` is unknown, `classes` is not a list of names, or pictures have no classes and none are given.
+        If `engine` is unknown or has no intervals, a number is out of range, `classes` is not a list of names, or
+        pictures have no classes and none are given.
     ImportError
         If `engine` is not installed.
 
@@ -124,7 +144,85 @@ def evaluate_coco(
     >>> round(result["AP"], 3), result["AP_small"], {name: round(ap, 3) for name, ap in result["per_class"].items()}
     (1.0, nan, {'airplane': 1.0})
     """
-    coco, evaluator = _programs(engine)
+    if bootstrap is not None and engine == "faster-coco-eval":
+        raise SettingError("intervals follow from the matches of pycocotools; leave out bootstrap, or engine")
+    programs = _programs(engine)
+    records = _read_records(annotations, detections, classes, rename)
+    evaluation = _count(programs, records)
+    # IoU x recall x category x area x detections; the first area is all, the last number of detections is 100.
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    stats = evaluation.stats[: len(_SUMMARY)]
+    result: dict[str, Any] = {name: _nan_if_negative(value) for name, value in zip(_SUMMARY, stats, strict=True)}
+    result["mAP"] = result["AP"]
+    result["per_class"] = {name: _nan_if_negative(precision[:, :, i].mean()) for i, name in enumerate(records.chosen)}
+    if bootstrap is not None:
+        result["intervals"] = _intervals(evaluation, [*records.chosen], Bootstrap(len(records.images), bootstrap, seed))
+    return result
+
+
+def match_coco(
+    pictures: Sequence[Picture], detections: Mapping[str, Detections], classes: Sequence[str] | None = None
+) -> dict[str, list[Matches]]:
+    """Match detections with objects, class by class, as pycocotools does for COCO's average precision.
+
+    Parameters
+    ----------
+    pictures : sequence of Picture
+        The annotated pictures; their labels are indices into `classes`. Difficult objects are ordinary ones.
+    detections : mapping of str to Detections
+        As for `match_voc`. Of each picture and class the 100 best count.
+    classes : sequence of str, or None
+        Names of the classes; None for those that the pictures were read with.
+
+    Returns
+    -------
+    dict of str to list of Matches
+        By class, the matches at IoU 0.5, 0.55, ..., 0.95. What matches a crowd is `IGNORED`. `Matches.object` is that
+        of a hit or a crowd, -1 for what is false, and `Matches.overlap` is 0.
+
+    Raises
+    ------
+    EvaluationError, SettingError
+        As for `evaluate_coco`.
+
+    Examples
+    --------
+    >>> box, label, no = np.float32([[0, 0, 20, 10]]), np.array([0]), np.array([False])
+    >>> picture = Picture("a", Path("a.jpg"), 60, 60, box, label, no, no)
+    >>> found = Detections(np.float32([[0, 0, 20, 7]]), np.float32([0.9]), label, ("cat",))
+    >>> [one.outcome.tolist() for one in match_coco([picture], {"a": found}, ["cat"])["cat"]][:6]
+    [[1], [1], [1], [1], [1], [0]]
+    """
+    classes = evaluated_classes(pictures, classes, ())
+    check_detections(detections)
+    kept = {name: np.flatnonzero(renumber_labels(one, classes) >= 0) for name, one in detections.items()}
+    records = _read_records(pictures, {name: detections[name][rows] for name, rows in kept.items()}, classes, None)
+    evaluation = _count(_programs("pycocotools"), records)
+    rows = [kept.get(picture.image_id, np.zeros(0, np.int64)) for picture in pictures]
+    start, row = np.cumsum([0, *map(len, rows)]), np.concatenate([np.zeros(0, np.int64), *rows])
+    return {
+        name: [one._replace(detection=row[start[one.picture] + one.detection]) for one in matches]
+        for name, matches in zip(records.chosen, _matches_by_category(evaluation, 0), strict=True)
+    }
+
+
+class _Records(NamedTuple):
+    """What is counted: objects, results, ids of pictures and of categories, and the id of each category evaluated."""
+
+    objects: list[dict[str, Any]]
+    results: list[dict[str, Any]]
+    images: list[Any]
+    categories: list[Any]
+    chosen: dict[str, Any]
+
+
+def _read_records(
+    annotations: str | Path | Sequence[Picture],
+    detections: str | Path | Mapping[str, Detections],
+    classes: Sequence[str] | None,
+    rename: Mapping[str, str] | None,
+) -> _Records:
+    """Join annotations and detections; see `evaluate_coco`."""
     from_file = isinstance(annotations, (str, Path)), isinstance(detections, (str, Path))
     truth_source, truth = _annotation_document(annotations, classes)
     source, found = _detection_document(detections)
@@ -174,22 +272,87 @@ def evaluate_coco(
     ]
     _warn_of_boxes(per_category, results, images)
 
+    return _Records(objects, results, image_ids, [*names], {names[one]: one for one in chosen})
+
+
+def _count(programs: tuple[Any, Any], records: _Records) -> Any:
+    """Have one of the programs evaluate, and return its evaluation."""
+    index, evaluator = programs
     # Both programs print what they do.
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = evaluator(
-            *(_indexed(coco(), image_ids, list(names), records) for records in (objects, results)), "bbox"
+        truth, found = (
+            _indexed(index(), records.images, records.categories, one) for one in (records.objects, records.results)
         )
-        evaluation.params.catIds = chosen
+        evaluation = evaluator(truth, found, "bbox")
+        evaluation.params.catIds = [*records.chosen.values()]
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # IoU x recall x category x area x detections; the first area is all, the last number of detections is 100.
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
-    stats = evaluation.stats[: len(_SUMMARY)]
-    result: dict[str, Any] = {name: _nan_if_negative(value) for name, value in zip(_SUMMARY, stats, strict=True)}
-    result["mAP"] = result["AP"]
-    result["per_class"] = {names[one]: _nan_if_negative(precision[:, :, i].mean()) for i, one in enumerate(chosen)}
+    return evaluation
+
+
+def _intervals(evaluation: Any, names: Sequence[str], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Compute the intervals of the six average precisions and of each category."""
+    # Of the areas all, small, medium and large: category to the average precision at each IoU (IoU, rows of weights).
+    values = [
+        {
+            name: np.stack([weighted_average_precision(one, bootstrap.weights, "coco") for one in matches])
+            for name, matches in zip(names, _matches_by_category(evaluation, area), strict=True)
+        }
+        for area in range(4)
+    ]
+    result = summarise_draws({name: one.mean(axis=0) for name, one in values[0].items()}, bootstrap)
+    figures = {"AP": values[0], "AP50": values[0], "AP75": values[0]}
+    figures |= dict(zip(_SUMMARY[3:6], values[1:], strict=True))
+    at = {"AP50": slice(0, 1), "AP75": slice(5, 6)}
+    for figure, of_area in figures.items():
+        means = {name: one[at.get(figure, slice(None))].mean(axis=0) for name, one in of_area.items()}
+        result[figure] = list(bootstrap.interval(mean_over_classes(means)))
     return result
+
+
+def _matches_by_category(evaluation: Any, area: int) -> Iterator[list[Matches]]:
+    """Yield for each category what pycocotools matched of objects in an area range, at each IoU.
+
+    `Matches.detection` and `Matches.object` are positions among the picture's records. The object is told of hits and
+    of what is ignored, and no overlap.
+    """
+    images = evaluation.params.imgIds
+    place = [_places(index, images) for index in (evaluation.cocoDt, evaluation.cocoGt)]
+    count = len(images)
+    for category in range(len(evaluation.params.catIds)):
+        first = (category * len(evaluation.params.areaRng) + area) * count
+        found = [(i, one) for i, one in enumerate(evaluation.evalImgs[first : first + count]) if one is not None]
+        lengths = [len(one["dtScores"]) for _, one in found]
+        picture = np.repeat(np.array([i for i, _ in found], np.int64), lengths)
+        score = np.concatenate([np.zeros(0), *(one["dtScores"] for _, one in found)])
+        ids = np.concatenate([np.zeros(0, np.int64), *(one["dtIds"] for _, one in found)]).astype(np.int64)
+        order = np.argsort(-score, kind="stable")
+        positives = np.zeros(count, np.int64)
+        for i, one in found:
+            positives[i] = (one["gtIgnore"] == 0).sum()
+        steps = len(evaluation.params.iouThrs)
+        taken, ignored = (
+            np.concatenate([np.zeros((steps, 0)), *(one[key] for _, one in found)], axis=1)[:, order].astype(np.int64)
+            for key in ("dtMatches", "dtIgnore")
+        )
+        outcome = np.where(ignored, IGNORED, np.where(taken, HIT, FALSE)).astype(np.int8)
+        yield [
+            Matches(
+                picture[order], place[0][ids[order]], score[order], outcome[step], place[1][taken[step]],
+                np.zeros(len(order)), int(positives.sum()), positives,
+            )
+            for step in range(steps)
+        ]  # fmt: skip
+
+
+def _places(index: Any, images: Sequence[Any]) -> NDArray[np.int64]:
+    """Position of each record among those of its picture, by its id, which counts from 1; -1 for 0, which is none."""
+    place = np.full(len(index.anns) + 1, -1)
+    for one in images:
+        own = [record["id"] for record in index.imgToAnns[one]]
+        place[own] = np.arange(len(own))
+    return place
 
 
 def _annotation_document(given: str | Path | Sequence[Picture], classes: Sequence[str] | None) -> tuple[str, Any]:

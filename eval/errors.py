@@ -14,7 +14,7 @@ from ..data import VOC_CLASSES, Detections, Picture, box_iou
 from ..data.arguments import check_names, check_number
 from ..data.errors import SettingError
 from .matching import FALSE, HIT, IGNORED, Matches
-from .voc import average_precision, mean_of_numbers
+from .precision import average_precision, mean_of_numbers
 
 ERROR_TYPES = ("localisation", "similar", "other", "background")
 """The kinds of false positives, in the order in which they are tried."""

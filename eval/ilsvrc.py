@@ -13,6 +13,8 @@ def evaluate_ilsvrc(
     detections: Mapping[str, Detections],
     classes: Sequence[str] | Mapping[str, str] | None = None,
     blacklist: Collection[tuple[str, str]] = (),
+    bootstrap: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Compute the mean average precision of detections by the rules of the ILSVRC detection challenge.
 
@@ -29,13 +31,15 @@ def evaluate_ilsvrc(
         read with, or the 200 of the challenge if they do not tell.
     blacklist : collection of (str, str)
         Pairs of ``image_id`` and class that do not count.
+    bootstrap, seed : int
+        As for `evaluate_voc`.
 
     Returns
     -------
     dict
         ``"mAP"``: float, the mean over the classes that have objects. ``"per_class"``: name to average
         precision, nan for a class without objects. ``"calibration"``: how often scores are right, see
-        `reliability.summarise_reliability`.
+        `reliability.summarise_reliability`. ``"intervals"``, if there is a `bootstrap`, as of `evaluate_voc`.
 
     Raises
     ------
@@ -43,7 +47,7 @@ def evaluate_ilsvrc(
         If a detection is in a picture that is not among `pictures`, two pictures have the same ``image_id``, or
         pictures were read with other classes than `classes`.
     SettingError
-        If `classes` is not a list of names.
+        If `classes` is not a list of names, or a number is out of range.
 
     Warns
     -----
@@ -64,4 +68,4 @@ def evaluate_ilsvrc(
     >>> evaluate_ilsvrc([picture], {"1": found}, ("ant",))["mAP"]
     1.0
     """
-    return summarise_matches(match_ilsvrc(pictures, detections, classes, blacklist), "voc12")
+    return summarise_matches(match_ilsvrc(pictures, detections, classes, blacklist), "voc12", bootstrap, seed)

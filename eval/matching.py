@@ -46,6 +46,9 @@ class Matches(NamedTuple):
         IoU with that object, 0 if there is none.
     positives : int
         Objects to be found.
+    positives_per_picture : ndarray of int64, shape (P,)
+        Objects to be found in each picture, which error bars need; see `bootstrap.py`. Matches that are made up may
+        leave it out.
     """
 
     picture: NDArray[np.int64]
@@ -55,6 +58,7 @@ class Matches(NamedTuple):
     object: NDArray[np.int64]
     overlap: NDArray[np.float64]
     positives: int
+    positives_per_picture: NDArray[np.int64] = np.zeros(0, np.int64)
 
     def precision_recall(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Precision and recall (C,) after each detection that counts; recall is nan without positives."""
@@ -132,7 +136,7 @@ def match_voc(
         boxes = claims.boxes, claims.picture, objects.boxes, objects.start
         matched = _unmatched(claims, objects)
         _match_voc(*boxes, difficult, float(iou_threshold), *matched)
-        result[name] = _matches(claims, objects, *matched[:3], int((~difficult).sum()))
+        result[name] = _matches(claims, objects, *matched[:3], ~difficult)
     return result
 
 
@@ -207,8 +211,7 @@ def match_ilsvrc(
         boxes = claims.boxes, claims.picture, objects.boxes, objects.start
         _match_ilsvrc(*boxes, ilsvrc_thresholds(objects.boxes), outcome, row, overlap, taken)
         outcome[skipped[claims.picture]] = IGNORED
-        positives = int((~skipped)[objects.picture].sum())
-        result[name] = _matches(claims, objects, outcome, row, overlap, positives)
+        result[name] = _matches(claims, objects, outcome, row, overlap, ~skipped[objects.picture])
     return result
 
 
@@ -239,6 +242,24 @@ def evaluated_classes(
             + f" {len(other)} ({first_names(other, 3)}); use the same list, in the same order"
         )
     return lists[0] if lists else tuple(otherwise)
+
+
+def count_pictures(matches: Mapping[str, Matches]) -> int:
+    """Return the number of pictures that were matched; 0 without classes."""
+    return max((len(one.positives_per_picture) for one in matches.values()), default=0)
+
+
+def pool_matches(matches: Sequence[Matches]) -> Matches:
+    """Join the detections of several classes as those of one, best first."""
+    nothing, scores, outcomes = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int8)
+    every = [Matches(nothing, nothing, scores, outcomes, nothing, scores, 0), *matches]
+    order = np.argsort(-np.concatenate([one.score for one in every]), kind="stable")
+    picture, detection, score, outcome, place, overlap = (
+        np.concatenate(column)[order] for column in zip(*(one[:6] for one in every), strict=True)
+    )
+    positives = sum(one.positives for one in matches)
+    per_picture = np.sum([one.positives_per_picture for one in matches], axis=0, dtype=np.int64, initial=0)
+    return Matches(picture, detection, score, outcome, place, overlap, positives, np.atleast_1d(per_picture))
 
 
 def check_pictures(pictures: Sequence[Picture], classes: Sequence[str]) -> None:
@@ -385,10 +406,13 @@ def _matches(
     outcome: NDArray[np.int8],
     row: NDArray[np.int64],
     overlap: NDArray[np.float64],
-    positives: int,
+    counted: NDArray[np.bool_],
 ) -> Matches:
     index = np.where(row < 0, -1, np.append(objects.place, -1)[row])
-    return Matches(claims.picture, claims.place, claims.score, outcome, index, overlap, positives)
+    positives = np.bincount(objects.picture[counted], minlength=len(objects.start) - 1)
+    return Matches(
+        claims.picture, claims.place, claims.score, outcome, index, overlap, int(counted.sum()), positives
+    )  # fmt: skip
 
 
 # Suppression (data/nms.py) and fusion (ensemble.py) compute the IoU in their own loops: with this kernel they took 4 %

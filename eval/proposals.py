@@ -1,7 +1,7 @@
 """How good proposals are before anything is classified: the objects they cover, and how well."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..data.boxes import kernel_array
 from ..data.errors import EvaluationError, SettingError
 from ..data.system.kernels import kernel
 from .agreement import passes_edge, warn_of_edges
+from .bootstrap import Bootstrap, mean_over_classes
 from .matching import evaluated_classes, pair_iou
 
 # Boxes of a picture that are compared with its edges: all would take a fiftieth of the time.
@@ -27,6 +28,8 @@ def evaluate_proposals(
     proposals: Mapping[str, ArrayLike] | Iterable[tuple[str, ArrayLike]],
     limits: Sequence[int] = (100, 500, 1000, 2000),
     classes: Sequence[str] | None = None,
+    bootstrap: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Measure how many objects are covered by ranked proposals, and how tightly.
 
@@ -45,6 +48,8 @@ def evaluate_proposals(
         Numbers of proposals per picture for ``"recall_at"``, ``"ar_at"`` and ``"mabo_at"``, 0 or more.
     classes : sequence of str, or None
         Names of the labels in `pictures`, for ``"abo"``; None for those that the pictures were read with, if they tell.
+    bootstrap, seed : int
+        As for `evaluate_voc`.
 
     Returns
     -------
@@ -56,7 +61,8 @@ def evaluate_proposals(
         ``"boxes_per_image"``: float.
         ``"recall_at"``: limit ("100", ...) to the recall at IoU 0.5 of the first so many proposals, also called
         coverage; ``"ar_at"``: limit to their average recall; ``"mabo_at"``: limit to their mean average best
-        overlap. Shares are nan if there is no object.
+        overlap. Shares are nan if there is no object. ``"intervals"``, if there is a `bootstrap`: the same keys, but
+        for ``"boxes_per_image"`` and ``"abo"``, with [low, high] of 95 % in place of each number.
 
     Raises
     ------
@@ -64,7 +70,8 @@ def evaluate_proposals(
         If there are proposals for a picture that is not among `pictures`, two pictures or two entries of
         `proposals` have the same ``image_id``, or pictures were read with other classes than `classes`.
     SettingError
-        If boxes are not of shape (N, 4) or not finite, a label has no name in `classes`, or a limit is no whole number.
+        If boxes are not of shape (N, 4) or not finite, a label has no name in `classes`, or a limit or
+        another number is out of range.
 
     Warns
     -----
@@ -137,25 +144,60 @@ def evaluate_proposals(
 
     warn_of_edges(beyond, compared, f"proposals, the first {_COMPARED} of each picture,")
 
-    everything = best[:, -1]
     columns = {int(n): best[:, np.searchsorted(steps, n)] for n in limits}
-    curve = [_share(everything, threshold) for threshold in _THRESHOLDS]
-    result = {
-        "recall": {str(t): share for t, share in zip(_THRESHOLDS[::2], curve[::2], strict=True)},
-        "recall_curve": {f"{t:.2f}": share for t, share in zip(_THRESHOLDS, curve, strict=True)},
-        "mabo": _mabo(everything, label),
-        "boxes_per_image": total / len(pictures) if pictures else float("nan"),
-        "recall_at": {str(n): _share(column, 0.5) for n, column in columns.items()},
-        "ar_at": {str(n): float(np.mean([_share(c, t) for t in _THRESHOLDS])) for n, c in columns.items()},
-        "mabo_at": {str(n): _mabo(column, label) for n, column in columns.items()},
-    }
+    result = _figures(best[:, -1], columns, _mean, _average_recall, lambda c: _mabo(c, label))
+    result["boxes_per_image"] = total / len(pictures) if pictures else float("nan")
     if names:
-        result["abo"] = {name: _mean(everything[label == i]) for i, name in enumerate(names)}
+        result["abo"] = {name: _mean(best[label == i, -1]) for i, name in enumerate(names)}
+    if bootstrap is not None:
+        owner = np.repeat(np.arange(len(pictures)), [len(one) for one in objects])
+        result["intervals"] = _intervals(best[:, -1], columns, label, owner, Bootstrap(len(pictures), bootstrap, seed))
     return result
 
 
-def _share(best: NDArray[np.float64], threshold: float) -> float:
-    return _mean(best >= threshold)
+def _figures(
+    everything: NDArray[np.float64],
+    columns: Mapping[int, NDArray[np.float64]],
+    share: Callable[[NDArray[np.bool_]], Any],
+    average_recall: Callable[[NDArray[np.float64]], Any],
+    mabo: Callable[[NDArray[np.float64]], Any],
+) -> dict[str, Any]:
+    """Compute what there is to say of the objects' best overlaps, with all boxes and with the first so many."""
+    curve = [share(everything >= threshold) for threshold in _THRESHOLDS]
+    return {
+        "recall": {str(t): one for t, one in zip(_THRESHOLDS[::2], curve[::2], strict=True)},
+        "recall_curve": {f"{t:.2f}": one for t, one in zip(_THRESHOLDS, curve, strict=True)},
+        "mabo": mabo(everything),
+        "recall_at": {str(n): share(column >= 0.5) for n, column in columns.items()},
+        "ar_at": {str(n): average_recall(column) for n, column in columns.items()},
+        "mabo_at": {str(n): mabo(column) for n, column in columns.items()},
+    }
+
+
+def _intervals(
+    everything: NDArray[np.float64],
+    columns: Mapping[int, NDArray[np.float64]],
+    label: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    bootstrap: Bootstrap,
+) -> dict[str, Any]:
+    """Compute the intervals of the figures; `owner` is the picture of each object."""
+
+    def of_mean(values: NDArray[Any]) -> list[float]:
+        return list(bootstrap.interval(bootstrap.means(owner, values)))
+
+    def of_mabo(column: NDArray[np.float64]) -> list[float]:
+        values = {str(one): bootstrap.means(owner[label == one], column[label == one]) for one in np.unique(label)}
+        return list(bootstrap.interval(mean_over_classes(values)))
+
+    def of_average_recall(column: NDArray[np.float64]) -> list[float]:
+        return of_mean((column[:, None] >= np.array(_THRESHOLDS)).mean(axis=1))
+
+    return _figures(everything, columns, of_mean, of_average_recall, of_mabo)
+
+
+def _average_recall(best: NDArray[np.float64]) -> float:
+    return float(np.mean([_mean(best >= threshold) for threshold in _THRESHOLDS]))
 
 
 def _mabo(best: NDArray[np.float64], label: NDArray[np.int64]) -> float:

@@ -15,7 +15,9 @@ from scipy.special import expit, logit
 from ..data.arguments import check_number
 from ..data.errors import EvaluationError
 from ..data.score_calibration import MAX_SCALE, MAX_SHIFT, MIN_SCALE, ROUNDING, ScoreCalibration
-from .matching import HIT, IGNORED, Matches
+from .bootstrap import Bootstrap
+from .matching import HIT, IGNORED, Matches, pool_matches
+from .thresholds import Target, choose_threshold, threshold_curve
 
 BINS = 10
 # Most detections of a run have lower scores, and few of these are right: they would hide the error of the others.
@@ -113,7 +115,7 @@ def reliability(
     return _diagram(_join(list(pairs.values())), bins), {name: _diagram(pair, bins) for name, pair in pairs.items()}
 
 
-def summarise_reliability(matches: Mapping[str, Matches]) -> dict[str, Any] | None:
+def summarise_reliability(matches: Mapping[str, Matches], bootstrap: Bootstrap | None = None) -> dict[str, Any] | None:
     """Compute what results of an evaluation say of the scores' reliability, by the defaults of `reliability`.
 
     Returns
@@ -121,14 +123,15 @@ def summarise_reliability(matches: Mapping[str, Matches]) -> dict[str, Any] | No
     dict, or None if the scores are not from 0 to 1
         ``"expected_calibration_error"``: float, 0 to 1, nan if no detection counts. ``"min_score"``: float.
         ``"bins"``: a dict for each bin, with ``"above"``, ``"up_to"``, ``"count"``, ``"mean_score"`` and
-        ``"share_right"``. ``"per_class"``: the error of each class.
+        ``"share_right"``. ``"per_class"``: the error of each class. If there is a `bootstrap`: ``"interval"`` of 95 %
+        of the error, and of the share right in each bin.
     """
     if not has_probabilities(matches):
         return None
     together, per_class = reliability(matches)
     columns = together.edges[:-1], together.edges[1:], together.counts, together.mean_scores, together.shares_right
     names = "above", "up_to", "count", "mean_score", "share_right"
-    return {
+    result: dict[str, Any] = {
         "expected_calibration_error": together.expected_calibration_error,
         "min_score": MIN_SCORE,
         "bins": [
@@ -137,6 +140,27 @@ def summarise_reliability(matches: Mapping[str, Matches]) -> dict[str, Any] | No
         ],
         "per_class": {name: one.expected_calibration_error for name, one in per_class.items()},
     }  # fmt: skip
+    if bootstrap is not None:
+        error, shares = _draw_diagrams(pool_matches([*matches.values()]), bootstrap)
+        result["interval"] = list(bootstrap.interval(error))
+        for one, share in zip(result["bins"], shares, strict=True):
+            one["interval"] = list(bootstrap.interval(share))
+    return result
+
+
+def _draw_diagrams(matches: Matches, bootstrap: Bootstrap) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """Compute the calibration error, and the share right in each bin, for each row of the weights."""
+    counted = (matches.outcome != IGNORED) & (matches.score >= MIN_SCORE)
+    score, hit, picture = matches.score[counted], matches.outcome[counted] == HIT, matches.picture[counted]
+    bins = _bins(score, BINS)
+    length = bootstrap.weights.shape[1]
+    count, total, found = (
+        bootstrap.weights
+        @ np.bincount(picture * BINS + bins, values, length * BINS).reshape(length, BINS)
+        for values in (np.ones(len(bins)), score, hit)
+    )  # fmt: skip
+    with np.errstate(invalid="ignore"):
+        return np.abs(total - found).sum(axis=1) / count.sum(axis=1), list((found / count).T)
 
 
 def best_f1(matches: Matches) -> BestF1:
@@ -151,14 +175,9 @@ def best_f1(matches: Matches) -> BestF1:
     >>> best_f1(Matches(none, none, np.array([0.9, 0.8, 0.7]), outcome, none, np.zeros(3), 3))
     BestF1(f1=0.8, score=0.8)
     """
-    counted = matches.outcome != IGNORED
-    score, found = matches.score[counted], np.cumsum(matches.outcome[counted] == HIT)
-    if not matches.positives or not found.any():
-        return BestF1(float("nan"), float("nan"))
-    # 2 P R / (P + R), and only where a threshold can lie: after the last of equal scores.
-    curve = 2 * found / (np.arange(1, len(found) + 1) + matches.positives)
-    curve[:-1][score[1:] == score[:-1]] = 0
-    return BestF1(float(curve.max()), float(score[curve.argmax()]))
+    curve = threshold_curve(matches)
+    score = choose_threshold(curve, Target("f1"))
+    return BestF1(float("nan") if np.isnan(score) else float(curve.f1.max()), score)
 
 
 def best_threshold(matches: Mapping[str, Matches]) -> tuple[BestF1, dict[str, BestF1]]:
@@ -183,7 +202,7 @@ def best_threshold(matches: Mapping[str, Matches]) -> tuple[BestF1, dict[str, Be
     >>> together.score, per_class["cat"].score, per_class["dog"].score
     (0.4, 0.9, 0.4)
     """
-    return best_f1(_pool(list(matches.values()))), {name: best_f1(one) for name, one in matches.items()}
+    return best_f1(pool_matches([*matches.values()])), {name: best_f1(one) for name, one in matches.items()}
 
 
 def fit_score_calibration(
@@ -244,7 +263,7 @@ def fit_score_calibration(
         one._replace(score=fitted(one.score.astype(np.float32), np.full(len(one.score), label)).astype(np.float64))
         for label, one in enumerate(matches.values())
     ]
-    return ScoreCalibration(scales, shifts, best_f1(_pool(calibrated)).score)
+    return ScoreCalibration(scales, shifts, best_f1(pool_matches(calibrated)).score)
 
 
 def _fit_logistic(
@@ -286,23 +305,16 @@ def _join(
     return np.concatenate(scores), np.concatenate(hits)
 
 
+def _bins(score: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """Bin of each score; see `ReliabilityDiagram`."""
+    return (np.searchsorted(np.arange(bins + 1) / bins, score, side="left") - 1).clip(0, bins - 1)
+
+
 def _diagram(pair: tuple[NDArray[np.float64], NDArray[np.bool_]], bins: int) -> ReliabilityDiagram:
     score, hit = pair
     edges = np.arange(bins + 1) / bins
-    position = (np.searchsorted(edges, score, side="left") - 1).clip(0, bins - 1)
+    position = _bins(score, bins)
     count = np.bincount(position, minlength=bins)
     with np.errstate(invalid="ignore"):
         sums = (np.bincount(position, weights=values, minlength=bins) / count for values in (score, hit))
         return ReliabilityDiagram(edges, count, *sums)
-
-
-def _pool(matches: list[Matches]) -> Matches:
-    """Join the detections of several classes as those of one, best first."""
-    nothing, scores, outcomes = np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int8)
-    every = [Matches(nothing, nothing, scores, outcomes, nothing, scores, 0), *matches]
-    order = np.argsort(-np.concatenate([one.score for one in every]), kind="stable")
-    picture, detection, score, outcome, place, overlap = (
-        np.concatenate(column)[order] for column in zip(*(one[:-1] for one in every), strict=True)
-    )
-    positives = sum(one.positives for one in matches)
-    return Matches(picture, detection, score, outcome, place, overlap, positives)

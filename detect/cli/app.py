@@ -18,6 +18,7 @@ from ...data.system.remote import is_url
 from ..runs.names import RESULT_FILES
 from . import termination
 from .classify import classify, evaluate_imagenet
+from .compare import compare
 from .detect import detect
 from .ensemble import ensemble
 from .evaluate import evaluate
@@ -81,7 +82,7 @@ def _paths(value: Any) -> Iterable[str]:
             yield from (str(one), str(one).removeprefix("@"), *(os.path.join(one, name) for name in RESULT_FILES))
 
 
-for command in (detect, propose, ensemble, classify, report, export, pack, info):
+for command in (detect, propose, compare, ensemble, classify, report, export, pack, info):
     app.command()(command)
 evaluate.command("imagenet")(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")

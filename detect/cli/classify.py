@@ -20,7 +20,7 @@ from ...data.images.reading import decode_image
 from ...data.system.processes import prefetch
 from ...eval import evaluate_classification
 from ..runs.summary import more_frames_line
-from .evaluate import JsonFile, check_outputs, write_json
+from .evaluate import BootstrapDraws, JsonFile, check_outputs, format_interval, write_json
 from .options import DEFAULT_MAX_PIXELS, Column, Device, Images, ImagesIn, MaxPixels, list_pictures
 from .terminal import console, download_bar, output, progress_bar
 
@@ -100,6 +100,7 @@ def evaluate_imagenet(
         list[int] | None,
         typer.Option(metavar="1|10|144", help="Crops of a picture; repeat for more rows.  [default: 1]"),
     ] = None,
+    bootstrap: BootstrapDraws = None,
     json_file: JsonFile = None,
     device: Device = "auto",
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
@@ -149,9 +150,12 @@ def evaluate_imagenet(
     for column in table.columns:
         column.justify = "right"
     for (number, m), probabilities in tables.items():
-        result = evaluate_classification(probabilities[: len(known)], known, classes)
+        result = evaluate_classification(probabilities[: len(known)], known, classes, bootstrap=bootstrap)
         rows.append({"models": models[: m + 1], "crops": number, **result})
         table.add_row(str(m + 1), str(number), *(f"{100 * result[f'top_{k}_error']:.2f}" for k in (1, 5)))
+        if bootstrap is not None:
+            intervals = (100 * np.array(result["intervals"][f"top_{k}_error"]) for k in (1, 5))
+            table.add_row("", "", *(format_interval(one.tolist(), 2) for one in intervals))
     write_json(json_file, {"pictures": len(known), "unreadable": unreadable, "interrupted": interrupted, "rows": rows})
     output.print(table)
     if interrupted:

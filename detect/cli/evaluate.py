@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -36,15 +37,30 @@ from ...data import (
     read_voc_results,
 )
 from ...data.classes import read_class_list
-from ...data.errors import CommandError, first_names
+from ...data.errors import CommandError, SettingError, first_names
 from ...data.formats.by_suffix import detections_file
+from ...data.formats.records import names_by_id, read_json
 from ...data.formats.voc import read_voc_class_names, voc_result_files
 from ...data.picture_names import match_picture_names, picture_name, without_folders, without_suffix
 from ...data.proposals import names_of_ids
 from ...data.system.remote import local_copy
-from ...eval import EvaluationError, evaluate_coco, evaluate_ilsvrc, evaluate_proposals, evaluate_voc, write_report
+from ...eval import (
+    EvaluationError,
+    Matches,
+    confusion_matrix,
+    evaluate_coco,
+    evaluate_ilsvrc,
+    evaluate_proposals,
+    evaluate_thresholds,
+    evaluate_voc,
+    match_coco,
+    match_ilsvrc,
+    match_voc,
+    write_report,
+)
 from ...eval.agreement import warn_of_sizes
 from ...eval.matching import class_names
+from ...eval.thresholds import parse_target
 from ..runs.names import package_version
 from .options import DEFAULT_MAX_PIXELS, MaxPixels, check_choice, detections_copy
 from .terminal import console
@@ -53,6 +69,10 @@ evaluate = typer.Typer(
     help="Measure detections or proposals against annotations.", no_args_is_help=True, rich_markup_mode=None
 )
 output = Console(highlight=False, markup=False)
+# Detections, the classes that they know, and whether their file lists no empty pictures.
+Found = tuple[dict[str, Detections], Collection[str], bool]
+_INTERVAL = ("95 % interval",)
+_CONFUSIONS = 10  # shown
 
 Devkit = Annotated[Path, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="Image set.")]
@@ -68,6 +88,17 @@ OwnClasses = Annotated[
         help="What to evaluate; a file has one name a line.  "
         "[default: voc, or what is annotated if none of it is VOC's]",
         show_default=False,
+    ),
+]
+BootstrapDraws = Annotated[
+    int | None,
+    typer.Option("--bootstrap", min=100, metavar="N", help="Also 95 % intervals, of N draws of the pictures; 1000."),
+]
+At = Annotated[
+    str | None,
+    typer.Option(
+        metavar="f1|precision=P|recall=R|score=S",
+        help="Also the score to use: of the best F1, or from which the precision or recall is reached.",
     ),
 ]
 Report = Annotated[
@@ -90,6 +121,8 @@ def voc(
     metric: Annotated[str, typer.Option(metavar="voc07|voc12", help="11-point or area.")] = "voc07",
     classes: OwnClasses = None,
     ids: Ids = None,
+    bootstrap: BootstrapDraws = None,
+    at: At = None,
     json_file: JsonFile = None,
     report: Report = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
@@ -97,30 +130,20 @@ def voc(
     """Mean average precision by the rules of PASCAL VOC."""
     rules = check_choice("--metric", metric, ("voc07", "voc12"))
     check_outputs(json_file, report)
-    pictures, names = _read_voc(devkit, split, classes)
-    prefix = f"comp4_det_{split}_"
-    texts = set(voc_result_files(detections, prefix))
-    if detections.suffix.lower() == ".txt":
-        raise CommandError(f"--detections {detections}: name the folder that has such a file for every class")
-    ours = detections_file(detections)
-    if texts and ours.exists():
-        raise CommandError(f"--detections {detections}: has {prefix}*.txt and {ours.name}; name that file, or move it")
-    text = bool(texts) or (detections.is_dir() and not ours.exists())
-    if text:
-        # Only those that have a file: the others are not known to the detector.
-        found = read_voc_results(detections, [name for name in names if name in texts] or names, prefix)
-    else:
-        found = _read_detections(detections, ids, pictures)
-        found = {name: replace(one, classes=_voc_names(one.classes, names)) for name, one in found.items()}
-    known = texts if text else class_names(found)
-    _check_classes(names, known, detections)
-    with _naming_file(detections):
-        result = evaluate_voc(pictures, found, names, rules)
-    _check_result(result, f"{devkit}, {split}", pictures)
-    _print_missing(pictures, None if text else found, names, known, detections)
+    check_target(at)
+    pictures, names = read_voc_pictures(devkit, split, classes)
+    found, known, text = read_voc_detections(detections, split, names, pictures, ids)
+    check_classes(names, known, detections)
+    with naming_file(detections):
+        result = evaluate_voc(pictures, found, names, rules, bootstrap=bootstrap)
+    check_result(result, f"{devkit}, {split}", pictures)
+    print_missing(pictures, None if text else found, names, known, detections)
+    if at is not None:
+        _add_thresholds(result, match_voc(pictures, found, names), pictures, found, at, bootstrap)
     write_json(json_file, result)
     _write_report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, names, rules, max_pixels)
     _print_per_class(result, f"{metric}, {len(pictures)} pictures")
+    _print_thresholds(result)
 
 
 @evaluate.command()
@@ -151,42 +174,42 @@ def ilsvrc(
         Path | None, typer.Option("--pictures", metavar="DIR", help="Where the pictures lie, for the report.")
     ] = None,
     ids: Ids = None,
+    bootstrap: BootstrapDraws = None,
+    at: At = None,
     json_file: JsonFile = None,
     report: Report = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:
     """Mean average precision by the rules of the ILSVRC detection challenge."""
     check_outputs(json_file, report)
+    check_target(at)
     if meta is not None and classes is not None:
         raise CommandError("--meta and --classes: give one of the two")
-    name_of = _names_by_id(classes) if meta is None else read_meta_det(meta)
+    name_of = read_names_by_id(classes) if meta is None else read_meta_det(meta)
     names = tuple(name_of.values())
-    text = not detections.is_dir() and detections.suffix.lower() not in (".json", ".parquet")
-    if annotations.suffix.lower() == ".json":
-        if images is not None:
-            raise CommandError("--images: a COCO-format document has the numbers of its images itself")
-        pictures = read_coco(annotations, pictures_folder or annotations.parent, names, rename=None)
-        by_name = read_coco_ids(annotations)
-        numbers = {picture.image_id: by_name.get(picture.path.name, -1) for picture in pictures}
-    else:
-        if images is None and (text or blacklist is not None):
-            raise CommandError("--images: name the kit's list, such as val.txt; it says which number is which image")
-        pictures = read_ilsvrc(annotations, images, name_of, pictures_folder)
-        numbers = read_ilsvrc_list(images or annotations)
-    if all(isinstance(number, int) for number in numbers.values()):
-        pictures.sort(key=lambda picture: numbers[picture.image_id])  # The kit's order of equal scores.
-    found = read_ilsvrc_results(detections, numbers, name_of) if text else _read_detections(detections, ids, pictures)
+    text = is_ilsvrc_list(detections)
+    pictures, numbers = read_ilsvrc_pictures(
+        annotations, images, name_of, pictures_folder, text or blacklist is not None
+    )
+    found = (
+        read_ilsvrc_results(detections, numbers, name_of)
+        if text
+        else read_picture_detections(detections, ids, pictures)
+    )
     avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, name_of)
     known = class_names(found)
-    _check_classes(names, known, detections)
-    with _naming_file(detections):
-        result = evaluate_ilsvrc(pictures, found, names, avoided)
-    _check_result(result, f"{annotations}", pictures)
-    _print_missing(pictures, None if text else found, names, known, detections)
+    check_classes(names, known, detections)
+    with naming_file(detections):
+        result = evaluate_ilsvrc(pictures, found, names, avoided, bootstrap)
+    check_result(result, f"{annotations}", pictures)
+    print_missing(pictures, None if text else found, names, known, detections)
+    if at is not None:
+        _add_thresholds(result, match_ilsvrc(pictures, found, names, avoided), pictures, found, at, bootstrap)
     write_json(json_file, result)
     title = annotations.resolve().stem
     _write_report(report, title, detections, pictures, found, names, "ilsvrc", max_pixels, avoided)
     _print_per_class(result, f"ILSVRC, {len(pictures)} pictures")
+    _print_thresholds(result)
 
 
 @evaluate.command()
@@ -207,10 +230,13 @@ def coco(
             show_default=False,
         ),
     ] = None,
+    bootstrap: BootstrapDraws = None,
+    at: At = None,
     json_file: JsonFile = None,
 ) -> None:
     """Average precision and recall by the rules of COCO, counted by pycocotools."""
     check_outputs(json_file)
+    check_target(at)
     names: Sequence[str] | None = None
     if known and classes is not None:
         raise CommandError("--known and --classes: give one of the two")
@@ -221,14 +247,21 @@ def coco(
             names = sorted(class_names({name: found for name, _, _, found in read_detection_entries(detections)}))
         if not names:
             raise CommandError(f"--known: {detections} does not say which classes its detector knows")
-    result = evaluate_coco(annotations, detections, classes=names)
+    result = evaluate_coco(annotations, detections, classes=names, bootstrap=bootstrap)
+    if at is not None:
+        pictures, evaluated, (found, *_) = read_coco_files(annotations, names, None, [detections])
+        matches = {name: one[0] for name, one in match_coco(pictures, found[0], evaluated).items()}
+        _add_thresholds(result, matches, pictures, found[0], at, bootstrap)
     write_json(json_file, result)
-    summary = _make_table("", "", title="COCO", show_header=False)
+    intervals = result.get("intervals", {})
+    summary = make_table("", "", *_INTERVAL[: bool(intervals)], title="COCO", show_header=bool(intervals))
     for name, value in result.items():
-        if name not in ("per_class", "mAP"):
-            summary.add_row(name.replace("_", " "), _format_metric(value))
+        if isinstance(value, float) and name != "mAP":
+            cells = [format_interval(intervals.get(name))] if intervals else []
+            summary.add_row(name.replace("_", " "), _format_metric(value), *cells)
     output.print(summary)
     _print_per_class(result, "IoU 0.5 to 0.95")
+    _print_thresholds(result)
 
 
 @evaluate.command()
@@ -239,11 +272,12 @@ def proposals(
     ],
     split: Split = "test",
     classes: OwnClasses = None,
+    bootstrap: BootstrapDraws = None,
     json_file: JsonFile = None,
 ) -> None:
     """Recall, average recall and mean average best overlap of ranked boxes."""
     check_outputs(json_file)
-    pictures, names = _read_voc(devkit, split, classes)
+    pictures, names = read_voc_pictures(devkit, split, classes)
     sizes: dict[str, tuple[int, int]] = {}
     meant = names_of_ids(picture.image_id for picture in pictures)
 
@@ -254,21 +288,27 @@ def proposals(
             sizes[name] = one.width, one.height
             yield name, one.boxes
 
-    with _naming_file(proposals):
-        result = evaluate_proposals(pictures, boxes(), classes=names)
+    with naming_file(proposals):
+        result = evaluate_proposals(pictures, boxes(), classes=names, bootstrap=bootstrap)
     warn_of_sizes(sizes, {picture.image_id: (picture.width, picture.height) for picture in pictures}, "the proposals")
     missing = sum(picture.image_id not in sizes for picture in pictures)
     if missing:
         console.print(f"{missing} of {len(pictures)} pictures are not in {proposals}: their objects count as missed")
     write_json(json_file, result)
-    table = _make_table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
+    table = make_table("boxes", "recall at IoU 0.5", "average recall", "MABO", title=f"{len(pictures)} pictures")
+    intervals = result.get("intervals")
     for limit in result["recall_at"]:
-        row = (result[key][limit] for key in ("recall_at", "ar_at", "mabo_at"))
-        table.add_row(f"first {limit}", *map(_format_metric, row))
+        keys = ("recall_at", "ar_at", "mabo_at")
+        table.add_row(f"first {limit}", *(_format_metric(result[key][limit]) for key in keys))
+        if intervals:
+            table.add_row("", *(format_interval(intervals[key][limit]) for key in keys))
     curve = result["recall_curve"]
     everything = (result["recall"]["0.5"], sum(curve.values()) / len(curve), result["mabo"])
     table.add_row(f"all ({result['boxes_per_image']:.0f} a picture)", *map(_format_metric, everything))
-    steps = _make_table("IoU", "recall of all boxes")
+    if intervals:
+        row = (intervals["recall"]["0.5"], None, intervals["mabo"])
+        table.add_row("", *map(format_interval, row))
+    steps = make_table("IoU", "recall of all boxes")
     for step, value in curve.items():
         steps.add_row(step, _format_metric(value))
     output.print(table)
@@ -276,7 +316,7 @@ def proposals(
 
 
 @contextlib.contextmanager
-def _naming_file(path: Path) -> Iterator[None]:
+def naming_file(path: Path) -> Iterator[None]:
     """Put the name of a file before the text of an error."""
     try:
         yield
@@ -297,7 +337,7 @@ def check_outputs(json_file: Path | None, report: Path | None = None) -> None:
         raise CommandError(f"--json {json_file}: is the page of --report; name another")
 
 
-def _read_voc(devkit: Path, split: str, classes: str | None) -> tuple[list[Picture], tuple[str, ...]]:
+def read_voc_pictures(devkit: Path, split: str, classes: str | None) -> tuple[list[Picture], tuple[str, ...]]:
     """Read the pictures of a split and the classes to evaluate, which are the set's own if it has none of VOC's."""
     if classes is not None:
         names = read_class_list(classes)
@@ -313,7 +353,87 @@ def _read_voc(devkit: Path, split: str, classes: str | None) -> tuple[list[Pictu
     return pictures, VOC_CLASSES
 
 
-def _names_by_id(classes: str | None) -> dict[str, str]:
+def read_voc_detections(
+    path: Path, split: str, names: tuple[str, ...], pictures: Sequence[Picture], ids: Path | None = None
+) -> Found:
+    """Read the detections of a VOC set, the classes that they know, and whether they are VOC's text files."""
+    prefix = f"comp4_det_{split}_"
+    texts = set(voc_result_files(path, prefix))
+    if path.suffix.lower() == ".txt":
+        raise CommandError(f"{path}: name the folder that has such a file for every class")
+    ours = detections_file(path)
+    if texts and ours.exists():
+        raise CommandError(f"{path}: has {prefix}*.txt and {ours.name}; name that file, or move it")
+    text = bool(texts) or (path.is_dir() and not ours.exists())
+    if text:
+        # Only those that have a file: the others are not known to the detector.
+        found = read_voc_results(path, [name for name in names if name in texts] or names, prefix)
+    else:
+        found = read_picture_detections(path, ids, pictures)
+        found = {name: replace(one, classes=rename_classes(one.classes, names)) for name, one in found.items()}
+    return found, texts if text else class_names(found), text
+
+
+def is_ilsvrc_list(path: Path) -> bool:
+    """Tell a list of ILSVRC's lines from a document."""
+    return not path.is_dir() and path.suffix.lower() not in (".json", ".parquet")
+
+
+def read_ilsvrc_pictures(
+    annotations: Path, images: Path | None, name_of: Mapping[str, str], folder: Path | None, numbered: bool
+) -> tuple[list[Picture], dict[str, int]]:
+    """Read the pictures of ILSVRC and their numbers; `numbered` says whether another file has these."""
+    if annotations.suffix.lower() == ".json":
+        if images is not None:
+            raise CommandError("--images: a COCO-format document has the numbers of its images itself")
+        pictures = read_coco(annotations, folder or annotations.parent, tuple(name_of.values()), rename=None)
+        by_name = read_coco_ids(annotations)
+        numbers = {picture.image_id: by_name.get(picture.path.name, -1) for picture in pictures}
+    else:
+        if images is None and numbered:
+            raise CommandError("--images: name the kit's list, such as val.txt; it says which number is which image")
+        pictures = read_ilsvrc(annotations, images, name_of, folder)
+        numbers = read_ilsvrc_list(images or annotations)
+    if all(isinstance(number, int) for number in numbers.values()):
+        pictures.sort(key=lambda picture: numbers[picture.image_id])  # The kit's order of equal scores.
+    return pictures, numbers
+
+
+def is_json(path: Path | None) -> bool:
+    """Tell a JSON document by its name."""
+    return path is not None and path.suffix.lower() == ".json"
+
+
+def read_coco_files(
+    annotations: Path, classes: Sequence[str] | None, ids: Path | None, paths: Sequence[Path]
+) -> tuple[list[Picture], tuple[str, ...], list[Found]]:
+    """Read pictures of COCO, all their categories or the classes named, and the detections of each file."""
+    if not is_json(annotations):
+        raise CommandError(f"--annotations {annotations}: must be a JSON document for these rules")
+    if classes is None:
+        document = read_json(annotations, EvaluationError)
+        names = tuple(names_by_id(document, "categories", str(annotations), EvaluationError).values())
+    else:
+        names = tuple(classes)
+    pictures = read_coco(annotations, annotations.parent, names)
+    found: list[Found] = []
+    for path in paths:
+        text = _is_result_list(path)
+        one = read_picture_detections(path, (ids or annotations) if text else None, pictures)
+        one = {name: replace(boxes, classes=rename_classes(boxes.classes, names)) for name, boxes in one.items()}
+        found.append((one, class_names(one), text))
+    return pictures, names, found
+
+
+def _is_result_list(path: Path) -> bool:
+    """Tell a COCO result list, which has ids only, from a document."""
+    if not (is_json(path) and path.is_file()):
+        return False
+    with path.open("rb") as file:
+        return file.read(100).lstrip()[:1] == b"["
+
+
+def read_names_by_id(classes: str | None) -> dict[str, str]:
     """Return what annotations call the classes, to their names: WordNet ids, or where a file has none, the names."""
     if classes in (None, "ilsvrc"):
         return ILSVRC_DET_CLASSES
@@ -322,13 +442,14 @@ def _names_by_id(classes: str | None) -> dict[str, str]:
     return {wnid: name for wnid, name in parted}
 
 
-def _voc_names(classes: tuple[str, ...], evaluated: Collection[str]) -> tuple[str, ...]:
-    """Return VOC's names for classes that have COCO's, where VOC's are evaluated and not there too."""
-    other = {name: voc for name, voc in COCO_TO_VOC.items() if voc in evaluated and name not in evaluated}
+def rename_classes(classes: tuple[str, ...], evaluated: Collection[str]) -> tuple[str, ...]:
+    """Rename classes from COCO's names to VOC's or back, where the other is evaluated and not there too."""
+    pairs = [*COCO_TO_VOC.items(), *((voc, name) for name, voc in COCO_TO_VOC.items())]
+    other = {name: one for name, one in pairs if one in evaluated and name not in evaluated}
     return tuple(other.get(name, name) if other.get(name) not in classes else name for name in classes)
 
 
-def _read_detections(path: Path, ids: Path | None, pictures: Sequence[Picture]) -> dict[str, Detections]:
+def read_picture_detections(path: Path, ids: Path | None, pictures: Sequence[Picture]) -> dict[str, Detections]:
     """Read detections by the ids of the annotated pictures."""
     if ids is not None:
         return read_coco_results(path, ids)
@@ -350,7 +471,8 @@ def _read_detections(path: Path, ids: Path | None, pictures: Sequence[Picture]) 
     return found
 
 
-def _check_result(result: Mapping[str, Any], annotations: str, pictures: Sequence[Picture]) -> None:
+def check_result(result: Mapping[str, Any], annotations: str, pictures: Sequence[Picture]) -> None:
+    """Refuse a result that is of nothing."""
     if not pictures:
         raise EvaluationError(f"{annotations}: there are no pictures to evaluate on")
     if result["mAP"] != result["mAP"]:
@@ -360,7 +482,7 @@ def _check_result(result: Mapping[str, Any], annotations: str, pictures: Sequenc
         )
 
 
-def _check_classes(classes: Sequence[str], known: Collection[str], path: Path) -> None:
+def check_classes(classes: Sequence[str], known: Collection[str], path: Path) -> None:
     """Refuse detections of other classes altogether; `known` is empty if the file does not tell its classes."""
     if known and not set(known) & set(classes):
         raise EvaluationError(
@@ -369,7 +491,7 @@ def _check_classes(classes: Sequence[str], known: Collection[str], path: Path) -
         )
 
 
-def _print_missing(
+def print_missing(
     pictures: Sequence[Picture],
     found: Mapping[str, Detections] | None,
     classes: Sequence[str],
@@ -389,7 +511,7 @@ def _format_metric(value: float) -> str:
     return "-" if value != value else f"{value:.4f}"
 
 
-def _make_table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
+def make_table(*columns: str, title: str | None = None, show_header: bool = True) -> Table:
     """Make a table of numbers: all columns but the first are aligned to the right."""
     table = Table(*columns, title=title, show_header=show_header)
     for column in table.columns[1:]:
@@ -397,13 +519,80 @@ def _make_table(*columns: str, title: str | None = None, show_header: bool = Tru
     return table
 
 
+def format_interval(interval: Sequence[float] | None, digits: int = 3) -> str:
+    """Write an interval; a dash for none."""
+    if interval is None or interval[0] != interval[0]:
+        return "-"
+    return f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+
+
 def _print_per_class(result: Mapping[str, Any], title: str) -> None:
-    table = _make_table("class", "AP", title=title)
+    intervals = result.get("intervals")
+    table = make_table("class", "AP", *_INTERVAL[: bool(intervals)], title=title)
     for name, precision in result["per_class"].items():
-        table.add_row(name, "-" if precision != precision else f"{precision:.3f}")
+        cells = [format_interval(intervals["per_class"][name])] if intervals else []
+        table.add_row(name, "-" if precision != precision else f"{precision:.3f}", *cells)
     table.add_section()
-    table.add_row("mean", _format_metric(result["mAP"]))
+    table.add_row("mean", _format_metric(result["mAP"]), *([format_interval(intervals["mAP"])] if intervals else []))
     output.print(table)
+
+
+def check_target(at: str | None) -> None:
+    """Refuse before the work what thresholds cannot be chosen by."""
+    try:
+        parse_target(at or "f1")
+    except SettingError as error:
+        raise CommandError(f"--at: {error}") from None
+
+
+def _add_thresholds(
+    result: dict[str, Any],
+    matches: Mapping[str, Matches],
+    pictures: Sequence[Picture],
+    found: Mapping[str, Detections],
+    at: str,
+    bootstrap: int | None,
+) -> None:
+    """Add thresholds to the results, and the confusion matrix from the one of all classes on."""
+    result["thresholds"] = evaluate_thresholds(matches, at, bootstrap)
+    score = result["thresholds"]["together"]["score"]
+    if score == score:
+        matrix = confusion_matrix(pictures, found, [*matches], min_score=score)
+        result["confusion"] = {"classes": [*matches, "background"], "min_score": score, "matrix": matrix.tolist()}
+
+
+def _print_thresholds(result: Mapping[str, Any]) -> None:
+    """Print thresholds, and what objects are taken for, if they were asked for."""
+    if "thresholds" not in result:
+        return
+    thresholds = result["thresholds"]
+    columns = ("score", "precision", "recall", "f1")
+    table = make_table("class", *columns[:3], "F1", title=f"Scores to use, at {thresholds['at']}")
+    for name, one in [*thresholds["per_class"].items(), ("all together", thresholds["together"])]:
+        if one is thresholds["together"]:
+            table.add_section()
+        table.add_row(name, *("-" if one[key] != one[key] else f"{one[key]:.3f}" for key in columns))
+        if "intervals" in one:
+            table.add_row("", *(format_interval(one["intervals"][key], 2) for key in columns))
+    output.print(table)
+    if "confusion" not in result:
+        output.print("No score reaches that for all classes together.")
+        return
+    names, matrix = result["confusion"]["classes"], np.array(result["confusion"]["matrix"])
+    title = f"Objects and detections with a score of at least {result['confusion']['min_score']:.3f}"
+    table = make_table("class", "objects", "found", "taken for another", "missed", "on background", title=title)
+    for i, name in enumerate(names[:-1]):
+        counts = matrix[i].sum(), matrix[i, i], matrix[i, :-1].sum() - matrix[i, i], matrix[i, -1], matrix[-1, i]
+        table.add_row(name, *map(str, counts))
+    output.print(table)
+    wrong = matrix[:-1, :-1] * ~np.eye(len(names) - 1, dtype=bool)
+    table = make_table("object", "taken for", "times", title="Most frequent confusions")
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]:
+        one, other = divmod(int(place), len(wrong))
+        if wrong[one, other]:
+            table.add_row(names[one], names[other], str(wrong[one, other]))
+    if table.rows:
+        output.print(table)
 
 
 def write_json(path: Path | None, result: Any) -> None:

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from ...data import Detections, Picture, box_iou
 from ..errors import ERROR_TYPES, SIZES, FalsePositives
 from ..matching import HIT, IGNORED, Matches
+from ..precision import class_average_precision, mean_of_numbers
 from ..proposals import evaluate_proposals
-from ..voc import class_average_precision, mean_of_numbers
 
 _THRESHOLDS = np.arange(50, 100, 5) / 100
 _LIMITS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)

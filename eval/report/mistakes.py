@@ -96,7 +96,7 @@ def worst_mistakes(
         else:
             lines = [f"on {shorten_name(names[picture.labels[mistake.object[row]]])}, {overlap}"]
             boxes.append(("foreign", picture.boxes[mistake.object[row]]))
-        cards.append(_picture_card(picture, name, kind, f"{one.score[row]:.3f}", lines, boxes, max_pixels))
+        cards.append(picture_card(picture, name, kind, f"{one.score[row]:.3f}", lines, boxes, max_pixels))
     return cards
 
 
@@ -145,7 +145,7 @@ def missed_objects(
                 )
         if len(lines) == 1:
             lines.append("no detection covers it")
-        cards.append(_picture_card(picture, name, "", "", lines, shown, max_pixels))
+        cards.append(picture_card(picture, name, "", "", lines, shown, max_pixels))
     return cards
 
 
@@ -160,7 +160,7 @@ def _known_size(picture: Picture, max_pixels: int) -> tuple[float, float]:
     return width, height
 
 
-def _picture_card(
+def picture_card(
     picture: Picture,
     label: str,
     kind: str,
@@ -169,6 +169,7 @@ def _picture_card(
     boxes: Sequence[tuple[str, NDArray[np.float32]]],
     max_pixels: int,
 ) -> Card:
+    """Make a card of the part of a picture that has some boxes, each of a role of the style sheet."""
     size = np.array(_known_size(picture, max_pixels), np.float64)
     low, high = _cut_around(np.stack([box for _, box in boxes]).astype(np.float64), size)
     inside = np.floor(np.clip(low, 0, size)), np.ceil(np.clip(high, 0, size))

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...data import MAX_PIXELS, VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
+from ..compare import describe_comparison
 from ..errors import (
     ERROR_TYPES,
     count_false_positives,
@@ -24,8 +25,8 @@ from ..errors import (
     size_sensitivity,
 )
 from ..matching import HIT, Matches, evaluated_classes, match_ilsvrc, match_voc
+from ..precision import class_average_precision, mean_of_numbers
 from ..reliability import best_f1, summarise_reliability
-from ..voc import class_average_precision, mean_of_numbers
 from .charts import (
     error_chart,
     gain_chart,
@@ -34,6 +35,7 @@ from .charts import (
     reliability_charts,
     size_chart,
 )
+from .decisions import Comparison, comparison_cards, decision_charts
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
 from .template import page_environment
 
@@ -74,6 +76,7 @@ def write_report(
     proposals: Mapping[str, ArrayLike] | None = None,
     title: str = "Detection report",
     settings: Mapping[str, str] = {},
+    comparison: Comparison | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Path:
     """Write a page with the results of a detector: numbers, curves, an analysis of its errors, its worst mistakes.
@@ -102,6 +105,8 @@ def write_report(
     settings : mapping of str to str
         What was evaluated, shown below the heading, such as ``{"Detections": "out/detections.json", "Set": "VOC2007,
         test"}``. The page has no date unless it is given here: the same input gives the same page.
+    comparison : Comparison or None
+        Another detector that these detections are compared with.
     max_pixels : int
         See `inception_rcnn.data.read_image`; a larger picture is one that cannot be read.
 
@@ -162,6 +167,7 @@ def write_report(
     gallery = 12 if len(classes) <= 50 else 24
     by_overlap, by_number = proposal_charts(pictures, detections, matches, proposals)
     calibration = summarise_reliability(matches)
+    decisions, best_score = decision_charts(pictures, detections, matches)
     figures = {
         "curves": precision_recall_chart(matches),
         **reliability_charts(calibration),
@@ -170,6 +176,7 @@ def write_report(
         "kinds": error_chart(shares, counts, kinds),
         "gains": gain_chart(matches, false, [row.ap for row in rows], area, kinds),
         "sizes": size_chart(sizes),
+        **decisions,
     }
     environment = page_environment()
     environment.filters["number"] = format_number
@@ -191,6 +198,10 @@ def write_report(
             "Not counted": f"{sum(int((p.difficult | p.crowd).sum()) for p in pictures):,}",
             "Detections": f"{sum(row.detections for row in rows):,}",
         },
+        best_score=best_score,
+        comparison=comparison,
+        compared="" if comparison is None else describe_comparison(comparison.result, len(pictures)),
+        deciding=[] if comparison is None else comparison_cards(pictures, detections, comparison, max_pixels),
         per_class=PICTURES_PER_CLASS,
         worst=worst_mistakes(pictures, detections, matches, false, gallery, metric, max_pixels),
         missed=missed_objects(pictures, detections, matches, gallery, metric, max_pixels),

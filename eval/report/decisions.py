@@ -1,0 +1,161 @@
+"""What the report says of the score to use, of confusions, of the types of errors, and of another detector."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...data import Detections, Picture
+from ..confusion import confusion_matrix
+from ..matching import Matches, pool_matches
+from ..thresholds import Target, choose_threshold, threshold_curve
+from ..tide import TIDE_TYPES, tide_errors
+from .charts import escape_text, rounded, shorten_name, wrap_name
+from .mistakes import Card, picture_card
+
+_POINTS = 200
+_CARDS = 12
+
+
+class Comparison(NamedTuple):
+    """Another detector's detections of the same pictures, and what `compare_detectors` says of it and of one's own.
+
+    The other is the first of the two, A; the report is of the second, B.
+    """
+
+    other: Mapping[str, Detections]
+    result: Mapping[str, Any]
+
+
+def decision_charts(
+    pictures: Sequence[Picture], detections: Mapping[str, Detections], matches: Mapping[str, Matches]
+) -> tuple[dict[str, dict[str, Any]], float]:
+    """Make the charts "thresholds", "confusion" and "tide"; also return the score of the best F1, or nan."""
+    together = pool_matches([*matches.values()])
+    curve = threshold_curve(together)
+    score = choose_threshold(curve, Target("f1"))
+    return {
+        "thresholds": _threshold_chart(curve, score),
+        "confusion": _confusion_chart(pictures, detections, tuple(matches), score),
+        "tide": _tide_chart(tide_errors(pictures, detections, tuple(matches))),
+    }, score
+
+
+def _threshold_chart(curve: Any, score: float) -> dict[str, Any]:
+    points = np.unique(np.linspace(0, max(len(curve.score) - 1, 0), _POINTS).round().astype(np.int64))[
+        : len(curve.score)
+    ]
+    columns = ("precision", curve.precision, "var(--accent)"), ("recall", curve.recall, "var(--second)"), (
+        "F1", curve.f1, "var(--ink)",
+    )  # fmt: skip
+    traces: list[dict[str, Any]] = [
+        {
+            "x": rounded(curve.score[points]),
+            "y": rounded(values[points]),
+            "name": name,
+            "mode": "lines",
+            "line": {"color": colour, "width": 2.5},
+            "hovertemplate": f"{name} %{{y:.3f}} from a score of %{{x:.3f}}<extra></extra>",
+        }
+        for name, values, colour in columns
+    ]
+    if not np.isnan(score):
+        line = {"color": "var(--muted)", "width": 1.5, "dash": "dash"}
+        marked = {"mode": "lines", "line": line, "hoverinfo": "skip", "name": f"best F1, {score:.3f}"}
+        traces.append({"x": rounded([score, score]), "y": [0, 1], **marked})
+    layout = {
+        "height": 360,
+        "xaxis": {"title": {"text": "score"}},
+        "yaxis": {"range": [0, 1.02], "tickformat": ".1f", "dtick": 0.2},
+    }
+    return {"data": traces if not np.isnan(score) else [], "layout": layout}
+
+
+def _confusion_chart(
+    pictures: Sequence[Picture], detections: Mapping[str, Detections], classes: Sequence[str], score: float
+) -> dict[str, Any]:
+    """Shares of each class's objects by what they are detected as; the last row are shares of the false boxes."""
+    names = (*classes, "background")
+    layout: dict[str, Any] = {
+        "height": 140 + max(18 * len(names), 160),
+        "xaxis": {"title": {"text": "detected as"}, "tickangle": -45, "showgrid": False},
+        "yaxis": {"title": {"text": "object"}, "autorange": "reversed", "showgrid": False},
+        "showlegend": False,
+    }
+    if np.isnan(score):
+        return {"data": [], "layout": layout}
+    matrix = confusion_matrix(pictures, detections, classes, min_score=score)
+    total = matrix.sum(axis=1, keepdims=True)
+    shares = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
+    places = list(range(len(names)))
+    for axis, own in (("yaxis", "background"), ("xaxis", "missed")):
+        ticks = [escape_text(shorten_name(name)) for name in (*classes, own)]
+        layout[axis] |= {"tickvals": places, "ticktext": ticks}
+    texts = [
+        [
+            f"{wrap_name(one)} as {wrap_name(other)}: {matrix[i, j]:,} of {total[i, 0]:,}"
+            for j, other in enumerate((*classes, "missed"))
+        ]
+        for i, one in enumerate(names)
+    ]
+    trace = {
+        "type": "heatmap",
+        "z": [rounded(row) for row in shares],
+        "x": places,
+        "y": places,
+        "text": texts,
+        "hovertemplate": "%{text}<extra></extra>",
+        "colorscale": [[0, "rgba(76,134,216,0)"], [1, "rgba(76,134,216,1)"]],
+        "zmin": 0,
+        "zmax": 1,
+        "showscale": False,
+        "xgap": 1,
+        "ygap": 1,
+    }
+    return {"data": [trace], "layout": layout}
+
+
+def _tide_chart(errors: Mapping[str, Any]) -> dict[str, Any]:
+    gains = [errors["gains"][name] for name in TIDE_TYPES]
+    measured = not np.isnan(errors["mAP"])
+    trace = {
+        "type": "bar",
+        "orientation": "h",
+        "x": rounded(gains),
+        "y": list(TIDE_TYPES),
+        "marker": {"color": "var(--bar)"},
+        "text": [f"+{gain:.3f}" for gain in gains],
+        "textposition": "outside",
+        "cliponaxis": False,
+        "hovertemplate": "%{y}: %{x:+.4f}<extra></extra>",
+    }
+    layout = {
+        "height": 360,
+        "bargap": 0.5,
+        "showlegend": False,
+        "xaxis": {"range": [0, 1.3 * max([*gains, 0.01])] if measured else [0, 1], "tickformat": ".3~f", "nticks": 5},
+        "yaxis": {"autorange": "reversed", "automargin": True, "showgrid": False},
+    }
+    return {"data": [trace] if measured else [], "layout": layout}
+
+
+def comparison_cards(
+    pictures: Sequence[Picture], detections: Mapping[str, Detections], comparison: Comparison, max_pixels: int
+) -> list[Card]:
+    """Make cards of the pictures that decide most between two detectors, with the boxes of both."""
+    by_name = {picture.image_id: picture for picture in pictures}
+    cards = []
+    for one in comparison.result["pictures"][:_CARDS]:
+        picture = by_name[one["image_id"]]
+        boxes = [("own", box) for box in picture.boxes[~(picture.difficult | picture.crowd)]]
+        numbers = []
+        for role, found, key in (("foreign", comparison.other, "first"), ("claim", detections, "second")):
+            own = found.get(picture.image_id)
+            chosen = [] if own is None else [*own.boxes[own.scores >= comparison.result[key]["threshold"]]]
+            boxes += [(role, box) for box in chosen]
+            numbers.append(len(chosen))
+        if boxes:
+            better = "B better" if one["effect"] > 0 else "A better"
+            lines = [f"{100 * abs(one['effect']):.2f} points of mAP", f"boxes of A: {numbers[0]}, of B: {numbers[1]}"]
+            cards.append(picture_card(picture, better, "", "", lines, boxes, max_pixels))
+    return cards

@@ -1,0 +1,136 @@
+"""Two detectors compared: against figures computed one by one, and p-values of equal detectors."""
+
+from dataclasses import replace
+from math import isnan, nan
+
+import numpy as np
+import pytest
+from builders import CLASSES, make_detections, make_picture
+from scipy.stats import kstest
+from test_error_bars import draw, random_scene
+
+from inception_rcnn.data import Detections
+from inception_rcnn.data.errors import SettingError
+from inception_rcnn.eval import compare_detectors, evaluate_coco, evaluate_ilsvrc, evaluate_voc, tide_errors
+from inception_rcnn.eval.bootstrap import Bootstrap
+from inception_rcnn.eval.compare import holm
+
+BOX, FAR = [10, 10, 60, 60], [100, 100, 140, 140]
+
+
+def worse(found: dict[str, Detections], seed: int) -> dict[str, Detections]:
+    """Some detections left out, and other scores."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: replace(one, scores=rng.permutation(one.scores))[rng.random(len(one)) < 0.7]
+        for name, one in found.items()
+    }
+
+
+@pytest.mark.parametrize("metric", ["voc07", "voc12", "ilsvrc", "coco"])
+def test_figures_are_those_of_the_evaluators(metric: str) -> None:
+    pictures, first = random_scene(2)
+    second = worse(first, 0)
+
+    def evaluate(pictures: list, found: dict) -> dict:
+        if metric == "coco":
+            return evaluate_coco(pictures, found, classes=CLASSES)
+        if metric == "ilsvrc":
+            return evaluate_ilsvrc(pictures, found, CLASSES)
+        return evaluate_voc(pictures, found, CLASSES, metric)
+
+    result = compare_detectors(pictures, first, second, CLASSES, metric=metric, bootstrap=100, seed=3)
+    one, other = evaluate(pictures, first), evaluate(pictures, second)
+    for key, expected in (("first", one), ("second", other)):
+        assert result[key]["mAP"] == pytest.approx(expected["mAP"])
+        assert result[key]["per_class"] == pytest.approx(expected["per_class"], nan_ok=True)
+    # The pictures that decide most, by leaving them out.
+    for picture in result["pictures"][:3]:
+        rest = [one for one in pictures if one.image_id != picture["image_id"]]
+        without = [
+            {name: boxes for name, boxes in found.items() if name != picture["image_id"]} for found in (first, second)
+        ]
+        difference = evaluate(rest, without[1])["mAP"] - evaluate(rest, without[0])["mAP"]
+        assert picture["effect"] == pytest.approx(other["mAP"] - one["mAP"] - difference)
+    assert [abs(picture["effect"]) for picture in result["pictures"]] == sorted(
+        (abs(picture["effect"]) for picture in result["pictures"]), reverse=True
+    )
+    if metric == "voc07":
+        bootstrap = Bootstrap(len(pictures), 100, 3)
+        slow = [
+            evaluate(*draw((pictures, second), counts))["mAP"] - evaluate(*draw((pictures, first), counts))["mAP"]
+            for counts in bootstrap.weights
+        ]
+        low, high, p_value = bootstrap.difference(np.array(slow))
+        assert result["difference"]["mAP"] == {
+            "difference": pytest.approx(slow[0]),
+            "interval": pytest.approx([low, high]),
+            "p_value": pytest.approx(p_value),
+        }
+        assert result["second"]["errors"] == tide_errors(pictures, second, CLASSES, metric="voc07")
+
+
+def test_objects_and_boxes_by_hand() -> None:
+    pictures = [make_picture([BOX, FAR], [0, 1], name) for name in "abc"]
+    first = {name: make_detections([BOX, FAR], [0.9, 0.8], [0, 1]) for name in "ab"}
+    # A cat a little off, no dog; a dog only; what is below its best threshold.
+    second = {
+        "a": make_detections([[10, 10, 60, 50]], [0.3], [0]),
+        "c": make_detections([FAR, [0, 0, 9, 9]], [0.2, 0.1], [1, 1]),
+    }
+    result = compare_detectors(pictures, first, second, CLASSES, bootstrap=100)
+    assert (result["first"]["threshold"], result["second"]["threshold"]) == pytest.approx((0.8, 0.2))
+    assert result["objects"] == {"both": 1, "first": 3, "second": 1, "neither": 1}
+    assert [(result[key]["detections"], result[key]["agreeing"]) for key in ("first", "second")] == [(4, 1), (2, 1)]
+    assert result["first"]["agreeing_iou"] == pytest.approx(0.8)
+
+
+def test_a_detector_with_itself() -> None:
+    pictures, found = random_scene(1)
+    result = compare_detectors(pictures, found, found, CLASSES, bootstrap=100)
+    assert result["difference"]["mAP"] == {"difference": 0, "interval": [0, 0], "p_value": 1}
+    assert {one["p_value"] for one in result["difference"]["per_class"].values()} == {1}
+    assert result["pictures"] == []
+    assert (result["objects"]["first"], result["objects"]["second"]) == (0, 0)
+    assert result["first"]["agreeing"] == result["first"]["detections"] > 0
+
+
+@pytest.mark.slow
+def test_p_values_of_equal_detectors_are_uniform() -> None:
+    """Detectors that find each object with the same probability, and are wrong as often."""
+    rng = np.random.default_rng(6)
+    names = [str(i) for i in range(40)]
+    pictures = [make_picture([BOX, FAR], [0, 1], name) for name in names]
+
+    def detector() -> dict[str, Detections]:
+        found = {}
+        for name in names:
+            there = rng.random(2) < 0.7
+            boxes, labels = np.array([BOX, FAR])[there], np.array([0, 1])[there]
+            false = np.array([[0, 0, 5, 5], [2, 2, 8, 8]])
+            scores = np.concatenate([rng.beta(3, 2, there.sum()), rng.beta(2, 3, 2)])
+            found[name] = make_detections([*boxes, *false], scores, [*labels, 0, 1])
+        return found
+
+    p_values = [
+        compare_detectors(pictures, detector(), detector(), ("cat", "dog"), metric="voc12", bootstrap=200, seed=seed)[
+            "difference"
+        ]["mAP"]["p_value"]
+        for seed in range(120)
+    ]
+    assert kstest(p_values, "uniform").pvalue > 0.05
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1, 1]
+    corrected = holm([nan, 0.02])
+    assert isnan(corrected[0])
+    assert corrected[1] == 0.02
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("options", [{"metric": "voc"}, {"blacklist": [("a", "cat")]}, {"bootstrap": 10}])
+def test_settings_that_are_refused(options: dict) -> None:
+    with pytest.raises(SettingError):
+        compare_detectors([make_picture([BOX])], {}, {}, CLASSES, **options)
