@@ -116,6 +116,7 @@ def detect(
     ] = "both",
     annotations: Annotations = None,
     results: ResultList = None,
+    no_drawings: Annotated[bool, typer.Option("--no-drawings", help="Leave out the drawn pictures.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave out report.html, the page of the run.")] = False,
     workers: Annotated[
         int | None,
@@ -177,7 +178,8 @@ def detect(
         }  # fmt: skip
         run = partial(
             detect_batch, paths, place, detector, workers=workers, cluster=cluster, max_pixels=max_pixels,
-            draw_score=draw_score, format=chosen, settings=settings, coco_ids=ids, report=not no_report,
+            draw_score=draw_score, format=chosen, settings=settings, coco_ids=ids, drawings=not no_drawings,
+            report=not no_report,
         )  # fmt: skip
         idle_cores = workers is not None and cluster is None and workers < usable_cores()
         show_run(run, "detect", len(paths), place, f"{place}/errors.jsonl", lines=lines, idle_cores=idle_cores)

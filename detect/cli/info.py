@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ...backbone.regions.placement import choose_placement, has_dot_products
-from ...backbone.weights.published import BUNDLED, bundled_models
 from ...data.errors import DeviceError
 from ...data.system.atomic_files import cache_folder
 from ...data.system.kernels import kernel_folder
 from ...data.system.processes import usable_cores
-from ...proposals.multibox.file import MODELS, bundled_multiboxes
 from ..runs.names import package_version
 from .evaluate import JsonFile, check_outputs, write_json
 from .terminal import output
@@ -53,6 +52,15 @@ def collect() -> dict[str, Any]:
     >>> collect()["models"]["voc"] > 1
     True
     """
+    # Their modules need packages that an installation for evaluations has not.
+    models: dict[str, float] = {}
+    multiboxes: dict[str, float] = {}
+    with suppress(ImportError):
+        from ...backbone.weights.published import BUNDLED, bundled_models
+        from ...proposals.multibox.file import MODELS, bundled_multiboxes
+
+        models = {name: _megabytes(*BUNDLED.glob(f"{name}.*safetensors")) for name in bundled_models()}
+        multiboxes = {name: _megabytes(*MODELS.glob(f"{name}.*safetensors")) for name in bundled_multiboxes()}
     gpu, precision = _gpu()
     caches = {str(folder): _megabytes(folder) for folder in _cache_folders()}
     return {
@@ -63,8 +71,8 @@ def collect() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "gpu": gpu,
         "precision": precision,
-        "models": {name: _megabytes(*BUNDLED.glob(f"{name}.*safetensors")) for name in bundled_models()},
-        "multibox": {name: _megabytes(*MODELS.glob(f"{name}.*safetensors")) for name in bundled_multiboxes()},
+        "models": models,
+        "multibox": multiboxes,
         "cache": caches,
     }
 

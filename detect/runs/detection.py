@@ -73,6 +73,7 @@ def detect_batch(
     format: Literal["json", "parquet", "both"] = "both",
     settings: dict[str, object] | None = None,
     coco_ids: tuple[Mapping[str, int | str], Mapping[str, int | str]] | None = None,
+    drawings: bool = True,
     report: bool = True,
     progress: Callable[[int, str], None] = lambda done, note: None,
     stop: Callable[[], bool] = lambda: False,
@@ -105,6 +106,8 @@ def detect_batch(
     coco_ids : pair of mapping of str to int or str, optional
         Ids of the pictures, by their names below the folder that holds them all, and of the classes, for
         ``detections.json``; see `inception_rcnn.data.write_detections`.
+    drawings : bool
+        Whether pictures are drawn; drawings take fifty times as much room as all other results.
     report : bool
         Whether ``report.html`` is written, the page of the run; see `page.detections.write_run_page`.
     progress : callable
@@ -146,9 +149,9 @@ def detect_batch(
     output = place.path
     place.begin(output / "errors.jsonl")
     (output / "pictures").mkdir(parents=True, exist_ok=True)
-    pictures = _Pictures(files)
-    if drawings := folders_inside(files, output / "pictures") | folders_inside(files, output / THUMBNAILS):
-        raise SettingError(f"{min(drawings)}: its pictures would be overwritten by drawings; name another output")
+    pictures = _Pictures(files, drawings)
+    if inside := folders_inside(files, output / "pictures") | folders_inside(files, output / THUMBNAILS):
+        raise SettingError(f"{min(inside)}: its pictures would be overwritten by drawings; name another output")
     _check_drawings(output)
     if (old := output / "journal.jsonl").exists():
         raise JournalError(f"{old}: left by a run of version 0.1; finish it with that version, or delete that file")
@@ -189,8 +192,10 @@ def detect_batch(
 class _Pictures:
     """The pictures of a run by their positions, made when they are asked for."""
 
-    def __init__(self, files: RunFiles) -> None:
-        self.files = files
+    def __init__(self, files: RunFiles, drawings: bool) -> None:
+        self.files, self.drawings = files, drawings
+        if not drawings:
+            return
         names = [files.name(i) for i in range(len(files))]
         drawn = zip(names, drawn_names(names), strict=True)
         # Nearly all are drawn under their plain names.
@@ -201,7 +206,7 @@ class _Pictures:
 
     def __getitem__(self, position: int) -> PictureOfRun:
         name = self.files.name(position)
-        drawn = self.renamed.get(position) or plain_name(name)
+        drawn = (self.renamed.get(position) or plain_name(name)) if self.drawings else ""
         return PictureOfRun(position, self.files.path(position), self.files[position], name, drawn)
 
 
@@ -221,7 +226,7 @@ def _remove_outdated(output: Path, journal: Journal, pictures: _Pictures) -> Non
     for i in journal.positions:
         drawn = journal.record(i).drawn
         before.add(drawn)
-        if drawn == pictures[i].drawn and (output / "pictures" / drawn).is_file():
+        if drawn == pictures[i].drawn and (not drawn or (output / "pictures" / drawn).is_file()):
             kept.add(drawn)
         else:
             journal.offsets[i] = 0
@@ -336,7 +341,7 @@ class _Run:
         """Save the drawn picture, then add the result to the journal."""
         if scored.failure is not None:
             self.journal.append_failure(picture.position, scored.failure)
-        else:
+        elif picture.drawn:
             target = self.output / "pictures" / picture.drawn
             try:
                 _save_drawing(scored.drawing, target)

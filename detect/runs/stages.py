@@ -44,7 +44,7 @@ class PictureOfRun(NamedTuple):
     name : str
         Path below the folder of all pictures: the picture in the files of detections.
     drawn : str
-        Where it is drawn below ``pictures/``.
+        Where it is drawn below ``pictures/``; "" if it is not to be drawn.
     """
 
     position: int
@@ -71,7 +71,7 @@ class Scored(NamedTuple):
     table : ndarray, shape (N, 6), float32
         x1, y1, x2, y2, score, label.
     drawing : bytes
-        A JPEG file; empty if the picture cannot be drawn.
+        A JPEG file; empty if the picture is not or cannot be drawn.
     failure : Failure or None
         Why it cannot be drawn.
     """
@@ -112,8 +112,9 @@ def draw_picture(
     image, repair, more_frames = searched.decoded
     drawing, problem = io.BytesIO(), None  # Pillow does not notice when a file's last bytes find no room.
     try:
-        with summary.timed("draw"):
-            draw_detections(image, found, draw_score).save(drawing, format="JPEG", quality=90)
+        if picture.drawn:
+            with summary.timed("draw"):
+                draw_detections(image, found, draw_score).save(drawing, format="JPEG", quality=90)
     except Exception as error:  # It cannot be drawn in that size, however often; its detections are good.
         problem = failure(picture.path, error)._replace(retryable=False)
         drawing = io.BytesIO()

@@ -318,6 +318,21 @@ def test_killed_at_any_moment_the_results_are_the_same(
     assert contents(output) == contents(tmp_path / "whole")
 
 
+def test_a_run_without_drawings(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, drawings=False, progress=stop_after(2))
+    assert detect_batch(paths, output, detector, drawings=False).resumed == 2
+    assert not list((output / "pictures").iterdir())
+    detect_batch(paths, tmp_path / "drawn", detector)
+    assert (output / "detections.json").read_bytes() == (tmp_path / "drawn" / "detections.json").read_bytes()
+    # What was done without drawings is done again if they are asked for.
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, drawings=False, progress=stop_after(2))
+    assert detect_batch(paths, output, detector).resumed == 0
+    assert contents(output) == contents(tmp_path / "drawn")
+
+
 def test_a_finished_run_is_not_resumed(photos: Path, tmp_path: Path, detector: Detector) -> None:
     paths = find_images(photos)[:2]
     detect_batch(paths, tmp_path / "out", detector)
