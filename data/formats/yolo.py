@@ -151,7 +151,7 @@ def _find_pictures(names_file: Path) -> tuple[list[Path], list[Path]]:
         settings = _read_settings(names_file)
         return _named(names_file, settings, "train"), _named(names_file, settings, "val")
     folder = folder.parent if folder.name == "labels" else folder
-    pictures = find_images(folder)
+    pictures = [Path(path) for path in find_images(folder)]
     labelled = [path for path in pictures if _label_file(path).is_file()]
     if without := [path.name for path in pictures if path not in {*labelled}]:
         text = f"{folder}: {len(without)} pictures have no file of labels and are left out ({first_names(without)})"
@@ -172,7 +172,7 @@ def _named(path: Path, settings: Mapping[str, Any], part: str) -> list[Path]:
         place = next((root / name for root in roots for name in names if (root / name).exists()), None)
         if place is None:
             raise AnnotationError(f"{path}: {part}: there is no {entry} below {roots[0]}; name a folder that is there")
-        found += find_images(f"@{place}" if place.suffix == ".txt" else place)
+        found += map(Path, find_images(f"@{place}" if place.suffix == ".txt" else place))
     if part == "train" and not found:
         raise AnnotationError(f"{path}: train: names no pictures; name their folder")
     return found

@@ -8,7 +8,7 @@ its journal.
 import json
 import pickle
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import takewhile
@@ -166,7 +166,7 @@ def _propose_all(
         if resumed < len(files):
             compile_all(*getattr(proposer, "kernels", ()))  # Otherwise each process would do it.
         work = partial(_propose, proposer, max_pixels)
-        begun = takewhile(lambda _: not stop(), pictures)
+        begun: Iterator[PictureOfRun] = takewhile(lambda _: not stop(), pictures)
         if (workers or 1) > 1:
             begun = (picture._replace(path=loaded(picture.path, max_pixels)) for picture in begun)
         answers = map_processes(work, begun, workers or 1)

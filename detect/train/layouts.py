@@ -125,7 +125,7 @@ def _read_xml(folder: Path, files: Iterable[Path], classes: Sequence[str], renam
     index = {name: label for label, name in enumerate(classes)}
     index |= {other: index[name] for other, name in rename.items()}
     reader = AnnotationReader(index, tuple(classes), PictureFolder(folder))
-    pictures = sorted({without_suffix(path.relative_to(folder).as_posix()) for path in find_images(folder)})
+    pictures = sorted({without_suffix(Path(path).relative_to(folder).as_posix()) for path in find_images(folder)})
     by_stem: dict[str, list[str]] = {}
     for name in pictures:
         by_stem.setdefault(stem(f"{name}.jpg"), []).append(name)
