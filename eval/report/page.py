@@ -8,14 +8,13 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ...data import MAX_PIXELS, VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
-from ..compare import describe_comparison
 from ..errors import ERROR_TYPES, false_positive_shares, false_positives, related_classes, size_sensitivity
 from ..matching import HIT, Matches, evaluated_classes, match_ilsvrc, match_voc
 from ..precision import class_average_precision, mean_of_numbers
@@ -29,7 +28,7 @@ from .charts import (
     shorten_name,
     size_chart,
 )
-from .decisions import Comparison, comparison_cards, decision_charts
+from .decisions import Comparison, comparison_parts, decision_charts
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
 
 _METRICS = {
@@ -134,7 +133,6 @@ def write_report(
     ...     page.name, "mAP" in page.read_text(encoding="utf-8")
     ('report.html', True)
     """
-    from jinja2 import Environment, FileSystemLoader
     from plotly.offline import get_plotlyjs
 
     if metric not in _METRICS:
@@ -170,14 +168,7 @@ def write_report(
         "sizes": size_chart(sizes),
         **decisions,
     }
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = format_number
-    environment.filters["short"] = shorten_name
-    # nan is no JSON: better an error here than a page without plots.
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
-    page = environment.get_template("report.html").render(
+    page = _template().render(
         title=title,
         plotly=get_plotlyjs(),
         figures=figures,
@@ -196,9 +187,7 @@ def write_report(
             "Detections": f"{sum(row.detections for row in rows):,}",
         },
         best_score=best_score,
-        comparison=comparison,
-        compared="" if comparison is None else describe_comparison(comparison.result, len(pictures)),
-        deciding=[] if comparison is None else comparison_cards(pictures, detections, comparison, max_pixels),
+        **comparison_parts(pictures, detections, comparison, max_pixels),
         per_class=PICTURES_PER_CLASS,
         worst=worst_mistakes(pictures, detections, matches, false, gallery, metric, max_pixels),
         missed=missed_objects(pictures, detections, matches, gallery, metric, max_pixels),
@@ -208,6 +197,20 @@ def write_report(
     # File names are bytes to the system: one that is not UTF-8 has no place in a page.
     atomic_write(path, page.encode("utf-8", "replace"))
     return path
+
+
+def _template() -> Any:
+    """Read the page's template."""
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = format_number
+    environment.filters["short"] = shorten_name
+    # nan is no JSON: better an error here than a page without plots.
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False}
+    return environment.get_template("report.html")
 
 
 def _check_folder(folder: Path) -> None:
