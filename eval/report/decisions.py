@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...data import Detections, Picture
+from ..compare import describe_comparison
 from ..confusion import confusion_matrix
 from ..matching import Matches, pool_matches
 from ..thresholds import Target, choose_threshold, threshold_curve
@@ -139,7 +140,21 @@ def _tide_chart(errors: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": [trace] if measured else [], "layout": layout}
 
 
-def comparison_cards(
+def comparison_parts(
+    pictures: Sequence[Picture],
+    detections: Mapping[str, Detections],
+    comparison: Comparison | None,
+    max_pixels: int,
+) -> dict[str, Any]:
+    """Return what the page says of another detector: the comparison, its result in words, and the deciding pictures."""
+    if comparison is None:
+        return {"comparison": None}
+    cards = _comparison_cards(pictures, detections, comparison, max_pixels)
+    words = describe_comparison(comparison.result, len(pictures))
+    return {"comparison": comparison, "compared": words, "deciding": cards}
+
+
+def _comparison_cards(
     pictures: Sequence[Picture], detections: Mapping[str, Detections], comparison: Comparison, max_pixels: int
 ) -> list[Card]:
     """Make cards of the pictures that decide most between two detectors, with the boxes of both."""

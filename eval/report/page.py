@@ -8,14 +8,13 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...data import MAX_PIXELS, VOC_CLASSES, Detections, Picture, atomic_write
 from ...data.errors import SettingError
-from ..compare import describe_comparison
 from ..errors import (
     ERROR_TYPES,
     count_false_positives,
@@ -35,7 +34,7 @@ from .charts import (
     reliability_charts,
     size_chart,
 )
-from .decisions import Comparison, comparison_cards, decision_charts
+from .decisions import Comparison, comparison_parts, decision_charts
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
 from .template import page_environment
 
@@ -178,9 +177,7 @@ def write_report(
         "sizes": size_chart(sizes),
         **decisions,
     }
-    environment = page_environment()
-    environment.filters["number"] = format_number
-    page = environment.get_template("report.html").render(
+    page = _template().render(
         title=title,
         plotly=Markup(get_plotlyjs()),
         figures=figures,
@@ -199,9 +196,7 @@ def write_report(
             "Detections": f"{sum(row.detections for row in rows):,}",
         },
         best_score=best_score,
-        comparison=comparison,
-        compared="" if comparison is None else describe_comparison(comparison.result, len(pictures)),
-        deciding=[] if comparison is None else comparison_cards(pictures, detections, comparison, max_pixels),
+        **comparison_parts(pictures, detections, comparison, max_pixels),
         per_class=PICTURES_PER_CLASS,
         worst=worst_mistakes(pictures, detections, matches, false, gallery, metric, max_pixels),
         missed=missed_objects(pictures, detections, matches, gallery, metric, max_pixels),
@@ -211,6 +206,13 @@ def write_report(
     # File names are bytes to the system: one that is not UTF-8 has no place in a page.
     atomic_write(path, page.encode("utf-8", "replace"))
     return path
+
+
+def _template() -> Any:
+    """Read the page's template."""
+    environment = page_environment()
+    environment.filters["number"] = format_number
+    return environment.get_template("report.html")
 
 
 def _check_folder(folder: Path) -> None:
