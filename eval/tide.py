@@ -5,6 +5,7 @@ shares of `errors.py`, these figures say what an error costs, whatever its score
 package ``tidecv``.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -116,6 +117,9 @@ def tide_errors(
     check_detections(detections)
     nothing = Detections.empty(names)
     thresholds = iou_threshold, background_threshold
+    if not pictures:
+        gains = dict.fromkeys((*TIDE_TYPES, "false positives", "false negatives"), 0.0)
+        return {"mAP": math.nan, "gains": gains, "counts": dict.fromkeys(TIDE_TYPES, 0)}
     parts = [_sort_errors(one, detections.get(one.image_id, nothing), names, *thresholds) for one in pictures]
     claims = _Claims(*(np.concatenate(column) for column in zip(*(one for one, _ in parts), strict=True)))
     objects = _Objects(*(np.concatenate(column) for column in zip(*(one for _, one in parts), strict=True)))

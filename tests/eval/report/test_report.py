@@ -131,7 +131,8 @@ def test_names_are_text(page):
 def test_the_figures_are_plotlys(page):
     graph_objects = pytest.importorskip("plotly.graph_objects")
     figures = figures_of(page)
-    assert set(figures) == {"curves", "calibration", "scores", "overlap", "number", "kinds", "gains", "sizes"}
+    of_boxes = {"overlap", "number", "kinds", "gains", "sizes"}
+    assert set(figures) == {"curves", "calibration", "scores", "thresholds", "confusion", "tide"} | of_boxes
     for figure in figures.values():
         assert figure["data"]
         # It refuses attributes and values that plotly.js does not know.
