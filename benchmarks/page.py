@@ -30,12 +30,13 @@ from inception_rcnn.data import VOC_CLASSES, Detections, write_detections
 from inception_rcnn.detect.runs.page.detections import write_run_page
 
 STEPS = """
-const done = arguments[arguments.length - 1], slider = document.getElementById("level");
+const slider = document.getElementById("level");
 document.getElementById("sort").value = arguments[0];
 document.getElementById("sort").dispatchEvent(new Event("change"));
 const times = [];
+window.times = undefined;
 function step(i) {
-  if (i > 100) return done(times);
+  if (i > 100) { window.times = times; return; }
   slider.value = i / 100;
   const began = performance.now();
   slider.dispatchEvent(new Event("input"));
@@ -46,9 +47,10 @@ function step(i) {
 step(0);
 """
 SCROLLS = """
-const done = arguments[arguments.length - 1], times = [];
+const times = [];
+window.times = undefined;
 function step(i) {
-  if (i > 50) return done(times);
+  if (i >= 50) { window.times = times; return; }
   scrollTo(0, 1000 * i);
   const began = performance.now();
   render(false);
@@ -116,12 +118,17 @@ def open_page(page: Path, profile: str) -> dict[str, float]:
             return 1000 * next(one["value"] for one in metrics if one["name"] == "TaskDuration")
 
         figures = {"open": seconds, "open used": used() / 1000}
-        for sort in ("run", "count"):
+
+        def measured(script: str, *words: str) -> tuple[float, float]:
             before = used()
-            times = browser.execute_async_script(STEPS, sort)
-            figures |= {sort: (used() - before) / len(times), f"{sort} clock": float(np.median(times))}
-        before = used()
-        figures["scroll"] = len(browser.execute_async_script(SCROLLS)) and (used() - before) / 50
+            browser.execute_script(script, *words)
+            while (times := browser.execute_script("return window.times")) is None:
+                time.sleep(0.5)
+            return (used() - before) / len(times), float(np.median(times))
+
+        for sort in ("run", "count"):
+            figures[sort], figures[f"{sort} clock"] = measured(STEPS, sort)
+        figures["scroll"], _ = measured(SCROLLS)
         figures["heap"] = browser.execute_script("return performance.memory.usedJSHeapSize") / 1e6
     finally:
         browser.quit()

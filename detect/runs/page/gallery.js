@@ -142,11 +142,15 @@ function updateTile(tile) {
   if (tile.count.textContent !== caption) tile.count.textContent = caption;
 }
 
-// What a screen reader says of the tiles follows when the slider rests.
-let describing;
-function describeTiles() {
-  clearTimeout(describing);
-  describing = setTimeout(() => { for (const [p, {open}] of tiles) open.setAttribute("aria-label", spoken(p)); }, 150);
+// When the slider rests, the tiles around the window follow, and what a screen reader says of all.
+let resting;
+function renderAround() {
+  clearTimeout(resting);
+  resting = setTimeout(() => {
+    if (!gallery.offsetParent) return;
+    render(false);
+    for (const [p, {open}] of tiles) open.setAttribute("aria-label", spoken(p));
+  }, 150);
 }
 
 function placeTile(tile, k, row) {
@@ -171,9 +175,10 @@ function placeTile(tile, k, row) {
   }
 }
 
-// Makes the tiles near the window, removes the others; `all` paints those that are kept again.
+// Makes the tiles in the window and near it, removes the others. At a step of the slider, `all` are painted again, and
+// are those in the window only.
 function render(all) {
-  const above = scrollY - gallery.offsetTop, margin = innerHeight / 2;
+  const above = scrollY - gallery.offsetTop, margin = all ? 0 : innerHeight / 2;
   const wanted = [];
   if (rows.length) {
     const last = rowAt(above + innerHeight + margin);
@@ -198,7 +203,7 @@ function render(all) {
     if (made) tile.open.setAttribute("aria-label", spoken(p));
     if (made || all) updateTile(tile);
   }
-  if (all) describeTiles();
+  if (all) renderAround();
 }
 
 function focusTile(k) {

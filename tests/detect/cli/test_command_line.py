@@ -38,6 +38,7 @@ COMMANDS = [
     ["train", "multibox"],
     ["propose"],
     ["pack"],
+    ["report"],
 ]
 
 
@@ -75,7 +76,7 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str], command: list
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     run("--help")
     text = capsys.readouterr().out
-    for name in ("detect", "propose", "ensemble", "classify", "export", "evaluate", "pack", "train"):
+    for name in ("detect", "propose", "ensemble", "classify", "report", "export", "evaluate", "pack", "train"):
         assert f"\n  {name} " in text
 
 
