@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from inception_rcnn.data import VOC_CLASSES, Detections, Picture
 
 CLASSES = ("cat", "dog", "car")
+Scene = tuple[list[Picture], dict[str, Detections]]
 
 
 def random_image(seed: int, width: int = 120, height: int = 90) -> np.ndarray:
@@ -95,6 +97,41 @@ def random_detections(count: int, seed: int = 0, classes: Sequence[str] = VOC_CL
     rng = np.random.default_rng(seed)
     boxes = random_boxes(count, 500, 500, rng, smallest=0)
     return make_detections(boxes, rng.random(count, np.float32), rng.integers(0, len(classes), count), classes)
+
+
+def random_scene(seed: int, count: int = 8, classes: tuple[str, ...] = CLASSES) -> Scene:
+    """Pictures with objects, some difficult, and detections near them and elsewhere, of scores that all differ."""
+    rng = np.random.default_rng(seed)
+    pictures, found = [], {}
+    for i in range(count):
+        objects, others = rng.integers(0, 5), rng.integers(0, 6)
+        boxes = random_boxes(objects, seed=rng, smallest=20)
+        labels = rng.integers(0, len(classes), objects)
+        near = boxes + rng.normal(0, 4, boxes.shape).astype(np.float32)
+        near = np.concatenate([np.minimum(near[:, :2], near[:, 2:]), np.maximum(near[:, :2], near[:, 2:])], axis=1)
+        name = f"{i:03d}"
+        pictures.append(make_picture(boxes, labels, name, difficult=np.flatnonzero(rng.random(objects) < 0.2)))
+        found[name] = make_detections(
+            np.concatenate([near, near, random_boxes(others, seed=rng)]),
+            rng.permutation(10_000)[: 2 * objects + others] / 10_000 * 0.9 + 0.05,
+            np.concatenate([labels, rng.integers(0, len(classes), objects + others)]),
+            classes,
+        )
+    return pictures, found
+
+
+def draw_pictures(scene: Scene, weights: np.ndarray) -> Scene:
+    """Copies of each picture, as many as its weight."""
+    pictures, found = scene
+    copies = [
+        (picture, f"{picture.image_id} {i}")
+        for picture, weight in zip(pictures, weights, strict=True)
+        for i in range(weight)
+    ]
+    return (
+        [replace(picture, image_id=name) for picture, name in copies],
+        {name: found[picture.image_id] for picture, name in copies},
+    )
 
 
 def voc_xml(*objects: tuple | str, size: tuple[int, int] | None = (60, 40)) -> str:

@@ -5,9 +5,8 @@ from math import isnan, nan
 
 import numpy as np
 import pytest
-from builders import CLASSES, make_detections, make_picture
+from builders import CLASSES, draw_pictures, make_detections, make_picture, random_scene
 from scipy.stats import kstest
-from test_error_bars import draw, random_scene
 
 from inception_rcnn.data import Detections
 from inception_rcnn.data.errors import SettingError
@@ -58,7 +57,8 @@ def test_figures_are_those_of_the_evaluators(metric: str) -> None:
     if metric == "voc07":
         bootstrap = Bootstrap(len(pictures), 100, 3)
         slow = [
-            evaluate(*draw((pictures, second), counts))["mAP"] - evaluate(*draw((pictures, first), counts))["mAP"]
+            evaluate(*draw_pictures((pictures, second), counts))["mAP"]
+            - evaluate(*draw_pictures((pictures, first), counts))["mAP"]
             for counts in bootstrap.weights
         ]
         low, high, p_value = bootstrap.difference(np.array(slow))

@@ -1,14 +1,12 @@
 """Draws as weights, against pictures that are drawn for real: renamed copies, and the ordinary evaluators."""
 
-from dataclasses import replace
 from math import isnan, nan
 
 import numpy as np
 import pytest
-from builders import CLASSES, make_detections, make_picture, random_boxes
+from builders import CLASSES, Scene, draw_pictures, random_scene
 from scipy.stats import binom, kstest, norm
 
-from inception_rcnn.data import Detections, Picture
 from inception_rcnn.data.errors import SettingError
 from inception_rcnn.eval import (
     evaluate_classification,
@@ -22,43 +20,6 @@ from inception_rcnn.eval import (
 )
 from inception_rcnn.eval.bootstrap import Bootstrap, mean_over_classes
 from inception_rcnn.eval.precision import class_average_precision, weighted_average_precision
-
-Scene = tuple[list[Picture], dict[str, Detections]]
-
-
-def random_scene(seed: int, count: int = 8, classes: tuple[str, ...] = CLASSES) -> Scene:
-    """Pictures with objects, some difficult, and detections near them and elsewhere, of scores that all differ."""
-    rng = np.random.default_rng(seed)
-    pictures, found = [], {}
-    for i in range(count):
-        objects, others = rng.integers(0, 5), rng.integers(0, 6)
-        boxes = random_boxes(objects, seed=rng, smallest=20)
-        labels = rng.integers(0, len(classes), objects)
-        near = boxes + rng.normal(0, 4, boxes.shape).astype(np.float32)
-        near = np.concatenate([np.minimum(near[:, :2], near[:, 2:]), np.maximum(near[:, :2], near[:, 2:])], axis=1)
-        name = f"{i:03d}"
-        pictures.append(make_picture(boxes, labels, name, difficult=np.flatnonzero(rng.random(objects) < 0.2)))
-        found[name] = make_detections(
-            np.concatenate([near, near, random_boxes(others, seed=rng)]),
-            rng.permutation(10_000)[: 2 * objects + others] / 10_000 * 0.9 + 0.05,
-            np.concatenate([labels, rng.integers(0, len(classes), objects + others)]),
-            classes,
-        )
-    return pictures, found
-
-
-def draw(scene: Scene, weights: np.ndarray) -> Scene:
-    """Copies of each picture, as many as its weight."""
-    pictures, found = scene
-    copies = [
-        (picture, f"{picture.image_id} {i}")
-        for picture, weight in zip(pictures, weights, strict=True)
-        for i in range(weight)
-    ]
-    return (
-        [replace(picture, image_id=name) for picture, name in copies],
-        {name: found[picture.image_id] for picture, name in copies},
-    )
 
 
 @pytest.mark.parametrize("metric", ["voc07", "voc12", "coco"])
@@ -79,7 +40,9 @@ def test_weights_count_as_copies_of_pictures_do(metric: str, rules: str) -> None
             for name, one in match(scene).items()
         }
         for row, counts in enumerate(weights):
-            slow = {name: class_average_precision(one, metric) for name, one in match(draw(scene, counts)).items()}
+            slow = {
+                name: class_average_precision(one, metric) for name, one in match(draw_pictures(scene, counts)).items()
+            }
             assert {name: values[row] for name, values in fast.items()} == pytest.approx(slow, abs=1e-12, nan_ok=True)
             nothing += sum(map(isnan, slow.values()))
     assert nothing, "no draw was without a class"
@@ -89,7 +52,7 @@ def test_intervals_are_those_of_copied_pictures() -> None:
     scene = random_scene(3)
     result = evaluate_voc(*scene, CLASSES, bootstrap=100, seed=7)
     bootstrap = Bootstrap(len(scene[0]), 100, 7)
-    slow = [evaluate_voc(*draw(scene, counts), CLASSES) for counts in bootstrap.weights]
+    slow = [evaluate_voc(*draw_pictures(scene, counts), CLASSES) for counts in bootstrap.weights]
     intervals = result["intervals"]
     assert intervals["mAP"] == pytest.approx(bootstrap.interval(np.array([one["mAP"] for one in slow])))
     for name in CLASSES:
@@ -113,7 +76,7 @@ def test_intervals_by_the_rules_of_coco() -> None:
         for name, matches in match_coco(*scene, CLASSES).items()
     }
     for row in range(0, len(bootstrap.weights), 9):
-        slow = evaluate_coco(*draw(scene, bootstrap.weights[row]), classes=CLASSES)
+        slow = evaluate_coco(*draw_pictures(scene, bootstrap.weights[row]), classes=CLASSES)
         assert {name: one[row] for name, one in values.items()} == pytest.approx(
             slow["per_class"], abs=1e-12, nan_ok=True
         )
@@ -136,7 +99,7 @@ def test_intervals_of_proposals_and_of_top_k_errors() -> None:
     bootstrap = Bootstrap(12, 100, 2)
     slow = []
     for counts in bootstrap.weights:
-        pictures, found = draw(scene, counts)
+        pictures, found = draw_pictures(scene, counts)
         slow.append(evaluate_proposals(pictures, {name: one.boxes for name, one in found.items()}, (2, 5), CLASSES))
     for key in ("mabo", "recall_at", "ar_at", "mabo_at", "recall", "recall_curve"):
         for one in [None] if key == "mabo" else result[key]:

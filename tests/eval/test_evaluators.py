@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import CLASSES
-from test_error_bars import random_scene
+from builders import CLASSES, random_scene
 
 from inception_rcnn.data import read_detections, write_detections
 from inception_rcnn.data.errors import EvaluationError, SettingError

@@ -4,10 +4,9 @@ from math import isnan, nan
 
 import numpy as np
 import pytest
-from builders import CLASSES, make_detections, make_picture
+from builders import CLASSES, draw_pictures, make_detections, make_picture, random_scene
 from hypothesis import given
 from hypothesis import strategies as st
-from test_error_bars import draw, random_scene
 from test_reliability import CLASS
 
 from inception_rcnn.data.errors import SettingError
@@ -70,7 +69,7 @@ def test_intervals_are_those_of_pictures_drawn_for_real(at: str) -> None:
     scene = random_scene(4)
     bootstrap = Bootstrap(len(scene[0]), 100, 5)
     own = evaluate_thresholds(match_voc(*scene, CLASSES), at, bootstrap=100, seed=5)["per_class"]["cat"]
-    slow = [match_voc(*draw(scene, counts), CLASSES)["cat"] for counts in bootstrap.weights]
+    slow = [match_voc(*draw_pictures(scene, counts), CLASSES)["cat"] for counts in bootstrap.weights]
     if at != "score=0.5":
         scores = np.array([choose_threshold(threshold_curve(one), parse_target(at)) for one in slow])
         assert own["intervals"]["score"] == pytest.approx(bootstrap.percentiles(scores), nan_ok=True)

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import CLASSES, make_detections, make_picture
-from test_error_bars import random_scene
+from builders import CLASSES, make_detections, make_picture, random_scene
 
 from inception_rcnn.data.errors import SettingError
 from inception_rcnn.eval import precision, tide_errors
