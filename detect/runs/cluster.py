@@ -22,7 +22,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 
@@ -32,8 +32,6 @@ from .names import package_version
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-Result = TypeVar("Result")
 
 LOCAL = "local"
 # So many workers may die of one item.
@@ -136,10 +134,10 @@ def connected(address: str, workers: int | None = None) -> Iterator[None]:
         else:
             _check_that_it_answers(address)
         with _no_standard_error():  # where Ray says that it will be silent
-            start_patiently(lambda: ray.init(address, **options))
+            ray.init(address, **options)
     except Exception as error:  # Ray has a class for each kind of failure, and for some none.
         if address == LOCAL:
-            raise ClusterError(f"--cluster: Ray cannot be started on this machine ({reason_of(error)})") from error
+            raise ClusterError(f"--cluster: Ray cannot be started on this machine; is it busy? ({reason_of(error)})") from error
         hint = "start one with `ray start --head`, or give its host:port" if address == "auto" else "check the address"
         raise ClusterError(f"--cluster {address}: no cluster there ({reason_of(error)}); {hint}") from error
     try:
@@ -151,17 +149,6 @@ def connected(address: str, workers: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def start_patiently(start: Callable[[], Result], tries: int = 4) -> Result:
-    """Start something of Ray, again if it needs more than the 30 seconds that Ray waits: the machine may be busy."""
-    for left in reversed(range(tries)):
-        try:
-            return start()
-        except Exception as error:
-            if not left or "timed out during startup" not in str(error):
-                raise
-    raise AssertionError
 
 
 def _import_ray() -> Any:

@@ -28,7 +28,7 @@ from inception_rcnn.data.errors import ClusterError, SettingError
 from inception_rcnn.detect import Detector, detect_batch
 from inception_rcnn.detect.cli.app import _with_address, main
 from inception_rcnn.detect.runs import cluster, detection
-from inception_rcnn.detect.runs.cluster import DEATHS, Stage, _Ledger, connected, map_cluster, start_patiently
+from inception_rcnn.detect.runs.cluster import DEATHS, Stage, _Ledger, connected, map_cluster
 from inception_rcnn.detect.runs.proposing import propose_pictures
 from inception_rcnn.detect.runs.stages import detection_works
 from inception_rcnn.proposals import SelectiveSearch
@@ -93,8 +93,10 @@ def path_of_workers() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def here(path_of_workers: None) -> Iterator[None]:
     """A Ray on this machine with two cores and a GPU that is none, for all tests that need no more."""
-    options = {"include_dashboard": False, "object_store_memory": STORE, "log_to_driver": False}
-    start_patiently(lambda: ray.init("local", num_cpus=2, num_gpus=1, logging_level="ERROR", **options))
+    ray.init(
+        "local", num_cpus=2, num_gpus=1, include_dashboard=False, object_store_memory=STORE,
+        log_to_driver=False, logging_level="ERROR",
+    )  # fmt: skip
     yield
     ray.shutdown()
 
@@ -343,10 +345,9 @@ def two_nodes() -> Iterator[Any]:
 
     system = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}
     options = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
-    head = {**options, "_system_config": system}
-    nodes = start_patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+    nodes = Cluster(initialize_head=True, head_node_args={**options, "_system_config": system})
     del options["include_dashboard"]
-    yield nodes, start_patiently(lambda: nodes.add_node(**options))
+    yield nodes, nodes.add_node(**options)
     nodes.shutdown()
 
 
