@@ -137,7 +137,8 @@ def connected(address: str, workers: int | None = None) -> Iterator[None]:
             ray.init(address, **options)
     except Exception as error:  # Ray has a class for each kind of failure, and for some none.
         if address == LOCAL:
-            raise ClusterError(f"--cluster: Ray cannot be started on this machine; is it busy? ({reason_of(error)})") from error
+            text = f"--cluster: Ray cannot be started on this machine; is it busy? ({reason_of(error)})"
+            raise ClusterError(text) from error
         hint = "start one with `ray start --head`, or give its host:port" if address == "auto" else "check the address"
         raise ClusterError(f"--cluster {address}: no cluster there ({reason_of(error)}); {hint}") from error
     try:
