@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +20,7 @@ from ..preprocessing import CROP_SIDE, prepare_picture
 from ..regions.first_pass import fit_first_pass
 from ..regions.network import PROJECTED, RegionNetwork
 from ..regions.roi_align import BINS, FINE_CHANNELS, FINE_INPUTS, TRUNK_CHANNELS
-from ..weights.model_file import GRAPHS, RegionModel
+from ..weights.model_file import GRAPHS, RegionModel, in_trunk
 from .portable import REGIONS, make_portable
 from .quantization import PICTURES, PROJECTIONS, calibration_inputs, quantize, with_weights
 
@@ -87,10 +86,14 @@ def _score_picture(network: RegionNetwork, picture: Tensor, boxes: Tensor) -> tu
     return logits.softmax(1), deltas
 
 
-@cache
 def export_graphs(
-    classes: int, scoring: str = "shared", *, finer: bool = True, context: bool = True
-) -> Mapping[str, bytes]:
+    classes: int,
+    scoring: str = "shared",
+    *,
+    finer: bool = True,
+    context: bool = True,
+    before: RegionModel | None = None,
+) -> dict[str, bytes]:
     """Export the graphs of a model file, without weights: they depend only on the shape of the network.
 
     Parameters
@@ -100,10 +103,12 @@ def export_graphs(
         See `RegionModel`.
     finer, context : bool
         See `RegionNetwork`.
+    before : RegionModel, optional
+        A model whose graphs are taken where they are the same for any classes, which saves most of the time.
 
     Returns
     -------
-    mapping of str to bytes
+    dict of str to bytes
         ONNX models by name. Their weights are external initializers, named as in the network's ``state_dict()``.
 
         - ``trunk``: ``picture`` (N, 3, H, W) -> ``features`` (N, 832, h, w), ``fine`` (N, 480, ~2h, ~2w); see
@@ -116,20 +121,24 @@ def export_graphs(
           `regions.network.RegionOutputs`.
         - ``crops``, for scoring crops: ``crops`` (N, 3, 224, 224) -> the same three.
     """
+    *common, last = GRAPHS[scoring]
+    known = before.graphs if before is not None and finer and before.has_finer else {}
+    graphs = {name: known.get(name) or export_common(name, finer=finer and name == "project") for name in common}
+    return graphs | {last: _export_by_region(classes, scoring, finer=finer, context=context)}
+
+
+@cache
+def _export_by_region(classes: int, scoring: str, *, finer: bool, context: bool) -> bytes:
+    """Export the graph that runs once for each region: ``head`` or ``crops``."""
     network = _network(classes, finer=finer, context=context)
     outputs = OUTPUTS if context else OUTPUTS[:2]
     if scoring == "crops":
         crops = {"crops": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}
-        by_region = export_part(Part(network, _score_crops), crops, outputs, {"crops": (0,)})
-    else:
-        regions = {n: torch.zeros(3, BINS, BINS, size) for n, size in zip(PROJECTIONS, PROJECTED, strict=True)}
-        if finer:
-            regions["fine"] = torch.zeros(3, BINS, BINS, FINE_CHANNELS)
-        by_region = export_part(Part(network, _score_regions), regions, outputs, dict.fromkeys(regions, (0,)))
-    *common, last = GRAPHS[scoring]
-    return MappingProxyType(
-        {name: export_common(name, finer=finer and name == "project") for name in common} | {last: by_region}
-    )
+        return export_part(Part(network, _score_crops), crops, outputs, {"crops": (0,)})
+    regions = {n: torch.zeros(3, BINS, BINS, size) for n, size in zip(PROJECTIONS, PROJECTED, strict=True)}
+    if finer:
+        regions["fine"] = torch.zeros(3, BINS, BINS, FINE_CHANNELS)
+    return export_part(Part(network, _score_regions), regions, outputs, dict.fromkeys(regions, (0,)))
 
 
 def _network(classes: int, *, finer: bool = False, context: bool = False) -> RegionNetwork:
@@ -243,6 +252,7 @@ def to_model(
     scoring: str = "shared",
     trained: Mapping[str, object] | None = None,
     samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]] = (),
+    before: RegionModel | None = None,
 ) -> RegionModel:
     """Pack a trained network as a model, which runs without torch.
 
@@ -264,6 +274,9 @@ def to_model(
         Pictures, RGB, and proposals in their pixels, like those that the model will get; 100 pictures are enough. Do
         not take pictures that the model is evaluated on. Without samples the model has no first pass and no graphs in 8
         bits.
+    before : RegionModel, optional
+        The model that the training began with. Graphs that are the same for both are taken from it, the trunk in 8 bits
+        too if its weights have not changed.
 
     Returns
     -------
@@ -274,17 +287,25 @@ def to_model(
     if samples:
         fit_first_pass(network, samples, long_side=long_side, scoring=scoring)
     parts = {"finer": network.lateral is not None, "context": network.context is not None}
-    graphs = dict(export_graphs(network.classes, scoring, **parts))
+    graphs = export_graphs(network.classes, scoring, **parts, before=before)
     weights = {name: p.detach().numpy().astype(np.float16) for name, p in network.named_parameters()}
     if samples:
         inputs = calibration_inputs(network, samples, long_side=long_side, scoring=scoring)
         if inputs:  # There are none if no picture has a proposal.
             by_region = GRAPHS[scoring][-1]
             graphs[f"{by_region}.int8"] = quantize(graphs[by_region], weights, inputs)
-        if inputs and scoring == "shared":
+        if inputs and scoring == "shared" and before is not None and _same_trunk(before, weights):
+            graphs["trunk.int8"] = before.graphs["trunk.int8"]
+        elif inputs and scoring == "shared":
             pictures = [{"picture": prepare_picture(image, long_side)[0]} for image, _ in samples[:PICTURES]]
             graphs["trunk.int8"] = quantize(graphs["trunk"], weights, pictures)
     return RegionModel(classes, long_side, box_regression, weights, graphs, "", dict(trained or {}), scoring)
+
+
+def _same_trunk(before: RegionModel, weights: Mapping[str, NDArray[np.float16]]) -> bool:
+    """Tell whether a model has a trunk in 8 bits that is of these weights."""
+    same = (np.array_equal(weight, before.weights.get(name, 0)) for name, weight in weights.items() if in_trunk(name))
+    return "trunk.int8" in before.graphs and before.has_finer == ("lateral.weight" in weights) and all(same)
 
 
 def export_whole(model: RegionModel) -> bytes:

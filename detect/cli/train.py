@@ -201,7 +201,7 @@ def train_detector_command(
             found = propose_all(head, network.trunk, samples, limit=LIMITS[-1], **where)
             boxes = {name: own for name, (own, _) in found.items()}
         _write_detector(
-            output, network, names, recipe, trained,
+            output, network, before, names, recipe, trained,
             [(picture, boxes[picture.image_id]) for picture in samples], validation, method=method,
             multibox=multibox if multibox_output is None else multibox_output, max_pixels=max_pixels,
             apart=graphs_apart,
@@ -211,6 +211,7 @@ def train_detector_command(
 def _write_detector(
     output: Path,
     network: RegionNetwork,
+    before: RegionModel | None,
     names: tuple[str, ...],
     recipe: DetectorRecipe,
     trained: Mapping[str, object],
@@ -232,6 +233,7 @@ def _write_detector(
     model = to_model(
         network, names, long_side=recipe.long_side, box_regression=recipe.box_regression, scoring=recipe.scoring,
         trained=trained, samples=[(read_pixels(picture, max_pixels), boxes) for picture, boxes in samples],
+        before=before,
     )  # fmt: skip
     write_model(output, model, apart=apart)
     measured = [picture for picture in validation if picture.labelled is None and picture.exhaustive]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,21 @@ def test_a_model_with_8_bits_is_exported_in_float32(region_model: RegionModel) -
     assert [node.op_type for node in whole.graph.node] == [
         node.op_type for node in onnx.load_from_string(export_whole(region_model)).graph.node
     ]
+
+
+def test_graphs_of_the_model_before_are_taken_where_they_are_the_same() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
+    samples = [(picture, random_boxes(40, 90, 60, seed=0))]
+    before = to_model(random_network(), CLASSES, long_side=128, samples=samples)
+    marked = replace(before, graphs={name: b"kept" for name in before.graphs})
+    same = to_model(random_network(classes=2), CLASSES[:2], long_side=128, samples=samples, before=marked)
+    kept = {name for name, graph in same.graphs.items() if graph == b"kept"}
+    assert kept == {"trunk", "first_pass", "project", "trunk.int8"}
+    # Of a trunk with other weights 8 bits have other ranges.
+    other = to_model(random_network(1), CLASSES, long_side=128, samples=samples, before=before)
+    assert other.graphs["trunk.int8"] != before.graphs["trunk.int8"]
+    without = to_model(random_network(parts=False), CLASSES, long_side=128, before=marked)
+    assert b"kept" not in without.graphs.values()
 
 
 def test_graphs_are_those_of_every_network_of_as_many_classes(region_model: RegionModel) -> None:
