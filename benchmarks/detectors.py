@@ -5,8 +5,10 @@ included. Detections are scored from 0.01 up and suppressed as each detector's o
 IoU 0.5.
 
     python benchmarks/detectors.py VOCdevkit/VOC2007 FILES --split test [--pictures 100] [--plot detectors.png]
+        [--only NAME]... [--save FOLDER]
 
-FILES is a folder with the files that `MODELS` of detector_ports.py lists. What is missing is told and left out.
+FILES is a folder with the files that `MODELS` of detector_ports.py lists. What is missing is told and left out. --save
+writes the detections of each, NAME.parquet, for `inception-rcnn compare`.
 """
 
 import argparse
@@ -28,7 +30,7 @@ from models import evenly_spaced
 from tables import show
 
 from inception_rcnn import backbone, proposals
-from inception_rcnn.data import VOC_CLASSES, Detections, Picture, read_image, read_voc
+from inception_rcnn.data import VOC_CLASSES, Detections, Picture, read_image, read_voc, write_detections
 from inception_rcnn.detect import Detector
 from inception_rcnn.eval import evaluate_voc
 
@@ -96,11 +98,19 @@ def main() -> None:
     parser.add_argument("files", type=Path, help="folder with the models' files")
     parser.add_argument("--split", default="test", help="default: test")
     parser.add_argument("--pictures", type=int, help="so many, evenly spaced; default: all")
+    parser.add_argument("--only", action="append", metavar="NAME", help="this detector; repeat for more; default: all")
+    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the detections of each")
     parser.add_argument("--plot", type=Path, help="draw mAP against CPU seconds into this file")
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    known = [*OURS, *(model.name for model in MODELS)]
+    wanted = options.only or known
+    if unknown := set(wanted) - set(known):
+        parser.error(f"--only {unknown.pop()}: the detectors are {', '.join(known)}")
     detectors: dict[str, Detect] = {}
     for model in MODELS:
+        if model.name not in wanted:
+            continue
         try:
             detectors[model.name] = load(model, options.files)
         except (OSError, ValueError, ImportError, AttributeError) as error:
@@ -108,10 +118,14 @@ def main() -> None:
     try:
         pictures = evenly_spaced(read_voc(options.folder, options.split), options.pictures)
         for name, settings in OURS.items():
+            if name not in wanted:
+                continue
             detectors[name] = Detector.load("voc", device="cpu", threads=1, min_score=MIN_SCORE, **settings)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    if options.save:
+        options.save.mkdir(parents=True, exist_ok=True)
     found, seconds = measure(pictures, detectors)
     own_files = [Path(room.__file__).with_name("models") / "voc.safetensors" for room in (backbone, proposals)]
     own_bytes = sum(path.stat().st_size for path in own_files)
@@ -126,6 +140,9 @@ def main() -> None:
         area = 100 * evaluate_voc(pictures, found[name], VOC_CLASSES, "voc12")["mAP"]
         points[name] = seconds[name], old
         trained_on, size, total = about[name]
+        if options.save:
+            entries = ((f"{p.image_id}.jpg", p.width, p.height, found[name][p.image_id]) for p in pictures)
+            write_detections(options.save / f"{name}.parquet", entries, VOC_CLASSES)
         rows.append([name, trained_on, size, f"{old:.1f}", f"{area:.1f}", f"{seconds[name]:.3f}", f"{total / 1e6:.1f}"])
     columns = ["detector", "trained on", "input", "mAP, 11 points", "mAP, area", "CPU s", "MB"]
     show(f"{len(pictures)} pictures", columns, rows, markdown=True)

@@ -33,6 +33,7 @@ from inception_rcnn.backbone.weights.caffe import read_caffemodel
 from inception_rcnn.backbone.weights.model_file import GRAPHS, RegionModel, read_model, write_model
 from inception_rcnn.backbone.weights.published import load_imagenet
 from inception_rcnn.data import (
+    AnnotationError,
     ImageError,
     find_images_in,
     read_coco,
@@ -50,6 +51,7 @@ from inception_rcnn.data import (
     read_voc,
     read_voc_results,
 )
+from inception_rcnn.data.formats.yolo import find_yolo, read_yolo, read_yolo_names
 from inception_rcnn.data.images.reading import decode_image
 from inception_rcnn.data.score_calibration import ScoreCalibration
 from inception_rcnn.proposals.calibration import RankingCalibration
@@ -105,6 +107,18 @@ def _read_document(root: Path) -> None:
     for key in ("stem", "image_id", "file_name"):
         read_detections(root / "detections.json", key)  # type: ignore[arg-type]
     read_detection_entries(root / "detections.json")
+
+
+def _read_table(root: Path) -> None:
+    read_detections(root / "detections.parquet")
+    read_detection_entries(root / "detections.parquet")
+
+
+def _read_yolo(root: Path) -> None:
+    names_file = find_yolo(root / "yolo")
+    if names_file is None:
+        raise AnnotationError(f"{root / 'yolo/data.yaml'}: not in YOLO's layout")
+    read_yolo(names_file, read_yolo_names(names_file))
 
 
 def _read_coco(root: Path) -> None:
@@ -442,6 +456,11 @@ def write_seeds(root: Path) -> None:
     _models(root)
     Image.fromarray(noise_image(0, 24, 17)).save(root / "picture.tga")
     root.joinpath("variables.mat").write_bytes(next(_matlab_files()))
+    for kind in ("images", "labels"):
+        (root / "yolo" / kind).mkdir(parents=True)
+    Image.fromarray(noise_image(0, 24, 17)).save(root / "yolo/images/a.png")
+    root.joinpath("yolo/labels/a.txt").write_text("0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.9 0.1 0.9 0.9\n")
+    root.joinpath("yolo/data.yaml").write_text("train: images\nval: images\nnames: [cat, dog]\n")
     root.joinpath("pictures.tar").write_bytes(next(_tar_files()))
     root.joinpath("pictures.parquet").write_bytes(next(_picture_tables()))
 
@@ -469,6 +488,9 @@ TARGETS = {
         "list.json", lambda root: read_coco_results(root / "list.json", root / "instances.json"), _change_json
     ),
     "detections": Target("detections.json", _read_document, _change_json),
+    "detections-parquet": Target("detections.parquet", _read_table, _change_parquet),
+    "yolo-labels": Target("yolo/labels/a.txt", _read_yolo, _change_text),
+    "yolo-settings": Target("yolo/data.yaml", _read_yolo, _change_text),
     "proposals-json": Target("proposals.json", _proposals(".json"), _change_json),
     "proposals-npz": Target("proposals.npz", _proposals(".npz"), _change_archive),
     "proposals-mat": Target("proposals.mat", _proposals(".mat"), _change_matlab),

@@ -162,16 +162,20 @@ def _find_pictures(names_file: Path) -> tuple[list[Path], list[Path]]:
 def _named(path: Path, settings: Mapping[str, Any], part: str) -> list[Path]:
     """List the pictures that an entry of data.yaml names."""
     entries = settings.get(part) or []
+    entries = entries if isinstance(entries, list) else [entries]
+    # Of names that are too long for the file system, os.path says that there is nothing.
     roots = [path.parent]
     if root := settings.get("path"):
-        roots = [one for one in (path.parent / str(root), Path(str(root))) if one.is_dir()] + roots
+        roots = [one for one in (path.parent / str(root), Path(str(root))) if os.path.isdir(one)] + roots
     found: list[Path] = []
-    for entry in [entries] if isinstance(entries, str) else entries:
+    for entry in entries:
         # Roboflow writes ../train/images, and means train/images.
-        names = [str(entry), str(entry).removeprefix("../")]
-        place = next((root / name for root in roots for name in names if (root / name).exists()), None)
+        names = [entry, entry.removeprefix("../")] if isinstance(entry, str) else []
+        place = next((root / name for root in roots for name in names if os.path.exists(root / name)), None)
         if place is None:
-            raise AnnotationError(f"{path}: {part}: there is no {entry} below {roots[0]}; name a folder that is there")
+            raise AnnotationError(
+                f"{path}: {part}: there is no {str(entry)[:80]!r} below {roots[0]}; name a folder that is there"
+            )
         found += map(Path, find_images(f"@{place}" if place.suffix == ".txt" else place))
     if part == "train" and not found:
         raise AnnotationError(f"{path}: train: names no pictures; name their folder")
