@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..classes.spelling import warn_of_dropped_classes
-from ..errors import AnnotationError, DataWarning, ImageError, first_names, needs_packages
+from ..errors import AnnotationError, DataWarning, ImageError, first_names, needs_packages, reason_of
 from ..images.finding import find_images
 from ..images.reading import read_size
 from ..picture import Picture
@@ -139,7 +139,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_bytes())
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or error
+        reason = getattr(error, "problem", None) or getattr(error, "strerror", None) or reason_of(error)
         raise AnnotationError(f"{path}: cannot be read ({reason}); correct it") from error
     return settings if isinstance(settings, dict) else {}
 

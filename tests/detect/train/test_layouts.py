@@ -246,6 +246,7 @@ def test_malformed_labels_are_told_with_file_and_line(tmp_path: Path, line: str,
     ("text", "told"),
     [
         ("names: [mug, lamp\n", "cannot be read"),
+        ("\x07", "cannot be read (unacceptable character"),
         ("names: 3\ntrain: .\n", "names is no list"),
         ("names: {1: mug, 2: lamp}\ntrain: .\n", "names is no list"),
         ("names: [mug, lamp]\ntrain: nowhere\n", "train: there is no 'nowhere' below"),
@@ -261,6 +262,7 @@ def test_a_malformed_data_yaml_is_told(tmp_path: Path, text: str, told: str) -> 
     with pytest.raises(AnnotationError, match=r"data\.yaml: ") as caught:
         read_labelled_folder(tmp_path, CLASSES)
     assert told in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_outlines_become_their_boxes_and_a_turned_picture_is_upright(tmp_path: Path) -> None:
