@@ -114,11 +114,14 @@ def _read_table(root: Path) -> None:
     read_detection_entries(root / "detections.parquet")
 
 
-def _read_yolo(root: Path) -> None:
-    names_file = find_yolo(root / "yolo")
-    if names_file is None:
-        raise AnnotationError(f"{root / 'yolo/data.yaml'}: not in YOLO's layout")
-    read_yolo(names_file, read_yolo_names(names_file))
+def _yolo(name: str) -> Callable[[Path], object]:
+    def read(root: Path) -> None:
+        names_file = find_yolo(root / name)
+        if names_file is None:
+            raise AnnotationError(f"{root / name / 'data.yaml'}: not in YOLO's layout")
+        read_yolo(names_file, read_yolo_names(names_file))
+
+    return read
 
 
 def _read_coco(root: Path) -> None:
@@ -456,11 +459,12 @@ def write_seeds(root: Path) -> None:
     _models(root)
     Image.fromarray(noise_image(0, 24, 17)).save(root / "picture.tga")
     root.joinpath("variables.mat").write_bytes(next(_matlab_files()))
-    for kind in ("images", "labels"):
-        (root / "yolo" / kind).mkdir(parents=True)
-    Image.fromarray(noise_image(0, 24, 17)).save(root / "yolo/images/a.png")
+    for folder in ("yolo", "yolo-settings"):  # The second has no labels, so that no error is of these.
+        for kind in ("images", "labels"):
+            (root / folder / kind).mkdir(parents=True)
+        Image.fromarray(noise_image(0, 24, 17)).save(root / folder / "images/a.png")
+        root.joinpath(folder, "data.yaml").write_text("train: images\nval: images\nnames: [cat, dog]\n")
     root.joinpath("yolo/labels/a.txt").write_text("0 0.5 0.5 0.25 0.5\n1 0.1 0.1 0.9 0.1 0.9 0.9\n")
-    root.joinpath("yolo/data.yaml").write_text("train: images\nval: images\nnames: [cat, dog]\n")
     root.joinpath("pictures.tar").write_bytes(next(_tar_files()))
     root.joinpath("pictures.parquet").write_bytes(next(_picture_tables()))
 
@@ -489,8 +493,8 @@ TARGETS = {
     ),
     "detections": Target("detections.json", _read_document, _change_json),
     "detections-parquet": Target("detections.parquet", _read_table, _change_parquet),
-    "yolo-labels": Target("yolo/labels/a.txt", _read_yolo, _change_text),
-    "yolo-settings": Target("yolo/data.yaml", _read_yolo, _change_text),
+    "yolo-labels": Target("yolo/labels/a.txt", _yolo("yolo"), _change_text),
+    "yolo-settings": Target("yolo-settings/data.yaml", _yolo("yolo-settings"), _change_text),
     "proposals-json": Target("proposals.json", _proposals(".json"), _change_json),
     "proposals-npz": Target("proposals.npz", _proposals(".npz"), _change_archive),
     "proposals-mat": Target("proposals.mat", _proposals(".mat"), _change_matlab),
