@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 
+from ...backbone.regions.placement import has_dot_products
 from ...data.errors import ClusterError, needs_packages, reason_of
 from ...data.system.processes import ProcessDied, usable_cores
 from .names import package_version
@@ -38,6 +39,8 @@ LOCAL = "local"
 DEATHS = 3
 # A chunk is done again when its worker dies, and its results come together. A chunk costs Ray some 10 ms.
 MAX_CHUNK = 16
+# Ray keeps a reference and runs a task for each chunk before the first result: it gets so many items at a time.
+WINDOW = 100_000
 CHUNKS_PER_WORKER = 8
 # A worker that cannot even start says nothing of the items; after so many in a row the cluster cannot do the work.
 MAX_FAILED_STARTS = 8
@@ -190,26 +193,49 @@ def _check_that_it_answers(address: str) -> None:
 
 
 def _check_versions(ray: Any) -> None:
+    ours = package_version()
+    for name, theirs in _ask_machines(ray, package_version):
+        if theirs != ours:
+            raise ClusterError(
+                f"machine {name} of the cluster: has inception-rcnn {theirs}, this one {ours}; install the same"
+            )
+
+
+def _ask_machines(ray: Any, question: Callable[[], Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the address of each machine of the cluster, and what a function returns there."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    ask = ray.remote(num_cpus=0, max_retries=0)(package_version)
+    ask = ray.remote(num_cpus=0, max_retries=0)(question)
     answers = [
         ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote()
         for node in nodes
     ]
     for node, answer in zip(nodes, answers, strict=True):
-        name, ours = node["NodeManagerAddress"], package_version()
+        name = node["NodeManagerAddress"]
         try:
-            theirs = ray.get(answer)
+            yield name, ray.get(answer)
         except ray.exceptions.NodeDiedError:
             continue
         except (ray.exceptions.RayTaskError, ray.exceptions.RaySystemError) as error:
             reason = "inception-rcnn is not installed there" if "inception_rcnn" in str(error) else reason_of(error)
-            raise ClusterError(f"machine {name} of the cluster: {reason}; install version {ours} there") from None
-        if theirs != ours:
+            text = f"machine {name} of the cluster: {reason}; install version {package_version()} there"
+            raise ClusterError(text) from None
+
+
+def check_dot_products() -> None:
+    """Refuse a cluster of which some machines compute in 8 bits with other results than the others.
+
+    Raises
+    ------
+    ClusterError
+        If the processor of a machine has no dot products of 8 bits.
+    """
+    for name, has_them in _ask_machines(_import_ray(), has_dot_products):
+        if not has_them:
             raise ClusterError(
-                f"machine {name} of the cluster: has inception-rcnn {theirs}, this one {ours}; install the same"
+                f"machine {name} of the cluster: its processor has no dot products of 8 bits, and gives other "
+                "results in int8; add --precision float32"
             )
 
 
@@ -262,24 +288,23 @@ def map_cluster(
     with connected(address, workers):
         ray = _import_ray()
         ledger = ray.remote(num_cpus=0)(_Ledger).options(scheduling_strategy=_here(ray)).remote()
-        data = _plan(ray, stages, items, count, workers, ledger)
-        stopped = False
+        stopped, rest = False, iter(items)
         try:
-            for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
-                for position, result in zip(table["position"].to_pylist(), table["result"], strict=True):
-                    yield position, pickle.loads(result.as_buffer())
-                if not stopped and stop():
-                    stopped = True
-                    ledger.stop.remote()
+            while not stopped and (window := list(itertools.islice(rest, WINDOW))):
+                data = _plan(ray, stages, window, workers, ledger)
+                for table in data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+                    for position, result in zip(table["position"].to_pylist(), table["result"], strict=True):
+                        yield position, pickle.loads(result.as_buffer())
+                    if not stopped and stop():
+                        stopped = True
+                        ledger.stop.remote()
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except ray.exceptions.ActorDiedError as error:
             raise ClusterError(f"--cluster {address}: its workers cannot start ({reason_of(error)})") from error
 
 
-def _plan(
-    ray: Any, stages: Sequence[Stage], items: Iterable[tuple[int, Any]], count: int, workers: int | None, ledger: Any
-) -> Any:
+def _plan(ray: Any, stages: Sequence[Stage], items: Sequence[tuple[int, Any]], workers: int | None, ledger: Any) -> Any:
     """Give the items and the stages to Ray Data, which begins when its results are asked for."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -289,7 +314,7 @@ def _plan(
     room, last = ray.cluster_resources(), stages[-1]
     most = int(room.get("GPU", 0) // last.gpus if last.gpus else room.get("CPU", 0) // last.cpus)
     size = max(1, min(workers or most, most))
-    chunk = max(1, min(MAX_CHUNK, count // (CHUNKS_PER_WORKER * size)))
+    chunk = max(1, min(MAX_CHUNK, len(items) // (CHUNKS_PER_WORKER * size)))
     data = ray.data.from_arrow(_tables(items, chunk))
     # Whole blocks, which are chunks; for GPUs Ray wants a number.
     whole: dict[str, Any] = {"batch_size": chunk if last.gpus else None, "batch_format": "pyarrow"}
@@ -300,7 +325,10 @@ def _plan(
             continue
         # Not of one fixed size: a dead machine's places are free again, and new machines get some.
         pool = ray.data.ActorPoolStrategy(
-            min_size=1, max_size=workers, initial_size=min(size, -(-count // chunk)), max_tasks_in_flight_per_actor=2
+            min_size=1,
+            max_size=workers,
+            initial_size=min(size, -(-len(items) // chunk)),
+            max_tasks_in_flight_per_actor=2,
         )
         places = {"num_gpus": stage.gpus, "num_cpus": 0} if stage.gpus else {"num_cpus": stage.cpus}
         data = data.map_batches(_Worker, fn_constructor_args=given, compute=pool, **places, **whole)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ...data.errors import OutputError, UserError
 from ...data.system.atomic_files import cache_folder
-from ...data.system.remote import is_url, remove_url, upload
+from ...data.system.remote import is_url, read_url, remove_url, upload
 
 
 class Destination:
@@ -95,6 +95,16 @@ class Destination:
                 f"cannot be written ({_reason(error)}); the results are in {self.folder}, the same command uploads them"
             )
             raise OutputError(f"{self.url}: {text}") from error
+
+    def read(self, path: Path) -> bytes:
+        """Read a small file of the results, of a URL from there.
+
+        Raises
+        ------
+        OSError
+            If it cannot be read.
+        """
+        return path.read_bytes() if self.folder is None else read_url(self._url_of(path), 2**20)[1]
 
     def remove(self) -> None:
         """Remove the folder in the cache."""

@@ -5,6 +5,7 @@ last ones. Every finished picture goes into the journal; a run that was interrup
 """
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -12,23 +13,26 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from ...data import Detections, atomic_write, write_detections
+from ...data import Detections, ImageError, atomic_write, write_detections
+from ...data.arguments import settings_as_json
 from ...data.errors import JournalError, OutputError, SettingError
 from ...data.formats.by_suffix import read_detection_names
 from ...data.images.containers import Members
 from ...data.images.reading import MAX_PIXELS
+from ...data.images.sources import stamp
 from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, prefetch
+from ...data.system.remote import is_url
 from ..detector import Detector
 from ..drawing import default_draw_score
-from .cluster import Stage, map_cluster
+from .cluster import LOCAL, Stage, check_dot_products, connected, map_cluster
 from .destination import Destination
 from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure
 from .journal import Journal
@@ -58,6 +62,8 @@ from .stages import (
 from .summary import RunSummary, conclude
 
 JOURNAL = "journal"
+# So many pictures at URLs that cannot be had, one after the other, are no accident of single ones.
+MAX_UNREACHABLE = 100
 MAX_WAITING_DRAWINGS = 4
 
 
@@ -147,6 +153,13 @@ def detect_batch(
         raise SettingError("cluster: each worker would take all cores of its machine; load the detector with threads=1")
     files, place = RunFiles(paths), Destination(output)
     output = place.path
+    # Other pictures may have the same names below another folder.
+    depends_on = [detector.description, draw_score, package_version(), files.folder]
+    wanted = [*depends_on, coco_ids, drawings, report, format]
+    results = ("errors.jsonl", "run.json", *FORMATS[format], *([REPORT] if report else []))
+    if (before := _finished_before(place, wanted, files, results)) is not None:
+        progress(len(files), "")
+        return before
     place.begin(output / "errors.jsonl")
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     pictures = _Pictures(files, drawings)
@@ -155,9 +168,8 @@ def detect_batch(
     _check_drawings(output)
     if (old := output / "journal.jsonl").exists():
         raise JournalError(f"{old}: left by a run of version 0.1; finish it with that version, or delete that file")
-    # Other pictures may have the same names below another folder.
-    depends_on = [detector.description, draw_score, package_version(), files.folder]
-    with Journal(output / JOURNAL, depends_on, files, columns=6, may_restart=True) as journal:
+    anew = "that file and the folder pictures beside it"
+    with Journal(output / JOURNAL, depends_on, files, columns=6, other_pictures=True, anew=anew) as journal:
         _remove_outdated(output, journal, pictures)
         run = _Run(detector, output, draw_score, max_pixels, journal, pictures)
         run.summary.resumed = journal.finished
@@ -167,26 +179,59 @@ def detect_batch(
             run.detect_on_cluster(cluster, workers, progress, stop)
         run.write_results(FORMATS[format], *(coco_ids or (None, None)))
         conclude(run.summary, files, journal, output / "errors.jsonl")
-        used = {"folder": files.folder, "draw_score": draw_score, **detector.description}
+        used: dict[str, object] = {"folder": files.folder, "draw_score": draw_score, **detector.description}
+        if not run.summary.retryable:
+            read = (journal.record(i).stamp if journal.offsets[i] else stamp(files.path(i)) for i in range(len(files)))
+            used["finished"] = _fingerprint(wanted, files, read)
 
         def write_record() -> None:
             run.summary.seconds["total"] = time.perf_counter() - began
             _write_record(output / "run.json", run.summary, settings or {}, used)
 
         write_record()
+        place.deliver([output / name for name in ("pictures", "errors.jsonl", *FORMATS[format])])
         if report:
             progress(len(files), "writing the report")
             with run.summary.timed("report"):
                 sources = (files.path(i) for i in journal.positions)
                 write_run_page(output, entries=run.entries(Counter()), sources=sources, max_pixels=max_pixels)
             write_record()
-        pages = (REPORT, THUMBNAILS) if report else ()
-        written = [output / name for name in ("pictures", "errors.jsonl", "run.json", *FORMATS[format], *pages)]
-        place.deliver(written, [output / name for name in RESULT_FILES if name not in FORMATS[format]])
+        # The last one: where it is, everything is.
+        last = [*((THUMBNAILS, REPORT) if report else ()), "run.json"]
+        outdated = [output / name for name in RESULT_FILES if name not in FORMATS[format]]
+        place.deliver([output / name for name in last], outdated)
         if not run.summary.retryable:
             journal.remove()
             place.remove()
     return run.summary
+
+
+def _fingerprint(settings: object, files: RunFiles, stamps: Iterable[list[int]]) -> str:
+    """Hash all that the results of a finished run depend on: its settings, its pictures, and the state of these."""
+    digest = hashlib.sha256(settings_as_json("run", settings).encode())
+    for name, known in zip(files, stamps, strict=True):
+        digest.update(os.fsencode(f"\0{name}\0{known}"))
+    return digest.hexdigest()
+
+
+def _finished_before(
+    place: Destination, settings: object, files: RunFiles, results: Sequence[str]
+) -> RunSummary | None:
+    """Return the summary of an earlier run that did the same, if its results are there and nothing is to be added."""
+    output = place.path
+    if (output / JOURNAL).exists():
+        return None
+    if not place.url and not all((output / name).is_file() for name in results):
+        return None
+    try:
+        record = json.loads(place.read(output / "run.json"))
+        summary = RunSummary(**{field.name: record[field.name] for field in fields(RunSummary)})
+        if record["finished"] != _fingerprint(settings, files, files.stamps(range(len(files)))):
+            return None
+    except (OSError, ValueError, TypeError, KeyError):  # None is there, or one of another version or program.
+        return None
+    summary.resumed, summary.seconds = summary.pictures, {"total": 0.0}
+    return summary
 
 
 class _Pictures:
@@ -226,7 +271,8 @@ def _remove_outdated(output: Path, journal: Journal, pictures: _Pictures) -> Non
     for i in journal.positions:
         drawn = journal.record(i).drawn
         before.add(drawn)
-        if drawn == pictures[i].drawn and (not drawn or (output / "pictures" / drawn).is_file()):
+        there = drawn == pictures[i].drawn and (not drawn or (output / "pictures" / drawn).is_file())
+        if there or not pictures.drawings:
             kept.add(drawn)
         else:
             journal.offsets[i] = 0
@@ -261,6 +307,7 @@ class _Run:
     journal: Journal
     pictures: _Pictures
     summary: RunSummary = field(default_factory=RunSummary)
+    unreachable: int = 0  # pictures at URLs, so many one after the other
 
     def detect(self, workers: int, progress: Callable[[int, str], None], stop: Callable[[], bool]) -> None:
         """Process the pictures, until each is in the journal or among the failures."""
@@ -283,12 +330,12 @@ class _Run:
                         searched, ready = future.result()
                     found = score_picture(picture, searched, self.detector, self.summary)
                 except Exception as error:  # One file must not end a run over thousands; the line says what happened.
-                    self.journal.append_failure(picture.position, failure(picture.path, error))
+                    self.give_up(picture.position, failure(picture.path, error))
                     in_a_row += searched is not None
                     if in_a_row == MAX_FAILURES_IN_A_ROW:
                         raise
                 else:
-                    in_a_row = 0
+                    in_a_row = self.unreachable = 0
                     self.summary.add_seconds("wait for scoring", max(0.0, start - ready))
                     with self.summary.timed("wait for drawing"):
                         while len(drawings) > MAX_WAITING_DRAWINGS:
@@ -314,20 +361,41 @@ class _Run:
         stages = [Stage(work) for work in works]
         stages[-1] = stages[-1]._replace(gpus=1) if on_gpu else stages[-1]._replace(cpus=placement.threads or 1)
         items = ((i, self.pictures[i]) for i in todo)
-        with closing(map_cluster(stages, items, len(todo), address, workers, stop)) as results:
+        with ExitStack() as stack:
+            if todo and placement.precision == "int8" and address != LOCAL:
+                stack.enter_context(connected(address, workers))
+                check_dot_products()
+            results = stack.enter_context(closing(map_cluster(stages, items, len(todo), address, workers, stop)))
             for done, (i, answer) in enumerate(results, self.summary.resumed + 1):
                 if isinstance(answer, ProcessDied):
-                    self.journal.append_failure(i, failure(self.pictures.files.path(i), answer))
+                    self.give_up(i, failure(self.pictures.files.path(i), answer))
                 else:
                     for stage, seconds in answer.seconds.items():
                         self.summary.add_seconds(stage, seconds)
                     if isinstance(answer.result, Failure):
-                        self.journal.append_failure(i, answer.result)
+                        self.give_up(i, answer.result)
                     else:
+                        self.unreachable = 0
                         self.keep(self.pictures[i], answer.result)
                 progress(done, "")
         if done < len(self.pictures):
             raise KeyboardInterrupt
+
+    def give_up(self, position: int, failed: Failure) -> None:
+        """Keep a failure; end the run if it is one of many in a row that are not the pictures' fault.
+
+        Raises
+        ------
+        ImageError
+            If `MAX_UNREACHABLE` pictures at URLs one after the other could not be had: a network is down, or
+            credentials have expired.
+        """
+        self.journal.append_failure(position, failed)
+        remote = is_url(str(self.pictures.files.path(position)))
+        self.unreachable = self.unreachable + 1 if remote and failed.retryable else 0
+        if self.unreachable == MAX_UNREACHABLE:
+            text = f"{MAX_UNREACHABLE} pictures one after the other could not be read"
+            raise ImageError(f"{failed.line['message']}; {text}; the same command goes on from there")
 
     def search(self, picture: PictureOfRun) -> tuple[Searched, float]:
         """Read a picture and do what needs no network; return it with the time when it was finished."""

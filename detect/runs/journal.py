@@ -84,9 +84,10 @@ class Journal:
         The run's pictures. From here on a picture is its position among them.
     columns : int
         Numbers per box in the tables: x1, y1, x2, y2, score, and what else a run keeps.
-    may_restart : bool
-        Accept a journal of other settings or of other pictures. Its records are then `outdated`, and the caller calls
-        `clear` after it has removed their results.
+    other_pictures : bool
+        Accept a journal of other pictures. Their records are then `outdated`, and the caller removes their results.
+    anew : str
+        What must be deleted to begin anew, for errors.
 
     Attributes
     ----------
@@ -96,15 +97,15 @@ class Journal:
     failed : ndarray of int64, shape (P,)
         The same of the failures of this run.
     outdated : list of int
-        Where the records of other settings begin, of pictures that do not belong to this run, and of pictures that have
-        changed since.
+        Where the records of pictures begin that do not belong to this run, or have changed since.
 
     Raises
     ------
     OutputError
         If another run has locked the file.
     JournalError
-        If it is no journal, or one of other settings or pictures and `may_restart` is false.
+        If it is no journal, or has finished pictures of other settings, or only of other pictures and `other_pictures`
+        is false.
 
     Examples
     --------
@@ -123,37 +124,45 @@ class Journal:
     """
 
     def __init__(
-        self, path: Path, settings: object, pictures: RunFiles, columns: int, *, may_restart: bool = False
+        self,
+        path: Path,
+        settings: object,
+        pictures: RunFiles,
+        columns: int,
+        *,
+        other_pictures: bool = False,
+        anew: str = "that file",
     ) -> None:
         digest = hashlib.sha256(settings_as_json("run", settings).encode()).hexdigest()
         self.header = _HEADER + digest.encode() + b"\n"
-        self.path, self.columns = path, columns
+        self.path, self.columns, self.anew = path, columns, anew
         self.offsets, self.failed = np.zeros((2, len(pictures)), np.int64)
         self.appending = threading.Lock()
         self.outdated: list[int] = []
         self.file = open_locked(path)
         try:
-            self._resume(pictures, may_restart)
+            self._resume(pictures, other_pictures)
         except BaseException:
             self.file.close()
             raise
 
-    def _resume(self, pictures: RunFiles, may_restart: bool) -> None:
+    def _resume(self, pictures: RunFiles, other_pictures: bool) -> None:
         self.file.seek(0)
         first = self.file.read(len(self.header))
-        if first == self.header or (may_restart and first.startswith(_HEADER)):
-            self._read_records(pictures, first == self.header, may_restart)
-        elif self.header.startswith(first):  # new, or killed at its very beginning
+        if first == self.header:
+            self._read_records(pictures, other_pictures)
+        # New, or killed at its very beginning, or of other settings and without a result.
+        elif self.header.startswith(first) or (first.startswith(_HEADER) and not any(self._whole_records())):
             self.clear()
         elif first.startswith(b"inception-rcnn "):
             raise JournalError(
-                f"{self.path}: left by a run with other settings or another version; repeat it with those, name "
-                "another output, or delete that file to begin anew"
+                f"{self.path}: left by a run with other settings, on another device or of another version; repeat it "
+                f"with those, name another output, or delete {self.anew} to begin anew"
             )
         else:
             raise JournalError(f"{self.path}: is in the way and no journal of this program; name another output")
 
-    def _read_records(self, pictures: RunFiles, same_settings: bool, may_restart: bool) -> None:
+    def _read_records(self, pictures: RunFiles, other_pictures: bool) -> None:
         end, others = len(self.header), 0
         position = {file: i for i, file in enumerate(pictures)}
         matched: deque[tuple[int, int, list[int]]] = deque()
@@ -163,7 +172,7 @@ class Journal:
             for start, end, record in self._whole_records():  # noqa: B007 - where the file is cut off
                 i = position.get(record.file, -1)
                 others += i < 0
-                if same_settings and i >= 0 and record.stamp:
+                if i >= 0 and record.stamp:
                     matched.append((start, i, record.stamp))
                     yield i
                 else:
@@ -175,10 +184,10 @@ class Journal:
                 self.offsets[i] = start
             else:
                 self.outdated.append(start)
-        if others and not self.finished and not may_restart:
+        if others and not self.finished and not other_pictures:
             raise JournalError(
                 f"{self.path}: left by a run over {others} other pictures; finish that one first, name another "
-                "output, or delete that file"
+                f"output, or delete {self.anew}"
             )
         self.file.truncate(end)
 
@@ -286,4 +295,9 @@ class Journal:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.file.close()
+        try:
+            self.file.close()
+        except OSError:
+            # What could not be written, on a full disk for example, has been told, and closing tries it again.
+            if exception[0] is None:
+                raise

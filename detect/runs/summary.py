@@ -119,9 +119,11 @@ class RunSummary:
         -------
         list of str
         """
-        resumed = f" ({self.resumed} of them by an earlier, interrupted run)" if self.resumed else ""
+        resumed = f" ({self.resumed} of them by an earlier run)" if self.resumed else ""
         mean = f", {self.boxes / self.pictures:.0f} boxes each" if self.pictures and self.objects is None else ""
         lines = [f"{self.pictures} pictures{resumed}{mean} in {self.seconds['total']:.1f} s -> {output}"]
+        if not self.seconds["total"]:
+            lines = [f"{output}: has the results of the same command; delete its run.json to repeat it"]
         # For the first pictures the network always waits.
         if idle_cores and self.waiting_share > 0.5 and self.pictures - self.resumed >= 10:
             waited = f"the network waited for pictures {self.waiting_share:.0%} of its time"

@@ -316,7 +316,7 @@ def test_detect_tries_again(capsys: pytest.CaptureFixture[str], photos: Path, mo
     assert "1 of them may succeed at another try; the same command tries those again" in capsys.readouterr().err
     (photos / "nowhere.jpg").symlink_to(photos / "a.jpg")
     assert run(*command, "--device", "cpu") == 0
-    assert "7 pictures (5 of them by an earlier, interrupted run) in " in capsys.readouterr().err
+    assert "7 pictures (5 of them by an earlier run) in " in capsys.readouterr().err
 
 
 def test_detect_where_every_file_fails(capsys: pytest.CaptureFixture[str], model_file: Path, tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_sigterm_ends_a_run_and_says_how_to_go_on(
     assert "stopped by SIGTERM after" in capsys.readouterr().err
     assert run(*command) == 0
     # The second signal interrupts what is in hand.
-    finished = f"5 pictures ({begun} of them by an earlier, interrupted run) in " if signals == 1 else "5 pictures"
+    finished = f"5 pictures ({begun} of them by an earlier run) in " if signals == 1 else "5 pictures"
     assert finished in capsys.readouterr().err
 
 

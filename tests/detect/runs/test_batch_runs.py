@@ -327,25 +327,47 @@ def test_a_run_without_drawings(photos: Path, tmp_path: Path, detector: Detector
     detect_batch(paths, tmp_path / "drawn", detector)
     assert (output / "detections.json").read_bytes() == (tmp_path / "drawn" / "detections.json").read_bytes()
     # What was done without drawings is done again if they are asked for.
+    (output / "run.json").unlink()
     with pytest.raises(KeyboardInterrupt):
         detect_batch(paths, output, detector, drawings=False, progress=stop_after(2))
     assert detect_batch(paths, output, detector).resumed == 0
     assert contents(output) == contents(tmp_path / "drawn")
+    # Drawings can be given up in the middle, as on a disk that is full.
+    (output / "run.json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, progress=stop_after(3))
+    assert detect_batch(paths, output, detector, drawings=False).resumed >= 2
 
 
-def test_a_finished_run_is_not_resumed(photos: Path, tmp_path: Path, detector: Detector) -> None:
-    paths = find_images(photos)[:2]
-    detect_batch(paths, tmp_path / "out", detector)
+def test_a_finished_run_is_not_done_again(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, output = find_images(photos)[:2], tmp_path / "out"
+    first = detect_batch(paths, output, detector)
+    before = contents(output)
     scored = count_scored(detector)
-    assert detect_batch(paths, tmp_path / "out", detector).resumed == 0
-    assert len(scored) == 2
+    again = detect_batch(paths, output, detector, workers=2)
+    assert (again.pictures, again.resumed, again.objects) == (2, 2, first.objects)
+    assert "has the results of the same command" in again.closing_lines(output, "errors.jsonl")[0]
+    assert scored == []
+    assert contents(output) == before
+    # If a result is missing, a picture has changed, or something else is wanted, all are done.
+    (output / "detections.json").unlink()
+    assert detect_batch(paths, output, detector).resumed == 0
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(paths[0])
+    assert detect_batch(paths, output, detector).resumed == 0
+    assert detect_batch(paths, output, detector, draw_score=0.9).resumed == 0
+    assert detect_batch(paths[:1], output, detector, draw_score=0.9).resumed == 0
+    assert len(scored) == 7
 
 
-def test_other_settings_begin_anew(photos: Path, tmp_path: Path, detector: Detector) -> None:
+def test_a_run_that_goes_on_with_other_settings_is_refused(photos: Path, tmp_path: Path, detector: Detector) -> None:
     paths = find_images(photos)
     with pytest.raises(KeyboardInterrupt):
         detect_batch(paths, tmp_path / "out", detector, progress=stop_after(2))
     detector.settings = dataclasses.replace(detector.settings, min_score=0.2)
+    with pytest.raises(JournalError, match="with other settings"):
+        detect_batch(paths, tmp_path / "out", detector)
+    (tmp_path / "out" / "journal").unlink()
+    shutil.rmtree(tmp_path / "out" / "pictures")
     summary = detect_batch(paths, tmp_path / "out", detector)
     assert summary.resumed == 0
     found = read_detections(tmp_path / "out", key="file_name")
@@ -359,7 +381,8 @@ def test_other_pictures_of_the_same_names_are_not_taken_for_done(
         detect_batch(find_images(photos), tmp_path / "out", detector, progress=stop_after(2))
     others = tmp_path / "others"
     shutil.copytree(photos, others)
-    assert detect_batch(find_images(others), tmp_path / "out", detector).resumed == 0
+    with pytest.raises(JournalError, match="with other settings"):
+        detect_batch(find_images(others), tmp_path / "out", detector)
 
 
 def test_what_stands_in_the_journals_place_is_left_alone(photos: Path, tmp_path: Path, detector: Detector) -> None:
@@ -495,6 +518,7 @@ def test_a_drawing_that_cannot_be_saved_is_noted(photos: Path, tmp_path: Path, d
     assert json.loads(line)["file"] == str(wide)
     assert not list((output / "pictures").rglob(".part"))
     # The line is written again when a run goes on.
+    (output / "run.json").unlink()
     with pytest.raises(KeyboardInterrupt):
         detect_batch(find_images(photos), output, detector, progress=stop_after(6))
     summary = detect_batch(find_images(photos), output, detector)
@@ -584,10 +608,11 @@ def test_results_of_two_runs_never_stand_side_by_side(photos: Path, tmp_path: Pa
     # Nor those of a run that only began.
     with pytest.raises(KeyboardInterrupt):
         detect_batch(paths, output, detector, progress=stop_after(3))
-    detect_batch(paths[3:], output, detector, draw_score=0.9)
+    detect_batch(paths[2:], output, detector)
     drawn = sorted(path.name for path in (output / "pictures").rglob("*") if path.is_file())
-    assert drawn == ["a.jpg", "d.jpeg.jpg", "mine.txt"]
+    assert drawn == ["a.jpg", "c.JPG", "d.jpeg.jpg", "mine.txt"]
     # Nor of a picture that is not there any more when the run goes on.
+    (output / "run.json").unlink()
     with pytest.raises(KeyboardInterrupt):
         detect_batch(paths, output, detector, progress=stop_after(3))
     paths[1].unlink()

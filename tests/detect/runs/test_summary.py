@@ -31,7 +31,7 @@ def test_closing_lines_of_a_detection() -> None:
     seconds = {"wait for pictures": 3.0, "read": 2.0, "trunk": 1.0, "total": 4.56}
     summary = RunSummary(12, 2, 3, 1, 100, {"cat": 1, "dog": 4, "bird": 1}, seconds)
     first, *rest = summary.closing_lines(OUTPUT, ERRORS)
-    assert first == "12 pictures (2 of them by an earlier, interrupted run) in 4.6 s -> out"
+    assert first == "12 pictures (2 of them by an earlier run) in 4.6 s -> out"
     assert rest == [
         "found: dog 4, bird 1, cat 1",
         "3 files could not be processed, see out.errors.jsonl",
