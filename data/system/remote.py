@@ -244,7 +244,7 @@ def sort_paths(paths: list[str]) -> list[str]:
 
 
 def _infos_below(url: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the URLs of the files below a folder, with what is said of each; of S3 not all are held, a kilobyte each."""
+    """Yield the URLs of the files below a folder, with what is said of each; of S3 a page at a time is held."""
     system, path = file_system(url)
     base, root = url.rstrip("/"), system._strip_protocol(url).rstrip("/")
     # As the user wrote it: a host or an account may be left out of a file system's paths.
@@ -264,7 +264,7 @@ def _infos_below(url: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def list_stamps(url: str) -> Iterator[tuple[str, list[int]]]:
-    """Yield the files below a folder with their stamps, see `stamp_of`: one request for a thousand files, if S3 has them.
+    """Yield the files below a folder with their stamps, see `stamp_of`; of S3 a thousand by one request.
 
     A file system may say more of a single file than in a list. Then the stamps differ, though the file is the same.
 

@@ -82,8 +82,8 @@ class Destination:
     def deliver(self, files: Sequence[Path], removed: Sequence[Path] = ()) -> None:
         """Upload the results, first those that come first, and remove what an earlier run wrote and this one did not.
 
-        What is uploaded is noted in the folder: after an upload that failed, or when a few pictures are tried again, only
-        files that are new or changed go there.
+        What is uploaded is noted in the folder: after an upload that failed, or when a few pictures are tried again,
+        only files that are new or changed go there.
 
         Parameters
         ----------

@@ -1,19 +1,23 @@
 """How runs over many pictures name them and recognise them."""
 
+import contextlib
 import itertools
 import os
 import posixpath
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ...data.errors import SettingError
 from ...data.images.containers import Members, common_folder, inner_path
 from ...data.images.sources import Source, absolute_name, stamp
 from ...data.system.processes import prefetch
-from ...data.system.remote import REQUESTS, is_url
+from ...data.system.remote import REQUESTS, is_url, list_stamps
 
 # What a detection writes into its folder beside pictures/: the detections, by --format, and the rest.
 FORMATS = {
@@ -23,6 +27,8 @@ FORMATS = {
 }
 RESULT_FILES = FORMATS["both"]
 REPORT = "report.html"
+LISTED_FROM = 1000  # So many finished pictures at URLs are looked up in a list of their folder,
+MAX_LISTED = 20  # as far as it has at most so many files for each picture of the run.
 THUMBNAILS = "report-thumbnails"  # the folder of the page's small pictures, where they are many
 RUN_FILES = (*RESULT_FILES, "errors.jsonl", "run.json", "journal", REPORT)
 
@@ -97,14 +103,47 @@ class RunFiles(Sequence[str]):
         # Outside a common folder names begin with a slash or a protocol; a URL may have any path.
         return inner_path("_" + name if self.folder and name.startswith("/") else name)
 
-    def stamps(self, pictures: Iterable[int]) -> Iterator[list[int]]:
-        """Stamp of each of some pictures as they are now, in order; of files at URLs many are asked for at a time."""
+    def unchanged(self, pictures: Iterable[tuple[int, list[int]]], position: Mapping[str, int]) -> Iterator[bool]:
+        """Whether each of some pictures still has a stamp, in order.
+
+        Parameters
+        ----------
+        pictures : iterable of (int, list of int)
+            A picture, and its stamp of before.
+        position : mapping of str to int
+            Of all files of the run, its pictures.
+
+        Yields
+        ------
+        bool
+        """
         if not is_url(self.folder) or self._members is not None:
-            yield from (stamp(self.path(i)) for i in pictures)
+            yield from (stamp(self.path(i)) == before for i, before in pictures)
             return
+        # A list has a thousand stamps for one request. Where it says something else, the file itself is asked.
+        rest = iter(pictures)
+        first = list(itertools.islice(rest, LISTED_FROM))
+        listed = self._listed(position) if len(first) == LISTED_FROM else None
+
+        def is_unchanged(picture: tuple[int, list[int]]) -> bool:
+            i, before = picture
+            return (listed is not None and listed[i].tolist() == before) or stamp(self.path(i)) == before
+
         with ThreadPoolExecutor(REQUESTS) as pool:
-            for _, known in prefetch(pool, lambda i: stamp(self.path(i)), pictures, limit=4 * REQUESTS):
+            for _, known in prefetch(pool, is_unchanged, itertools.chain(first, rest), limit=4 * REQUESTS):
                 yield known.result()
+
+    def _listed(self, position: Mapping[str, int]) -> NDArray[np.int64] | None:
+        """Stamps out of the list of the folder, shape (P, 2); None if it cannot be listed in this way."""
+        if self.folder.startswith("http") or "::" in self.folder or self.folder.endswith("://"):
+            return None
+        stamps = np.full((len(self), 2), -1, np.int64)
+        most = MAX_LISTED * len(self)  # The folder may have far more than the run.
+        with contextlib.suppress(OSError):
+            for name, known in itertools.islice(list_stamps(self.folder), most):
+                if (i := position.get(name)) is not None:
+                    stamps[i] = known
+        return stamps
 
 
 def relative_names(paths: Iterable[str | Path] | Members) -> list[str]:

@@ -18,6 +18,7 @@ pytest.importorskip("safetensors")
 
 from inception_rcnn.data import find_images, find_images_in, read_detections, read_proposals
 from inception_rcnn.data.errors import OutputError
+from inception_rcnn.data.images.sources import stamp
 from inception_rcnn.data.system.remote import upload
 from inception_rcnn.detect import Detector, detect_batch
 from inception_rcnn.detect.cli.app import main
@@ -96,15 +97,23 @@ def test_detect_from_a_bucket_into_a_bucket(photos: Path, tmp_path: Path, detect
     assert len(read_detections("s3://bucket/out/detections.parquet", "file_name")) == 6
 
 
-def test_only_changed_objects_are_done_again(photos: Path, tmp_path: Path, s3) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_only_changed_objects_are_done_again(
+    photos: Path, tmp_path: Path, s3, monkeypatch: pytest.MonkeyPatch, is_listed: bool
+) -> None:  # type: ignore[no-untyped-def]
     s3.put(photos, "s3://bucket/photos")
     paths, output = find_images("s3://bucket/photos"), tmp_path / "boxes.parquet"
     with pytest.raises(KeyboardInterrupt):
         propose_pictures(paths, output, SEARCH, progress=stop_after(3))
+    asked: list[object] = []
+    monkeypatch.setattr("inception_rcnn.detect.runs.names.stamp", lambda url: asked.append(url) or stamp(url))
+    if is_listed:
+        monkeypatch.setattr("inception_rcnn.detect.runs.names.LISTED_FROM", 2)
     changed = write_image(tmp_path / "new.jpg", random_image(9, 77, 66))
     s3.files.pipe_file("s3://bucket/photos/a.jpg", changed.read_bytes())
     summary = propose_pictures(paths, output, SEARCH)
     assert (summary.pictures, summary.resumed) == (5, 2)
+    assert asked == ["s3://bucket/photos/a.jpg"] if is_listed else len(asked) == 3
     first = next(read_proposals(output))
     assert (first.file, first.width, first.height) == ("a.jpg", 77, 66)
 
