@@ -156,22 +156,22 @@ class Journal:
     def _read_records(self, pictures: RunFiles, same_settings: bool, may_restart: bool) -> None:
         end, others = len(self.header), 0
         position = {file: i for i, file in enumerate(pictures)}
-        matched: deque[tuple[int, int]] = deque()
+        matched: deque[tuple[int, int, list[int]]] = deque()
 
-        def match() -> Iterator[tuple[int, list[int]]]:
+        def match() -> Iterator[int]:
             nonlocal end, others
             for start, end, record in self._whole_records():  # noqa: B007 - where the file is cut off
                 i = position.get(record.file, -1)
                 others += i < 0
                 if same_settings and i >= 0 and record.stamp:
-                    matched.append((start, i))
-                    yield i, record.stamp
+                    matched.append((start, i, record.stamp))
+                    yield i
                 else:
                     self.outdated.append(start)
 
-        for is_same in pictures.unchanged(match(), position):
-            start, i = matched.popleft()
-            if is_same:
+        for now in pictures.stamps(match()):
+            start, i, before = matched.popleft()
+            if before == now:
                 self.offsets[i] = start
             else:
                 self.outdated.append(start)

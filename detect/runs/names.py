@@ -5,7 +5,7 @@ import itertools
 import os
 import posixpath
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
@@ -27,7 +27,7 @@ FORMATS = {
 }
 RESULT_FILES = FORMATS["both"]
 REPORT = "report.html"
-LISTED_FROM = 1000  # So many finished pictures at URLs are looked up in a list of their folder,
+LISTED_FROM = 1000  # The stamps of so many pictures in a bucket are taken from a list of their folder,
 MAX_LISTED = 20  # as far as it has at most so many files for each picture of the run.
 THUMBNAILS = "report-thumbnails"  # the folder of the page's small pictures, where they are many
 RUN_FILES = (*RESULT_FILES, "errors.jsonl", "run.json", "journal", REPORT)
@@ -103,44 +103,30 @@ class RunFiles(Sequence[str]):
         # Outside a common folder names begin with a slash or a protocol; a URL may have any path.
         return inner_path("_" + name if self.folder and name.startswith("/") else name)
 
-    def unchanged(self, pictures: Iterable[tuple[int, list[int]]], position: Mapping[str, int]) -> Iterator[bool]:
-        """Whether each of some pictures still has a stamp, in order.
-
-        Parameters
-        ----------
-        pictures : iterable of (int, list of int)
-            A picture, and its stamp of before.
-        position : mapping of str to int
-            Of all files of the run, its pictures.
-
-        Yields
-        ------
-        bool
-        """
+    def stamps(self, pictures: Iterable[int]) -> Iterator[list[int]]:
+        """Stamp of each of some pictures as they are now, in order; of files at URLs many are asked for at a time."""
         if not is_url(self.folder) or self._members is not None:
-            yield from (stamp(self.path(i)) == before for i, before in pictures)
+            yield from (stamp(self.path(i)) for i in pictures)
             return
-        # A list has a thousand stamps for one request. Where it says something else, the file itself is asked.
         rest = iter(pictures)
         first = list(itertools.islice(rest, LISTED_FROM))
-        listed = self._listed(position) if len(first) == LISTED_FROM else None
+        listed = self._listed_stamps() if len(first) == LISTED_FROM else None
 
-        def is_unchanged(picture: tuple[int, list[int]]) -> bool:
-            i, before = picture
-            return (listed is not None and listed[i].tolist() == before) or stamp(self.path(i)) == before
+        def stamp_now(i: int) -> list[int]:
+            known = listed is not None and listed[i, 0] >= 0
+            return listed[i].tolist() if known else stamp(self.path(i))  # type: ignore[index]
 
         with ThreadPoolExecutor(REQUESTS) as pool:
-            for _, known in prefetch(pool, is_unchanged, itertools.chain(first, rest), limit=4 * REQUESTS):
+            for _, known in prefetch(pool, stamp_now, itertools.chain(first, rest), limit=4 * REQUESTS):
                 yield known.result()
 
-    def _listed(self, position: Mapping[str, int]) -> NDArray[np.int64] | None:
-        """Stamps out of the list of the folder, shape (P, 2); None if it cannot be listed in this way."""
-        if self.folder.startswith("http") or "::" in self.folder or self.folder.endswith("://"):
-            return None
+    def _listed_stamps(self) -> NDArray[np.int64]:
+        """Stamps out of a list of the folder, shape (P, 2); -1 where that does not tell them."""
         stamps = np.full((len(self), 2), -1, np.int64)
-        most = MAX_LISTED * len(self)  # The folder may have far more than the run.
-        with contextlib.suppress(OSError):
-            for name, known in itertools.islice(list_stamps(self.folder), most):
+        position = {file: i for i, file in enumerate(self)}
+        with contextlib.suppress(OSError):  # who may read, but not list
+            # The folder may have far more than the run.
+            for name, known in itertools.islice(list_stamps(self.folder), MAX_LISTED * len(self)):
                 if (i := position.get(name)) is not None:
                     stamps[i] = known
         return stamps

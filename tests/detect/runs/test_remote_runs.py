@@ -113,7 +113,7 @@ def test_only_changed_objects_are_done_again(
     s3.files.pipe_file("s3://bucket/photos/a.jpg", changed.read_bytes())
     summary = propose_pictures(paths, output, SEARCH)
     assert (summary.pictures, summary.resumed) == (5, 2)
-    assert asked == ["s3://bucket/photos/a.jpg"] if is_listed else len(asked) == 3
+    assert len(asked) == (0 if is_listed else 3)
     first = next(read_proposals(output))
     assert (first.file, first.width, first.height) == ("a.jpg", 77, 66)
 
