@@ -4,7 +4,8 @@
 
 Each run is done twice in one process with one thread, the second time measured: from reading the files to the written
 results. By default on the photographs that come with scikit-image; name pictures like your own. `--core-hour` is the
-price of one core for one hour, in whatever currency; the default is a round number, no offer.
+price of one core for one hour, in whatever currency; the default is a round number, no offer. Requests to a bucket are
+not counted: two a picture, one if it is in a tar file.
 """
 
 import argparse

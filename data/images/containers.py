@@ -14,9 +14,11 @@ import posixpath
 import re
 import tarfile
 import threading
+import time
 from array import array
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ImageError, MissingPackageError, SettingError, UserError, reason_of
+from ..system.processes import prefetch
 from ..system.remote import is_url, open_url, read_range, stamp_url, told_of, url_suffix
 from .finding import IMAGE_SUFFIXES, find_files
 
@@ -34,8 +37,12 @@ if TYPE_CHECKING:
 
 CONTAINER_SUFFIXES = frozenset({".parquet", ".tar"})
 _COMPRESSED = frozenset({".tgz", ".gz", ".bz2", ".xz", ".zst"})
+_INDEXED = 4  # files at a time; each has a buffer of up to 50 MB at a URL
+_PAUSES = (1, 5)  # seconds before a file at a URL is tried again
 _BATCH_BYTES, _KEPT_BYTES = 4 * 2**20, 32 * 2**20  # of encoded pictures in memory, of one Parquet file
 MAX_NAME = 500  # letters; the last ones of a longer name are kept
+# What a damaged file raises besides its reader's own errors. All others are of reading it, wherever it is.
+_OF_DAMAGE = (ArithmeticError, LookupError, TypeError, ValueError)
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
 _IMAGE, _NAME = "image", "file"  # the columns of our own packed pictures
 
@@ -87,9 +94,11 @@ class Member:
             If the file is damaged.
         """
         if self.position < 0:
-            if not self.problem:
-                _index(self.container, self.column)  # says again what is wrong
-            raise ImageError(f"{self}: {self.problem or 'could not be read before; start the same command again'}")
+            if self.problem:
+                raise ImageError(f"{self}: {self.problem}")
+            _index(self.container, self.column)  # says again what is wrong
+            reason = "could not be read when the pictures were listed; the same command does them"
+            raise OSError(errno.EAGAIN, reason, str(self))
         is_tar = _kind(self.container) == ".tar"
         if is_tar and self.size > max_bytes:
             raise _too_large(self, self.size, max_bytes)
@@ -205,16 +214,18 @@ def find_images_in(paths: str | Path | Iterable[str | Path], column: str | None 
     if not files:
         raise ImageError(f"{paths}: no .parquet or .tar files there; name files that hold pictures")
     indices = []
-    for container in files:
-        try:
-            indices.append(_index(container, column or ""))
-        except (ImageError, OSError) as error:
-            if isinstance(error, MissingPackageError):
-                raise
-            if len(files) == 1:
-                told = error if isinstance(error, ImageError) else _unreadable(container, error)
-                raise told from error
-            indices.append(_Index(container, column or "", (0,), Names([""])))
+    index = functools.partial(_index_patiently, column=column or "")
+    with ThreadPoolExecutor(_INDEXED) as pool:
+        for container, future in prefetch(pool, index, files, limit=2 * _INDEXED):
+            try:
+                indices.append(future.result())
+            except (ImageError, OSError) as error:
+                if isinstance(error, MissingPackageError):
+                    raise
+                if len(files) == 1:
+                    told = error if isinstance(error, ImageError) else _unreadable(container, error)
+                    raise told from error
+                indices.append(_Index(container, column or "", (0,), Names([""])))
     return Members(indices)
 
 
@@ -295,6 +306,18 @@ def _read_part(container: str, start: int, size: int) -> bytes:
         return file.read(size)
 
 
+def _index_patiently(container: str, column: str) -> _Index:
+    """List the pictures of a file; one elsewhere that cannot be read is tried again, since it has many pictures."""
+    for pause in _PAUSES if is_url(container) else ():
+        try:
+            return _index(container, column)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError:
+            time.sleep(pause)
+    return _index(container, column)
+
+
 def _index(container: str, column: str) -> _Index:
     """List the pictures of a file.
 
@@ -373,8 +396,7 @@ def _index_tar(file: BinaryIO, container: str, column: str, stamp: tuple[int, ..
             file.seek(tar.offset)
             if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError("a header is damaged")
-    # A damaged file raises more than tarfile's own errors. All others are of reading it, wherever it is.
-    except (tarfile.TarError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (tarfile.TarError, *_OF_DAMAGE) as error:
         problem = f"is no tar file from some place on, or damaged ({reason_of(error)}); copy or download it again"
         if not names:
             raise ImageError(f"{container}: {problem}") from error
@@ -412,8 +434,10 @@ def _told_of_parquet(name: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # A damaged file can raise nearly anything.
-        if isinstance(error, OSError) and error.errno and not isinstance(error, pa.ArrowException):
+    except Exception as error:
+        # Of damage Arrow raises an OSError without a number too.
+        is_damage = isinstance(error, (pa.ArrowException, *_OF_DAMAGE)) or (type(error) is OSError and not error.errno)
+        if not is_damage and (isinstance(error, OSError) or is_url(name)):
             raise
         text = f"is not Parquet, or damaged ({reason_of(error)}); copy or download it again"
         raise ImageError(f"{name}: {text}") from error
@@ -490,7 +514,7 @@ class _Rows:
                         return rows[row - first]
                 group = int(np.searchsorted(self.ends, row, side="right"))
                 if group == len(self.ends):
-                    raise EOFError(f"it has no row {row}")
+                    raise ValueError(f"it has no row {row}")
                 if group != self.group or row < self.next:
                     self._start(group)
                 self._advance()
@@ -507,7 +531,7 @@ class _Rows:
             rows = _values(next(self.batches), self.leaf)
         except StopIteration:
             self.group = -1
-            raise EOFError("a row group ends early") from None
+            raise ValueError("a row group ends early") from None
         except BaseException:
             self.group = -1  # The next one begins anew.
             raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..errors import ImageError
-from ..system.remote import file_system, has_magic, is_url, list_url, read_url, url_suffix
+from ..system.remote import file_system, has_magic, is_url, list_url, read_url, sort_paths, url_suffix
 
 TGA_SUFFIXES = frozenset({".icb", ".tga", ".vda", ".vst"})
 RAW_SUFFIXES = frozenset({
@@ -209,4 +209,4 @@ def _walk(folder: str, suffixes: Collection[str], others: _Others, is_alone: boo
                     found.append(os.path.join(parent, name))
                 else:
                     counts[suffix] += 1
-    return sorted(found, key=lambda path: path.split(os.sep))
+    return sort_paths(found)

@@ -59,8 +59,10 @@ def stamp(source: Source) -> list[int]:
 
 
 def is_gone(source: Source) -> bool:
-    """Whether a file of this machine is not there."""
-    return is_local(source) and not os.path.exists(source)  # type: ignore[arg-type]
+    """Whether a file of this machine, or the one that holds a picture, is not there."""
+    if isinstance(source, Member):
+        return source.data is None and not is_url(source.container) and not os.path.exists(source.container)
+    return is_local(source) and not os.path.exists(source)
 
 
 @contextmanager
@@ -90,6 +92,8 @@ def open_source(source: Source, max_bytes: int) -> Iterator[tuple[list[int], Bin
         advice = "check its name and permissions"
         if error.errno == errno.EFBIG:
             advice = "make it smaller or raise the limit (--max-pixels)"
+        elif error.errno == errno.EAGAIN and isinstance(source, Member):
+            raise ImageError(f"{source}: {error.strerror}") from error
         elif isinstance(error, FileNotFoundError) and not is_local(source):
             raise ImageError(f"{source}: does not exist; check the name") from error
         raise ImageError(f"{source}: cannot be read ({error.strerror}); {advice}") from error

@@ -8,12 +8,13 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import os
 import posixpath
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -119,10 +120,13 @@ def stamp_of(info: Mapping[str, Any]) -> list[int]:
 
     Examples
     --------
-    >>> stamp_of({"size": 5, "ETag": '"5d41"'}) == stamp_of({"size": 5, "ETag": '"5d41"', "type": "file"})
+    >>> stamp_of({"size": 5, "ETag": '"5d41"'}) == stamp_of({"size": 5, "ETag": '"5d41"', "mtime": 8})
     True
     """
+    # An ETag tells all; the time beside it is rounded in one way in a list, and in another one of a single file.
     said = [f"{name}={info[name]}" for name in _VERSION_FIELDS if info.get(name) is not None]
+    if said and said[0].lower().startswith("etag="):
+        said = said[:1]
     digest = hashlib.sha256("\n".join(said).encode(errors="replace")).digest()
     size = info.get("size")
     return [-1 if size is None else int(size), int.from_bytes(digest[:6], "big")]
@@ -221,16 +225,63 @@ def list_url(url: str) -> list[str] | None:
             found = [name for name, one in system.glob(path, detail=True).items() if one["type"] != "directory"]
         # HTTP tells no folders. It is asked all the same: that it does not answer would be an empty list.
         elif system.info(path).get("type") == "directory" or url.endswith("/"):
-            base, found = url.rstrip("/"), system.find(path)
+            return sort_paths([name for name, _ in _infos_below(url)])
         else:
             return None
     root = system._strip_protocol(base).rstrip("/")
     # As the user wrote it: a host or an account may be left out of a file system's paths.
-    return sorted((base + name[len(root) :] for name in found), key=lambda name: name.split("/"))
+    return sort_paths([base + name[len(root) :] for name in found])
 
 
-def upload(files: Iterable[tuple[str, Path]]) -> None:
-    """Write local files to URLs, several at a time.
+def sort_paths(paths: list[str]) -> list[str]:
+    """Sort paths folder by folder, in place, and return them.
+
+    Examples
+    --------
+    >>> sort_paths(["a b/1", "a/2", "a/1"])
+    ['a/1', 'a/2', 'a b/1']
+    """
+    # As by their parts, of which lists would be held for all of them.
+    paths.sort(key=lambda path: path.replace(os.sep, "/").replace("/", "\0"))
+    return paths
+
+
+def _infos_below(url: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the URLs of the files below a folder, with what is said of each; of S3 a page at a time is held."""
+    system, path = file_system(url)
+    base, root = url.rstrip("/"), system._strip_protocol(url).rstrip("/")
+    # As the user wrote it: a host or an account may be left out of a file system's paths.
+    if not hasattr(system, "call_s3"):
+        yield from ((base + name[len(root) :], info) for name, info in system.find(path, detail=True).items())
+        return
+    bucket, key, _ = system.split_path(root)
+    asked = {"Bucket": bucket, "Prefix": f"{key}/" if key else "", **system.req_kw}
+    while True:
+        page = system.call_s3("list_objects_v2", **asked)
+        for one in page.get("Contents", ()):
+            if not one["Key"].endswith("/"):  # what stands for a folder
+                yield f"{base}/{one['Key'][len(asked['Prefix']) :]}", {**one, "size": one["Size"]}
+        if not page.get("IsTruncated"):
+            return
+        asked["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def list_stamps(url: str) -> Iterator[tuple[str, list[int]]]:
+    """Yield the files below a folder of S3 with their stamps, see `stamp_of`; a thousand by one request.
+
+    Of other file systems none: what they say in a list may be less than what they say of a file.
+
+    Raises
+    ------
+    OSError
+    """
+    if url.startswith(("s3://", "s3a://")) and url.partition("://")[2]:
+        with told_of(url):
+            yield from ((name, stamp_of(info)) for name, info in _infos_below(url))
+
+
+def upload(files: Iterable[tuple[str, Path]]) -> Iterator[Path]:
+    """Write local files to URLs, several at a time; yield those that are written, in order.
 
     Raises
     ------
@@ -238,8 +289,9 @@ def upload(files: Iterable[tuple[str, Path]]) -> None:
         Of the first that cannot be written.
     """
     with ThreadPoolExecutor(REQUESTS) as pool:
-        for _, future in prefetch(pool, lambda pair: _put(*pair), files, limit=4 * REQUESTS):
+        for (_, local), future in prefetch(pool, lambda pair: _put(*pair), files, limit=4 * REQUESTS):
             future.result()
+            yield local
 
 
 def _put(url: str, local: Path) -> None:
@@ -254,11 +306,35 @@ def remove_url(url: str) -> None:
     Raises
     ------
     OSError
+        If it is there and cannot be removed.
     """
     system, path = file_system(url)
-    with suppress(FileNotFoundError), told_of(url):
-        if system.exists(path):
+    # Who may not list is not told by S3 that a file is not there: then it is tried.
+    if (there := exists_url(url)) is False:
+        return
+    try:
+        with told_of(url):
             system.rm_file(path)
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        if there:
+            raise
+
+
+def exists_url(url: str) -> bool | None:
+    """Whether a file is there; None if we may not know.
+
+    Raises
+    ------
+    OSError
+    """
+    system, path = file_system(url)
+    try:
+        with told_of(url):
+            return bool(system.exists(path))
+    except PermissionError:
+        return None
 
 
 @functools.cache

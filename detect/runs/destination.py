@@ -6,15 +6,16 @@ command. The folder is removed when everything is uploaded and nothing is left t
 
 import errno
 import hashlib
+import json
 import os
 import posixpath
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...data.errors import OutputError, UserError
+from ...data.errors import OutputError, SettingError, UserError
 from ...data.system.atomic_files import cache_folder
-from ...data.system.remote import is_url, read_url, remove_url, upload
+from ...data.system.remote import exists_url, is_url, read_url, remove_url, upload
 
 
 class Destination:
@@ -34,6 +35,11 @@ class Destination:
     folder : Path or None
         The folder in the cache.
 
+    Raises
+    ------
+    SettingError
+        If the URL is that of a bucket.
+
     Examples
     --------
     >>> Destination("out").path, Destination("s3://bucket/boxes.npz").path.name
@@ -42,6 +48,8 @@ class Destination:
 
     def __init__(self, output: str | Path) -> None:
         self.url = str(output).rstrip("/") if is_url(output) else ""
+        if self.url and "/" not in self.url.partition("://")[2]:
+            raise SettingError(f"{self.url}: is a whole bucket; name a folder or a file in it, as {self.url}/results")
         self.path = Path(output)
         self.folder: Path | None = None
         if self.url:
@@ -49,7 +57,7 @@ class Destination:
             self.path = self.folder / (posixpath.basename(self.url) or "results")
 
     def begin(self, errors: Path) -> None:
-        """Make the folder, and write the errors file, empty, to the URL: better now than after hours of work.
+        """Make the folder, and write and remove a file beside the errors file: better now than after hours of work.
 
         Raises
         ------
@@ -63,14 +71,19 @@ class Destination:
         self.folder.mkdir(parents=True, exist_ok=True)
         probe = self.folder / ".empty"
         probe.touch()
+        url = self._url_of(errors.with_suffix(".writable"))
         try:
-            upload([(self._url_of(errors), probe)])
+            list(upload([(url, probe)]))
+            remove_url(url)
         except OSError as error:
-            text = f"cannot be written ({_reason(error)}); check its name and your permissions"
+            text = f"cannot be written ({_reason(error)}); check its name and your permissions to write and to delete"
             raise OutputError(f"{self.url}: {text}") from error
 
     def deliver(self, files: Sequence[Path], removed: Sequence[Path] = ()) -> None:
         """Upload the results, first those that come first, and remove what an earlier run wrote and this one did not.
+
+        What is uploaded is noted in the folder: after an upload that failed, or when a few pictures are tried again,
+        only files that are new or changed go there.
 
         Parameters
         ----------
@@ -85,9 +98,14 @@ class Destination:
         """
         if self.folder is None:
             return
+        notes = self.folder / "uploaded"
         try:
-            for one in files:
-                upload((self._url_of(path), path) for path in _files(one))
+            done = self._uploaded(notes)
+            with open(notes, "a" if done else "w", encoding="ascii") as file:
+                for one in files:
+                    new = (path for path in _files(one) if self._note(path) not in done)
+                    for path in upload((self._url_of(path), path) for path in new):
+                        file.write(self._note(path) + "\n")
             for one in removed:
                 remove_url(self._url_of(one))
         except (OSError, UserError) as error:
@@ -111,8 +129,19 @@ class Destination:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _uploaded(self, notes: Path) -> set[str]:
+        """Return the notes on what was uploaded before; none if that was removed from there since."""
+        if not notes.exists():
+            return set()
+        lines = notes.read_text("ascii").splitlines()
+        return {*lines} if lines and exists_url(self._url_of(self.path.parent / json.loads(lines[0])[0])) else set()
+
+    def _note(self, path: Path) -> str:
+        status = path.stat()
+        return json.dumps([path.relative_to(self.path.parent).as_posix(), status.st_size, status.st_mtime_ns])
+
     def _url_of(self, path: Path) -> str:
-        base = posixpath.dirname(self.url)
+        base = self.url.rpartition("/")[0]  # Not dirname, which makes one slash of three.
         return f"{base}/{path.relative_to(self.path.parent).as_posix()}"
 
 

@@ -67,15 +67,16 @@ def failure(path: Source, error: Exception) -> Failure:
     return Failure({"file": str(path), "kind": type(error).__name__, "message": message}, is_retryable(path, error))
 
 
-def name_machine(failed: Failure) -> Failure:
+def name_machine(failed: Failure, path: Source) -> Failure:
     """Add to the message about a file that is missing on which machine it is, since it may be there on others.
 
     Examples
     --------
-    >>> name_machine(failure(Path("a.jpg"), OSError("gone"))).line["message"].startswith("a.jpg: gone; on machine ")
+    >>> path = Path("a.jpg")
+    >>> name_machine(failure(path, OSError("gone")), path).line["message"].startswith("a.jpg: gone; on machine ")
     True
     """
-    if not is_gone(failed.line["file"]):
+    if not is_gone(path):
         return failed
     return failed._replace(line=failed.line | {"message": f"{failed.line['message']}; on machine {gethostname()}"})
 

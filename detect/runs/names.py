@@ -1,5 +1,6 @@
 """How runs over many pictures name them and recognise them."""
 
+import contextlib
 import itertools
 import os
 import posixpath
@@ -9,11 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...data.errors import SettingError
 from ...data.images.containers import Members, common_folder, inner_path
 from ...data.images.sources import Source, absolute_name, stamp
 from ...data.system.processes import prefetch
-from ...data.system.remote import REQUESTS, is_url
+from ...data.system.remote import REQUESTS, is_url, list_stamps
 
 # What a detection writes into its folder beside pictures/: the detections, by --format, and the rest.
 FORMATS = {
@@ -23,6 +27,8 @@ FORMATS = {
 }
 RESULT_FILES = FORMATS["both"]
 REPORT = "report.html"
+LISTED_FROM = 1000  # The stamps of so many pictures in a bucket are taken from a list of their folder,
+MAX_LISTED = 20  # as far as it has at most so many files for each picture of the run.
 THUMBNAILS = "report-thumbnails"  # the folder of the page's small pictures, where they are many
 RUN_FILES = (*RESULT_FILES, "errors.jsonl", "run.json", "journal", REPORT)
 
@@ -102,9 +108,28 @@ class RunFiles(Sequence[str]):
         if not is_url(self.folder) or self._members is not None:
             yield from (stamp(self.path(i)) for i in pictures)
             return
+        rest = iter(pictures)
+        first = list(itertools.islice(rest, LISTED_FROM))
+        listed = self._listed_stamps() if len(first) == LISTED_FROM else None
+
+        def stamp_now(i: int) -> list[int]:
+            known = listed is not None and listed[i, 0] >= 0
+            return listed[i].tolist() if known else stamp(self.path(i))  # type: ignore[index]
+
         with ThreadPoolExecutor(REQUESTS) as pool:
-            for _, known in prefetch(pool, lambda i: stamp(self.path(i)), pictures, limit=4 * REQUESTS):
+            for _, known in prefetch(pool, stamp_now, itertools.chain(first, rest), limit=4 * REQUESTS):
                 yield known.result()
+
+    def _listed_stamps(self) -> NDArray[np.int64]:
+        """Stamps out of a list of the folder, shape (P, 2); -1 where that does not tell them."""
+        stamps = np.full((len(self), 2), -1, np.int64)
+        position = {file: i for i, file in enumerate(self)}
+        with contextlib.suppress(OSError):  # who may read, but not list
+            # The folder may have far more than the run.
+            for name, known in itertools.islice(list_stamps(self.folder), MAX_LISTED * len(self)):
+                if (i := position.get(name)) is not None:
+                    stamps[i] = known
+        return stamps
 
 
 def relative_names(paths: Iterable[str | Path] | Members) -> list[str]:

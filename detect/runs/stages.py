@@ -155,7 +155,7 @@ class SearchWork:
             return Timed(read_and_search(picture, self.search, self.max_pixels, summary), summary.seconds)
         except Exception as error:  # One file must not end a run over thousands; the line says what happened.
             failed = failure(picture.path, error)
-            return Timed(name_machine(failed) if self.elsewhere else failed, summary.seconds)
+            return Timed(name_machine(failed, picture.path) if self.elsewhere else failed, summary.seconds)
 
 
 @dataclass

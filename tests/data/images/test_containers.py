@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from inception_rcnn.data import ImageError, find_images_in, read_image
 from inception_rcnn.data.errors import SettingError
 from inception_rcnn.data.images.containers import Members, distinct_names
 from inception_rcnn.data.images.sources import absolute_name, stamp
+from inception_rcnn.detect.runs.failures import Failure, is_retryable
+from inception_rcnn.detect.runs.stages import PictureOfRun, SearchWork
 from inception_rcnn.detect.train.shards import Packing, pack_pictures, read_pixels, read_shards
 
 LIMIT = 10**6
@@ -305,3 +308,82 @@ def test_containers_in_a_bucket(tmp_path: Path, s3) -> None:  # type: ignore[no-
     with s3.forbidding(), pytest.raises(ImageError, match=r"cannot be read .no permission") as raised:
         read_image(members[21])
     assert isinstance(raised.value.__cause__, OSError)
+
+
+class Timeout(Exception):
+    """As that of botocore: no OSError."""
+
+
+class Network:
+    """Opens local files by their URLs; some reads fail."""
+
+    def __init__(self) -> None:
+        self.failing: list[bool] = []  # of the next reads; then none fails
+        self.down = ""  # a URL that cannot be read at all
+
+    def open(self, url: str) -> io.BytesIO:
+        network = self
+
+        class File(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                if url == network.down or (network.failing and network.failing.pop(0)):
+                    raise Timeout("Read timeout on endpoint URL")
+                return super().read(size)
+
+        return File(Path(url.removeprefix("file://")).read_bytes())
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Network:
+    network = Network()
+    monkeypatch.setattr("inception_rcnn.data.images.containers.open_url", network.open)
+    monkeypatch.setattr("inception_rcnn.data.images.containers._PAUSES", (0, 0))
+    return network
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.tar"])
+def test_a_network_that_fails_is_no_damage(tmp_path: Path, network: Network, name: str) -> None:
+    write_tar(tmp_path / "other.tar", [("x.png", PICTURES[0])])
+    if name == "a.tar":
+        write_tar(tmp_path / name, [(f"{i}.png", one) for i, one in enumerate(PICTURES)])
+    else:
+        write_table(tmp_path / name, {"image": PICTURES})
+    urls = [f"file://{tmp_path}/{name}", f"file://{tmp_path}/other.tar"]
+    network.failing = [True]
+    assert len(find_images_in(urls[0])) == 23
+    # Down while the files are listed, and after that no more: the same command does the pictures.
+    network.down = urls[0]
+    members = find_images_in(urls)
+    assert names_of(members) == [name, "x.png"]
+    for down in (True, False):
+        network.down = urls[0] if down else ""
+        with pytest.raises(ImageError, match="Read timeout" if down else "the same command does them$") as raised:
+            read_image(members[0])
+        assert is_retryable(members[0], raised.value)
+
+
+def test_a_row_that_the_network_did_not_bring_is_tried_again(tmp_path: Path, network: Network) -> None:
+    path = write_table(tmp_path / "a.parquet", {"image": PICTURES}, row_group_size=5)
+    members = find_images_in(f"file://{path}")
+    members[0].read(LIMIT)
+    network.failing = [True]
+    with pytest.raises(ImageError, match=r"a.parquet::10: cannot be read .Read timeout") as raised:
+        read_image(members[10])
+    assert is_retryable(members[10], raised.value)
+    assert contents(members) == PICTURES
+
+
+def test_the_machine_is_named_only_where_a_container_is_missing(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [("bad.png", b"no picture"), ("good.png", PICTURES[0])])
+    members = find_images_in(path)
+    work = SearchWork(None, 10**6, elsewhere=True)
+    pictures = [PictureOfRun(i, one, str(one), one.name, "") for i, one in enumerate(members)]
+    failed = work(pictures[0]).result
+    assert isinstance(failed, Failure)
+    assert not failed.retryable
+    assert "on machine" not in failed.line["message"]
+    path.unlink()
+    failed = work(pictures[1]).result
+    assert isinstance(failed, Failure)
+    assert failed.retryable
+    assert f"a.tar::good.png: does not exist; check the name; on machine {gethostname()}" in failed.line["message"]

@@ -13,6 +13,7 @@ from inception_rcnn.data import ImageError, find_images, read_image
 from inception_rcnn.data.errors import MissingPackageError, SettingError
 from inception_rcnn.data.images.reading import read_stamped
 from inception_rcnn.data.images.sources import stamp
+from inception_rcnn.data.system.remote import list_stamps
 
 pytest.importorskip("fsspec")
 
@@ -47,6 +48,18 @@ def test_folders_globs_and_lists_of_s3(folder: Path, s3) -> None:  # type: ignor
     ]  # fmt: skip
     for url, name in zip(listed, VISIBLE, strict=True):
         np.testing.assert_array_equal(read_image(url), read_image(folder / name))
+
+
+def test_a_list_of_s3_has_all_pages(folder: Path, s3, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    s3.put(folder, "s3://bucket/set")
+    s3.files.touch("bucket/set/empty folder/")
+    monkeypatch.setattr(s3.files, "req_kw", {"MaxKeys": 2})
+    stamps = dict(list_stamps("s3://bucket/set/"))
+    assert sorted(stamps) == sorted(f"s3://bucket/set/{name}" for name in [*VISIBLE, ".hidden/4.png", "notes.txt"])
+    assert all(stamp(url) == known for url, known in stamps.items())
+    assert find_images("s3://bucket") == [f"s3://bucket/set/{name}" for name in VISIBLE]
+    with s3.forbidding(), pytest.raises(PermissionError):
+        list(list_stamps("s3://bucket/set/"))
 
 
 def test_what_s3_refuses_is_one_line(folder: Path, s3) -> None:  # type: ignore[no-untyped-def]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,8 +18,11 @@ pytest.importorskip("safetensors")
 
 from inception_rcnn.data import find_images, find_images_in, read_detections, read_proposals
 from inception_rcnn.data.errors import OutputError
+from inception_rcnn.data.images.sources import stamp
+from inception_rcnn.data.system.remote import upload
 from inception_rcnn.detect import Detector, detect_batch
 from inception_rcnn.detect.cli.app import main
+from inception_rcnn.detect.runs.destination import Destination
 from inception_rcnn.detect.runs.names import RunFiles, relative_names
 from inception_rcnn.detect.runs.proposing import propose_pictures
 from inception_rcnn.proposals import SelectiveSearch
@@ -69,7 +73,7 @@ def test_detect_from_a_bucket_into_a_bucket(photos: Path, tmp_path: Path, detect
     with pytest.raises(KeyboardInterrupt):
         detect_batch(paths, "s3://bucket/out", detector, progress=stop_after(3))
     # Nothing is there that could be taken for results.
-    assert s3.names("s3://bucket/out") == ["errors.jsonl"]
+    assert s3.names("s3://bucket/out") == []
     summary = detect_batch(paths, "s3://bucket/out", detector)
     assert (summary.pictures, summary.failed, summary.retryable) == (5, 2, 1)
     assert summary.resumed > 0
@@ -89,18 +93,27 @@ def test_detect_from_a_bucket_into_a_bucket(photos: Path, tmp_path: Path, detect
     assert (summary.pictures, summary.resumed, summary.retryable) == (6, 5, 0)
     assert not [*(tmp_path / "cache" / "uploads").iterdir()]
     assert "detections.json" not in s3.names("s3://bucket/out")
+    assert "pictures/absent.jpg" in s3.names("s3://bucket/out")
     assert len(read_detections("s3://bucket/out/detections.parquet", "file_name")) == 6
 
 
-def test_only_changed_objects_are_done_again(photos: Path, tmp_path: Path, s3) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_only_changed_objects_are_done_again(
+    photos: Path, tmp_path: Path, s3, monkeypatch: pytest.MonkeyPatch, is_listed: bool
+) -> None:  # type: ignore[no-untyped-def]
     s3.put(photos, "s3://bucket/photos")
     paths, output = find_images("s3://bucket/photos"), tmp_path / "boxes.parquet"
     with pytest.raises(KeyboardInterrupt):
         propose_pictures(paths, output, SEARCH, progress=stop_after(3))
+    asked: list[object] = []
+    monkeypatch.setattr("inception_rcnn.detect.runs.names.stamp", lambda url: asked.append(url) or stamp(url))
+    if is_listed:
+        monkeypatch.setattr("inception_rcnn.detect.runs.names.LISTED_FROM", 2)
     changed = write_image(tmp_path / "new.jpg", random_image(9, 77, 66))
     s3.files.pipe_file("s3://bucket/photos/a.jpg", changed.read_bytes())
     summary = propose_pictures(paths, output, SEARCH)
     assert (summary.pictures, summary.resumed) == (5, 2)
+    assert len(asked) == (0 if is_listed else 3)
     first = next(read_proposals(output))
     assert (first.file, first.width, first.height) == ("a.jpg", 77, 66)
 
@@ -113,10 +126,11 @@ def test_an_upload_that_fails_is_done_by_the_next_run(photos: Path, tmp_path: Pa
         pytest.raises(OutputError, match=r"^s3://bucket/boxes.parquet: cannot be written \(no permission: .*check its"),
     ):
         propose_pictures(paths, output, SEARCH)
-    with s3.forbidding(after=1), pytest.raises(OutputError, match=r"the same command uploads them$") as raised:
+    # A file is written and removed before, by three requests.
+    with s3.forbidding(after=3), pytest.raises(OutputError, match=r"the same command uploads them$") as raised:
         propose_pictures(paths, output, SEARCH)
     assert str(tmp_path / "cache") in str(raised.value)
-    assert s3.names("s3://bucket") == ["boxes.errors.jsonl"]
+    assert s3.names("s3://bucket") == []
     summary = propose_pictures(paths, output, SEARCH)
     assert (summary.pictures, summary.resumed) == (5, 5)
     assert s3.names("s3://bucket") == ["boxes.errors.jsonl", "boxes.parquet"]
@@ -125,6 +139,70 @@ def test_an_upload_that_fails_is_done_by_the_next_run(photos: Path, tmp_path: Pa
     assert not [*(tmp_path / "cache" / "uploads").iterdir()]
     with pytest.raises(OutputError, match=r"^s3://absent/boxes.npz: cannot be written \(there is no such place\)"):
         propose_pictures(paths, "s3://absent/boxes.npz", SEARCH)
+
+
+def test_results_stay_as_they_are_until_those_of_the_next_run_are_there(photos: Path, s3) -> None:  # type: ignore[no-untyped-def]
+    (photos / "text.jpg").write_text("no picture")
+    paths, output = find_images(photos), "s3://bucket/boxes.parquet"
+    propose_pictures(paths, output, SEARCH)
+    before = fetched(s3, "s3://bucket")
+    assert b"text.jpg" in before["boxes.errors.jsonl"]
+    with pytest.raises(KeyboardInterrupt):
+        propose_pictures(paths, output, SEARCH, progress=stop_after(2))
+    assert fetched(s3, "s3://bucket") == before
+
+
+def test_what_was_uploaded_is_not_uploaded_again_unless_it_is_gone(
+    tmp_path: Path, s3, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    place = Destination("s3://bucket/out")
+    place.begin(place.path / "errors.jsonl")
+    (place.path / "pictures").mkdir(parents=True)
+    for i in range(3):
+        (place.path / "pictures" / f"{i}.jpg").write_text(f"drawing {i}")
+    asked: list[str] = []
+
+    def watched(files: Iterable[tuple[str, Path]]) -> Iterator[Path]:
+        for path in upload(files):
+            asked.append(path.name)
+            yield path
+
+    monkeypatch.setattr("inception_rcnn.detect.runs.destination.upload", watched)
+    deliver = partial(place.deliver, [place.path / "pictures"])
+    deliver()
+    assert sorted(asked) == ["0.jpg", "1.jpg", "2.jpg"]
+    (place.path / "pictures" / "1.jpg").write_text("another")
+    (place.path / "pictures" / "3.jpg").write_text("new")
+    asked.clear()
+    deliver()
+    assert sorted(asked) == ["1.jpg", "3.jpg"]
+    s3.files.rm("bucket/out", recursive=True)
+    deliver()
+    assert s3.names("s3://bucket/out/pictures") == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    assert s3.files.cat_file("bucket/out/pictures/1.jpg") == b"another"
+
+
+def test_who_may_not_list_can_write(s3, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    asked: list[str] = []
+
+    def forbidden(path: str) -> bool:
+        asked.append(path)
+        raise PermissionError("Forbidden")
+
+    place = Destination("s3://bucket/out")
+    s3.files.pipe_file("s3://bucket/out/detections.json", b"of an earlier run")
+    monkeypatch.setattr(s3.files, "exists", forbidden)
+    place.begin(place.path / "errors.jsonl")
+    place.path.mkdir()
+    (place.path / "run.json").touch()
+    place.deliver([place.path / "run.json"], [place.path / "detections.json", place.path / "absent.json"])
+    assert asked == [f"bucket/out/{name}" for name in ("errors.writable", "detections.json", "absent.json")]
+    assert s3.names("s3://bucket/out") == ["run.json"]
+
+
+def test_a_local_url_is_an_output(tmp_path: Path, photos: Path, s3) -> None:  # type: ignore[no-untyped-def]
+    propose_pictures(find_images(photos), f"file://{tmp_path}/boxes.npz", SEARCH)
+    assert (tmp_path / "boxes.npz").exists()
 
 
 @pytest.fixture
@@ -210,6 +288,7 @@ MISTAKES = {
     "both": (["a.jpg", "--images-in", "a.tar", "--output", "out"], "one of the two"),
     "column": (["docs", "--column", "image", "--output", "out"], "--column image: is for --images-in; leave it out"),
     "absent": (["--images-in", "absent.tar", "--output", "out"], "absent.tar: does not exist"),
+    "bucket": (["docs", "--output", "s3://bucket/"], "s3://bucket: is a whole bucket; name a folder or a file in it"),
     "protocol": (["nowhere://a.jpg", "--output", "out"], "nowhere://a.jpg: protocol not known"),
 }
 
