@@ -17,7 +17,10 @@ yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-COMMAND = "inception-rcnn detect s3://bucket/photos/ --output s3://bucket/results --format parquet --cluster auto"
+COMMAND = (
+    "inception-rcnn detect s3://bucket/photos/ --output s3://bucket/results --format parquet --no-drawings --no-report "
+    "--cluster auto"
+)
 
 
 def strict(schema):
@@ -93,4 +96,4 @@ def test_the_command_of_the_job_is_one_of_ours():
     program, *arguments = COMMAND.split()
     assert program == "inception-rcnn"
     known = {option for parameter in get_command(app).commands["detect"].params for option in parameter.opts}
-    assert set(re.findall(r"--\w+", " ".join(arguments))) <= known
+    assert set(re.findall(r"--[\w-]+", " ".join(arguments))) <= known

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...data import Detections, ImageError, atomic_write, write_detections
+from ...data import Detections, atomic_write, write_detections
 from ...data.arguments import settings_as_json
 from ...data.errors import JournalError, OutputError, SettingError
 from ...data.formats.by_suffix import read_detection_names
@@ -29,7 +29,6 @@ from ...data.images.reading import MAX_PIXELS
 from ...data.images.sources import stamp
 from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, prefetch
-from ...data.system.remote import is_url
 from ..detector import Detector
 from ..drawing import default_draw_score
 from .cluster import LOCAL, Stage, check_dot_products, connected, map_cluster
@@ -62,8 +61,6 @@ from .stages import (
 from .summary import RunSummary, conclude
 
 JOURNAL = "journal"
-# So many pictures at URLs that cannot be had, one after the other, are no accident of single ones.
-MAX_UNREACHABLE = 100
 MAX_WAITING_DRAWINGS = 4
 
 
@@ -307,7 +304,6 @@ class _Run:
     journal: Journal
     pictures: _Pictures
     summary: RunSummary = field(default_factory=RunSummary)
-    unreachable: int = 0  # pictures at URLs, so many one after the other
 
     def detect(self, workers: int, progress: Callable[[int, str], None], stop: Callable[[], bool]) -> None:
         """Process the pictures, until each is in the journal or among the failures."""
@@ -330,12 +326,12 @@ class _Run:
                         searched, ready = future.result()
                     found = score_picture(picture, searched, self.detector, self.summary)
                 except Exception as error:  # One file must not end a run over thousands; the line says what happened.
-                    self.give_up(picture.position, failure(picture.path, error))
+                    self.journal.append_failure(picture.position, failure(picture.path, error))
                     in_a_row += searched is not None
                     if in_a_row == MAX_FAILURES_IN_A_ROW:
                         raise
                 else:
-                    in_a_row = self.unreachable = 0
+                    in_a_row = 0
                     self.summary.add_seconds("wait for scoring", max(0.0, start - ready))
                     with self.summary.timed("wait for drawing"):
                         while len(drawings) > MAX_WAITING_DRAWINGS:
@@ -368,34 +364,17 @@ class _Run:
             results = stack.enter_context(closing(map_cluster(stages, items, len(todo), address, workers, stop)))
             for done, (i, answer) in enumerate(results, self.summary.resumed + 1):
                 if isinstance(answer, ProcessDied):
-                    self.give_up(i, failure(self.pictures.files.path(i), answer))
+                    self.journal.append_failure(i, failure(self.pictures.files.path(i), answer))
                 else:
                     for stage, seconds in answer.seconds.items():
                         self.summary.add_seconds(stage, seconds)
                     if isinstance(answer.result, Failure):
-                        self.give_up(i, answer.result)
+                        self.journal.append_failure(i, answer.result)
                     else:
-                        self.unreachable = 0
                         self.keep(self.pictures[i], answer.result)
                 progress(done, "")
         if done < len(self.pictures):
             raise KeyboardInterrupt
-
-    def give_up(self, position: int, failed: Failure) -> None:
-        """Keep a failure; end the run if it is one of many in a row that are not the pictures' fault.
-
-        Raises
-        ------
-        ImageError
-            If `MAX_UNREACHABLE` pictures at URLs one after the other could not be had: a network is down, or
-            credentials have expired.
-        """
-        self.journal.append_failure(position, failed)
-        remote = is_url(str(self.pictures.files.path(position)))
-        self.unreachable = self.unreachable + 1 if remote and failed.retryable else 0
-        if self.unreachable == MAX_UNREACHABLE:
-            text = f"{MAX_UNREACHABLE} pictures one after the other could not be read"
-            raise ImageError(f"{failed.line['message']}; {text}; the same command goes on from there")
 
     def search(self, picture: PictureOfRun) -> tuple[Searched, float]:
         """Read a picture and do what needs no network; return it with the time when it was finished."""

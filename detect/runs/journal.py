@@ -29,14 +29,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data.arguments import settings_as_json
-from ...data.errors import JournalError
+from ...data.errors import ImageError, JournalError
 from ...data.system.atomic_files import open_locked
+from ...data.system.remote import is_url
 from .failures import Failure, as_resumable
 from .names import RunFiles
 
 # The number is that of the format: records of another one are not read.
 _HEADER = b"inception-rcnn journal 1, settings "
 _MARK, _FAILED = b"\xf0IRC", b"\xf0IRF"
+# So many pictures at URLs that cannot be had, one after the other, are no accident of single ones.
+MAX_UNREACHABLE = 100
 _FRAME = struct.Struct("<4sIII")  # mark, length of the line, length of the table, checksum of both
 
 
@@ -139,6 +142,7 @@ class Journal:
         self.offsets, self.failed = np.zeros((2, len(pictures)), np.int64)
         self.appending = threading.Lock()
         self.outdated: list[int] = []
+        self.unreachable = 0
         self.file = open_locked(path)
         try:
             self._resume(pictures, other_pictures)
@@ -236,11 +240,25 @@ class Journal:
             If the file cannot be written; the text says that the run can go on.
         """
         assert table.shape[1:] == (self.columns,), table.shape
+        self.unreachable = 0
         self.offsets[picture] = self._append(_MARK, json.dumps(record[:-1]).encode(), table.astype("<f4").tobytes())
 
     def append_failure(self, picture: int, failure: Failure) -> None:
-        """Add a picture that could not be processed in this run; raises what `append` does."""
+        """Add a picture that could not be processed in this run.
+
+        Raises
+        ------
+        OSError
+            See `append`.
+        ImageError
+            If `MAX_UNREACHABLE` pictures at URLs one after the other could not be had: a network is down, or
+            credentials have expired.
+        """
         self.failed[picture] = self._append(_FAILED, json.dumps(failure).encode())
+        self.unreachable = self.unreachable + 1 if failure.retryable and is_url(failure.line["file"]) else 0
+        if self.unreachable == MAX_UNREACHABLE:
+            text = f"so ended {MAX_UNREACHABLE} pictures one after the other; the same command goes on from there"
+            raise ImageError(f"{failure.line['message']}; {text}")
 
     def _append(self, mark: bytes, line: bytes, table: bytes = b"") -> int:
         frame = _FRAME.pack(mark, len(line), len(table), zlib.crc32(line + table))

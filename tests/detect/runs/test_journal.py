@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from inception_rcnn.data import read_proposals
+from inception_rcnn.data import ImageError, read_proposals
 from inception_rcnn.data.images.sources import stamp
+from inception_rcnn.detect.runs.failures import Failure
 from inception_rcnn.detect.runs.journal import Journal, Record
 from inception_rcnn.detect.runs.names import RunFiles
 from inception_rcnn.detect.runs.proposing import propose_pictures
@@ -81,6 +83,40 @@ class Corner:
 
     def __call__(self, image: np.ndarray, name: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         return self.search(image, name)
+
+
+def test_many_pictures_that_cannot_be_reached_end_a_run(tmp_path: Path) -> None:
+    files = RunFiles([f"https://host.invalid/{i}.jpg" for i in range(400)] + ["https://host.invalid/wide.jpg"])
+    gone = [
+        Failure({"file": files[i], "kind": "ImageError", "message": f"{files[i]}: timeout"}, True) for i in range(400)
+    ]
+    with Journal(tmp_path / "journal", {}, files, columns=5) as journal:
+        for i in range(99):
+            journal.append_failure(i, gone[i])
+        # One that is at fault itself shows that pictures can be reached, as a result does.
+        journal.append_failure(400, gone[0]._replace(retryable=False))
+        for i in range(99, 198):
+            journal.append_failure(i, gone[i])
+        journal.append(399, Record(files[399], [1], 8, 8), np.zeros((0, 5), np.float32))
+        for i in range(198, 297):
+            journal.append_failure(i, gone[i])
+        with pytest.raises(ImageError, match=r"297\.jpg: timeout; so ended 100 pictures"):
+            journal.append_failure(297, gone[297])
+        assert len(list(journal.failures)) == 299
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_what_a_full_disk_says_is_not_said_again_by_closing(tmp_path: Path) -> None:
+    files = RunFiles([tmp_path / "a.jpg"])
+
+    def write() -> None:
+        with Journal(tmp_path / "journal", {}, files, columns=5) as journal:
+            journal.file.close()
+            journal.file = open("/dev/full", "r+b")  # noqa: SIM115 - it is closed by the block
+            journal.append(0, Record(files[0], [1], 8, 8), np.zeros((0, 5), np.float32))
+
+    with pytest.raises(OSError, match="goes on from there"):
+        write()
 
 
 def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
