@@ -2,10 +2,11 @@
 
 python benchmarks/soak.py [PICTURES] [--pictures 10000] [--first 200] [--markdown]
 
-PICTURES is a folder; without it scikit-image's photographs are taken. They stand under so many names in a temporary
-folder, as links. Each run is a process of its own with one worker. Its memory is read from /proc (Linux) after the
-first 200 pictures, when all that is made once is there, after the last one, and at its end, when the results are
-written; "most" is the most of these and of the moments a hundredth of the run apart.
+PICTURES is a folder; without it scikit-image's photographs are taken, made small. They stand under so many names in a
+temporary folder, as links. Each run is a process of its own with one worker. So that thousands take minutes, `detect`
+has 50 proposals and a third of the network's usual size, and `propose` has selective search alone. The memory is read
+from /proc (Linux) after the first 200 pictures, when all that is made once is there, after the last one, and at its
+end, when the results are written; "most" is the most of these and of the moments a hundredth of the run apart.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pyarrow.parquet  # noqa: F401 - some 40 MiB, which would count as growth: a run loads it to write its results
 from tables import show
 
@@ -42,6 +44,15 @@ def link(sources: list[Path], folder: Path, count: int) -> None:
         (inside / f"{i:07d}{source.suffix}").symlink_to(source.resolve())
 
 
+def shrink(path: Path, folder: Path) -> Path:
+    """Write a picture with a longer side of 200 pixels."""
+    image = cv2.imread(str(path))
+    scale = 200 / max(image.shape[:2])
+    made = folder / f"{path.stem}.jpg"
+    cv2.imwrite(str(made), cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    return made
+
+
 def run(task: str, folder: Path, output: Path, first: int) -> dict[str, float]:
     """Run one task in this process; resident memory in MiB, and seconds."""
     paths = find_images(folder)
@@ -59,13 +70,13 @@ def run(task: str, folder: Path, output: Path, first: int) -> dict[str, float]:
     if task == "detect":
         from inception_rcnn.detect import Detector, detect_batch
 
-        detector = Detector.load("voc", device="cpu", proposals=50)
+        detector = Detector.load("voc", device="cpu", proposals=50, scales=(0.35,))
         start = lambda: detect_batch(paths, output / "out", detector, progress=sample)  # noqa: E731
     else:
         from inception_rcnn.detect.runs.proposing import propose_pictures
-        from inception_rcnn.proposals import MergedProposals
+        from inception_rcnn.proposals import SelectiveSearch
 
-        proposer = MergedProposals.load(device="cpu")
+        proposer = SelectiveSearch("fast")
         start = lambda: propose_pictures(paths, output / "boxes.parquet", proposer, progress=sample)  # noqa: E731
     summary = start()
     end = resident()
@@ -97,14 +108,16 @@ def main() -> None:
     else:
         sources = find_images(arguments.sources)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as small:
+        if arguments.sources is None:
+            sources = [shrink(path, Path(small)) for path in sources]
         link(sources, Path(folder), arguments.pictures)
         for task in ("detect", "propose"):
             command = [sys.executable, __file__, folder, "--task", task, "--first", str(arguments.first)]
             figures = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
             growth = [f"{100 * (figures[at] / figures['first'] - 1):+.1f}" for at in ("last", "end")]
             memory = [f"{figures[at]:.0f}" for at in ("first", "last", "end", "most")]
-            name = "detect --proposals 50" if task == "detect" else task
+            name = "detect --proposals 50" if task == "detect" else "propose --method selective-search"
             rows.append((name, str(arguments.pictures), *memory, *growth, f"{figures['seconds']:.0f}"))
     columns = ("", "pictures", f"{arguments.first}", "last", "end", "most", "last %", "end %", "s")
     show("Resident memory in MiB after some, all and the end, and its growth", columns, rows, arguments.markdown)
