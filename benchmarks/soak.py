@@ -4,9 +4,10 @@ python benchmarks/soak.py [PICTURES] [--pictures 10000] [--first 200] [--markdow
 
 PICTURES is a folder; without it scikit-image's photographs are taken, made small. They stand under so many names in a
 temporary folder, as links. Each run is a process of its own with one worker. So that thousands take minutes, `detect`
-has 50 proposals and a third of the network's usual size, and `propose` has selective search alone. The memory is read
-from /proc (Linux) after the first 200 pictures, when all that is made once is there, after the last one, and at its
-end, when the results are written; "most" is the most of these and of the moments a hundredth of the run apart.
+has 50 proposals of selective search, no second look and a third of the network's usual size, and `propose` has
+selective search. The memory is read from /proc (Linux) after the first 200 pictures, when all that is made once is
+there, after the last one, and at its end, when the results are written; "most" is the most of these and of the moments
+a hundredth of the run apart.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pyarrow.parquet  # noqa: F401 - some 40 MiB, which would count as growth: a run loads it to write its results
@@ -70,7 +72,8 @@ def run(task: str, folder: Path, output: Path, first: int) -> dict[str, float]:
     if task == "detect":
         from inception_rcnn.detect import Detector, detect_batch
 
-        detector = Detector.load("voc", device="cpu", proposals=50, scales=(0.35,))
+        little: dict[str, Any] = {"method": "selective-search", "proposals": 50, "second_look": 0, "scales": (0.35,)}
+        detector = Detector.load("voc", device="cpu", **little)
         start = lambda: detect_batch(paths, output / "out", detector, progress=sample)  # noqa: E731
     else:
         from inception_rcnn.detect.runs.proposing import propose_pictures
@@ -117,7 +120,7 @@ def main() -> None:
             figures = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
             growth = [f"{100 * (figures[at] / figures['first'] - 1):+.1f}" for at in ("last", "end")]
             memory = [f"{figures[at]:.0f}" for at in ("first", "last", "end", "most")]
-            name = "detect --proposals 50" if task == "detect" else "propose --method selective-search"
+            name = "detect --proposals 50 --scale 0.35" if task == "detect" else "propose --method selective-search"
             rows.append((name, str(arguments.pictures), *memory, *growth, f"{figures['seconds']:.0f}"))
     columns = ("", "pictures", f"{arguments.first}", "last", "end", "most", "last %", "end %", "s")
     show("Resident memory in MiB after some, all and the end, and its growth", columns, rows, arguments.markdown)
