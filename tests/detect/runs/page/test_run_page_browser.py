@@ -199,6 +199,21 @@ def test_orders(opened: Opened) -> None:
     assert opened.names == before[::-1]
 
 
+def test_a_picture_without_an_original_is_shown_as_it_was_drawn(browser: Any, tmp_path: Path) -> None:
+    recorded = {"settings": {"images_in": ["shards/0.tar"]}}
+    page = Opened(browser, write_run_page(make_run(tmp_path / "run", recorded=recorded)))
+    (tmp_path / "run" / "pictures" / "b 50 % #1?.png.jpg").unlink()
+    for k, told in ((0, "Shown is the drawn picture, boxes included"), (1, "Shown is the thumbnail")):
+        page.do("openPicture(arguments[0])", k)
+        for _ in range(100):
+            if page.one("#note").text.startswith(told):
+                break
+            time.sleep(0.05)
+        assert page.one("#note").text.startswith(told)
+    page.browser.get_log("browser")  # one that was removed
+    page.check()
+
+
 def test_the_keyboard(opened: Opened) -> None:
     names = list(FOUND)
     opened.do("document.querySelector('.open').focus()")
