@@ -147,7 +147,12 @@ function highlightBox(box) {
 }
 
 viewer.addEventListener("pointerover", event => highlightBox(event.target.closest("[data-box]")?.dataset.box ?? ""));
-viewer.addEventListener("close", () => { const k = viewed; viewed = -1; if (order.length) focusTile(k); });
+viewer.addEventListener("close", () => {
+  const p = order[viewed];
+  viewed = -1;
+  update();
+  if (order.length) focusTile(order.indexOf(p));
+});
 viewer.addEventListener("keydown", event => {
   if (event.target.matches("input[type=range], input[type=search], select")) return;
   if (event.key === "ArrowLeft") openPicture(viewed - 1);
