@@ -7,8 +7,8 @@ picture; decoding and making the small pictures are most of it. "memory" is by h
 what headless Chromium takes from the address to the end of the first drawing of the gallery: the CPU time of the page's
 main thread (scripts, style, layout, painting), and the time by the clock, which other programs make longer. "step" is
 the same for a step of the slider, of 100 steps from 0 to 1 the mean CPU time and the median of scripts and layout by
-the clock; in the order of the run, then by the number of boxes. For 30 steps a second there are 33 ms. "scroll" is the
-CPU time for 1,000 pixels. Needs Chromium and chromedriver.
+the clock; in the order of the run, then by the number of boxes, in which pictures change places when the slider rests.
+For 30 steps a second there are 33 ms. "scroll" is the CPU time for 1,000 pixels. Needs Chromium and chromedriver.
 """
 
 from __future__ import annotations

@@ -191,7 +191,13 @@ def detect_batch(
             progress(len(files), "writing the report")
             with run.summary.timed("report"):
                 sources = (files.path(i) for i in journal.positions)
-                write_run_page(output, entries=run.entries(Counter()), sources=sources, max_pixels=max_pixels)
+                write_run_page(
+                    output,
+                    entries=run.entries(Counter()),
+                    sources=sources,
+                    uploaded=bool(place.url),
+                    max_pixels=max_pixels,
+                )
             write_record()
         # The last one: where it is, everything is.
         last = [*((THUMBNAILS, REPORT) if report else ()), "run.json"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ....data import MAX_PIXELS, ImageError
 from ....data.errors import OutputError, reason_of
 from ....data.images.reading import decode_image
-from .writing import Row, address, address_between, write_page
+from .writing import Row, address, address_between, link, write_page
 
 
 def write_classes_page(results: Path, output: Path, *, max_pixels: int = MAX_PIXELS) -> Path:
@@ -106,8 +106,7 @@ def _read_answers(path: Path) -> tuple[list[tuple[str, list[tuple[str, float]]]]
 
 
 def _error(one: dict[str, str], output: Path) -> dict[str, Any]:
-    target = os.path.relpath(os.path.abspath(one["file"]), output.absolute().parent)
-    return {**one, "kind": "ImageError", "address": address(target)}
+    return {**one, "kind": "ImageError", "address": link(output, one["file"])}
 
 
 def _size(path: Path, max_pixels: int) -> tuple[int, int]:

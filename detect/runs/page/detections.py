@@ -20,17 +20,19 @@ from ....data.formats.parquet import read_detections_parquet
 from ....data.images.sources import Source
 from ....data.system.remote import is_url
 from ..names import REPORT, RESULT_FILES, drawn_names
-from .writing import Row, address, address_between, write_page
+from .writing import Row, address, address_between, link, write_page
 
 Entry = tuple[str, int, int, Detections]
 _SAME_BOX = 0.5  # IoU from which boxes of two runs are the same
 _MOST_ERRORS = 1000
+_DRAWN_HINT = "The pictures are those that were drawn, as the originals are in other files: with boxes in them."
 # Stages of run.json in which nothing is computed.
 _WAITING = "wait"
 # Options of `detect` that run.json has under other names, and what they are where nothing is asked for.
 _OPTIONS = {
     "model": ["voc"], "scoring": None, "scales": [1.0], "proposals": None, "first_pass": None, "second_look": 40,
     "method": "merged", "multibox": "voc", "proposals_from": None, "precision": None, "min_score": 0.05, "nms": "soft",
+    "device": "auto", "max_pixels": MAX_PIXELS,
 }  # fmt: skip
 
 
@@ -50,6 +52,11 @@ class _Run:
         self.folder, self.name, self.short = folder, name, short
         self.record = _read_record(folder / "run.json")
         self.pictures = str(self.record.get("folder", ""))
+
+    @property
+    def in_containers(self) -> bool:
+        """Whether its pictures are in Parquet or tar files, so that no name of one is that of a file."""
+        return bool(self.record.get("settings", {}).get("images_in"))
 
     @property
     def results(self) -> Path:
@@ -80,10 +87,18 @@ class _Run:
 
     def original(self, name: str) -> Source:
         """Where a picture lies; of one in a container only the drawing is at hand."""
-        if self.record.get("settings", {}).get("images_in"):
+        if self.in_containers:
             (drawn,) = drawn_names([name])
             return self.folder / "pictures" / drawn
         return self.pictures + name if is_url(self.pictures) else Path(self.pictures + self.file_name(name))
+
+    @property
+    def has_drawings(self) -> bool:
+        folder = self.folder / "pictures"
+        return folder.is_dir() and any(folder.iterdir())
+
+    def address_of_drawings(self, page: Path) -> str | None:
+        return address_between(page, self.folder / "pictures") if self.has_drawings else None
 
     def drawing(self, drawn: str) -> str:
         return address(drawn) if (self.folder / "pictures" / drawn).is_file() else ""
@@ -95,6 +110,7 @@ def write_run_page(
     *,
     entries: Iterable[Entry] | None = None,
     sources: Iterable[Source] | None = None,
+    uploaded: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Path:
     """Write the page of a finished run: its pictures with the boxes over them, its settings, times and errors.
@@ -110,6 +126,8 @@ def write_run_page(
         The results, if they are at hand; else they are read.
     sources : iterable of Path, str or Member, optional
         Where their pictures lie; else that follows from the names.
+    uploaded : bool
+        Whether the folder will be put elsewhere: then files of this machine are not linked.
     max_pixels : int
         See `inception_rcnn.data.read_image`.
 
@@ -139,7 +157,8 @@ def write_run_page(
     """
     run = _Run(folder, folder.absolute().name, "")
     output = output or folder / REPORT
-    drawn = run.drawings()
+    drawn = run.drawings() if run.has_drawings else None
+    originals = _originals(output, run, uploaded)
     stream = iter(run.entries() if entries is None else entries)
     first = list(islice(stream, 1))
     classes = list(first[0][3].classes) if first else []
@@ -148,7 +167,8 @@ def write_run_page(
         known = iter(sources) if sources is not None else None
         for i, (name, width, height, found) in enumerate(chain(first, stream)):
             path = run.original(name)
-            below, shown = _address_below(run.pictures, path), [run.drawing(drawn[i])]
+            below = _address_below(run.pictures, path) if originals is not None else None
+            shown = [run.drawing(drawn[i])] if drawn is not None else None
             yield Row(name, width, height, path if known is None else next(known), [_columns(found)], below, shown)
 
     page = {
@@ -156,9 +176,9 @@ def write_run_page(
         "classes": classes,
         "threshold": _threshold(run.record),
         "fractions": False,
-        "originals": _originals(output, run),
-        "folder": run.pictures,
-        "runs": [{"name": run.name, "short": "", "drawings": address_between(output, folder / "pictures")}],
+        "originals": originals,
+        "folder": _folder(run),
+        "runs": [{"name": run.name, "short": "", "drawings": run.address_of_drawings(output)}],
         "command": _command(run.record.get("settings", {})),
     }
     values = {
@@ -168,13 +188,13 @@ def write_run_page(
         "shows": [("all", "all pictures"), ("found", "with boxes"), ("nothing", "nothing found")],
         "sorts": [("run", "as in the run"), ("name", "name"), ("score", "best score"), ("count", "number of boxes")],
         "columns": ("Class", "Score", "x1 y1 x2 y2"),
-        "hints": (),
+        "hints": (_DRAWN_HINT,) if run.in_containers and sources is None and run.has_drawings else (),
         "reports": [_describe(run)],
         "settings_rows": _setting_rows([run]),
-        "errors": _read_errors(folder / "errors.jsonl", output),
+        "errors": _read_errors(folder / "errors.jsonl", output, uploaded),
         "page": page,
     }
-    write_page(output, values, rows(), len(drawn), max_pixels=max_pixels)
+    write_page(output, values, rows(), len(read_detection_names(run.results)), max_pixels=max_pixels)
     return output
 
 
@@ -245,11 +265,8 @@ def write_comparison_page(
         "threshold": threshold,
         "fractions": False,
         "originals": _originals(output, runs[0]),
-        "folder": runs[0].pictures,
-        "runs": [
-            {"name": one.name, "short": one.short, "drawings": address_between(output, one.folder / "pictures")}
-            for one in runs
-        ],
+        "folder": _folder(runs[0]),
+        "runs": [{"name": one.name, "short": one.short, "drawings": one.address_of_drawings(output)} for one in runs],
     }
     values = {
         "kind": "comparison",
@@ -272,6 +289,7 @@ def write_comparison_page(
         "hints": (
             f"Left: {titles[0]}, with bars above the slider. Right: {titles[1]}, with the line.",
             "Coloured: boxes that only one of the two shows. Dashed: boxes that both show (IoU 0.5, same class).",
+            *((_DRAWN_HINT,) if runs[0].in_containers and runs[0].has_drawings else ()),
         ),
         "reports": [_describe(one) for one in runs],
         "settings_rows": _setting_rows(runs),
@@ -345,11 +363,17 @@ def _classes(run: _Run) -> tuple[str, ...]:
     return next((found.classes for *_, found in run.entries()), ())
 
 
-def _originals(page: Path, run: _Run) -> str | None:
+def _originals(page: Path, run: _Run, uploaded: bool = False) -> str | None:
     """Address of the folder of the original pictures, if they are files that a browser may open."""
-    if not run.pictures or run.record.get("settings", {}).get("images_in"):
+    if run.in_containers or not run.pictures or (uploaded and not is_url(run.pictures)):
         return None
-    return run.pictures if is_url(run.pictures) else address_between(page, run.pictures)
+    found = link(page, run.pictures)
+    return found.rstrip("/") + "/" if found else None
+
+
+def _folder(run: _Run) -> str | None:
+    """Return what the name of a picture follows in a command line, None if it cannot stand there."""
+    return None if run.in_containers else run.pictures
 
 
 def _address_below(folder: str, path: Source) -> str:
@@ -443,17 +467,16 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, ", ".join(map(str, value)) if isinstance(value, list) else "–" if value is None else str(value)
 
 
-def _read_errors(path: Path, output: Path) -> dict[str, Any]:
+def _read_errors(path: Path, output: Path, uploaded: bool) -> dict[str, Any]:
     """Read the first lines of an errors file, and count all."""
     lines = []
     try:
         with open(path, encoding="utf-8") as file:
             for line in islice(file, _MOST_ERRORS):
                 one = json.loads(line)
-                target = os.path.relpath(os.path.abspath(one["file"]), output.absolute().parent)
-                lines.append(
-                    {"address": address(target), **{key: str(one[key]) for key in ("file", "kind", "message")}}
-                )
+                told = {key: str(one[key]) for key in ("file", "kind", "message")}
+                hidden = uploaded and not is_url(told["file"])
+                lines.append({"address": "" if hidden else link(output, told["file"]), **told})
             return {"count": len(lines) + sum(1 for _ in file), "lines": lines}
     except FileNotFoundError:
         return {"count": 0, "lines": []}

@@ -137,31 +137,35 @@ function spoken(p) {
 
 function updateTile(tile) {
   const p = tile.picture;
+  // Boxes are sorted by score: as many of the same classes are the same, and as much apart are apart.
+  const content = [...shown, ...alone].map(one => one[p]).concat([...state.chosen]).join(" ");
+  if (tile.content === content) return;
+  tile.content = content;
   if (page.kind !== "classes") tile.panes.forEach(({boxes}, r) => paintBoxes(boxes, boxPaths(r, p)));
   const caption = captionOf(p);
   if (tile.count.textContent !== caption) tile.count.textContent = caption;
 }
 
-// When the slider rests, the tiles around the window follow, and what a screen reader says of all.
+// When the slider rests, the order and the tiles around the window follow, and what a screen reader says of all. The time
+// counts from the frame after, so that a slow one is no rest.
 let resting;
 function renderAround() {
   clearTimeout(resting);
-  resting = setTimeout(() => {
-    if (!gallery.offsetParent) return;
-    render(false);
-    for (const [p, {open}] of tiles) open.setAttribute("aria-label", spoken(p));
-  }, 150);
+  requestAnimationFrame(() => {
+    clearTimeout(resting);
+    resting = setTimeout(() => {
+      if (!gallery.offsetParent) return;
+      place(false);
+      render(false);
+      for (const [p, {open}] of tiles) open.setAttribute("aria-label", spoken(p));
+    }, 150);
+  });
 }
 
 function placeTile(tile, k, row) {
   const key = `${places[k]} ${row.top} ${widths[k]} ${row.height}`;
   tile.position = k;
   tile.open.tabIndex = k === current ? 0 : -1;
-  if (tile.places !== `${k} ${order.length}`) {
-    tile.places = `${k} ${order.length}`;
-    tile.setAttribute("aria-posinset", k + 1);
-    tile.setAttribute("aria-setsize", order.length);
-  }
   if (tile.key === key) return;
   tile.key = key;
   tile.style.transform = `translate(${places[k]}px, ${row.top}px)`;
@@ -200,7 +204,11 @@ function render(all) {
     if (made) { tiles.set(p, tile = spare.get(p) ?? makeTile(p)); spare.delete(p); }
     if (tile === next) next = next.nextSibling; else gallery.insertBefore(tile, next);
     placeTile(tile, k, row);
-    if (made) tile.open.setAttribute("aria-label", spoken(p));
+    if (!all) {
+      tile.setAttribute("aria-posinset", k + 1);
+      tile.setAttribute("aria-setsize", order.length);
+      if (made) tile.open.setAttribute("aria-label", spoken(p));
+    }
     if (made || all) updateTile(tile);
   }
   if (all) renderAround();

@@ -156,13 +156,16 @@ const sortKeys = {
 };
 
 // The pictures that pass, by falling keys, which are whole numbers; equal ones stay in their order. Counting them is
-// faster than comparing them, and is done at every step of the slider.
-function arrange() {
+// faster than comparing them, and is done at every step of the slider. While it moves, the keys are those from before:
+// pictures that change places at each step are dear to paint, and nobody could follow them.
+const lastKeys = new Int32Array(total);
+function arrange(sliding) {
   const key = sortKeys[state.sort], keys = new Int32Array(total);
   let most = 0, count = 0;
+  if (!sliding) for (let p = 0; p < total; p++) lastKeys[p] = key(p);
   for (let p = 0; p < total; p++) {
     if (!named[p] || !passes(p)) { keys[p] = -1; continue; }
-    keys[p] = key(p);
+    keys[p] = lastKeys[p];
     if (keys[p] > most) most = keys[p];
     count++;
   }

@@ -15,20 +15,28 @@ function showNumbers() {
   $("empty").hidden = order.length > 0;
   for (const button of classButtons) {
     const label = button.label, counts = byClass.map(one => one[label]);
-    button.count.textContent = counts.map(one => number.format(one)).join(" | ");
-    button.bar.setAttribute("width", 100 * Math.max(...counts) / mostOfClass);
+    const text = counts.map(one => number.format(one)).join(" | ");
+    if (button.count.textContent === text) continue;
+    button.count.textContent = text;
+    button.bar.style.transform = `scaleX(${Math.max(...counts) / mostOfClass})`;
     button.classList.toggle("none", !counts.some(Boolean));
   }
   markChart();
 }
 
-// Everything follows from the state; called at every step of the slider.
-function update() {
-  survey();
+// Which pictures are shown, and where. As long as one is open, its place and those of its neighbours stay.
+function place(sliding) {
+  if (viewer.open) return;
   const before = order;
-  arrange();
+  arrange(sliding);
   // At most steps the same pictures stay in the same order.
   if (before.length !== order.length || before.some((p, k) => p !== order[k])) layOut();
+}
+
+// Everything follows from the state; called at every step of the slider.
+function update(sliding = false) {
+  survey();
+  place(sliding);
   render(true);
   showNumbers();
   updatePicture();
@@ -46,7 +54,7 @@ else Object.assign(level, {min: 0, max: 1, step: 0.01, value: state.threshold});
 function setLevel(threshold) {
   state.threshold = threshold;
   for (const one of [level, $("level-2")]) one.value = ranked ? steps.findLastIndex(n => n <= threshold) : threshold;
-  update();
+  update(true);
 }
 for (const name of ["min", "max", "step", "value"]) $("level-2")[name] = level[name];
 for (const one of [level, $("level-2")]) one.addEventListener("input", () => setLevel(ranked ? steps[one.value] : Number(one.value)));
@@ -75,9 +83,8 @@ function makeClasses() {
   const list = [...page.classes.keys()].filter(label => all[label]).sort((a, b) => sums[b] - sums[a] || all[b] - all[a]);
   for (const label of list) {
     const item = document.createElement("li"), button = document.createElement("button"), name = document.createElement("span"), count = document.createElement("span");
-    const chart = svgElement("svg", {viewBox: "0 0 100 1", preserveAspectRatio: "none", "aria-hidden": "true"});
-    const bar = chart.appendChild(svgElement("rect", {height: 1}));
-    const dot = document.createElement("i");
+    const bar = document.createElement("i"), dot = document.createElement("i");
+    bar.className = "share";
     dot.className = "dot";
     dot.style.background = page.colours[label];
     button.type = "button";
@@ -86,7 +93,7 @@ function makeClasses() {
     name.textContent = page.classes[label];
     name.title = page.classes[label];
     count.className = "count";
-    button.append(chart, dot, name, count);
+    button.append(bar, dot, name, count);
     Object.assign(button, {label, count, bar});
     button.addEventListener("click", () => {
       if (!state.chosen.delete(label)) state.chosen.add(label);

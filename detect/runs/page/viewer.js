@@ -10,8 +10,8 @@ function openPicture(k) {
   const p = order[k], slash = names[p].lastIndexOf("/");
   $("viewed-name").textContent = names[p].slice(slash + 1);
   $("viewed-where").textContent = [names[p].slice(0, slash + 1), `${sizes[2 * p]} × ${sizes[2 * p + 1]}`, `${number.format(k + 1)} of ${number.format(order.length)}`].filter(Boolean).join(" · ");
-  stage.replaceChildren(...Array.from({length: panes}, (_, r) => makePane(r, p)));
   $("note").textContent = "";
+  stage.replaceChildren(...Array.from({length: panes}, (_, r) => makePane(r, p)));
   const links = [];
   if (original(p)) links.push(["Original file", original(p)]);
   page.runs.forEach((run, r) => { if (r < panes && drawn(r, p)) links.push([comparing ? `Drawn by ${run.name}` : "Drawn file", drawn(r, p)]); });
@@ -22,6 +22,25 @@ function openPicture(k) {
   fit();
 }
 
+// Puts the first of some files that the browser can show in the place of the thumbnail, and says which it is.
+function showWhole(picture, p, [[src, note], ...others]) {
+  if (!src) {
+    if (order[viewed] === p) $("note").textContent = note;
+    return;
+  }
+  const whole = new Image();
+  whole.alt = "";
+  whole.onerror = () => showWhole(picture, p, others);
+  whole.onload = () => {
+    // A browser that turns or scales it otherwise than it was read would show the boxes at wrong places.
+    if (whole.naturalWidth !== sizes[2 * p] || whole.naturalHeight !== sizes[2 * p + 1]) return whole.onerror();
+    picture.parentNode.classList.remove("blank");
+    picture.replaceWith(whole);
+    if (whole.isConnected) $("note").textContent = note;
+  };
+  whole.src = src;
+}
+
 function makePane(r, p) {
   const pane = document.createElement("figure"), frame = document.createElement("div"), picture = document.createElement("img");
   pane.className = "pane";
@@ -29,17 +48,10 @@ function makePane(r, p) {
   picture.alt = "";
   if (thumbnail(p)) picture.src = thumbnail(p); else frame.classList.add("blank");
   frame.append(picture);
-  if (SHOWN_BY_BROWSERS.test(names[p]) && original(p)) {
-    const whole = new Image();
-    whole.alt = "";
-    whole.onload = () => {
-      // A browser that turns or scales it otherwise than it was read would show the boxes at wrong places.
-      if (whole.naturalWidth === sizes[2 * p] && whole.naturalHeight === sizes[2 * p + 1]) picture.replaceWith(whole);
-      else $("note").textContent = "Shown is the thumbnail: the browser reads the original in another size.";
-    };
-    whole.onerror = () => { $("note").textContent = "Shown is the thumbnail: the original is not where it was, or cannot be shown."; };
-    whole.src = original(p);
-  } else $("note").textContent = "Shown is the thumbnail.";
+  // The page may show files only, and not what is at a URL.
+  const local = SHOWN_BY_BROWSERS.test(names[p]) && !/^https?:/.test(page.originals) && original(p);
+  const files = [[local, ""], [drawn(r, p), "Shown is the drawn picture, boxes included: there is no original here that the browser can show."]];
+  showWhole(picture, p, [...files.filter(([src]) => src), ["", "Shown is the thumbnail: there is no original here that the browser can show."]]);
   frame.append(svgElement("svg", {viewBox: `0 0 ${sizes[2 * p]} ${sizes[2 * p + 1]}`, preserveAspectRatio: "none", class: "boxes", "aria-hidden": "true"}));
   const labels = document.createElement("div");
   labels.className = "labels";
@@ -135,7 +147,12 @@ function highlightBox(box) {
 }
 
 viewer.addEventListener("pointerover", event => highlightBox(event.target.closest("[data-box]")?.dataset.box ?? ""));
-viewer.addEventListener("close", () => { const k = viewed; viewed = -1; if (order.length) focusTile(k); });
+viewer.addEventListener("close", () => {
+  const p = order[viewed];
+  viewed = -1;
+  update();
+  if (order.length) focusTile(order.indexOf(p));
+});
 viewer.addEventListener("keydown", event => {
   if (event.target.matches("input[type=range], input[type=search], select")) return;
   if (event.key === "ArrowLeft") openPicture(viewed - 1);

@@ -27,6 +27,7 @@ from ....data import ImageError, atomic_write
 from ....data.images.reading import decode_image
 from ....data.images.sources import Source
 from ....data.system.processes import prefetch, usable_cores
+from ....data.system.remote import is_url
 from ....eval.report.template import page_environment
 from ...drawing import class_colour
 
@@ -34,6 +35,7 @@ EMBEDDED = 1000
 _SIDE = 360  # pixels: a row of the gallery is about 190 high, and screens have up to two pixels for one
 _QUALITY = 75
 _BLOCK = 100  # pictures
+_OPENED = ("http://", "https://")  # what browsers open of all URLs
 _PLACE = "<!--pictures-->"  # in the template; what is put into it is escaped
 
 
@@ -136,6 +138,23 @@ def address_between(page: Path, folder: str | Path) -> str:
     '../my%20photos/'
     """
     return address(os.path.relpath(folder, page.absolute().parent)) + "/"
+
+
+def link(page: Path, file: str) -> str:
+    """Return the address of a file as seen from a page, "" if no browser can open it from there.
+
+    Examples
+    --------
+    >>> page = Path("/out/report.html")
+    >>> link(page, "/photos/a b.jpg"), link(page, "https://host/a.jpg"), link(page, "s3://bucket/a.jpg")
+    ('../photos/a%20b.jpg', 'https://host/a.jpg', '')
+    """
+    if is_url(file):
+        return file if file.startswith(_OPENED) else ""
+    # Nothing else tells a picture in a container from a file, or from where a relative name was given.
+    if not os.path.lexists(file) and ("::" in file or not os.path.isabs(file)):
+        return ""
+    return address(os.path.relpath(file, page.absolute().parent))
 
 
 def remove_thumbnails(folder: Path) -> None:

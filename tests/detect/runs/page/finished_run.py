@@ -29,8 +29,12 @@ def make_run(
     photos: Path | None = None,
     name: str = "detections.parquet",
     draw_score: float = 0.5,
+    recorded: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write what a run of detect leaves in a folder, pictures of 120 x 90 pixels included."""
+    """Write what a run of detect leaves in a folder, pictures of 120 x 90 pixels included.
+
+    What else is `recorded` in run.json takes the place of what is there.
+    """
     photos = photos or folder.parent / "photos"
     entries: list[tuple[str, int, int, Detections]] = []
     for seed, (picture, rows) in enumerate(found.items()):
@@ -47,7 +51,7 @@ def make_run(
         "settings": {"images": ["photos"], "model": ["voc", "<b>mine</b>"], "min_score": 0.05, "nms": "greedy"},
         "seconds": {"read": 1.0, "wait for pictures": 0.5, "total": 4.0},
     }  # fmt: skip
-    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "run.json").write_text(json.dumps({**record, **(recorded or {})}))
     failures = [{"file": str(photos / "bad.jpg"), "kind": "ImageError", "message": f"{HOSTILE}: is empty"}]
     (folder / "errors.jsonl").write_text("".join(json.dumps(one) + "\n" for one in failures))
     return folder

@@ -199,6 +199,42 @@ def test_orders(opened: Opened) -> None:
     assert opened.names == before[::-1]
 
 
+def test_the_order_follows_when_the_slider_rests(browser: Any, tmp_path: Path) -> None:
+    found = {f"{i}.jpg": [([0, 0, 40, 40], 0.9, 0)] * i + [([9, 9, 60, 60], 0.5, 0)] * (9 - 2 * i) for i in range(5)}
+    page = Opened(browser, write_run_page(make_run(tmp_path / "run", found)))
+    page.choose("sort", "count")
+    page.choose("show", "found")
+    assert page.names == [f"{i}.jpg" for i in range(5)]
+    page.slide(0.8)
+    assert page.names == [f"{i}.jpg" for i in (1, 2, 3, 4)]
+    # Then the pictures change places, also for the keyboard and for screen readers.
+    for _ in range(100):
+        tiles = page.do(
+            """return [...gallery.children].map(tile => [
+              tile.picture, tile.ariaPosInSet, tile.ariaSetSize, tile.open.ariaLabel, tile.open.tabIndex]);"""
+        )
+        if tiles[0][0] == 4:
+            break
+        time.sleep(0.05)
+    assert tiles == [[i, str(5 - i), "4", f"{i}.jpg: {i} cat", 0 if i == 4 else -1] for i in (4, 3, 2, 1)]
+    page.check()
+
+
+def test_a_picture_without_an_original_is_shown_as_it_was_drawn(browser: Any, tmp_path: Path) -> None:
+    recorded = {"settings": {"images_in": ["shards/0.tar"]}}
+    page = Opened(browser, write_run_page(make_run(tmp_path / "run", recorded=recorded)))
+    (tmp_path / "run" / "pictures" / "b 50 % #1?.png.jpg").unlink()
+    for k, told in ((0, "Shown is the drawn picture, boxes included"), (1, "Shown is the thumbnail")):
+        page.do("openPicture(arguments[0])", k)
+        for _ in range(100):
+            if page.one("#note").text.startswith(told):
+                break
+            time.sleep(0.05)
+        assert page.one("#note").text.startswith(told)
+    page.browser.get_log("browser")  # one that was removed
+    page.check()
+
+
 def test_the_keyboard(opened: Opened) -> None:
     names = list(FOUND)
     opened.do("document.querySelector('.open').focus()")
@@ -223,6 +259,24 @@ def test_the_keyboard(opened: Opened) -> None:
     assert opened.focused == names[1]
     opened.press("/")
     assert opened.focused == "text"
+
+
+def test_a_picture_stays_open_whatever_passes(opened: Opened) -> None:
+    opened.choose("sort", "count")
+    opened.choose("show", "found")
+    opened.all(".open")[1].click()
+    assert opened.names[1] == opened.one("#viewed-name").text == "b 50 % #1?.png"
+    opened.do("setLevel(0.8)")
+    assert not opened.all("#found tr")
+    opened.do("setLevel(0.65)")
+    assert [row.text for row in opened.all("#found tr")] == [f"{CLASSES[2]} 0.700 0 0 40 40"]
+    opened.do("setLevel(0.8)")
+    opened.press(ESCAPE)
+    for _ in range(100):  # the browser tells the page later
+        if opened.names == ["a.jpg"]:
+            break
+        time.sleep(0.05)
+    assert opened.names == ["a.jpg"]
 
 
 def test_one_picture(opened: Opened) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import resource
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -118,6 +119,54 @@ def test_links_lead_to_the_files(run: Path) -> None:
     assert Page(write_run_page(run)).rest["drawn"][0] == {"0": ""}
     errors = [a["href"] for tag, a in page.elements if tag == "a" and "bad.jpg" in str(a.get("href"))]
     assert errors == ["../photos/bad.jpg"]
+
+
+def test_only_what_a_browser_can_open_is_linked(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run.parent / "there.jpg").touch()
+    monkeypatch.chdir(run.parent)
+    files = [
+        "s3://bucket/a.jpg",
+        "https://host/a.jpg",
+        "shards/0.tar::a.jpg",
+        "/x/0.tar::a.jpg",
+        "gone.jpg",
+        "there.jpg",
+    ]
+    lines = [json.dumps({"file": file, "kind": "ImageError", "message": "is empty"}) + "\n" for file in files]
+    (run / "errors.jsonl").write_text("".join(lines))
+
+    def linked(page: Path) -> list[str | None]:
+        return [a["href"] for tag, a in Page(page).elements if tag == "a" and not str(a["href"]).startswith("#")]
+
+    assert linked(write_run_page(run)) == ["https://host/a.jpg", "../there.jpg"]
+    # At the URL to which it goes, there is nothing of this machine.
+    page = write_run_page(run, uploaded=True)
+    assert linked(page) == ["https://host/a.jpg"]
+    assert Page(page).page["originals"] is None
+    for folder, address in (("s3://bucket/", None), ("https://host/", "https://host/")):
+        other = make_run(run.parent / folder[:4] / "run", {"a.jpg": []}, recorded={"folder": folder})
+        assert Page(write_run_page(other, sources=[Path("gone.jpg")])).page["originals"] == address
+
+
+def test_pictures_in_containers(tmp_path: Path) -> None:
+    recorded = {"folder": f"{tmp_path}/shards/", "settings": {"images_in": ["shards/*.tar"], "column": None}}
+    run = make_run(tmp_path / "run", {"a.jpg": FOUND["a.jpg"]}, recorded=recorded)
+    (run / "errors.jsonl").write_text("")
+    page = Page(write_run_page(run))
+    assert (page.page["originals"], page.page["folder"]) == (None, None)
+    assert page.rest == {"originals": {}, "drawn": [{}, {}]}
+    # No file has the names that these would give.
+    assert not {"list", "command", "command-text"} & {attributes.get("id") for _, attributes in page.elements}
+    drawn = "with boxes in them"
+    assert drawn in (run / "report.html").read_text()
+    assert drawn not in write_run_page(run, sources=[run / "pictures" / "a.jpg"]).read_text()
+
+
+def test_without_drawings_nothing_is_noted_of_each_picture(run: Path) -> None:
+    shutil.rmtree(run / "pictures")
+    page = Page(write_run_page(run))
+    assert page.page["runs"][0]["drawings"] is None
+    assert page.rest == {"originals": {}, "drawn": [{}, {}]}
 
 
 @pytest.mark.parametrize("name", ["detections.json", "detections.parquet"])
