@@ -3,14 +3,14 @@
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .errors import SettingError
+from .errors import SettingError, UserError, did_you_mean
 
 _MAX = sys.float_info.max
 _MAX_WHOLE = 2**63 - 1  # Compiled code takes 64 bits.
@@ -98,6 +98,27 @@ def _range(low: float, high: float | None, above: bool = False) -> str:
     if high in (None, math.inf):
         return least
     return f", {low:g} to {high:g}" if least and not above else f"{least}, at most {high:g}"
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any], error: type[UserError] = SettingError) -> Any:
+    """Return a text, or a truth value, that is one of the choices.
+
+    Raises
+    ------
+    SettingError
+        Or another `error`, if it is none of them.
+
+    Examples
+    --------
+    >>> check_choice("nms", "softt", ["soft", "greedy"])
+    Traceback (most recent call last):
+    inception_rcnn.data.errors.SettingError: nms 'softt' is unknown (did you mean 'soft'?); use soft or greedy
+    """
+    if isinstance(value, (str, bool)) and value in choices:
+        return value
+    *others, last = map(str, choices)
+    meant = did_you_mean(value, [*others, last]) if isinstance(value, str) else ""
+    raise error(f"{name} {value!r} is unknown{meant}; use {', '.join(others)} or {last}")
 
 
 def check_names(name: str, value: Iterable[str]) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ A `DataWarning` is for what does not stop the work but changes what comes out: o
 files that disagree. Its text is one line of the same form; the command line prints it once.
 """
 
+import difflib
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -117,6 +118,20 @@ def first_names(names: Collection[str], limit: int = 5) -> str:
     'a, b, c, d, e and 2 more'
     """
     return ", ".join([*names][:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def did_you_mean(wrong: str, names: Iterable[str]) -> str:
+    """Ask, behind a name that is none of `names`, whether the most similar of them is meant; "" if none is similar.
+
+    Examples
+    --------
+    >>> did_you_mean("cta", ["cat", "dog"]), did_you_mean("Dog", ["cat", "dog"]), did_you_mean("zebra", ["cat", "dog"])
+    (" (did you mean 'cat'?)", " (did you mean 'dog'?)", '')
+    """
+    # Of names that differ in case only, the first.
+    known = {name.casefold(): name for name in reversed([*names])}
+    near = difflib.get_close_matches(wrong.casefold(), known, n=1)
+    return f" (did you mean {known[near[0]][:40]!r}?)" if near else ""
 
 
 def reason_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .arguments import check_number
+from .arguments import check_choice, check_number
 from .boxes import as_scores, find_bad_number, find_problem, kernel_array
 from .errors import SettingError
 from .system.kernels import kernel
@@ -190,8 +190,7 @@ def soft_nms(
     >>> indices.tolist(), scores.round(3).tolist()
     ([0, 2, 1], [0.8999999761581421, 0.699999988079071, 0.4000000059604645])
     """
-    if method not in ("gaussian", "linear"):
-        raise SettingError(f"method must be 'gaussian' or 'linear', not {method!r}")
+    check_choice("method", method, ("gaussian", "linear"))
     check_number("sigma", sigma, 0, above=True)
     check_number("iou_threshold", iou_threshold, 0, 1)
     _check_selection(min_score)

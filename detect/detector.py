@@ -18,7 +18,7 @@ from ..backbone.regions.scorer import RegionScorer, Trunk
 from ..backbone.weights.model_file import SCORINGS, RegionModel, read_model
 from ..backbone.weights.published import bundled_models, find_model
 from ..data import Detections
-from ..data.arguments import check_numbers
+from ..data.arguments import check_choice, check_numbers
 from ..data.errors import ModelError, SettingError
 from ..data.nms import NMS_KERNELS, SOFT_NMS_KERNELS
 from ..data.score_calibration import ScoreCalibration, mean_calibration
@@ -340,8 +340,8 @@ def _model_names(models: Iterable[Any]) -> list[str | Path]:
 
 
 def _read_model(name: str | Path, scoring: str | None) -> RegionModel:
-    if scoring not in (None, *SCORINGS):
-        raise SettingError(f"scoring {scoring!r} is unknown; use {' or '.join(SCORINGS)}")
+    if scoring is not None:
+        check_choice("scoring", scoring, SCORINGS)
     bundled = f"{name}-crops" if scoring == "crops" and f"{name}-crops" in bundled_models() else name
     model = read_model(find_model(bundled))
     if scoring not in (None, model.scoring):

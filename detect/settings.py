@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..data.arguments import check_number
+from ..data.arguments import check_choice, check_number
 from ..data.errors import SettingError
 
 NMS = ("soft", "greedy")
@@ -67,8 +67,7 @@ class DetectorSettings:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
-        if self.nms not in NMS:
-            raise SettingError(f"nms {self.nms!r} is unknown; use {' or '.join(NMS)}")
+        check_choice("nms", self.nms, NMS)
         mine = vars(self)
         if not isinstance(self.calibrated, bool):
             raise SettingError(f"calibrated must be True or False, not {self.calibrated!r}")

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import COCO_TO_VOC, DetectionError, Detections, Picture, read_detection_entries
-from ..data.arguments import check_names
+from ..data.arguments import check_choice, check_names
 from ..data.boxes import corners_to_sides
-from ..data.errors import DataWarning, EvaluationError, SettingError, first_names
+from ..data.errors import DataWarning, EvaluationError, SettingError, did_you_mean, first_names
 from ..data.formats.by_suffix import detections_file
 from ..data.formats.records import (
     check_annotation_ids,
@@ -235,7 +235,9 @@ def _read_records(
         classes = check_names("classes", classes)
         unknown = [name for name in classes if name not in category_ids]
         if unknown:
-            raise EvaluationError(f"{truth_source}: has no category {unknown[0]!r}; it has {', '.join(names.values())}")
+            meant = did_you_mean(unknown[0], names.values())
+            there = ", ".join(names.values())
+            raise EvaluationError(f"{truth_source}: has no category {unknown[0]!r}{meant}; it has {there}")
         chosen = sorted({category_ids[name] for name in classes})
 
     own = _Ids({one: one for one in images}, {}), _Ids({one: one for one in names}, {})
@@ -487,16 +489,14 @@ def _is_foreign(record: Any, categories: _Ids) -> bool:
 
 def _programs(engine: str) -> tuple[Any, Any]:
     """Return the classes that index a document and that evaluate."""
-    if engine == "pycocotools":
+    if check_choice("engine", engine, ("pycocotools", "faster-coco-eval")) == "pycocotools":
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
         return COCO, COCOeval
-    if engine == "faster-coco-eval":
-        from faster_coco_eval import COCO, COCOeval_faster
+    from faster_coco_eval import COCO, COCOeval_faster
 
-        return COCO, COCOeval_faster
-    raise SettingError(f"engine must be 'pycocotools' or 'faster-coco-eval', not {engine!r}")
+    return COCO, COCOeval_faster
 
 
 def _nan_if_negative(value: float) -> float:

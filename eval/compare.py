@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data import ILSVRC_DET_CLASSES, VOC_CLASSES, Detections, Picture, box_iou
+from ..data.arguments import check_choice
 from ..data.errors import SettingError
 from .bootstrap import LEVEL, Bootstrap, mean_over_classes
 from .coco import match_coco
@@ -96,8 +97,7 @@ def compare_detectors(
     >>> result["difference"]["mAP"]["difference"], result["difference"]["mAP"]["p_value"] < 0.01, result["objects"]
     (0.5, True, {'both': 25, 'first': 0, 'second': 25, 'neither': 0})
     """
-    if metric not in RULES:
-        raise SettingError(f"metric must be one of {', '.join(map(repr, RULES))}, not {metric!r}")
+    check_choice("metric", metric, RULES)
     if blacklist and metric != "ilsvrc":
         raise SettingError(f"a blacklist belongs to the metric 'ilsvrc', not to {metric!r}")
     names = evaluated_classes(pictures, classes, ILSVRC_DET_CLASSES.values() if metric == "ilsvrc" else VOC_CLASSES)

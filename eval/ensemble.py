@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data import Detections
-from ..data.arguments import as_array, check_number
+from ..data.arguments import as_array, check_choice, check_number
 from ..data.boxes import as_boxes, as_scores, find_bad_number
 from ..data.detections import as_labels
 from ..data.errors import EvaluationError, SettingError
@@ -157,8 +157,7 @@ def merge_detections(
     >>> merged.scores.tolist(), merged.classes[merged.labels[0]]
     ([0.5], 'cat')
     """
-    if method not in ("wbf", "nms", "soft-nms"):
-        raise SettingError(f"method must be 'wbf', 'nms' or 'soft-nms', not {method!r}")
+    check_choice("method", method, ("wbf", "nms", "soft-nms"))
     if not members:
         raise EvaluationError("there is nothing to merge; give the detections of at least one detector")
     check_number("iou_threshold", iou_threshold, 0, 1, optional=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..data import VOC_CLASSES, Detections, Picture, box_iou
 from ..data.arguments import check_names, check_number
-from ..data.errors import SettingError
+from ..data.errors import SettingError, did_you_mean
 from .matching import FALSE, HIT, IGNORED, Matches
 from .precision import average_precision, mean_of_numbers
 
@@ -152,7 +152,10 @@ def related_classes(classes: tuple[str, ...], similar: Sequence[Collection[str]]
         group = check_names("a group of similar classes", one if isinstance(one, str) else list(one))
         unknown = sorted(set(group) - set(classes))
         if unknown:
-            raise SettingError(f"a group of similar classes names {unknown[0]!r}, which is not among the classes")
+            meant = did_you_mean(unknown[0], classes)
+            raise SettingError(
+                f"a group of similar classes names {unknown[0]!r}, which is not among the classes{meant}"
+            )
         members = [position[name] for name in group]
         related[np.ix_(members, members)] = True
     np.fill_diagonal(related, False)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..data.arguments import check_choice
 from ..data.errors import SettingError
 from ..data.system.kernels import kernel
 from .matching import HIT, IGNORED, Matches
@@ -60,8 +61,7 @@ def average_precision(recall: ArrayLike, precision: ArrayLike, metric: Metric = 
     >>> average_precision([0.5, 0.5, 1.0], [1.0, 0.5, 2 / 3], metric="voc12")
     0.8333333333333333
     """
-    if metric not in RECALL_LEVELS:
-        raise SettingError(f"metric must be 'voc07', 'voc12' or 'coco', not {metric!r}")
+    check_choice("metric", metric, [*RECALL_LEVELS])
     recall, precision = np.asarray(recall, np.float64), np.asarray(precision, np.float64)
     if recall.ndim != 1 or recall.shape != precision.shape:
         raise SettingError(f"recall {recall.shape} and precision {precision.shape} must have one shape (D,)")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from ..data import Detections, Picture
-from ..data.errors import SettingError
+from ..data.arguments import check_choice
 from .bootstrap import Bootstrap, summarise_draws
 from .matching import Matches, count_pictures, match_voc
 from .precision import class_average_precision, mean_of_numbers, weighted_average_precision
@@ -82,8 +82,7 @@ def evaluate_voc(
     >>> result["mAP"], result["per_class"]["cat"], result["per_class"]["dog"]
     (1.0, 1.0, nan)
     """
-    if metric not in ("voc07", "voc12"):
-        raise SettingError(f"metric must be 'voc07' or 'voc12', not {metric!r}")
+    check_choice("metric", metric, ("voc07", "voc12"))
     return summarise_matches(match_voc(pictures, detections, classes, iou_threshold), metric, bootstrap, seed)
 
 

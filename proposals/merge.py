@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.arguments import as_array, check_number
+from ..data.arguments import as_array, check_choice, check_number
 from ..data.boxes import as_boxes, find_problem
 from ..data.errors import SettingError
 from ..data.nms import NMS_KERNELS, nms
@@ -230,8 +230,7 @@ def load_proposer(
     >>> load_proposer("selective-search", limit=100).limit
     100
     """
-    if method not in METHODS:
-        raise SettingError(f"method {method!r} is unknown; use {', '.join(METHODS)}")
+    check_choice("method", method, METHODS)
     check_limit(limit)
     scale = superpixel_scale if superpixel_scale is not None else 2.0 if method == "merged" else 1.0
     search = SelectiveSearch(

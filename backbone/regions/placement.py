@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from ...data.arguments import check_number
+from ...data.arguments import check_choice, check_number
 from ...data.errors import DeviceError, MissingPackageError, needs_packages
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -52,8 +52,7 @@ class Placement:
 
     def __post_init__(self) -> None:
         for name, choices in (("device", DEVICES[1:]), ("engine", ENGINES), ("precision", PRECISIONS)):
-            if getattr(self, name) not in choices:
-                raise DeviceError(f"{name} {getattr(self, name)!r} is unknown; use {', '.join(choices)}")
+            check_choice(name, getattr(self, name), choices, DeviceError)
         if self.engine == "onnxruntime" and self.device == "cuda":
             raise DeviceError(ONNX_ON_GPU)
         if self.precision == "int8" and self.engine != "onnxruntime":
@@ -162,8 +161,7 @@ def choose_device(device: str = "auto") -> str:
     >>> choose_device("cpu")
     'cpu'
     """
-    if device not in DEVICES:
-        raise DeviceError(f"device {device!r} is unknown; use {', '.join(DEVICES)}")
+    check_choice("device", device, DEVICES, DeviceError)
     if device == "cpu" or (device == "auto" and not has_gpu_driver()):
         return "cpu"
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ...data.errors import ModelError, reason_of
+from ...data.errors import ModelError, did_you_mean, reason_of
 from ...data.system.atomic_files import cache_folder, hash_file
 from .model_file import MAX_BYTES
 
@@ -47,23 +47,25 @@ PUBLISHED = {
 }
 
 
-def bundled_models() -> list[str]:
-    """List the names of the models that come with the package.
+def bundled_models(folder: Path = BUNDLED) -> list[str]:
+    """List the names of the models that come with the package: of the detectors, or of what another folder holds.
 
     Examples
     --------
     >>> "voc" in bundled_models()
     True
     """
-    return sorted(file.stem for file in BUNDLED.glob("*.safetensors") if not file.stem.endswith(".graphs"))
+    return sorted(file.stem for file in folder.glob("*.safetensors") if not file.stem.endswith(".graphs"))
 
 
-def find_model(name_or_file: str | Path) -> Path:
-    """Find the file of a detection model, by the name of a bundled one or by its path.
+def find_model(name_or_file: str | Path, folder: Path = BUNDLED) -> Path:
+    """Find the file of a model, by the name of a bundled one or by its path.
 
     Parameters
     ----------
     name_or_file : str or Path
+    folder : Path
+        Of the bundled ones; by default of the detectors.
 
     Returns
     -------
@@ -79,12 +81,14 @@ def find_model(name_or_file: str | Path) -> Path:
     >>> find_model("voc").name
     'voc.safetensors'
     """
-    if str(name_or_file) in bundled_models():
-        return BUNDLED / f"{name_or_file}.safetensors"
+    names = bundled_models(folder)
+    if str(name_or_file) in names:
+        return folder / f"{name_or_file}.safetensors"
     path = Path(name_or_file)
     if path.is_file():
         return path
-    raise ModelError(f"{name_or_file}: no such model or file; bundled models: {', '.join(bundled_models()) or 'none'}")
+    meant = did_you_mean(str(name_or_file), names)
+    raise ModelError(f"{name_or_file}: no such model or file{meant}; bundled models: {', '.join(names) or 'none'}")
 
 
 def _has_hash(path: Path, published: Published) -> bool:
@@ -112,7 +116,8 @@ def fetch(name: str, report: Callable[[int, int], None] = lambda done, total: No
         If the name is unknown, the download fails or the hash is wrong. A failed download leaves no file.
     """
     if name not in PUBLISHED:
-        raise ModelError(f"{name}: no such weights; published: {', '.join(PUBLISHED)}, or name a file")
+        meant = did_you_mean(name, PUBLISHED)
+        raise ModelError(f"{name}: no such weights{meant}; published: {', '.join(PUBLISHED)}, or name a file")
     published = PUBLISHED[name]
     wrong = f"{published.algorithm.upper()} does not begin with {published.digest}"
     target = cache_folder() / published.file

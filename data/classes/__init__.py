@@ -6,7 +6,7 @@ They stand in text files: a name a line, or a WordNet id, a tab and a name.
 from collections import Counter
 from pathlib import Path
 
-from ..errors import AnnotationError, first_names
+from ..errors import AnnotationError, did_you_mean, first_names
 
 
 def _read_names(file: str) -> tuple[str, ...]:
@@ -78,8 +78,8 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
         lines = Path(name_or_file).read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise AnnotationError(
-            f"classes {name_or_file}: neither voc, coco nor ilsvrc, nor a file that can be read ({error.strerror}); "
-            "give one of these, or a text file with one name a line"
+            f"classes {name_or_file}: neither voc, coco nor ilsvrc, nor a file that can be read ({error.strerror})"
+            f"{did_you_mean(name_or_file, known)}; give one of these, or a text file with one name a line"
         ) from error
     except ValueError as error:  # Not UTF-8, or a name with a zero byte.
         raise AnnotationError(f"{name_or_file}: is not a text file in UTF-8; give one with one name a line") from error

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ..errors import DataWarning
+from ..errors import DataWarning, did_you_mean
 
 
 class MisspeltClassWarning(DataWarning):
@@ -70,7 +70,7 @@ def suggestion(name: str, near: Mapping[str, str]) -> str:
     >>> suggestion("Cat", similar_classes(["Cat"], ["cat"]))
     " (did you mean 'cat'?)"
     """
-    return f" (did you mean {near[name][:40]!r}?)" if name in near else ""
+    return did_you_mean(near[name], [near[name]]) if name in near else ""
 
 
 def dropped_classes_text(counts: Mapping[str, int], classes: Iterable[str], what: str = "object") -> str:

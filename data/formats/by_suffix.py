@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from ..arguments import check_names
+from ..arguments import check_choice, check_names
 from ..detections import Detections
-from ..errors import DetectionError, MatlabFileError, ProposalFileError, SettingError, reason_of
+from ..errors import DetectionError, MatlabFileError, ProposalFileError, reason_of
 from ..picture_names import forward_slashes, short_names
 from ..proposals import Proposals, check_entry, check_image_ids, checked_entries, survey_entries
 from ..system.atomic_files import atomic_file, atomic_write
@@ -341,8 +341,7 @@ def read_detections(path: str | Path, key: Literal["stem", "image_id", "file_nam
     ...     read_detections(folder)
     {}
     """
-    if key not in NAME_FORMS:
-        raise SettingError(f"key must be one of {', '.join(NAME_FORMS)}, not {key!r}")
+    check_choice("key", key, [*NAME_FORMS])
     path = detections_file(path)
     if not _is_parquet(path):
         return read_coco_detections(path, key)

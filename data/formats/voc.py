@@ -16,7 +16,7 @@ from ..arguments import check_names
 from ..classes import VOC_CLASSES
 from ..classes.spelling import warn_of_dropped_classes
 from ..detections import Detections, check_finite, group_by_picture, score_texts
-from ..errors import AnnotationError, DetectionError, ImageError
+from ..errors import AnnotationError, DetectionError, ImageError, did_you_mean
 from ..picture import Picture
 from ..picture_names import PictureFolder
 from ..system.atomic_files import atomic_write
@@ -95,8 +95,10 @@ def read_voc(root: str | Path, split: str, classes: Sequence[str] = VOC_CLASSES)
 
 def _read_split(path: Path) -> Iterable[str]:
     if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))[:20])
-        hint = f"splits there: {there}" if there else "is this the root of a VOC set, such as VOCdevkit/VOC2007?"
+        there = sorted(file.stem for file in path.parent.glob("*.txt"))
+        hint = "is this the root of a VOC set, such as VOCdevkit/VOC2007?"
+        if there:
+            hint = f"splits there: {', '.join(there[:20])}{did_you_mean(path.stem, there)}"
         raise AnnotationError(f"{path}: there is no such file; {hint}")
     annotations = os.path.join(path.parents[2], "Annotations")
     names: dict[str, None] = {}

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ...data import Picture, read_ilsvrc_blacklist, read_ilsvrc_results
+from ...data.arguments import check_choice
 from ...data.classes import read_class_list
 from ...data.errors import CommandError, EvaluationError
 from ...eval import compare_detectors, write_report
@@ -35,7 +36,7 @@ from .evaluate import (
     read_voc_pictures,
     write_json,
 )
-from .options import DEFAULT_MAX_PIXELS, MaxPixels, check_choice
+from .options import DEFAULT_MAX_PIXELS, MaxPixels
 from .terminal import console
 
 _SHOWN_PICTURES = 10

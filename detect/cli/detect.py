@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ...data import read_detections, write_coco_results
+from ...data.arguments import check_choice
 from ...data.errors import CommandError, needs_packages
 from ...data.formats.coco import coco_ids
 from ...data.picture_names import without_suffix
@@ -28,7 +29,6 @@ from .options import (
     Method,
     MultiBoxName,
     ResultList,
-    check_choice,
     check_result_list,
     derived_option,
     list_pictures,

@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from ...data import VOC_CLASSES, read_detection_entries, write_coco_results, write_detections
+from ...data.arguments import check_choice
 from ...data.errors import CommandError
 from ...data.formats.coco import coco_ids
 from ...data.picture_names import without_suffix
 from ...eval import EvaluationError, merge_detections
 from ...eval.agreement import warn_of_sizes
-from .options import Annotations, ResultList, check_choice, check_result_list, derived_option, detections_copy
+from .options import Annotations, ResultList, check_result_list, derived_option, detections_copy
 from .terminal import console
 
 

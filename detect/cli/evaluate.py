@@ -36,6 +36,7 @@ from ...data import (
     read_voc,
     read_voc_results,
 )
+from ...data.arguments import check_choice
 from ...data.classes import read_class_list
 from ...data.errors import CommandError, SettingError, first_names
 from ...data.formats.by_suffix import detections_file
@@ -62,7 +63,7 @@ from ...eval.agreement import warn_of_sizes
 from ...eval.matching import class_names
 from ...eval.thresholds import parse_target
 from ..runs.names import package_version
-from .options import DEFAULT_MAX_PIXELS, MaxPixels, check_choice, detections_copy
+from .options import DEFAULT_MAX_PIXELS, MaxPixels, detections_copy
 from .terminal import console
 
 evaluate = typer.Typer(

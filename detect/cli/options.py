@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,13 +45,6 @@ MaxPixels = Annotated[int, typer.Option(min=1, metavar="N", help="Larger picture
 DEFAULT_MAX_PIXELS = MAX_PIXELS
 Method = Annotated[str, typer.Option(metavar="merged|selective-search|multibox", help="Where the regions come from.")]
 MultiBoxName = Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox.")]
-
-
-def check_choice(option: str, value: str, choices: Sequence[str]) -> Any:
-    """Return the value of an option, which must be one of the choices: what a function's ``Literal`` argument takes."""
-    if value not in choices:
-        raise CommandError(f"{option} {value}: unknown; use {', '.join(choices[:-1])} or {choices[-1]}")
-    return value
 
 
 Annotations = Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, get_args
 
 import typer
 
+from ...data.arguments import check_choice
 from ...data.classes import read_class_list
 from ...data.errors import CommandError, needs_packages
 from ...data.system.processes import usable_cores
@@ -14,7 +15,7 @@ from ...proposals import Proposer, load_proposer
 from ..train.data import read_training_pictures
 from ..train.recipes import DetectorRecipe
 from ..train.shards import LOSSLESS, ImageFormat, Packing, pack_pictures
-from .options import DEFAULT_MAX_PIXELS, MaxPixels, check_choice, derived_option
+from .options import DEFAULT_MAX_PIXELS, MaxPixels, derived_option
 from .terminal import console, progress_bar
 from .train_options import Classes, Data, Split
 from .train_session import proposer_settings

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...data.arguments import check_choice
 from ...data.errors import CommandError, needs_packages
 from ...data.formats.by_suffix import check_suffix
 from ...data.formats.coco import coco_ids
@@ -26,7 +27,6 @@ from .options import (
     MaxPixels,
     Method,
     MultiBoxName,
-    check_choice,
     derived_option,
     list_pictures,
     placement_on,

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from ...data import Detections, atomic_write, write_detections
-from ...data.arguments import settings_as_json
+from ...data.arguments import check_choice, settings_as_json
 from ...data.errors import JournalError, OutputError, SettingError
 from ...data.formats.by_suffix import read_detection_names
 from ...data.images.containers import Members
@@ -143,8 +143,7 @@ def detect_batch(
     began = time.perf_counter()
     if draw_score is None:
         draw_score = default_draw_score(detector.calibration)
-    if format not in FORMATS:
-        raise SettingError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    check_choice("format", format, [*FORMATS])
     placement = detector.scorers[0].placement
     if cluster is not None and placement.device == "cpu" and placement.threads is None:
         raise SettingError("cluster: each worker would take all cores of its machine; load the detector with threads=1")

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_type_hints
 
-from ...data.arguments import check_number, check_numbers
-from ...data.errors import SettingError
+from ...data.arguments import check_choice, check_number, check_numbers
 
 Scoring: TypeAlias = Literal["shared", "crops"]
 Optimizer: TypeAlias = Literal["sgd", "adamw"]
@@ -109,9 +108,9 @@ class DetectorRecipe:
     --------
     >>> DetectorRecipe(optimizer="adamw").learning_rate
     0.0001
-    >>> DetectorRecipe(freeze="stems")
+    >>> DetectorRecipe(freeze="head")
     Traceback (most recent call last):
-    inception_rcnn.data.errors.SettingError: freeze 'stems' is unknown; use stem or trunk or googlenet
+    inception_rcnn.data.errors.SettingError: freeze 'head' is unknown; use stem, trunk or googlenet
     """
 
     scoring: Scoring = "shared"
@@ -290,9 +289,7 @@ def check_setting(name: str, value: Any, hint: Any) -> Any:
     """
     choices, (low, high) = allowed_values(hint)
     if choices:
-        if not isinstance(value, (str, bool)) or value not in choices:
-            raise SettingError(f"{name} {value!r} is unknown; use {' or '.join(map(str, choices))}")
-        return value
+        return check_choice(name, value, choices)
     parts, most = _parts(hint), None if high == math.inf else high
     if Ellipsis in parts:
         return check_numbers(name, value, low, most)

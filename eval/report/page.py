@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...data import MAX_PIXELS, VOC_CLASSES, Detections, Picture, atomic_write
+from ...data.arguments import check_choice
 from ...data.errors import SettingError
 from ..errors import (
     ERROR_TYPES,
@@ -144,8 +145,7 @@ def write_report(
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    if metric not in _METRICS:
-        raise SettingError(f"metric must be one of {', '.join(map(repr, _METRICS))}, not {metric!r}")
+    check_choice("metric", metric, [*_METRICS])
     if blacklist and metric != "ilsvrc":
         raise SettingError(f"a blacklist belongs to the metric 'ilsvrc', not to {metric!r}")
     classes = evaluated_classes(pictures, classes, VOC_CLASSES)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backbone.weights.model_file import in_trunk, read_tensors, write_tensors
+from ...backbone.weights.published import bundled_models, find_model
 from ...data.errors import ModelError, reason_of
 from ..calibration import RankingCalibration
 from .priors import FINEST_STRIDE
@@ -109,19 +110,18 @@ def bundled_multiboxes() -> list[str]:
     >>> "voc" in bundled_multiboxes()
     True
     """
-    return sorted(path.stem for path in MODELS.glob("*.safetensors") if not path.stem.endswith(".graphs"))
+    return bundled_models(MODELS)
 
 
 def find_multibox(name_or_file: str | Path) -> Path:
-    """Find the file of a MultiBox, by the name of a bundled one or by its path, which need not exist.
+    """Find the file of a MultiBox, by the name of a bundled one or by its path; see `find_model`.
 
     Examples
     --------
     >>> find_multibox("voc").name
     'voc.safetensors'
     """
-    bundled = MODELS / f"{name_or_file}.safetensors"
-    return bundled if bundled.is_file() else Path(name_or_file)
+    return find_model(name_or_file, MODELS)
 
 
 def read_multibox(path: str | Path) -> MultiBoxModel:

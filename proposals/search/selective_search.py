@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.arguments import check_names, check_number
+from ...data.arguments import check_choice, check_names, check_number
 from ...data.errors import SettingError
 from ...data.images.reading import as_rgb, check_image
 from ...data.system.kernels import compile_all
@@ -110,8 +110,7 @@ class SelectiveSearch:
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.mode, str) or self.mode not in STRATEGIES:
-            raise SettingError(f"unknown mode {self.mode!r}; choose one of {', '.join(STRATEGIES)}")
+        check_choice("mode", self.mode, [*STRATEGIES])
         vars(self).update(
             superpixel_scale=check_number("superpixel_scale", self.superpixel_scale, 0, 1000, above=True),
             seed=check_number("seed", self.seed, 0, math.inf, whole=True),  # NumPy's own seeds have 128 bits.
@@ -122,8 +121,8 @@ class SelectiveSearch:
         for strategy in self.strategies if self.strategies is not None else [STRATEGIES[self.mode]]:
             if not isinstance(strategy, Strategy) or not all(isinstance(part, tuple) and part for part in strategy):
                 raise SettingError(f"a Strategy(spaces, ks, measures) has three tuples, none empty, not {strategy}")
-            if unknown := [space for space in check_names("spaces", strategy.spaces) if space not in SPACES]:
-                raise SettingError(f"unknown colour space {unknown[0]!r}; choose from {', '.join(SPACES)}")
+            for space in check_names("spaces", strategy.spaces):
+                check_choice("colour space", space, SPACES)
             for k in strategy.ks:
                 check_number("k", k, 0, 1e6, above=True)
             measures = check_names("measures", strategy.measures)

@@ -187,7 +187,7 @@ def test_soft_keeps_double_precision():
 
 
 def test_soft_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match="method must be"):
+    with pytest.raises(ValueError, match="'hard' is unknown; use gaussian or linear"):
         soft_nms([[0, 0, 1, 1]], [1], "hard")
     with pytest.raises(ValueError, match="sigma must be"):
         soft_nms([[0, 0, 1, 1]], [1], sigma=0)

@@ -390,7 +390,7 @@ def test_settings_reach_the_search(model_file: Path) -> None:
     made = Detector.load(model_file, method="selective-search", **settings)
     assert made.proposer == SelectiveSearch("fast", limit=7, seed=5)
     assert made.settings.min_score == 0.3
-    with pytest.raises(ValueError, match="method 'x' is unknown; use merged, selective-search, multibox"):
+    with pytest.raises(ValueError, match="method 'x' is unknown; use merged, selective-search or multibox"):
         Detector.load(model_file, method="x")
 
 

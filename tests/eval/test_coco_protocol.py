@@ -392,5 +392,5 @@ def test_missing_files_and_unknown_names(save, tmp_path):
         evaluate_coco(annotations, tmp_path / "nothing.json")
     with pytest.raises(EvaluationError, match=r"has no category 'dragon'; it has airplane, cat"):
         evaluate_coco(annotations, found, classes=["dragon"])
-    with pytest.raises(ValueError, match="engine must be"):
+    with pytest.raises(ValueError, match="engine 'slow' is unknown"):
         evaluate_coco(annotations, found, engine="slow")

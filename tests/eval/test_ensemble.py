@@ -206,7 +206,7 @@ def test_members_with_other_classes_are_refused():
         merge_detections([one, other])
     with pytest.raises(EvaluationError, match="nothing to merge"):
         merge_detections([])
-    with pytest.raises(ValueError, match="method must be"):
+    with pytest.raises(ValueError, match="method 'mean' is unknown"):
         merge_detections([one], "mean")
     with pytest.raises(ValueError, match="weights must be 2 finite numbers"):
         merge_detections([one, one], "nms", weights=[1])

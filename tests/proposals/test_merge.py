@@ -174,7 +174,7 @@ def test_proposers_by_name() -> None:
     assert load_proposer("selective-search", superpixel_scale=3.0).superpixel_scale == 3
     with pytest.raises(ValueError, match="method 'edge-boxes' is unknown; use merged, "):
         load_proposer("edge-boxes")
-    with pytest.raises(ValueError, match="unknown mode 'slow'"):
+    with pytest.raises(ValueError, match="mode 'slow' is unknown"):
         load_proposer("merged", mode="slow")
 
 

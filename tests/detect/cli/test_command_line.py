@@ -141,7 +141,7 @@ def test_mistakes_with_evaluation(capsys: pytest.CaptureFixture[str], voc: Path,
     assert "is this the root of a VOC set" in mistake(capsys, *evaluate, tmp_path)
     assert "splits there: test" in mistake(capsys, *evaluate, voc, "--split", "val")
     assert "has no file comp4_det_test_<class>.txt" in mistake(capsys, *evaluate, voc)
-    assert "--metric coco: unknown" in mistake(capsys, *evaluate, voc, "--metric", "coco")
+    assert "--metric 'coco' is unknown" in mistake(capsys, *evaluate, voc, "--metric", "coco")
     (tmp_path / "detections.json").write_text("{}")
     detections = ["--detections", tmp_path / "detections.json"]
     assert "a COCO document is expected" in mistake(capsys, "evaluate", "voc", "--devkit", voc, *detections)
@@ -190,7 +190,7 @@ def test_detect(capsys: pytest.CaptureFixture[str], photos: Path, model_file: Pa
         ("--first-pass", 5): "the model has no first pass",
         ("--precision", "int8"): "the model cannot run in 8 bits",
         ("--precision", "float16"): "precision float16 is for a GPU",
-        ("--precision", "double"): "precision 'double' is unknown; use float32, float16, int8",
+        ("--precision", "double"): "precision 'double' is unknown; use float32, float16 or int8",
     }.items():
         assert run("detect", photos, "--output", output, *arguments, *option) == 2
         assert told in capsys.readouterr().err
@@ -280,7 +280,10 @@ def test_an_output_is_no_other_output_no_picture_and_no_file_of_a_folder_that_is
         ("is the page of --report", [*evaluate, "--report", found, "--json", found / "report.html"]),
         ("the run itself writes", ["detect", photos, "--output", "new", "--results", "new/detections.json", *ids]),
         ("the run itself writes", ["detect", photos, "--output", "new", "--results", "new/detections.parquet", *ids]),
-        ("--format csv: unknown; use json, parquet or both", ["detect", photos, "--output", "new", "--format", "csv"]),
+        (
+            "--format 'csv' is unknown; use json, parquet or both",
+            ["detect", photos, "--output", "new", "--format", "csv"],
+        ),
     ):
         assert text in mistake(capsys, *command)
     assert (found / "detections.json").read_text() == "{}"

@@ -147,7 +147,7 @@ def test_a_list_of_coco_results_is_compared(folder: Path) -> None:
     [
         ([], "name the annotations"),
         (["--devkit", "VOC2007", "--annotations", "coco.json"], "name the annotations"),
-        (["--devkit", "VOC2007", "--metric", "map"], "--metric map: unknown"),
+        (["--devkit", "VOC2007", "--metric", "map"], "--metric 'map' is unknown"),
         (["--devkit", "VOC2007", "--blacklist", "a.json"], "ILSVRC"),
         (["--annotations", "VOC2007", "--metric", "coco"], "JSON document"),
     ],

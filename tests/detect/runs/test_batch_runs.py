@@ -497,7 +497,7 @@ def test_a_run_leaves_no_file_of_an_earlier_run_in_another_format(
     assert not (output / "detections.parquet").exists()
     # Its drawings were found by the names in the Parquet file.
     assert [path.name for path in (output / "pictures").rglob("*") if path.is_file()] == ["a.jpg"]
-    with pytest.raises(ValueError, match="format must be one of json, parquet, both, not 'csv'"):
+    with pytest.raises(ValueError, match="format 'csv' is unknown; use json, parquet or both"):
         detect_batch(paths, output, detector, format="csv")  # type: ignore[arg-type]
 
 

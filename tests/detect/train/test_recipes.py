@@ -50,10 +50,12 @@ def test_the_choices_are_these() -> None:
 def test_other_choices_are_refused_and_these_named(recipe: Any, name: str, choices: tuple[object, ...]) -> None:
     for value in choices:
         assert getattr(recipe(**{name: value}), name) == value
+    use = f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
     for value in (f"{choices[0]}s", "", None, [choices[0]]):
         with pytest.raises(SettingError) as caught:
             recipe(**{name: value})
-        assert str(caught.value) == f"{name} {value!r} is unknown; use {' or '.join(map(str, choices))}"
+        meant = f" (did you mean {str(choices[0])!r}?)" if value == f"{choices[0]}s" else ""
+        assert str(caught.value) == f"{name} {value!r} is unknown{meant}; use {use}"
         assert isinstance(caught.value, ValueError)
 
 
