@@ -38,8 +38,8 @@ def test_a_choice_that_is_unknown_is_told_with_all_choices() -> None:
         with pytest.raises(SettingError) as caught:
             check_choice("nms", value, ("soft", "greedy"))
         assert str(caught.value) == text
-    with pytest.raises(SettingError, match=r"^n 'c' is unknown; use a1, b2 or c3$"):
-        check_choice("n", "c", ("a1", "b2", "c3"))
+    with pytest.raises(SettingError, match=r"^n 'x' is unknown; use a1, b2 or c3$"):
+        check_choice("n", "x", ("a1", "b2", "c3"))
 
 
 def test_a_list_of_classes_that_is_not_there() -> None:

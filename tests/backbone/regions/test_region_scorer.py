@@ -149,7 +149,7 @@ def test_a_weight_of_another_shape_is_refused(region_model: RegionModel) -> None
 def test_devices() -> None:
     assert choose_device("cpu") == "cpu"
     assert choose_device() in ("cpu", "cuda")
-    with pytest.raises(DeviceError, match="'tpu' is unknown; use auto, cpu or cuda"):
+    with pytest.raises(DeviceError, match=r"'tpu' is unknown \(did you mean 'cpu'\?\); use auto, cpu or cuda"):
         choose_device("tpu")
 
 

@@ -602,7 +602,7 @@ def test_mistakes_with_training_a_multibox(
     (tmp_path / "misspelled.txt").write_text("Cat\n")
     assert run(*train, output, "--classes", tmp_path / "misspelled.txt") == 2
     assert "6 of 'cat' (did you mean 'Cat'?)" in capsys.readouterr().err.splitlines()[-1]
-    assert "nosuch: cannot be read" in mistake(capsys, *train, output, "--start", "nosuch")
+    assert "nosuch: no such model or file" in mistake(capsys, *train, output, "--start", "nosuch")
     assert "leave out --head" in mistake(capsys, *train, output, "--start", "voc", "--head", "grid")
     assert run(*train, output, "--model", model_file) == 2
     assert "there are too few objects, or of too few sizes at 128 pixels" in capsys.readouterr().err.splitlines()[-1]

@@ -436,8 +436,8 @@ def test_a_program_says_what_its_ids_are(photos, tmp_path, capsys):
         (["--output", "missing/x.npz"], "folder that exists"),
         (["--output", "x.npz", "--mode", "slow"], "mode 'slow' is unknown; use single, fast or quality"),
         (["--output", "x.npz", "--superpixel-scale", "0"], "superpixel_scale"),
-        (["--output", "x.npz", "--method", "edges"], "use merged, selective-search, multibox"),
-        (["--output", "x.npz", "--multibox", "absent"], "absent: cannot be read"),
+        (["--output", "x.npz", "--method", "edges"], "use merged, selective-search or multibox"),
+        (["--output", "x.npz", "--multibox", "absent"], "absent: no such model or file; bundled models: voc"),
         (["--output", "x.npz", "--model", "absent"], "name --multibox FILE too"),
     ],
 )

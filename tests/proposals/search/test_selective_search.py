@@ -425,7 +425,7 @@ def test_bad_pictures(image, message):
     ],
 )
 def test_bad_settings(settings):
-    with pytest.raises(ValueError, match=r"must be|choose|empty"):
+    with pytest.raises(ValueError, match=r"must be|is unknown|empty"):
         SelectiveSearch(**settings)
 
 
