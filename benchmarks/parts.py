@@ -112,7 +112,7 @@ def main() -> None:
     try:
         before = read_model(find_model(options.start))
         training, aside = read_training_pictures(
-            options.folders, VOC_CLASSES, "trainval", tell=print, progress=progress_bar
+            options.folders, VOC_CLASSES, "trainval", tell=print, warn=print, progress=progress_bar
         )
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.errors import SettingError
+from ..data.errors import SettingError, did_you_mean
 from .bootstrap import Bootstrap
 from .matching import HIT, IGNORED, Matches, pool_matches
 
@@ -69,6 +69,9 @@ def threshold_curve(matches: Matches, weights: NDArray[np.int32] | None = None) 
     return ThresholdCurve(score, found / count, found / positives, 2 * found / (count + positives))
 
 
+_FIGURES = ("precision", "recall", "score")
+
+
 class Target(NamedTuple):
     """What a threshold is chosen by: "f1", "precision", "recall" or "score", and the value wanted of the last three."""
 
@@ -97,8 +100,11 @@ def parse_target(text: str) -> Target:
     except ValueError:
         value = float("nan")
     fits = np.isfinite(value) if figure == "score" else 0 < value <= 1
-    if figure not in ("precision", "recall", "score") or not equals or not fits:
-        raise SettingError(f"thresholds are chosen at f1, precision=0.9, recall=0.8, score=0.5 or such, not {text!r}")
+    if figure not in _FIGURES or not equals or not fits:
+        meant = "" if figure in _FIGURES else did_you_mean(figure, ["f1", *_FIGURES])
+        raise SettingError(
+            f"thresholds are chosen at f1, precision=0.9, recall=0.8, score=0.5 or such, not {text!r}{meant}"
+        )
     return Target(figure, value)
 
 

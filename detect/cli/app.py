@@ -7,38 +7,65 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from ...data import IMAGE_SUFFIXES
 from ...data.errors import OutputError, UserError, print_data_warnings
 from ...data.system.atomic_files import only_writer
 from ...data.system.remote import is_url
-from ..runs.names import RESULT_FILES
+from ..runs.names import RESULT_FILES, package_version
 from . import termination
 from .classify import classify, evaluate_imagenet
 from .compare import compare
 from .detect import detect
 from .ensemble import ensemble
 from .evaluate import evaluate
+from .examples import examples
 from .export import export
 from .info import info
+from .options import offer
 from .pack import pack
 from .propose import propose
 from .report import report
-from .terminal import console, replace_what_cannot_be_shown
+from .terminal import chosen_output, output, print_problem, replace_what_cannot_be_shown
 from .train import train
 
 app = typer.Typer(
     help="R-CNN style object detection with selective search and GoogLeNet.",
+    epilog=examples(""),
+    context_settings={"max_content_width": 100},
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 # Options of all commands that name what is written. Whatever else names a file or a folder is read.
 OUTPUTS = ("output", "multibox_output", "json_file", "report", "results")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        output.print(f"inception-rcnn {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options before the name of a command."""
+
+
+def _complete_choices(command: Callable[..., None]) -> None:
+    """Have the shell complete the choices that an option's metavar lists, such as ``auto|cpu|cuda``."""
+    for hint in get_type_hints(command, include_extras=True).values():
+        for option in getattr(hint, "__metadata__", ()):
+            if isinstance(option, OptionInfo) and option.autocompletion is None and "|" in (option.metavar or ""):
+                option.autocompletion = offer(word for word in str(option.metavar).split("|") if word == word.lower())
 
 
 def _guard_outputs(command: Callable[..., None]) -> Callable[..., None]:
@@ -52,17 +79,17 @@ def _guard_outputs(command: Callable[..., None]) -> Callable[..., None]:
             raise OutputError(f"{same[0]}: is an input of this command; name another output")
         outputs = {name: Path(path) for name, path in named.items() if not is_url(path)}
         option_of: dict[str, str] = {}
-        for name, output in outputs.items():
+        for name, path in outputs.items():
             option = "--" + name.removesuffix("_file").replace("_", "-")
-            if (other := option_of.setdefault(os.path.realpath(output), option)) != option:
-                raise OutputError(f"{output}: {other} and {option} are two files; name another")
+            if (other := option_of.setdefault(os.path.realpath(path), option)) != option:
+                raise OutputError(f"{path}: {other} and {option} are two files; name another")
             # A report adds one file to its folder, which may be that of the detections.
             for one in inputs if name != "report" else ():
-                if os.path.exists(one) and os.path.exists(output) and os.path.samefile(one, output):
-                    raise OutputError(f"{output}: is an input of this command; name another output")
-            if output.is_file() and output.suffix.lower() in IMAGE_SUFFIXES:
-                raise OutputError(f"{option} {output}: is a picture; name another output")
-        with contextlib.ExitStack() as locks:
+                if os.path.exists(one) and os.path.exists(path) and os.path.samefile(one, path):
+                    raise OutputError(f"{path}: is an input of this command; name another output")
+            if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+                raise OutputError(f"{option} {path}: is a picture; name another output")
+        with chosen_output(options), contextlib.ExitStack() as locks:
             # What is written into a folder is locked there, by the journal. torchrun's first process writes.
             if os.environ.get("RANK", "0") == "0":
                 files = {path for name, path in outputs.items() if (command, name) != (detect, "output")}
@@ -83,13 +110,14 @@ def _paths(value: Any) -> Iterable[str]:
 
 
 for command in (detect, propose, compare, ensemble, classify, report, export, pack, info):
-    app.command()(command)
-evaluate.command("imagenet")(evaluate_imagenet)
+    app.command(epilog=examples(command.__name__))(command)
+evaluate.command("imagenet", epilog=examples("evaluate imagenet"))(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(train, name="train")
 for group in (app, evaluate, train):
     for registered in group.registered_commands:
         assert registered.callback is not None
+        _complete_choices(registered.callback)
         registered.callback = _guard_outputs(registered.callback)
 
 
@@ -107,16 +135,16 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line and exit status 2, SIGTERM in status 143."""
     replace_what_cannot_be_shown()
     termination.handle_sigterm()
-    print_data_warnings(functools.partial(console.print, style="yellow"))
+    print_data_warnings(functools.partial(print_problem, style="yellow"))
     try:
-        app(_with_address(sys.argv[1:] if arguments is None else arguments), standalone_mode=True)
+        app(_with_address(sys.argv[1:] if arguments is None else arguments), prog_name="inception-rcnn")
     except SystemExit as end:
         if end.code == termination.INTERRUPTED and termination.received():
             sys.exit(termination.TERMINATED)
         raise
     except (UserError, OSError) as error:
         text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        console.print(f"inception-rcnn: {text}", style="red")
+        print_problem(f"inception-rcnn: {text}", style="red")
         sys.exit(2)
 
 

@@ -21,8 +21,8 @@ from ...data.system.processes import prefetch
 from ...eval import evaluate_classification
 from ..runs.summary import more_frames_line
 from .evaluate import BootstrapDraws, JsonFile, check_outputs, format_interval, write_json
-from .options import DEFAULT_MAX_PIXELS, Column, Device, Images, ImagesIn, MaxPixels, list_pictures
-from .terminal import console, download_bar, output, progress_bar
+from .options import DEFAULT_MAX_PIXELS, Column, Device, Images, ImagesIn, MaxPixels, Quiet, list_pictures, weight_names
+from .terminal import console, download_bar, output, print_problem, progress_bar
 
 if TYPE_CHECKING:
     from ...backbone.classifier import Classifier
@@ -33,8 +33,8 @@ Models = Annotated[
     typer.Option(
         "--model",
         metavar="NAME|FILE",
-        help="Weights: BVLC's or torchvision's, by name or file, or those of `train classifier`; repeat for an "
-        "ensemble.  [default: googlenet-bvlc]",
+        autocompletion=weight_names,
+        help="Weights; repeat to average.  [default: googlenet-bvlc]",
         show_default=False,
     ),
 ]
@@ -50,6 +50,7 @@ def classify(
     json_file: JsonFile = None,
     device: Device = "auto",
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    quiet: Quiet = False,
 ) -> None:
     """Print the likeliest classes of whole pictures, with probabilities."""
     paths, lines = list_pictures(images, images_in, column)
@@ -64,23 +65,24 @@ def classify(
                     image, repair, more = future.result()
                     probabilities = classifier(image)
                 except ImageError as error:
-                    console.print(f"passed over: {error}")
+                    print_problem(f"passed over: {error}")
                     results.append({"file": str(path), "error": str(error)})
                     failed += 1
                     continue
                 if repair:
-                    console.print(f"warning: {repair}")
+                    print_problem(f"warning: {repair}")
                 more_frames += more
                 best = np.argsort(-probabilities, kind="stable")[:top]
                 likeliest = [(classifier.classes[label], float(probabilities[label])) for label in best]
-                output.print(f"{path}  " + "  ".join(f"{name} {chance:.3f}" for name, chance in likeliest))
+                words = "  ".join(f"{name} {chance:.3f}" for name, chance in likeliest)
+                output.print(f"{path}  {words}", soft_wrap=True)
                 results.append({"file": str(path), "classes": [{"class": name, "score": p} for name, p in likeliest]})
     except BaseException as error:  # With many crops these results may have taken hours.
         if results:
             write_json(json_file, results)
         if not isinstance(error, KeyboardInterrupt):
             raise
-        console.print(f"interrupted after {len(results)} of {len(paths)} pictures")
+        print_problem(f"interrupted after {len(results)} of {len(paths)} pictures")
         raise typer.Exit(130) from None
     write_json(json_file, results)
     if more_frames:
@@ -92,9 +94,7 @@ def classify(
 
 
 def evaluate_imagenet(
-    data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Has val/<class>/<picture> or <class>/<picture>, as ImageNet.")
-    ],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Has val/<class>/ or <class>/ with pictures.")],
     model: Models = None,
     crops: Annotated[
         list[int] | None,
@@ -127,7 +127,7 @@ def evaluate_imagenet(
                 try:
                     image = future.result()
                 except ImageError as error:
-                    console.print(f"passed over: {error}")
+                    print_problem(f"passed over: {error}")
                     unreadable += 1
                     continue
                 for number in numbers:
@@ -138,7 +138,7 @@ def evaluate_imagenet(
                 known.append(labels[path])
             report(len(labels))
     except KeyboardInterrupt:  # With many crops these results may have taken hours.
-        console.print(f"interrupted after {len(known)} of {len(labels)} pictures")
+        print_problem(f"interrupted after {len(known)} of {len(labels)} pictures")
         interrupted = True
     if not known:
         if interrupted:

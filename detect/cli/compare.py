@@ -26,7 +26,6 @@ from .evaluate import (
     is_ilsvrc_list,
     is_json,
     make_table,
-    output,
     print_missing,
     read_coco_files,
     read_ilsvrc_pictures,
@@ -37,7 +36,7 @@ from .evaluate import (
     write_json,
 )
 from .options import DEFAULT_MAX_PIXELS, MaxPixels
-from .terminal import console
+from .terminal import console, output
 
 _SHOWN_PICTURES = 10
 _OBJECTS = (
@@ -67,7 +66,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="voc07|voc12|ilsvrc|coco",
-            help="The rules.  [default: voc07 with --devkit, coco with a JSON file, ilsvrc with a folder]",
+            help="The rules.  [default: voc07, coco or ilsvrc, as the annotations]",
             show_default=False,
         ),
     ] = None,
@@ -76,9 +75,7 @@ def compare(
         typer.Option(metavar="voc|coco|ilsvrc|FILE", help="As for `evaluate` by these rules.", show_default=False),
     ] = None,
     ids: Ids = None,
-    bootstrap: Annotated[
-        int, typer.Option(min=100, metavar="N", help="How often the pictures are drawn for intervals and p-values.")
-    ] = 1000,
+    bootstrap: Annotated[int, typer.Option(min=100, metavar="N", help="Draws of the pictures, for intervals.")] = 1000,
     json_file: JsonFile = None,
     report: Report = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,

@@ -28,9 +28,11 @@ from .options import (
     MaxPixels,
     Method,
     MultiBoxName,
+    Quiet,
     ResultList,
     check_result_list,
     derived_option,
+    detector_names,
     list_pictures,
     placement_on,
 )
@@ -42,21 +44,24 @@ def detect(
     images: Images = None,
     images_in: ImagesIn = None,
     column: Column = None,
-    model: Annotated[list[str] | None, derived_option("NAME|FILE", "A model; repeat for an ensemble.", "voc")] = None,
+    model: Annotated[
+        list[str] | None,
+        derived_option("NAME|FILE", "A model; repeat for an ensemble.", "voc", autocompletion=detector_names),
+    ] = None,
     scoring: Annotated[
         str | None,
-        derived_option("shared|crops", "Regions of one pass over the picture, or slowly, a pass each.", "the model's"),
+        derived_option("shared|crops", "One pass over the picture, or one a region.", "the model's"),
     ] = None,
     scale: Annotated[
         list[float] | None,
-        derived_option("S", "Size of pictures, times the model's; repeat to average scores over several.", "1"),
+        derived_option("S", "Size of pictures, times the model's; repeat to average.", "1"),
     ] = None,
     proposals: Annotated[
         int | None,
         derived_option(
             "N",
             "Proposals of a picture.",
-            f"{DetectorSettings.proposals}, of selective search alone or a file {DetectorSettings.search_proposals}",
+            f"{DetectorSettings.proposals}; without MultiBox {DetectorSettings.search_proposals}",
             min=1,
         ),
     ] = None,
@@ -64,16 +69,14 @@ def detect(
         int | None,
         derived_option(
             "N",
-            "If there are more, score only the N best of a fast first pass; 0: all.",
+            "Of more, score the N best of a first pass; 0: all.",
             str(DetectorSettings.first_pass_regions),
             min=0,
         ),
     ] = None,
     second_look: Annotated[
         int,
-        typer.Option(
-            min=0, metavar="N", help="Move the N best regions by their box deltas and score them again; 0: none."
-        ),
+        typer.Option(min=0, metavar="N", help="Correct the N best boxes and score them again."),
     ] = DetectorSettings.second_look,
     method: Method = "merged",
     multibox: MultiBoxName = "voc",
@@ -82,7 +85,7 @@ def detect(
         typer.Option(
             parser=local_copy,
             metavar="FILE",
-            help="Score the regions in a file of proposals instead, found by picture name.",
+            help="Score the regions of this file of proposals instead.",
         ),
     ] = None,
     device: Device = "auto",
@@ -90,8 +93,8 @@ def detect(
         str | None,
         derived_option(
             "float32|float16|int8",
-            "Number format of the network; a CPU with dot products of 8 bits takes half the time in int8.",
-            "float16 on a GPU, int8 on such a CPU, else float32",
+            "Numbers of the network.",
+            "float16 on a GPU, int8 on a CPU with dot products of 8 bits, else float32",
         ),
     ] = None,
     min_score: Annotated[
@@ -102,14 +105,14 @@ def detect(
         derived_option(
             "S",
             "Weaker ones are not drawn.",
-            f"of a calibrated model the score of its best F1, else {DRAW_SCORE}",
+            f"that of the best F1, or {DRAW_SCORE}",
             min=0,
             max=1,
         ),
     ] = None,
     nms: Annotated[
         str,
-        typer.Option(metavar="soft|greedy", help="Lower the scores of boxes that overlap a better one, or drop them."),
+        typer.Option(metavar="soft|greedy", help="Lower the scores of overlapping boxes, or drop them."),
     ] = DetectorSettings.nms,
     format: Annotated[
         str, typer.Option(metavar="json|parquet|both", help="detections.json, detections.parquet or both.")
@@ -122,13 +125,14 @@ def detect(
         int | None,
         derived_option(
             "N",
-            "Threads that read and search pictures; with --cluster, workers that score.",
-            "1, with a GPU one a core; with --cluster one a GPU or, without GPUs, one a core",
+            "Threads that read and search; on a cluster, workers.",
+            "1; with a GPU one a core; on a cluster as many as fit",
             min=1,
         ),
     ] = None,
     cluster: Cluster = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    quiet: Quiet = False,
 ) -> None:
     """Find objects in pictures; write the detections, drawn pictures, a page, errors.jsonl and run.json."""
     with needs_packages("detection", "detect"):

@@ -22,16 +22,14 @@ def ensemble(
         typer.Argument(
             parser=detections_copy,
             metavar="FILES...",
-            help="Each model's detections, .json or .parquet; paths or URLs.",
+            help="Each model's detections; paths or URLs.",
         ),
     ],
     output: Annotated[Path, typer.Option(metavar="FILE", help="The merged detections, .json or .parquet.")],
     method: Annotated[str, typer.Option(metavar="wbf|nms|soft-nms", help="Fuse boxes or suppress them.")] = "wbf",
     iou: Annotated[
         float | None,
-        derived_option(
-            "IOU", "Overlap above which boxes are one object.", "wbf 0.55, nms 0.3, soft-nms Gaussian", min=0, max=1
-        ),
+        derived_option("IOU", "Overlap of boxes of one object.", "wbf 0.55, nms 0.3, soft-nms Gaussian", min=0, max=1),
     ] = None,
     weight: Annotated[
         list[float] | None, typer.Option(metavar="W", help="A member's weight; repeat, in their order.")

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +13,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ...data import (
@@ -38,6 +38,7 @@ from ...data import (
 )
 from ...data.arguments import check_choice
 from ...data.classes import read_class_list
+from ...data.classes.spelling import similar_classes, suggestion
 from ...data.errors import CommandError, SettingError, first_names
 from ...data.formats.by_suffix import detections_file
 from ...data.formats.records import names_by_id, read_json
@@ -63,13 +64,14 @@ from ...eval.agreement import warn_of_sizes
 from ...eval.matching import class_names
 from ...eval.thresholds import parse_target
 from ..runs.names import package_version
+from .examples import examples
 from .options import DEFAULT_MAX_PIXELS, MaxPixels, detections_copy
-from .terminal import console
+from .terminal import console, output
 
 evaluate = typer.Typer(
-    help="Measure detections or proposals against annotations.", no_args_is_help=True, rich_markup_mode=None
-)
-output = Console(highlight=False, markup=False)
+    help="Measure detections or proposals against annotations.", epilog=examples("evaluate"), no_args_is_help=True,
+    rich_markup_mode=None,
+)  # fmt: skip
 # Detections, the classes that they know, and whether their file lists no empty pictures.
 Found = tuple[dict[str, Detections], Collection[str], bool]
 _INTERVAL = ("95 % interval",)
@@ -77,17 +79,19 @@ _CONFUSIONS = 10  # shown
 
 Devkit = Annotated[Path, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="Image set.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the results there.")]
+JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Also write the results there; -: print them and nothing else."),
+]
 Ids = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="COCO annotations with the ids of --detections, a COCO result list.")
+    Path | None, typer.Option(metavar="FILE", help="COCO annotations, if --detections is a COCO result list.")
 ]
 OwnClasses = Annotated[
     str | None,
     typer.Option(
         "--classes",
         metavar="voc|coco|ilsvrc|FILE",
-        help="What to evaluate; a file has one name a line.  "
-        "[default: voc, or what is annotated if none of it is VOC's]",
+        help="Names, one a line.  [default: classes.txt there, voc, or the annotated]",
         show_default=False,
     ),
 ]
@@ -99,7 +103,7 @@ At = Annotated[
     str | None,
     typer.Option(
         metavar="f1|precision=P|recall=R|score=S",
-        help="Also the score to use: of the best F1, or from which the precision or recall is reached.",
+        help="Also the score to use, of the best F1 or for a precision or recall.",
     ),
 ]
 Report = Annotated[
@@ -107,7 +111,7 @@ Report = Annotated[
 ]
 
 
-@evaluate.command()
+@evaluate.command(epilog=examples("evaluate voc"))
 def voc(
     devkit: Devkit,
     detections: Annotated[
@@ -115,7 +119,7 @@ def voc(
         typer.Option(
             parser=detections_copy,
             metavar="FILE|DIR",
-            help="detections.json or .parquet, or a folder of comp4_det_<split>_<class>.txt.",
+            help="What detect wrote, or comp4_det_<split>_<class>.txt.",
         ),
     ],
     split: Split = "test",
@@ -147,7 +151,7 @@ def voc(
     _print_thresholds(result)
 
 
-@evaluate.command()
+@evaluate.command(epilog=examples("evaluate ilsvrc"))
 def ilsvrc(
     annotations: Annotated[
         Path, typer.Option(metavar="DIR|FILE", help="Folder of XML files, or a COCO-format JSON document.")
@@ -157,7 +161,7 @@ def ilsvrc(
         typer.Option(
             parser=detections_copy,
             metavar="FILE",
-            help="Lines 'image class score x1 y1 x2 y2', or detections.json or .parquet.",
+            help="What detect wrote, or ILSVRC's lines.",
         ),
     ],
     images: Annotated[
@@ -167,9 +171,7 @@ def ilsvrc(
     meta: Annotated[Path | None, typer.Option(metavar="FILE", help="The kit's meta_det.mat: other classes.")] = None,
     classes: Annotated[
         str | None,
-        typer.Option(
-            metavar="ilsvrc|FILE", help="Instead of --meta: a file with a name, or a WordNet id and a name, a line."
-        ),
+        typer.Option(metavar="ilsvrc|FILE", help="Instead of --meta: lines 'name' or 'n01234567 name'."),
     ] = None,
     pictures_folder: Annotated[
         Path | None, typer.Option("--pictures", metavar="DIR", help="Where the pictures lie, for the report.")
@@ -213,7 +215,7 @@ def ilsvrc(
     _print_thresholds(result)
 
 
-@evaluate.command()
+@evaluate.command(epilog=examples("evaluate coco"))
 def coco(
     annotations: Annotated[Path, typer.Option(metavar="FILE", help="COCO annotations.")],
     detections: Annotated[
@@ -227,7 +229,7 @@ def coco(
         str | None,
         typer.Option(
             metavar="voc|coco|FILE",
-            help="Only these categories; a file has one name a line.  [default: all of the annotations]",
+            help="Only these categories; names, one a line.  [default: all]",
             show_default=False,
         ),
     ] = None,
@@ -265,7 +267,7 @@ def coco(
     _print_thresholds(result)
 
 
-@evaluate.command()
+@evaluate.command(epilog=examples("evaluate proposals"))
 def proposals(
     devkit: Devkit,
     proposals: Annotated[
@@ -505,7 +507,9 @@ def print_missing(
         console.print(f"{missing} of {len(pictures)} pictures are not in {path}: their objects count as missed")
     other = sorted(set(known) - set(classes))
     if other:
-        console.print(f"{len(other)} classes in {path} are not evaluated: {', '.join(other)}")
+        near = similar_classes(other, classes)
+        names = ", ".join(name + suggestion(name, near) for name in other)
+        console.print(f"{len(other)} classes in {path} are not evaluated: {names}")
 
 
 def _format_metric(value: float) -> str:
@@ -597,9 +601,12 @@ def _print_thresholds(result: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path | None, result: Any) -> None:
-    """Write a result as JSON, if a file is named."""
-    if path is not None:
-        atomic_write(path, json.dumps(_nan_to_null(result), indent=2) + "\n")
+    """Write a result as JSON, if a file is named; "-" is standard output."""
+    text = json.dumps(_nan_to_null(result), indent=2) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+    elif path is not None:
+        atomic_write(path, text)
 
 
 def _nan_to_null(value: Any) -> Any:

@@ -7,12 +7,13 @@ import typer
 
 from ...data import atomic_write
 from ...data.errors import CommandError, needs_packages
+from .options import detector_names
 from .terminal import console
 
 
 def export(
     output: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .onnx.")],
-    model: Annotated[str, typer.Option(metavar="NAME|FILE", help="A detector.")] = "voc",
+    model: Annotated[str, typer.Option(metavar="NAME|FILE", autocompletion=detector_names, help="A detector.")] = "voc",
 ) -> None:
     """Write a detector as one ONNX model that other programs can run: picture and boxes in, probabilities out."""
     if output.suffix.lower() != ".onnx" or not output.parent.is_dir():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from contextlib import suppress
@@ -26,15 +25,12 @@ PACKAGES = ("torch", "torchvision", "onnxruntime", "numpy", "numba", "opencv-pyt
 def info(json_file: JsonFile = None) -> None:
     """Tell versions, devices, models, and what is in the cache."""
     told = collect()
-    if str(json_file) == "-":
-        output.print(json.dumps(told, indent=2))
-        return
     check_outputs(json_file)
     write_json(json_file, told)
     for name, value in told.items():
         lines = [f"{key} {_words(one)}" for key, one in value.items()] if isinstance(value, dict) else [_words(value)]
         for i, line in enumerate(lines or ["none"]):
-            output.print(f"{'' if i else name:<10} {line}")
+            output.print(f"{'' if i else name:<10} {line}", soft_wrap=True)
 
 
 def collect() -> dict[str, Any]:

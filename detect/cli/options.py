@@ -2,6 +2,8 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +21,48 @@ def detections_copy(name: str) -> Path:
     return local_copy(name, RESULT_FILES)
 
 
+def offer(words: Iterable[str]) -> Callable[[], list[str]]:
+    """Make what `typer` takes to complete a word: a function without arguments that returns all words."""
+    words = [*words]
+
+    def complete() -> list[str]:
+        return words
+
+    return complete
+
+
+def detector_names() -> list[str]:
+    """Names of the bundled detectors, for completion; none if the packages of detection are not installed."""
+    with suppress(ImportError):
+        from ...backbone.weights.published import bundled_models
+
+        return bundled_models()
+    return []
+
+
+def multibox_names() -> list[str]:
+    """Names of the bundled MultiBoxes, as `detector_names`."""
+    with suppress(ImportError):
+        from ...proposals.multibox.file import bundled_multiboxes
+
+        return bundled_multiboxes()
+    return []
+
+
+def weight_names() -> list[str]:
+    """Names of the published weights of GoogLeNet, as `detector_names`."""
+    with suppress(ImportError):
+        from ...backbone.weights.published import PUBLISHED
+
+        return [*PUBLISHED]
+    return []
+
+
 Images = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="IMAGES...",
-        help="Files, folders (searched recursively), globs, URLs of these, @list.txt, @- (a list from standard input).",
+        help="Files, folders, globs, URLs of these, @list.txt; @- is a list from standard input.",
         show_default=False,
     ),
 ]
@@ -31,25 +70,27 @@ ImagesIn = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE",
-        help="Instead of IMAGES: Parquet or .tar files that hold pictures; also folders, globs, URLs, @list.txt.",
+        help="Parquet or .tar files that hold pictures, instead of IMAGES.",
     ),
 ]
 Column = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Column of a Parquet file with the pictures.  [default: image, or the only one]",
+        metavar="NAME", help="Its column with the pictures.  [default: image, or the only one]",
         show_default=False,
     ),
 ]  # fmt: skip
 MaxPixels = Annotated[int, typer.Option(min=1, metavar="N", help="Larger pictures are not read.")]
 DEFAULT_MAX_PIXELS = MAX_PIXELS
+# `terminal.chosen_output` acts on it, for all commands that have it.
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print neither progress nor a summary, only errors and warnings.")]
 Method = Annotated[str, typer.Option(metavar="merged|selective-search|multibox", help="Where the regions come from.")]
-MultiBoxName = Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox.")]
+MultiBoxName = Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox.", autocompletion=multibox_names)]
 
 
 Annotations = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="COCO annotations that have the ids of pictures and classes to write."),
+    typer.Option(metavar="FILE", help="COCO annotations with the ids to write."),
 ]
 ResultList = Annotated[
     Path | None,
@@ -74,8 +115,7 @@ Cluster = Annotated[
     str | None,
     typer.Option(
         metavar="[ADDRESS]",
-        help="Have the machines of a Ray cluster do the work: host:port, auto (the one that this machine is in), or "
-        "nothing (a Ray of its own on this machine).",
+        help="Have a Ray cluster do the work: host:port, auto (that of this machine), or no address (a new one here).",
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")]

@@ -15,7 +15,7 @@ from ...proposals import Proposer, load_proposer
 from ..train.data import read_training_pictures
 from ..train.recipes import DetectorRecipe
 from ..train.shards import LOSSLESS, ImageFormat, Packing, pack_pictures
-from .options import DEFAULT_MAX_PIXELS, MaxPixels, derived_option
+from .options import DEFAULT_MAX_PIXELS, MaxPixels, MultiBoxName, derived_option, detector_names
 from .terminal import console, progress_bar
 from .train_options import Classes, Data, Split
 from .train_session import proposer_settings
@@ -30,24 +30,27 @@ def pack(
     split: Split = "trainval",
     long_side: Annotated[
         int,
-        typer.Option(
-            min=32, max=10_000, metavar="N", help="Pixels of the longer side; larger pictures are made smaller."
-        ),
+        typer.Option(min=32, max=10_000, metavar="N", help="Pixels of the longer side, at most."),
     ] = _LONG_SIDE,
     quality: Annotated[
         int,
-        typer.Option(min=1, max=LOSSLESS, metavar="Q", help=f"Of the pictures; {LOSSLESS} keeps every pixel of WebP."),
+        typer.Option(min=1, max=LOSSLESS, metavar="Q", help=f"{LOSSLESS} keeps every pixel of WebP."),
     ] = Packing.quality,
     image_format: Annotated[
-        str, typer.Option("--format", metavar="webp|jpeg", help="WebP is smaller; JPEG is read in a third of the time.")
+        str, typer.Option("--format", metavar="webp|jpeg", help="WebP is smaller, JPEG read faster.")
     ] = Packing.image_format,
     proposals: Annotated[
         str | None,
         typer.Option(metavar="merged|selective-search", help="Pack the regions of train detector --method too."),
     ] = None,
-    multibox: Annotated[str, typer.Option(metavar="NAME|FILE", help="A MultiBox, for merged.")] = "voc",
+    multibox: MultiBoxName = "voc",
     start: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="As of train detector: the MultiBox may stand on its trunk.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            autocompletion=detector_names,
+            help="As of train detector.",
+        ),
     ] = None,
     workers: Annotated[int | None, derived_option("N", "Processes.", "the cores", min=1)] = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
@@ -61,7 +64,7 @@ def pack(
     names = read_class_list(classes)
     proposer = None if proposals is None else _load_proposer(proposals, multibox, start)
     training, validation = read_training_pictures(
-        data, names, split, tell=console.print, progress=progress_bar, max_pixels=max_pixels
+        data, names, split, tell=console.print, warn=console.print, progress=progress_bar, max_pixels=max_pixels
     )
     try:
         pack_pictures(

@@ -27,7 +27,9 @@ from .options import (
     MaxPixels,
     Method,
     MultiBoxName,
+    Quiet,
     derived_option,
+    detector_names,
     list_pictures,
     placement_on,
 )
@@ -44,7 +46,7 @@ _PROGRAMS = ("detectron2", "wetectron", "pcl")
 
 def propose(
     output: Annotated[
-        str, typer.Option(metavar="FILE", help="Ends in .parquet, .json, .mat, .pkl or .npz; a path or a URL.")
+        str, typer.Option(metavar="FILE", help="A .parquet, .json, .mat, .pkl or .npz; a path or a URL.")
     ],
     images: Images = None,
     images_in: ImagesIn = None,
@@ -57,7 +59,12 @@ def propose(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The best N boxes of a picture.")] = None,
     multibox: MultiBoxName = "voc",
     model: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="The detector whose trunk a MultiBox of a file uses.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            autocompletion=detector_names,
+            help="The detector that a MultiBox file stands on.",
+        ),
     ] = None,
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random part of the ranking.")] = 0,
@@ -69,12 +76,13 @@ def propose(
         typer.Option(
             "--for",
             metavar="detectron2|wetectron|pcl",
-            help="The program that reads the .pkl: names as ids, or whole numbers, 12 for 000012.",
+            help="Ids in the .pkl: names, or numbers (12 for 000012).",
         ),
     ] = None,
     workers: Annotated[int | None, derived_option("N", "Processes.", "the cores; of a cluster, all", min=1)] = None,
     cluster: Cluster = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    quiet: Quiet = False,
 ) -> None:
     """Write ranked boxes that may hold an object, of many pictures, into one file."""
     from ..runs.cluster import connected

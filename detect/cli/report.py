@@ -22,7 +22,7 @@ def report(
         list[Path],
         typer.Argument(
             metavar="RESULTS...",
-            help="The folder of a run of detect, two to compare, a file of proposals, or one of classify --json.",
+            help="One or two folders of detect, a file of proposals, or one of classify --json.",
         ),
     ],
     images: Annotated[
@@ -30,14 +30,12 @@ def report(
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option(metavar="FILE|DIR", help="COCO annotations, or a VOC development kit: what the proposals cover."),
+        typer.Option(metavar="FILE|DIR", help="COCO annotations or a VOC kit, for what is covered."),
     ] = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="Image set of the development kit.")] = "test",
     output: Annotated[
         Path | None,
-        derived_option(
-            "FILE.html", "The page.", "report.html in the folder of a run, of two here; else beside the file"
-        ),
+        derived_option("FILE.html", "The page.", "beside the results; of two here"),
     ] = None,
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
 ) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -31,12 +32,39 @@ from . import termination
 if TYPE_CHECKING:
     from ..runs.summary import RunSummary
 
+PACKAGE = __name__.partition(".")[0]
 # Names of files are printed as they are: neither styled nor broken at the width of a terminal.
 # FORCE_COLOR, which notebooks and services set, does not make a pipe a terminal on which a bar can be drawn anew.
 console = Console(
     stderr=True, highlight=False, markup=False, soft_wrap=True, force_terminal=None if sys.stderr.isatty() else False
 )
-output = Console(highlight=False, markup=False, soft_wrap=True)
+output = Console(highlight=False, markup=False)
+
+
+@contextlib.contextmanager
+def chosen_output(options: Mapping[str, Any]) -> Iterator[None]:
+    """Print less in the block where a command's options say so.
+
+    With ``--quiet`` the console shows neither progress nor notices, and only `print_problem` prints. With ``--json -``
+    standard output has the JSON document and nothing else.
+    """
+    log = logging.getLogger(PACKAGE)
+    before = log.level
+    console.quiet = bool(options.get("quiet"))
+    output.quiet = str(options.get("json_file")) == "-"
+    log.setLevel(logging.ERROR if console.quiet else before)
+    try:
+        yield
+    finally:
+        console.quiet = output.quiet = False
+        log.setLevel(before)
+
+
+def print_problem(text: str, style: str | None = None) -> None:
+    """Print a line that is no notice: an error, a warning, a picture that is passed over."""
+    quiet, console.quiet = console.quiet, False
+    console.print(text, style=style)
+    console.quiet = quiet
 
 
 def replace_what_cannot_be_shown() -> None:
@@ -50,20 +78,20 @@ def replace_what_cannot_be_shown() -> None:
 
 
 class _Speed(ProgressColumn):
-    """Items a second since the bar appeared."""
+    """Pictures a second since the bar appeared."""
 
     def render(self, task: Task) -> Text:
         done = task.completed - task.fields["first"]
         speed = done / task.elapsed if done and task.elapsed else None
-        return Text("" if speed is None else f"{speed:.2f}/s" if speed < 10 else f"{speed:.0f}/s")
+        return Text("" if speed is None else f"{speed:.{2 if speed < 10 else 0}f} pictures/s")
 
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """Yield a function that takes the number of items done and, optionally, a note; its first call shows the bar."""
+    """Yield a function that takes the number of pictures done and, optionally, a note; its first call shows the bar."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
     end = TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
-    bar = Progress(*columns, *end, console=console)
+    bar = Progress(*columns, *end, console=console, disable=console.quiet)
 
     def report(done: int, note: str = "") -> None:
         if not bar.tasks:
@@ -81,7 +109,8 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
 @contextlib.contextmanager
 def download_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function that takes bytes loaded and bytes expected (0: unknown); its first call shows the bar."""
-    bar = Progress(TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console)
+    columns = TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    bar = Progress(*columns, console=console, disable=console.quiet)
 
     def report(done: int, total: int) -> None:
         if not bar.tasks:
@@ -106,7 +135,7 @@ def show_run(
     lines: Sequence[str] = (),
     idle_cores: bool = False,
 ) -> None:
-    """Call `run` under a progress bar and print what it did, then `lines`; see `RunSummary.closing_lines`.
+    """Call `run` under a progress bar and print what it did, see `RunSummary.closing_lines`; then `lines`.
 
     After SIGTERM the run finishes the pictures in hand, and ends.
 
@@ -129,9 +158,13 @@ def show_run(
             summary = run(progress=progress, stop=termination.received)
     except KeyboardInterrupt:
         ended = "stopped by SIGTERM" if termination.received() else "interrupted"
-        console.print(f"{ended} after {finished} of {total} files; the same command goes on from here")
+        print_problem(f"{ended} after {finished} of {total} files; the same command goes on from here")
         raise typer.Exit(termination.INTERRUPTED) from None
-    for line in summary.closing_lines(output, errors, idle_cores=idle_cores) + list(lines):
+    for line in summary.closing_lines(output, idle_cores=idle_cores):
+        console.print(line)
+    for line in summary.problem_lines(errors):
+        print_problem(line)
+    for line in lines:
         console.print(line)
     if summary.should_be_repeated:
         raise typer.Exit(1)

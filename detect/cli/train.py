@@ -30,10 +30,11 @@ from ..train.recipes import (
     check_setting,
 )
 from ..train.shards import read_pixels
-from .options import DEFAULT_MAX_PIXELS, MaxPixels
-from .terminal import console, download_bar, progress_bar
+from .examples import examples
+from .options import DEFAULT_MAX_PIXELS, MaxPixels, Quiet, detector_names, multibox_names, weight_names
+from .terminal import download_bar, print_problem, progress_bar
 from .train_options import Cache, Classes, Data, Device, Output, Resume, Split, TimeLimit, recipe_option
-from .train_session import leave_unless_done, prepare_run, print_once, proposer_settings, training_session
+from .train_session import leave_unless_done, prepare_run, print_once, proposer_settings, training_session, warn_once
 
 if TYPE_CHECKING:
     from ...backbone.regions.network import RegionNetwork
@@ -46,10 +47,12 @@ MIN_CALIBRATION_PICTURES = 20
 # Of --multibox: no file, but a head with weights of its own.
 NEW = "new"
 
-train = typer.Typer(help="Train models on labelled pictures.", no_args_is_help=True, rich_markup_mode=None)
+train = typer.Typer(
+    help="Train models on labelled pictures.", epilog=examples("train"), no_args_is_help=True, rich_markup_mode=None
+)
 
 
-@train.command("detector")
+@train.command("detector", epilog=examples("train detector"))
 def train_detector_command(
     data: Data,
     output: Output,
@@ -58,14 +61,12 @@ def train_detector_command(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="ImageNet weights, by name, .caffemodel or .npz; with --start of its upper layers "
-            "only, for another member of an ensemble.  [default: googlenet-bvlc, or none]",
+            autocompletion=weight_names,
+            help="ImageNet weights; with --start of the upper layers only.  [default: googlenet-bvlc, or none]",
         ),
     ] = None,
     scoring: Annotated[Scoring | None, recipe_option(DetectorRecipe, "scoring", instead="that of --start")] = None,
-    epochs: Annotated[
-        float, recipe_option(DetectorRecipe, "epochs", "0 fits only --start's first pass and 8 bits.")
-    ] = DetectorRecipe.epochs,
+    epochs: Annotated[float, recipe_option(DetectorRecipe, "epochs", "0: write --start anew.")] = DetectorRecipe.epochs,
     batch: Annotated[int, recipe_option(DetectorRecipe, "batch")] = DetectorRecipe.batch,
     regions: Annotated[int, recipe_option(DetectorRecipe, "regions")] = DetectorRecipe.regions,
     second_look: Annotated[int, recipe_option(DetectorRecipe, "second_look")] = DetectorRecipe.second_look,
@@ -75,7 +76,9 @@ def train_detector_command(
     start: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE", help="A detector to go on from instead of ImageNet weights; may have other classes."
+            metavar="NAME|FILE",
+            autocompletion=detector_names,
+            help="A detector to go on from; may have other classes.",
         ),
     ] = None,
     freeze: Annotated[Frozen, recipe_option(DetectorRecipe, "freeze")] = DetectorRecipe.freeze,
@@ -83,16 +86,20 @@ def train_detector_command(
         str,
         typer.Option(
             metavar="merged|selective-search",
-            help="Where the regions come from; with --multibox-output from its head as it learns.",
+            help="Where the regions come from.",
         ),
     ] = "merged",
     multibox: Annotated[
         str,
-        typer.Option(metavar="NAME|FILE|new", help="A MultiBox, for merged; new: a head from nothing learns along."),
+        typer.Option(
+            metavar="NAME|FILE|new",
+            autocompletion=lambda: [*multibox_names(), NEW],
+            help="A MultiBox; new: a head from nothing learns along.",
+        ),
     ] = "voc",
     multibox_output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Have its head learn along, so that the trunk serves both, and write it."),
+        typer.Option(metavar="FILE", help="Have its head learn along, and write it."),
     ] = None,
     box_regression: Annotated[bool, recipe_option(DetectorRecipe, "box_regression")] = DetectorRecipe.box_regression,
     long_side: Annotated[int | None, recipe_option(DetectorRecipe, "long_side", instead="that of --start")] = None,
@@ -109,6 +116,7 @@ def train_detector_command(
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
     resume: Resume = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fine-tune a detector on labelled pictures; torchrun starts it on several GPUs."""
     with training_session(device, output, *([] if multibox_output is None else [multibox_output])) as session:
@@ -153,8 +161,9 @@ def train_detector_command(
                 print_once(f"{multibox} was trained on another trunk; its head learns to stand on this one")
         group = join_process_group(device)
         training, validation = read_training_pictures(
-            data, names, split, tell=print_once, progress=progress_bar, max_pixels=max_pixels
-        )
+            data, names, split, tell=print_once, warn=warn_once, progress=progress_bar,
+            max_pixels=max_pixels,
+        )  # fmt: skip
         proposals = None
         if not along:
             proposer = load_proposer(method, **settings)
@@ -335,20 +344,30 @@ def _write_head(
     print_once(f"wrote {output}")
 
 
-@train.command("multibox")
+@train.command("multibox", epilog=examples("train multibox"))
 def train_multibox_command(
     data: Data,
     output: Output,
     classes: Classes = "voc",
     model: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="The detector on whose trunk it stands; that is not trained.")
+        str,
+        typer.Option(
+            metavar="NAME|FILE", autocompletion=detector_names, help="The detector on whose trunk it stands, untrained."
+        ),
     ] = "voc",
     weights: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="ImageNet weights instead (googlenet-bvlc): train a trunk of its own."),
+        typer.Option(
+            metavar="NAME|FILE", autocompletion=weight_names, help="ImageNet weights instead: train a trunk of its own."
+        ),
     ] = None,
     start: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="A MultiBox whose head to go on from, on another trunk.")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            autocompletion=multibox_names,
+            help="A MultiBox whose head to go on from, on another trunk.",
+        ),
     ] = None,
     head: Annotated[
         Head | None,
@@ -371,6 +390,7 @@ def train_multibox_command(
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
     resume: Resume = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a MultiBox that proposes boxes for objects of any class; torchrun starts it on several GPUs."""
     with training_session(device, output) as session:
@@ -402,8 +422,9 @@ def train_multibox_command(
         trained_head = None if start is None else from_model(read_multibox(find_multibox(start)))
         group = join_process_group(device)
         training, validation = read_training_pictures(
-            data, names, split, tell=print_once, progress=progress_bar, max_pixels=max_pixels
-        )
+            data, names, split, tell=print_once, warn=warn_once, progress=progress_bar,
+            max_pixels=max_pixels,
+        )  # fmt: skip
         if trained_head is None:
             try:
                 priors = find_priors(training, head=kind, number=number or PRIORS[kind], long_side=side, seed=seed)
@@ -427,15 +448,17 @@ def train_multibox_command(
         )  # fmt: skip
 
 
-@train.command("classifier")
+@train.command("classifier", epilog=examples("train classifier"))
 def train_classifier_command(
-    data: Annotated[
-        Path, typer.Option(metavar="DIR", help="Has train/<class>/ or <class>/, and val/<class>/ if there is one.")
-    ],
-    output: Annotated[Path, typer.Option(metavar="FILE", help="The weights, .npz, for train detector --weights.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Has train/<class>/ or <class>/, and maybe val/<class>/.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The weights, .npz.")],
     weights: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Weights to start from, of the layers that fit.  [default: none]"),
+        typer.Option(
+            metavar="NAME|FILE",
+            autocompletion=weight_names,
+            help="Weights to start from.  [default: none]",
+        ),
     ] = None,
     epochs: Annotated[float, recipe_option(ClassifierRecipe, "epochs")] = ClassifierRecipe.epochs,
     batch: Annotated[int, recipe_option(ClassifierRecipe, "batch")] = ClassifierRecipe.batch,
@@ -448,6 +471,7 @@ def train_classifier_command(
     cache: Cache = Path("cache"),
     time_limit: TimeLimit = None,
     resume: Resume = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train GoogLeNet on folders of classes, as ImageNet has them; torchrun starts it on several GPUs."""
     with training_session(device, output) as session:
@@ -478,7 +502,7 @@ def train_classifier_command(
         )  # fmt: skip
 
         def warn(text: str) -> None:  # in the process that met the picture, whichever that is
-            console.print(f"passed over: {text}")
+            print_problem(f"passed over: {text}")
 
         leave_unless_done(train_classifier(network, training, validation, recipe, run=run, warn=warn), group)
         write_weights(output, network)

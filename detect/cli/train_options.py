@@ -12,16 +12,14 @@ from ..train.recipes import Recipe, allowed_values
 
 Data = Annotated[
     list[Path],
-    typer.Option(
-        metavar="DIR", help="Folder in VOC, COCO or ILSVRC DET layout, or of packed pictures; repeat for more."
-    ),
+    typer.Option(metavar="DIR", help="Labelled pictures, in any layout of docs/training.md; repeat for more."),
 ]
 Classes = Annotated[
     str, typer.Option(metavar="voc|coco|ilsvrc|FILE", help="What to learn; a file has one name a line.")
 ]
 Output = Annotated[Path, typer.Option(metavar="FILE", help="The model, .safetensors.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="Which pictures of folders in VOC layout.")]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda")]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")]
 Cache = Annotated[Path, typer.Option(metavar="DIR", help="For proposals, checkpoints and curves.")]
 TimeLimit = Annotated[float | None, typer.Option(metavar="MIN", help="Save and stop after that long.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in the cache.")]
@@ -50,4 +48,5 @@ def recipe_option(recipe: type[Recipe], field: str, more: str = "", instead: str
     if choices:
         # The recipe refuses what is none of them; typer knows no Literal before 0.19.
         return typer.Option(metavar="|".join(map(str, choices)), parser=str, help=text)
-    return typer.Option(min=low, max=None if high == math.inf else high, help=text)
+    metavar = "N" if get_type_hints(recipe)[field] in (int, int | None) else "X"
+    return typer.Option(metavar=metavar, min=low, max=None if high == math.inf else high, help=text)

@@ -16,7 +16,7 @@ import typer
 from ...data import MAX_PIXELS
 from ...data.errors import CommandError, needs_packages
 from ...data.system.atomic_files import only_writer
-from .terminal import console
+from .terminal import console, print_problem
 
 if TYPE_CHECKING:
     from ...backbone.weights.model_file import RegionModel
@@ -39,6 +39,12 @@ def print_once(text: str) -> None:
     """Print a line, in the first of several processes that train together."""
     if os.environ.get("RANK", "0") == "0":
         console.print(text)
+
+
+def warn_once(text: str) -> None:
+    """Print a line in the first process, whatever ``--quiet`` says."""
+    if os.environ.get("RANK", "0") == "0":
+        print_problem(text)
 
 
 @contextmanager
@@ -67,9 +73,7 @@ def training_session(device: str, *outputs: Path) -> Iterator[ExitStack]:
     except FloatingPointError as error:
         raise CommandError(str(error)) from None
     except KeyboardInterrupt:
-        print_once(
-            "interrupted; the same command with --resume goes on from what the cache holds, a minute's work less"
-        )
+        warn_once("interrupted; the same command with --resume goes on from what the cache holds, a minute's work less")
         raise typer.Exit(130) from None
 
 
@@ -165,6 +169,6 @@ def _move_aside(checkpoint: Path, *others: Path) -> None:
 def leave_unless_done(finished: bool, group: ProcessGroup) -> None:
     """End the command if time was up, and in all processes but the first, which writes the model."""
     if not finished:
-        print_once("time is up; the same command with --resume goes on")
+        warn_once("time is up; the same command with --resume goes on")
     if not finished or group.rank > 0:
         raise typer.Exit

@@ -58,7 +58,7 @@ class RunSummary:
     Examples
     --------
     >>> summary = RunSummary(pictures=2, boxes=200, seconds={"total": 1.5})
-    >>> summary.closing_lines(Path("boxes.npz"), Path("boxes.errors.jsonl"))
+    >>> summary.closing_lines(Path("boxes.npz"))
     ['2 pictures, 100 boxes each in 1.5 s -> boxes.npz']
     """
 
@@ -105,13 +105,13 @@ class RunSummary:
         """Whether the same command may give more results, or no picture has one."""
         return self.retryable > 0 or (self.failed > 0 and not self.pictures)
 
-    def closing_lines(self, output: str | Path, errors: str | Path, *, idle_cores: bool = False) -> list[str]:
-        """Lines that a command prints at the end of a run.
+    def closing_lines(self, output: str | Path, *, idle_cores: bool = False) -> list[str]:
+        """Lines that a command prints at the end of a run, before `problem_lines`.
 
         Parameters
         ----------
-        output, errors : str or Path
-            The results and the errors file.
+        output : str or Path
+            The results.
         idle_cores : bool
             Whether there are more cores than workers.
 
@@ -133,6 +133,11 @@ class RunSummary:
             lines.append("found: " + ", ".join(f"{name} {count}" for name, count in counts))
         if self.more_frames:
             lines.append(more_frames_line(self.more_frames))
+        return lines
+
+    def problem_lines(self, errors: str | Path) -> list[str]:
+        """Lines on what is in the errors file; none if that is empty."""
+        lines = []
         if self.repaired:
             are = "file is" if self.repaired == 1 else "files are"
             lines.append(f"{self.repaired} {are} damaged, but not in the pixels, and read, see {errors}")

@@ -406,6 +406,7 @@ def read_training_pictures(
     split: str,
     *,
     tell: Callable[[str], None],
+    warn: Callable[[str], None],
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[list[Picture], list[Picture]]:
@@ -421,8 +422,9 @@ def read_training_pictures(
     split : str
         Which pictures of a folder in VOC layout.
     tell : callable
-        Gets a line for each picture that cannot be read and is passed over, for classes without an object, and for the
-        number of pictures.
+        Gets a line for classes without an object, and one with the number of pictures.
+    warn : callable
+        Gets a line for each picture that cannot be read and is passed over.
     progress : callable
         Name and number of the items -> context manager that yields a function; that gets the number of items done.
     max_pixels : int
@@ -461,7 +463,7 @@ def read_training_pictures(
         training += own[0]
         validation += own[1]
     _check_distinct_files(by_folder)
-    sizes = _check_files([*training, *validation], tell, progress, max_pixels)
+    sizes = _check_files([*training, *validation], warn, progress, max_pixels)
     training, validation = (
         [
             picture if picture.width else replace(picture, width=size[0], height=size[1])
@@ -527,7 +529,7 @@ def _middle(path: Path, size: int) -> tuple[int, bytes]:
 
 def _check_files(
     pictures: Sequence[Picture],
-    tell: Callable[[str], None],
+    warn: Callable[[str], None],
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
     max_pixels: int,
 ) -> dict[str, tuple[int, int]]:
@@ -550,7 +552,7 @@ def _check_files(
         for done, (picture, future) in enumerate(prefetch(pool, read_size, pictures, limit=2 * cores), start=1):
             size, labelled = future.result(), (picture.width, picture.height)
             if isinstance(size, ImageError):
-                tell(f"passed over: {size}")
+                warn(f"passed over: {size}")
             elif picture.width and size != labelled:
                 text = "{} x {} pixels, its labels are for {} x {}".format(*size, *labelled)
                 mistaken.append(f"{picture.path}: is {text}")

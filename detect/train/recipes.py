@@ -50,16 +50,15 @@ class DetectorRecipe:
     Attributes
     ----------
     scoring : {"shared", "crops"}
-        Read regions out of the features of the whole picture as Fast R-CNN does, or warp each to a crop as R-CNN does.
+        Read regions out of the picture's features (Fast R-CNN), or crop each (R-CNN).
     epochs : float
-        Passes over the pictures; of one that is shown more often, each showing counts.
+        Passes over the pictures; each time that one is shown counts.
     batch : int
         Pictures a step, of all processes together.
     regions : int
         Regions of a picture in each step.
     second_look : int
-        Regions of a picture in each step that are read again where their box regression has moved them, as detection
-        does; not with crops.
+        Regions of a step that are read again where their box regression has moved them; not with crops.
     optimizer : {"sgd", "adamw"}
         Momentum SGD as R-CNN's, or AdamW, which is better for a MultiBox that learns along.
     learning_rate : float, optional
@@ -71,8 +70,7 @@ class DetectorRecipe:
     box_regression : bool
         Learn to correct the proposals; the GoogLeNet team did not.
     freeze : {"stem", "trunk", "googlenet"}
-        Layers that are not trained: those before inception 3a; all up to inception 4e, so that a MultiBox or other
-        members of an ensemble still fit them; or all but the new ones.
+        Layers that are not trained: before inception 3a; up to 4e, so that a MultiBox still fits; or all but the new.
     scales : tuple of float
         Pictures are resized to one of these shares of `long_side`, drawn for each showing; not with crops.
     long_side : int
@@ -211,7 +209,7 @@ class ClassifierRecipe:
     learning_rate : float
         Its peak.
     schedule : {"cosine", "step"}
-        How the learning rate falls: by half a cosine to 1 % of its peak, or by 4 % every 8 epochs as in the paper.
+        How the learning rate falls: smoothly to 1 % of its peak, or by 4 % every 8 epochs (the paper).
     momentum, weight_decay : float
     size : int
         Pixels of a crop's sides; auxiliary classifiers need 224.

@@ -30,18 +30,18 @@ def test_the_slower_side(waiting: float, read: float, search: float, told: str) 
 def test_closing_lines_of_a_detection() -> None:
     seconds = {"wait for pictures": 3.0, "read": 2.0, "trunk": 1.0, "total": 4.56}
     summary = RunSummary(12, 2, 3, 1, 100, {"cat": 1, "dog": 4, "bird": 1}, seconds)
-    first, *rest = summary.closing_lines(OUTPUT, ERRORS)
+    first, *rest = summary.closing_lines(OUTPUT)
     assert first == "12 pictures (2 of them by an earlier run) in 4.6 s -> out"
-    assert rest == [
-        "found: dog 4, bird 1, cat 1",
+    assert rest == ["found: dog 4, bird 1, cat 1"]
+    assert summary.problem_lines(ERRORS) == [
         "3 files could not be processed, see out.errors.jsonl",
         "1 of them may succeed at another try; the same command tries those again",
     ]
     advice = "CPU-bound: reading; the network waited for pictures 75% of its time: more --workers would be faster"
-    assert summary.closing_lines(OUTPUT, ERRORS, idle_cores=True) == [first, advice, *rest]
+    assert summary.closing_lines(OUTPUT, idle_cores=True) == [first, advice, *rest]
     # Too few pictures to judge by.
     summary.resumed = 3
-    assert len(summary.closing_lines(OUTPUT, ERRORS, idle_cores=True)) == 4
+    assert len(summary.closing_lines(OUTPUT, idle_cores=True)) == 2
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_closing_lines_of_a_detection() -> None:
 )
 def test_repaired_files_are_counted(repaired: int, told: str) -> None:
     summary = RunSummary(pictures=3, repaired=repaired, seconds={"total": 1.0})
-    assert summary.closing_lines(OUTPUT, ERRORS)[-1].startswith(told)
+    assert summary.problem_lines(ERRORS)[-1].startswith(told)
 
 
 def test_when_a_run_should_be_repeated() -> None:

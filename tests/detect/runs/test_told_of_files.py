@@ -59,7 +59,7 @@ def test_repairs_and_further_frames_are_told_also_after_an_interruption(tmp_path
     assert lines["cut.jpg"]["message"].startswith(f"{photos}/cut.jpg: its end mark is missing")
     assert "more than the limit of 1200" in lines["large.png"]["message"]
     assert set(lines) == {"cut.jpg", "large.png", paths[-1].name}
-    assert "1 file has more than one frame; the first was read" in summary.closing_lines(output, output)
+    assert "1 file has more than one frame; the first was read" in summary.closing_lines(output)
 
 
 @pytest.mark.parametrize("kind", [str, lambda folder: folder])

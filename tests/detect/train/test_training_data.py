@@ -251,7 +251,9 @@ def test_training_pictures_are_checked(kit: Path, tmp_path: Path, monkeypatch: p
         assert counted.pop() == total
 
     def read(folders: list[Path], classes: tuple[str, ...]) -> tuple[list[Picture], list[Picture]]:
-        return read_training_pictures(folders, classes, "trainval", tell=told.append, progress=progress)
+        return read_training_pictures(
+            folders, classes, "trainval", tell=told.append, warn=told.append, progress=progress
+        )
 
     voc = voc_folder(tmp_path / "voc", "cat", "zebra", "ant")
     (voc / "JPEGImages").mkdir()
@@ -287,7 +289,7 @@ def read_quietly(folders: list[Path], classes: tuple[str, ...]) -> list[Picture]
     def progress(what: str, total: int) -> nullcontext:
         return nullcontext(lambda done: None)
 
-    training, validation = read_training_pictures(folders, classes, "trainval", tell=str, progress=progress)
+    training, validation = read_training_pictures(folders, classes, "trainval", tell=str, warn=str, progress=progress)
     return [*training, *validation]
 
 
