@@ -115,8 +115,8 @@ def evaluate_coco(
     Raises
     ------
     EvaluationError
-        If a file is missing or malformed, there are detections in a picture that the annotations do not have, or of
-        no category that they have, or two pictures or categories have the same id or are, by their names, the same one.
+        If a file is missing or malformed, the detections are in no picture that the annotations have, or of no
+        category that they have, or two pictures or categories have the same id or are, by their names, the same one.
     SettingError
         If `engine` is unknown or has no intervals, a number is out of range, `classes` is not a list of names, or
         pictures have no classes and none are given.
@@ -235,9 +235,8 @@ def _read_records(
         classes = check_names("classes", classes)
         unknown = [name for name in classes if name not in category_ids]
         if unknown:
-            meant = did_you_mean(unknown[0], names.values())
-            there = ", ".join(names.values())
-            raise EvaluationError(f"{truth_source}: has no category {unknown[0]!r}{meant}; it has {there}")
+            there = f"{did_you_mean(unknown[0], names.values())}; it has {', '.join(names.values())}"
+            raise EvaluationError(f"{truth_source}: has no category {unknown[0]!r}{there}")
         chosen = sorted({category_ids[name] for name in classes})
 
     own = _Ids({one: one for one in images}, {}), _Ids({one: one for one in names}, {})
@@ -268,10 +267,9 @@ def _read_records(
         with_objects = {names[one] for _, one in per_category}
         # By either name.
         warn_of_classes({*categories.values(), *(names[one] for one in same.values())}, sorted(with_objects))
-    results = [
-        _checked(one, *theirs, source, truth_source, scored=True)
-        for one in _of_known_categories(claims, theirs[1], source, truth_source)
-    ]
+    for kind, key, ids in zip(("picture", "category"), ("image_id", "category_id"), theirs, strict=True):
+        claims = _without_foreign(claims, kind, key, ids, source, truth_source)
+    results = [_checked(one, *theirs, source, truth_source, scored=True) for one in claims]
     _warn_of_boxes(per_category, results, images)
 
     return _Records(objects, results, image_ids, [*names], {names[one]: one for one in chosen})
@@ -438,19 +436,20 @@ def _size(image: Mapping[str, Any]) -> tuple[int, int]:
     return (width if isinstance(width, int) else 0, height if isinstance(height, int) else 0)
 
 
-def _of_known_categories(claims: list[Any], categories: _Ids, source: str, truth: str) -> list[Any]:
-    """Leave out detections of categories that the annotations do not have, as pycocotools does, and warn of them."""
-    known = [record for record in claims if not _is_foreign(record, categories)]
+def _without_foreign(claims: list[Any], kind: str, key: str, ids: _Ids, source: str, truth: str) -> list[Any]:
+    """Leave out detections of categories or pictures that the annotations do not have, and warn of them."""
+    known = [record for record in claims if not _is_foreign(record, key, ids)]
     count = len(claims) - len(known)
     if not count:
         return claims
-    foreign = (record["category_id"] for record in claims if _is_foreign(record, categories))
-    left_out = dict.fromkeys(categories.called.get(one, one) for one in foreign)
+    foreign = (record[key] for record in claims if _is_foreign(record, key, ids))
+    left_out = dict.fromkeys(ids.called.get(one, one) for one in foreign)
     which = first_names([shorten_record(one) for one in left_out], 10)
     if count == len(claims):
-        raise EvaluationError(f"{source}: no category {which} in {truth}, and all {count} detections are of such")
+        raise EvaluationError(f"{source}: no {kind} {which} in {truth}, and all {count} detections are of such")
+    kinds = {"picture": "in pictures", "category": "of categories"}[kind]
     warnings.warn(
-        f"{count} of {len(claims)} detections are of categories that {truth} does not have, and are left out: {which}",
+        f"{count} of {len(claims)} detections are {kinds} that {truth} does not have, and are left out: {which}",
         DataWarning,
         stacklevel=3,
     )
@@ -477,14 +476,10 @@ def _warn_of_boxes(
     warn_of_edges(count_beyond_edges(boxes, owners, sizes), len(boxes))
 
 
-def _is_foreign(record: Any, categories: _Ids) -> bool:
-    """Whether a detection's category is one that the annotations do not have; not one that no document defines."""
-    category = record.get("category_id") if isinstance(record, dict) else None
-    return (
-        isinstance(category, (int, float, str))
-        and category not in categories.known
-        and (category in categories.called or not categories.called)
-    )
+def _is_foreign(record: Any, key: str, ids: _Ids) -> bool:
+    """Whether a detection's picture or category is one that the annotations lack; not one that no document defines."""
+    one = record.get(key) if isinstance(record, dict) else None
+    return isinstance(one, (int, float, str)) and one not in ids.known and (one in ids.called or not ids.called)
 
 
 def _programs(engine: str) -> tuple[Any, Any]:
@@ -550,10 +545,8 @@ def _checked(
     """Return what counts of an annotation or detection, with the annotation file's ids."""
     problem = ""
     for kind, key, ids in (("picture", "image_id", pictures), ("category", "category_id", categories)):
-        one = record.get(key) if isinstance(record, dict) else None
-        # What a document does not define itself is another problem.
-        if isinstance(one, (int, float, str)) and one not in ids.known and (one in ids.called or not ids.called):
-            problem = problem or f"no {kind} {shorten_record(ids.called.get(one, one))} in {truth}"
+        if _is_foreign(record, key, ids):
+            problem = problem or f"no {kind} {shorten_record(ids.called.get(record[key], record[key]))} in {truth}"
     problem = problem or record_problem(record, pictures.known, categories.known, scored)
     if problem:
         kind = "detection" if scored else "annotation"

@@ -44,7 +44,7 @@ def evaluate_ilsvrc(
     Raises
     ------
     EvaluationError
-        If a detection is in a picture that is not among `pictures`, two pictures have the same ``image_id``, or
+        If none of the detections' pictures is among `pictures`, two pictures have the same ``image_id``, or
         pictures were read with other classes than `classes`.
     SettingError
         If `classes` is not a list of names, or a number is out of range.
@@ -52,7 +52,8 @@ def evaluate_ilsvrc(
     Warns
     -----
     DataWarning
-        If many detections are far outside their pictures, or the detections do not know a class that has objects.
+        If pictures of the detections are not among `pictures` and left out, many detections are far outside their
+        pictures, or the detections do not know a class that has objects.
 
     References
     ----------

@@ -21,7 +21,7 @@ from ..data.boxes import find_bad_number
 from ..data.detections import find_detection_problem
 from ..data.errors import EvaluationError, SettingError, first_names
 from ..data.system.kernels import kernel
-from .agreement import count_beyond_edges, warn_of_classes, warn_of_edges
+from .agreement import count_beyond_edges, warn_of_classes, warn_of_edges, warn_of_pictures
 
 HIT, FALSE, IGNORED = 1, 0, -1
 
@@ -103,7 +103,7 @@ def match_voc(
     Raises
     ------
     EvaluationError
-        If a detection is in a picture that is not among `pictures`, two pictures have the same ``image_id``, a
+        If none of the detections' pictures is among `pictures`, two pictures have the same ``image_id``, a
         number is not finite, a label is out of range, or pictures were read with other classes than `classes`.
     SettingError
         If `iou_threshold` is not from 0 to 1, or `classes` is not a list of names.
@@ -111,7 +111,8 @@ def match_voc(
     Warns
     -----
     DataWarning
-        If many detections are far outside their pictures, or the detections do not know a class that has objects.
+        If pictures of the detections are not among `pictures` and left out, many detections are far outside their
+        pictures, or the detections do not know a class that has objects.
 
     References
     ----------
@@ -336,13 +337,14 @@ def _by_class(
     check_detections(detections)
     known = {picture.image_id for picture in pictures}
     unknown = [image_id for image_id, found in detections.items() if len(found) and image_id not in known]
-    if unknown:
+    if unknown and known.isdisjoint(detections):
         hint = "evaluate on the pictures that were detected on"
         if Path(unknown[0]).suffix.lower() in IMAGE_SUFFIXES:
             hint = "the ids of pictures have no suffix"
         raise EvaluationError(
             f"picture {unknown[0]!r} has detections but no annotations ({len(unknown)} such in all); {hint}"
         )
+    warn_of_pictures(unknown)
     nothing = Detections.empty(classes)
     found = [detections.get(picture.image_id, nothing) for picture in pictures]
     objects = _split([p.boxes for p in pictures], [p.labels for p in pictures], None, len(classes))

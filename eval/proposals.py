@@ -12,7 +12,7 @@ from ..data.arguments import check_number
 from ..data.boxes import kernel_array
 from ..data.errors import EvaluationError, SettingError
 from ..data.system.kernels import kernel
-from .agreement import passes_edge, warn_of_edges
+from .agreement import passes_edge, warn_of_edges, warn_of_pictures
 from .bootstrap import Bootstrap, mean_over_classes
 from .matching import evaluated_classes, pair_iou
 
@@ -67,7 +67,7 @@ def evaluate_proposals(
     Raises
     ------
     EvaluationError
-        If there are proposals for a picture that is not among `pictures`, two pictures or two entries of
+        If none of the proposals' pictures is among `pictures`, two pictures or two entries of
         `proposals` have the same ``image_id``, or pictures were read with other classes than `classes`.
     SettingError
         If boxes are not of shape (N, 4) or not finite, a label has no name in `classes`, or a limit or
@@ -76,7 +76,7 @@ def evaluate_proposals(
     Warns
     -----
     DataWarning
-        If many proposals are far outside their pictures.
+        If pictures of the proposals are not among `pictures` and left out, or many proposals are far outside theirs.
 
     Notes
     -----
@@ -120,13 +120,12 @@ def evaluate_proposals(
     start = np.cumsum([0, *map(len, objects)])
     seen = np.zeros(len(pictures), bool)
     total = compared = beyond = 0
+    others: list[str] = []
     for image_id, boxes in proposals.items() if isinstance(proposals, Mapping) else proposals:
         i = position.get(image_id, -1)
         if i < 0:
-            raise EvaluationError(
-                f"picture {image_id!r} has proposals but no annotations; "
-                "evaluate on the pictures that the proposals are of"
-            )
+            others.append(image_id)
+            continue
         if seen[i]:
             raise EvaluationError(f"picture {image_id!r} is among the proposals twice")
         seen[i] = True
@@ -142,6 +141,12 @@ def evaluate_proposals(
             objects[i], array, steps, best[start[i] : start[i + 1]], pictures[i].width, pictures[i].height
         )
 
+    if others and not seen.any():
+        raise EvaluationError(
+            f"picture {others[0]!r} has proposals but no annotations ({len(others)} such in all, and no others); "
+            "evaluate on the pictures that the proposals are of"
+        )
+    warn_of_pictures(others, "the proposals")
     warn_of_edges(beyond, compared, f"proposals, the first {_COMPARED} of each picture,")
 
     columns = {int(n): best[:, np.searchsorted(steps, n)] for n in limits}

@@ -55,7 +55,7 @@ def evaluate_voc(
     Raises
     ------
     EvaluationError
-        If a detection is in a picture that is not among `pictures`, two pictures have the same ``image_id``, or
+        If none of the detections' pictures is among `pictures`, two pictures have the same ``image_id``, or
         pictures were read with other classes than `classes`.
     SettingError
         If `metric` is unknown, a number is out of range, or `classes` is not a list of names.
@@ -63,7 +63,8 @@ def evaluate_voc(
     Warns
     -----
     DataWarning
-        If many detections are far outside their pictures, or the detections do not know a class that has objects.
+        If pictures of the detections are not among `pictures` and left out, many detections are far outside their
+        pictures, or the detections do not know a class that has objects.
 
     References
     ----------

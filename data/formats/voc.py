@@ -399,8 +399,20 @@ def read_voc_class_names(root: str | Path, split: str) -> tuple[str, ...]:
         If an annotation cannot be read.
     """
     listed = Path(root, "ImageSets", "Main", f"{split}.txt")
+    files = (os.path.join(root, "Annotations", f"{image_id}.xml") for image_id in _read_split(listed))
+    return read_xml_class_names(files, listed)
+
+
+def read_xml_class_names(files: Iterable[str | Path], listed: Path) -> tuple[str, ...]:
+    """Read what classes the objects of annotations have, sorted by name; `listed` is what names the files.
+
+    Raises
+    ------
+    AnnotationError
+        If an annotation cannot be read.
+    """
     names: set[str] = set()
-    for image_id in _read_split(listed):
-        document = _read_xml(os.path.join(root, "Annotations", f"{image_id}.xml"), listed)
+    for file in files:
+        document = _read_xml(os.fspath(file), listed)
         names.update((item.findtext("name") or "").strip() for item in document.iterfind("object"))
     return tuple(sorted(names - {""}))

@@ -52,7 +52,7 @@ def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="Detections, in any file that `evaluate` reads.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Detections of the same pictures.")],
     devkit: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")
+        Path | None, typer.Option(metavar="DIR", help="VOC's kit, or any layout of docs/training.md.")
     ] = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="Image set of --devkit.")] = "test",
     annotations: Annotated[

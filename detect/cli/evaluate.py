@@ -64,6 +64,8 @@ from ...eval.agreement import warn_of_sizes
 from ...eval.matching import class_names
 from ...eval.thresholds import parse_target
 from ..runs.names import package_version
+from ..train.data import annotated_classes, read_folder
+from ..train.shards import is_packed
 from .examples import examples
 from .options import DEFAULT_MAX_PIXELS, MaxPixels, detections_copy
 from .terminal import console, output
@@ -77,8 +79,8 @@ Found = tuple[dict[str, Detections], Collection[str], bool]
 _INTERVAL = ("95 % interval",)
 _CONFUSIONS = 10  # shown
 
-Devkit = Annotated[Path, typer.Option(metavar="DIR", help="Folder with Annotations, ImageSets and JPEGImages.")]
-Split = Annotated[str, typer.Option(metavar="NAME", help="Image set.")]
+Devkit = Annotated[Path, typer.Option(metavar="DIR", help="VOC's kit, or any layout of docs/training.md.")]
+Split = Annotated[str, typer.Option(metavar="NAME", help="Image set; of other layouts train, val or trainval.")]
 JsonFile = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Also write the results there; -: print them and nothing else."),
@@ -282,7 +284,9 @@ def proposals(
     check_outputs(json_file)
     pictures, names = read_voc_pictures(devkit, split, classes)
     sizes: dict[str, tuple[int, int]] = {}
-    meant = names_of_ids(picture.image_id for picture in pictures)
+    # Other layouts than VOC's have folders in the names of pictures.
+    meant = {without_folders(picture.image_id): picture.image_id for picture in pictures}
+    meant |= names_of_ids(picture.image_id for picture in pictures)
 
     def boxes() -> Iterator[tuple[str, Any]]:
         for one in read_proposals(proposals):
@@ -341,10 +345,35 @@ def check_outputs(json_file: Path | None, report: Path | None = None) -> None:
 
 
 def read_voc_pictures(devkit: Path, split: str, classes: str | None) -> tuple[list[Picture], tuple[str, ...]]:
-    """Read the pictures of a split and the classes to evaluate, which are the set's own if it has none of VOC's."""
-    if classes is not None:
-        names = read_class_list(classes)
-        return read_voc(devkit, split, names), names
+    """Read the pictures of a split and the classes to evaluate.
+
+    These are `classes`; else those of the set's ``classes.txt``; else VOC's, or the set's own if it has none of these.
+    A set in another layout than VOC's has the splits of a training: ``train``, ``val`` (set aside) and ``trainval``.
+    """
+    own = devkit / "classes.txt"
+    source = classes or (str(own) if own.is_file() else None)
+    names = None if source is None else read_class_list(source)
+    lists = devkit / "ImageSets" / "Main"
+    sets_aside = split == "val" and not (lists / "val.txt").is_file() and (lists / "trainval.txt").is_file()
+    # Also where a set is one folder below, which is a mistake that `read_voc` explains.
+    if any(True for name in ("ImageSets", "*/ImageSets") for _ in devkit.glob(name)) and not sets_aside:
+        return _read_voc_split(devkit, split) if names is None else (read_voc(devkit, split, names), names)
+    if is_packed(devkit):
+        raise CommandError(f"{devkit}: has packed pictures; name the folder that they were packed from")
+    if names is None:
+        names = read_voc_class_names(devkit, "trainval") if sets_aside else annotated_classes(devkit)
+    training, aside = read_folder(devkit, names)
+    parts = {"train": training, "val": aside, "trainval": [*training, *aside]}
+    pictures = parts[check_choice("--split", split, [*parts])]
+    if not pictures:
+        raise CommandError(
+            f"{devkit}: of its {len(training) + len(aside)} pictures, none is in --split {split}; use --split trainval"
+        )
+    return pictures, names
+
+
+def _read_voc_split(devkit: Path, split: str) -> tuple[list[Picture], tuple[str, ...]]:
+    """Read the pictures of a split with VOC's classes, or the set's own if it has none of these."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         pictures = read_voc(devkit, split)

@@ -37,7 +37,7 @@ from ...data.formats.records import read_json, read_lines
 from ...data.formats.voc import AnnotationReader
 from ...data.picture_names import PictureFolder
 from ...data.system.processes import prefetch, usable_cores
-from .layouts import LAYOUTS, ToolFolder, read_tool_folder
+from .layouts import LAYOUTS, ToolFolder, coco_classes, read_tool_classes, read_tool_folder
 from .shards import is_packed, read_shards
 
 
@@ -112,12 +112,11 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
         occurring = {classes[label] for picture in pictures for label in picture.labels}
         challenge = {*VOC_CLASSES, *COCO_TO_VOC}
         return _mark_unboxed(pictures, classes, challenge if occurring <= challenge else occurring)
-    files = [folder / "annotations.json", *sorted(folder.glob("annotations/instances_*train*.json"))]
     roots = [root for root in (folder / "images", folder / "train2017") if root.is_dir()]
     pictures = []
     sources: dict[Path, Path] = {}
-    for file in files:
-        if file.is_file() and roots:
+    for file in _coco_files(folder):
+        if roots:
             document = read_json(file)  # once: COCO's is large
             read = coco_pictures(document, file, roots[0], classes, spellings)
             names = {record["id"]: str(record["name"]) for record in document["categories"]}
@@ -192,6 +191,30 @@ def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
         return _read_ilsvrc_val(root, classes, "val2")
     found = _read_tool_folder(folder, classes)
     return [] if found is None else found.validation
+
+
+def annotated_classes(folder: Path) -> tuple[str, ...]:
+    """List the classes that a folder in COCO's or a labelling tool's layout has, also those without objects.
+
+    Raises
+    ------
+    AnnotationError
+        If the folder is in none of these layouts, or labels are malformed.
+    """
+    files = _coco_files(folder)
+    names = coco_classes(files) if files else read_tool_classes(folder)
+    if names is None:
+        raise AnnotationError(
+            f"{folder}: neither VOC layout (ImageSets/Main) nor COCO layout nor that of a labelling tool: {LAYOUTS}; "
+            "name a folder that has one of them"
+        )
+    return names
+
+
+def _coco_files(folder: Path) -> list[Path]:
+    """List the annotations of a folder in COCO layout."""
+    files = [folder / "annotations.json", *sorted(folder.glob("annotations/instances_*train*.json"))]
+    return [file for file in files if file.is_file()]
 
 
 def _other_spellings(classes: Sequence[str]) -> dict[str, str]:
@@ -400,6 +423,30 @@ def split_validation(pictures: Iterable[Picture], one_in: int = 30) -> tuple[lis
     return training, validation
 
 
+def read_folder(folder: Path, classes: Sequence[str], split: str = "trainval") -> tuple[list[Picture], list[Picture]]:
+    """Read the pictures of one folder that a training learns from, and those that it sets aside.
+
+    Parameters
+    ----------
+    folder, classes, split
+        As of `read_training_pictures`.
+
+    Returns
+    -------
+    training, validation : list of Picture
+        If the layout has validation pictures, these; else those of `split_validation`.
+
+    Raises
+    ------
+    AnnotationError
+        As `read_labelled_folder`.
+    """
+    if is_packed(folder):
+        return _read_packed(folder, classes)
+    pictures, kept = read_labelled_folder(folder, classes, split), read_validation(folder, classes)
+    return (pictures, kept) if kept else split_validation(pictures)
+
+
 def read_training_pictures(
     folders: Sequence[Path],
     classes: Sequence[str],
@@ -453,12 +500,7 @@ def read_training_pictures(
     validation: list[Picture] = []
     by_folder = []
     for folder in folders:
-        if is_packed(folder):
-            own = _read_packed(folder, classes)
-        else:
-            pictures, kept = read_labelled_folder(folder, classes, split), read_validation(folder, classes)
-            # If a layout has validation pictures, none are set aside.
-            own = (pictures, kept) if kept else split_validation(pictures)
+        own = read_folder(folder, classes, split)
         by_folder.append((folder, [*own[0], *own[1]]))
         training += own[0]
         validation += own[1]

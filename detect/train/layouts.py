@@ -14,8 +14,8 @@ from ...data import Picture, find_images
 from ...data.classes.spelling import warn_of_dropped_classes
 from ...data.errors import DataWarning, first_names
 from ...data.formats.coco import coco_pictures
-from ...data.formats.records import read_json
-from ...data.formats.voc import AnnotationReader
+from ...data.formats.records import names_by_id, read_json
+from ...data.formats.voc import AnnotationReader, read_xml_class_names
 from ...data.formats.yolo import find_yolo, read_yolo, read_yolo_names
 from ...data.picture_names import PictureFolder, forward_slashes, stem, without_suffix
 
@@ -83,6 +83,30 @@ def read_tool_folder(folder: Path, classes: Sequence[str], rename: Mapping[str, 
     if files := sorted(path for path in folder.rglob("*.xml") if path.is_file()):
         return _read_xml(folder, files, classes, rename)
     return None
+
+
+def read_tool_classes(folder: Path) -> tuple[str, ...] | None:
+    """List the classes of a folder as `read_tool_folder` reads it, also those without objects; None if it is none.
+
+    Raises
+    ------
+    AnnotationError
+        If labels are malformed.
+    """
+    if files := _coco_files(folder):
+        return coco_classes(files)
+    if (names_file := find_yolo(folder)) is not None:
+        return read_yolo_names(names_file)
+    if (folder / "train").is_dir() and (found := read_tool_classes(folder / "train")) is not None:
+        return found
+    if files := sorted(path for path in folder.rglob("*.xml") if path.is_file()):
+        return read_xml_class_names(files, folder)
+    return None
+
+
+def coco_classes(files: Iterable[Path]) -> tuple[str, ...]:
+    """List the categories of COCO files, each once, in their order."""
+    return tuple({name: None for file in files for name in names_by_id(read_json(file), "categories", file).values()})
 
 
 def _below(part: Path, pictures: list[Picture]) -> list[Picture]:

@@ -118,7 +118,7 @@ def write_report(
     Raises
     ------
     EvaluationError
-        If detections or proposals are of a picture that is not among `pictures`, two pictures have the same
+        If no picture of the detections or proposals is among `pictures`, two pictures have the same
         ``image_id``, or pictures were read with other classes than `classes`.
     SettingError
         If `metric` is unknown, a blacklist is given for another metric than "ilsvrc", or a group of similar classes

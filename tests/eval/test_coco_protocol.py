@@ -221,6 +221,14 @@ def test_pictures_and_detections_in_memory_have_the_numbers_of_their_files(save,
         assert result == pytest.approx({name: value for name, value in expected.items() if name != "per_class"})
 
 
+def test_detections_in_pictures_that_are_not_annotated_are_left_out(save):
+    annotations = save("truth.json", truth([(10, 3, [0, 0, 9, 9])]))
+    rows = [(10, 3, [0, 0, 9, 9], 0.5), (11, 3, [0, 0, 9, 9], 0.9), (12, 3, [0, 0, 9, 9], 0.9)]
+    with pytest.warns(DataWarning, match=r"^2 of 3 detections are in pictures that .*truth.json does not have, "):
+        result = evaluate_coco(annotations, save("found.json", results(rows)))
+    assert result["per_class"]["airplane"] == pytest.approx(1)
+
+
 def test_what_is_wrong_in_memory_is_said(save, tmp_path):
     document = GOOD | {"images": [one | {"width": 60, "height": 60} for one in GOOD["images"]]}
     annotations, path = save("truth.json", document), save("found.json", results([(10, 3, [0, 0, 50, 50], 1)]))
@@ -230,7 +238,7 @@ def test_what_is_wrong_in_memory_is_said(save, tmp_path):
     nameless = [replace(picture, classes=None) for picture in pictures]
     with pytest.raises(ValueError, match="classes must be the names of the pictures' labels"):
         evaluate_coco(nameless, detections)
-    with pytest.raises(EvaluationError, match=r"the detections: no picture 'c' in the annotations, in the detection"):
+    with pytest.raises(EvaluationError, match=r"the detections: no picture 'c' in the annotations, and all 1 det"):
         evaluate_coco(pictures, {"c": detections["a"]}, classes=classes)
     with pytest.raises(EvaluationError, match=r"the detections: no category 'airplane' in the annotations"):
         evaluate_coco(nameless, detections, classes=("zebra", "cat"))
@@ -274,7 +282,7 @@ GOOD = truth([(10, 3, [0, 0, 50, 50])])
 @pytest.mark.parametrize(
     ("found", "problem"),
     [
-        (results([(11, 3, [0, 0, 5, 5], 1)]), r"found.json: no picture 11 in .*truth.json, in the detection"),
+        (results([(11, 3, [0, 0, 5, 5], 1)]), r"found.json: no picture 11 in .*truth.json, and all 1 detections are"),
         (results([(10, 4, [0, 0, 5, 5], 1)]), r"no category 4 in .*truth.json"),
         (
             results([(10, 3, [0, 0, 5], 1)]),

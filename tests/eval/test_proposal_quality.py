@@ -49,6 +49,9 @@ def test_nothing_to_cover_gives_nan():
 def test_proposals_for_an_unknown_picture_are_refused():
     with pytest.raises(EvaluationError, match="'b' has proposals but no annotations"):
         evaluate_proposals([make_picture([A])], {"b": [A]})
+    with pytest.warns(DataWarning, match="^2 pictures are in the proposals and not annotated, and left out: b, c$"):
+        result = evaluate_proposals([make_picture([A])], {"c": [B], "a": [A], "b": [A]})
+    assert (result["recall"]["0.5"], result["boxes_per_image"]) == (1, 1)
     with pytest.raises(EvaluationError, match="twice"):
         evaluate_proposals([make_picture([A]), make_picture([A])], {})
     with pytest.raises(EvaluationError, match="'a' is among the proposals twice"):

@@ -138,9 +138,11 @@ def test_a_class_without_detections_has_0():
     assert evaluate_voc([], {}, CLASSES)["per_class"].keys() == set(CLASSES)
 
 
-def test_detections_in_an_unknown_picture_are_refused():
+def test_detections_in_unknown_pictures_are_left_out_or_refused_altogether():
     with pytest.raises(EvaluationError, match=r"picture 'b' has detections but no annotations \(1 such"):
-        evaluate_voc([picture([A])], {"a": detected([A], [0.5]), "b": detected([A], [0.5])}, CLASSES)
+        evaluate_voc([picture([A])], {"b": detected([A], [0.5])}, CLASSES)
+    with pytest.warns(DataWarning, match="^1 picture is in the detections and not annotated, and left out: b$"):
+        assert cat([picture([A])], {"a": detected([A], [0.5]), "b": detected([A], [0.9])}) == 1
     assert cat([picture([A])], {"a": detected([A], [0.5]), "b": detected([], [])}) == 1
     with pytest.raises(EvaluationError, match="'a' is among the annotations twice"):
         evaluate_voc([picture([A]), picture([B])], {}, CLASSES)

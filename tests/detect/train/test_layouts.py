@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import random_image, voc_xml, write_image
+from builders import random_image, voc_xml, write_image, write_voc
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from inception_rcnn.data import AnnotationError, Picture
+from inception_rcnn.data import AnnotationError, Detections, Picture, Proposals, write_detections, write_proposals
 from inception_rcnn.data.errors import DataWarning
 from inception_rcnn.data.formats.yolo import read_yolo, read_yolo_names
-from inception_rcnn.detect.train.data import read_labelled_folder, read_validation
+from inception_rcnn.detect.train.data import annotated_classes, read_labelled_folder, read_validation
 
 yaml = pytest.importorskip("yaml")
 
@@ -286,3 +286,76 @@ def test_names_come_back_from_every_file_of_names(tmp_path_factory: pytest.TempP
     (folder / "classes.txt").write_text("\n".join(names), encoding="utf-8")
     (folder / "data.yaml").write_text(yaml.safe_dump({"names": names, "train": "."}), encoding="utf-8")
     assert read_yolo_names(folder / "classes.txt") == read_yolo_names(folder / "data.yaml") == tuple(names)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_detections_in_such_a_folder_are_evaluated(
+    tmp_path: Path, layout: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from inception_rcnn.detect.cli.app import main
+
+    def run(*arguments: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        return int(stop.value.code or 0), capsys.readouterr().err
+
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    layout(mine)
+    own = sorted(annotated_classes(mine))
+    assert own == sorted({*CLASSES, *({"kitchen"} if layout is roboflow_coco else ())})
+    found, proposed = [], []
+    for path in sorted(mine.rglob("*.jpg")):
+        objects = {**OBJECTS, **ASIDE, "five": []}[path.stem]
+        boxes = np.float32([one[1:] for one in objects]).reshape(-1, 4)
+        scores = np.ones(len(objects), np.float32)
+        labels = np.array([CLASSES.index(one[0]) for one in objects], np.int64)
+        name = path.relative_to(mine).as_posix()
+        found.append((name, *SIZE, Detections(boxes, scores, labels, CLASSES)))
+        proposed.append(Proposals(name, *SIZE, boxes, scores))
+    write_detections(tmp_path / "found.json", found, CLASSES)
+    write_proposals(tmp_path / "boxes.npz", proposed)
+    options = ["--devkit", mine, "--json", tmp_path / "n.json", "--split"]
+    evaluate = ["evaluate", "voc", *options, "trainval", "--detections", tmp_path / "found.json"]
+    status, told = run(*evaluate)
+    assert status == 0
+    result = json.loads((tmp_path / "n.json").read_text())
+    assert {name: result["per_class"][name] for name in CLASSES} == {"mug": 1, "lamp": 1}
+    status, told = run("evaluate", "proposals", *options, "trainval", "--proposals", tmp_path / "boxes.npz")
+    assert status == 0
+    assert json.loads((tmp_path / "n.json").read_text())["recall"]["0.5"] == 1
+    evaluate[evaluate.index("trainval")] = "val"
+    status, told = run(*evaluate)
+    if LAYOUTS[layout]:
+        assert json.loads((tmp_path / "n.json").read_text())["per_class"]["mug"] == 1
+        assert "left out" in told
+    else:
+        assert status == 2
+        assert "of its 3 pictures, none is in --split val; use --split trainval" in told
+    evaluate[evaluate.index("val")] = "test"
+    status, told = run(*evaluate)
+    assert (status, told.count("\n")) == (2, 1)
+    assert "--split 'test' is unknown; use train, val or trainval" in told
+
+
+def test_the_pictures_that_a_training_sets_aside_are_evaluated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set in VOC's layout without a list of them, and with a list of its classes."""
+    from inception_rcnn.detect.cli.app import main
+    from inception_rcnn.detect.train import data
+
+    mine = write_voc(
+        tmp_path / "mine", {"a": voc_xml(("mug", 1, 1, 20, 10)), "b": voc_xml(("cat", 1, 1, 20, 10))}, "trainval"
+    )
+    (mine / "classes.txt").write_text("mug\ncat\n")
+    monkeypatch.setattr(data, "split_validation", lambda pictures: (pictures[:1], pictures[1:]))
+    boxes, label = np.float32([[0, 0, 20, 10]]), np.array([1])
+    found = Detections(boxes, np.float32([0.5]), label, ("mug", "cat"))
+    write_detections(tmp_path / "found.json", [("a.jpg", *SIZE, found), ("b.jpg", *SIZE, found)], ("mug", "cat"))
+    options = ["--devkit", str(mine), "--detections", str(tmp_path / "found.json"), "--json", "-"]
+    for split, expected in (("val", {"mug": None, "cat": 1}), ("trainval", {"mug": 0, "cat": 0.5})):
+        with pytest.raises(SystemExit) as stop:
+            main(["evaluate", "voc", "--split", split, *options])
+        assert not stop.value.code
+        assert json.loads(capsys.readouterr().out)["per_class"] == expected

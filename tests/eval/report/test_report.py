@@ -361,7 +361,7 @@ def test_wrong_arguments_are_refused(scene, tmp_path):
     with pytest.raises(ValueError, match="blacklist belongs to the metric 'ilsvrc'"):
         write_report(tmp_path, pictures, found, CLASSES, blacklist=[("chelsea", "cat")])
     with pytest.raises(EvaluationError, match="has detections but no annotations"):
-        write_report(tmp_path, pictures[1:], found, CLASSES)
+        write_report(tmp_path, pictures, {"nowhere": found[pictures[0].image_id]}, CLASSES)
     with pytest.raises(EvaluationError, match="has proposals but no annotations"):
         write_report(tmp_path, pictures, found, CLASSES, proposals={"nowhere": np.zeros((1, 4))})
     assert not list(tmp_path.iterdir())
