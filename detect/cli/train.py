@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,9 @@ from ...data import Picture
 from ...data.classes import read_class_list
 from ...data.errors import CommandError, EvaluationError, UserError
 from ...data.system.processes import usable_cores
+from ...eval import Matches
+from ...eval.reliability import fit_score_calibration
+from ...eval.voc import summarise_matches
 from ...proposals import load_proposer
 from ..train.data import read_training_pictures
 from ..train.recipes import (
@@ -29,10 +33,11 @@ from ..train.recipes import (
     Scoring,
     check_setting,
 )
-from ..train.shards import read_pixels
+from ..train.shards import is_packed, read_pixels
+from .evaluate import make_table
 from .examples import examples
 from .options import DEFAULT_MAX_PIXELS, MaxPixels, Quiet, detector_names, multibox_names, weight_names
-from .terminal import download_bar, print_problem, progress_bar
+from .terminal import console, download_bar, print_problem, progress_bar
 from .train_options import Cache, Classes, Data, Device, Output, Resume, Split, TimeLimit, recipe_option
 from .train_session import leave_unless_done, prepare_run, print_once, proposer_settings, training_session, warn_once
 
@@ -42,7 +47,7 @@ if TYPE_CHECKING:
     from ...proposals.multibox.network import GridHead, VectorHead
 
 
-# With fewer pictures set aside the scores are not calibrated.
+# With fewer pictures set aside the scores are not calibrated, and a figure is said to be of so few.
 MIN_CALIBRATION_PICTURES = 20
 # Of --multibox: no file, but a head with weights of its own.
 NEW = "new"
@@ -171,7 +176,8 @@ def train_detector_command(
             proposals = ProposalCache(cache / "proposals", proposer, objectness=objectness, max_pixels=max_pixels)
         run = prepare_run(
             session, cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group,
-            max_pixels=max_pixels,
+            max_pixels=max_pixels, meaning="the losses, which fall; foreground right, the share of regions "
+            f"on objects that get their class; mAP, from 0 to 1, {_on_set_aside(len(validation))}",
         )  # fmt: skip
         samples = _sample_pictures(training, seed)
         if proposals is not None:
@@ -209,12 +215,45 @@ def train_detector_command(
             where: dict[str, Any] = {"long_side": recipe.long_side, "device": group.device, "max_pixels": max_pixels}
             found = propose_all(head, network.trunk, samples, limit=LIMITS[-1], **where)
             boxes = {name: own for name, (own, _) in found.items()}
-        _write_detector(
+        multibox_used = multibox if multibox_output is None else multibox_output
+        measured = _write_detector(
             output, network, before, names, recipe, trained,
             [(picture, boxes[picture.image_id]) for picture in samples], validation, method=method,
-            multibox=multibox if multibox_output is None else multibox_output, max_pixels=max_pixels,
+            multibox=multibox_used, max_pixels=max_pixels,
             apart=graphs_apart,
         )  # fmt: skip
+        options = f" --method {method}" if method != "merged" else ""
+        if method == "merged" and str(multibox_used) != "voc":
+            options = f" --multibox {shlex.quote(str(multibox_used))}"
+        _print_next_commands(output, options, *_find_unlearned(data[0], split, measured), classes)
+
+
+def _on_set_aside(pictures: int) -> str:
+    few = "; of so few it says little" if pictures < MIN_CALIBRATION_PICTURES else ""
+    return f"on {pictures} pictures set aside{few}"
+
+
+def _print_next_commands(output: Path, options: str, devkit: Path, split: str, classes: str) -> None:
+    """Print how to detect with a new model, and how to evaluate it."""
+    model, folder = shlex.quote(str(output)), shlex.quote(str(devkit))
+    names = "" if classes == "voc" else f" --classes {shlex.quote(classes)}"
+    print_once(f"to detect:   inception-rcnn detect {folder} --model {model}{options} --output out")
+    print_once(f"to evaluate: inception-rcnn evaluate voc --devkit {folder} --split {split}{names} --detections out")
+
+
+def _find_unlearned(folder: Path, split: str, set_aside: int) -> tuple[Path, str]:
+    """Return a folder and a split of it, for `evaluate voc`, from which a training did not learn.
+
+    If it learned from all of its folder, this is one that the user has yet to name.
+    """
+    lists = folder / "ImageSets" / "Main"
+    if (lists / "test.txt").is_file():
+        return folder, "test"
+    if (lists / "val.txt").is_file():
+        return (folder, "val") if split == "train" else (Path("others"), "trainval")
+    sets = any(True for name in ("ImageSets", "*/ImageSets") for _ in folder.glob(name))
+    evaluable = not is_packed(folder) and (not sets or (split == "trainval" and lists.is_dir()))
+    return (folder, "val") if set_aside and evaluable else (Path("others"), "trainval")
 
 
 def _write_detector(
@@ -231,12 +270,15 @@ def _write_detector(
     multibox: str | Path,
     max_pixels: int,
     apart: bool,
-) -> None:
-    """Write a trained detector, with its first pass and 8 bits, and calibrated scores if enough pictures are aside."""
+) -> int:
+    """Write a trained detector, with its first pass and 8 bits, and calibrated scores if enough pictures are aside.
+
+    Returns on how many pictures set aside it was measured; what is measured is printed.
+    """
     from ...backbone.export.graphs import to_model
     from ...backbone.weights.model_file import write_model
     from ..detector import Detector
-    from ..train.validation import calibrate_scores
+    from ..train.validation import match_set_aside
 
     print_once(f"fitting the first pass and measuring the ranges of 8 bits on {len(samples)} pictures")
     model = to_model(
@@ -246,15 +288,28 @@ def _write_detector(
     )  # fmt: skip
     write_model(output, model, apart=apart)
     measured = [picture for picture in validation if picture.labelled is None and picture.exhaustive]
-    if len(measured) >= MIN_CALIBRATION_PICTURES:
-        print_once(f"calibrating the scores on {len(measured)} pictures set aside")
+    if measured:
+        print_once(f"measuring the detector on {len(measured)} pictures set aside")
         detector = Detector.load(output, device="cpu", method=method, multibox=multibox)
-        try:
-            calibration = calibrate_scores(detector, measured, max_pixels)
-            write_model(output, replace(model, calibration=calibration), apart=apart)
-        except EvaluationError as error:
-            print_once(f"the scores stay as they are: {error}")
+        matches = match_set_aside(detector, measured, max_pixels)
+        if len(measured) >= MIN_CALIBRATION_PICTURES:
+            try:
+                write_model(output, replace(model, calibration=fit_score_calibration(matches)), apart=apart)
+            except EvaluationError as error:
+                print_once(f"the scores stay as they are: {error}")
+        _print_precision(matches, len(measured))
     print_once(f"wrote {output}")
+    return len(measured)
+
+
+def _print_precision(matches: Mapping[str, Matches], pictures: int) -> None:
+    """Print the average precision of every class on the pictures set aside, by VOC's 11-point rule."""
+    result = summarise_matches(matches, "voc07")
+    table = make_table("class", "objects", "AP", title=f"On {pictures} pictures set aside")
+    for name, precision in result["per_class"].items():
+        table.add_row(name, str(matches[name].positives), "-" if precision != precision else f"{precision:.3f}")
+    console.print(table)
+    print_once(f"mAP {result['mAP']:.3f} {_on_set_aside(pictures)}")
 
 
 def _first_detector(
@@ -435,7 +490,8 @@ def train_multibox_command(
             trained_head = head_for(priors, seed=seed)
         run = prepare_run(
             session, cache, f"{output.stem}.multibox", resume=resume, time_limit=time_limit, group=group,
-            max_pixels=max_pixels,
+            max_pixels=max_pixels, meaning="the losses, which fall, of the boxes' location and of their confidence; "
+            f"recall, the share of objects covered by the first boxes, {_on_set_aside(len(validation))}",
         )  # fmt: skip
         leave_unless_done(train_multibox(trained_head, network, training, validation, recipe, run), group)
         trained = {
@@ -498,7 +554,8 @@ def train_classifier_command(
         group = join_process_group(device)
         run = prepare_run(
             session, cache, f"{output.stem}.classifier", resume=resume, time_limit=time_limit, group=group,
-            max_pixels=max_pixels,
+            max_pixels=max_pixels, meaning="the loss, which falls; wrong, the share of pictures given another class; "
+            f"top-1 and top-5 error, {_on_set_aside(len(validation))}",
         )  # fmt: skip
 
         def warn(text: str) -> None:  # in the process that met the picture, whichever that is

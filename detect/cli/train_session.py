@@ -107,6 +107,7 @@ def prepare_run(
     time_limit: float | None,
     group: ProcessGroup,
     max_pixels: int = MAX_PIXELS,
+    meaning: str = "",
 ) -> RunSettings:
     """Make the settings of a run that keeps its checkpoint and log in the cache, and prints the log.
 
@@ -126,6 +127,8 @@ def prepare_run(
     group : ProcessGroup
     max_pixels : int
         See `inception_rcnn.data.read_image`.
+    meaning : str
+        What the columns of the log are, which is printed first.
     """
     from ..train.log import open_log
     from ..train.loop import RunSettings
@@ -143,6 +146,8 @@ def prepare_run(
         print_once(f"goes on from {checkpoint}")
     else:
         print_once(f"{checkpoint}: no such checkpoint, so from the beginning")
+    if meaning:
+        print_once(f"in a line of progress: {meaning}")
     write = open_log(log)
 
     def report(row: dict[str, float]) -> None:

@@ -19,10 +19,8 @@ from ...backbone.regions.network import RegionNetwork
 from ...backbone.regions.onnx_engine import CHUNK, CROPS
 from ...data import MAX_PIXELS, Detections, ImageError, Picture, read_image
 from ...data.formats.imagenet import Sample
-from ...data.score_calibration import ScoreCalibration
 from ...data.system.processes import prefetch, usable_cores
-from ...eval import evaluate_voc, match_voc
-from ...eval.reliability import fit_score_calibration
+from ...eval import Matches, evaluate_voc, match_voc
 from ...proposals.multibox.network import GridHead, VectorHead
 from ...proposals.multibox.priors import place_priors
 from ...proposals.multibox.proposer import rank_boxes
@@ -114,8 +112,10 @@ def measure_map(
     return float(evaluate_voc(pictures, found, classes, metric="voc07")["mAP"]) if pictures else math.nan
 
 
-def calibrate_scores(detector: Detector, pictures: Sequence[Picture], max_pixels: int = MAX_PIXELS) -> ScoreCalibration:
-    """Fit the calibration of a detector's scores on pictures that it did not learn from.
+def match_set_aside(
+    detector: Detector, pictures: Sequence[Picture], max_pixels: int = MAX_PIXELS
+) -> dict[str, Matches]:
+    """Match what a detector finds, before its scores are calibrated, with the objects of pictures set aside.
 
     Parameters
     ----------
@@ -128,27 +128,27 @@ def calibrate_scores(detector: Detector, pictures: Sequence[Picture], max_pixels
 
     Returns
     -------
-    ScoreCalibration
-        For the ``calibration`` of `inception_rcnn.backbone.weights.model_file.RegionModel`.
+    dict of str to Matches
+        By class, as `inception_rcnn.eval.match_voc` returns them: for `summarise_matches`, and for
+        `fit_score_calibration`, whose result is the ``calibration`` of a `RegionModel`.
 
     Raises
     ------
     EvaluationError
-        If no detection is right, as without pictures, or the pictures were read with other classes.
+        If the pictures were read with other classes.
     ImageError
         If a picture cannot be read.
 
     Examples
     --------
-    >>> calibrate_scores(Detector.load("voc", device="cpu"), [])
-    Traceback (most recent call last):
-    inception_rcnn.data.errors.EvaluationError: no detection is right; give more pictures
+    >>> match_set_aside(Detector.load("voc", device="cpu"), [])["cat"].positives
+    0
     """
     pictures = [picture for picture in pictures if picture.labelled is None and picture.exhaustive]
     settings = replace(detector.settings, calibrated=False, min_score=0.01)
     raw = Detector(detector.scorers, detector.proposer, settings)
     found = {one.image_id: raw(read_pixels(one, max_pixels), one.path.name) for one in pictures}
-    return fit_score_calibration(match_voc(pictures, found, detector.classes))
+    return match_voc(pictures, found, detector.classes)
 
 
 def propose_all(

@@ -433,6 +433,8 @@ def test_train_detector_interrupted_and_resumed(
     assert run(*train, "--time-limit", 0) == 0
     written = capsys.readouterr().err
     assert "2 pictures to train on, 0 set aside" in written
+    assert "in a line of progress: the losses, which fall; " in written
+    assert "mAP, from 0 to 1, on 0 pictures set aside; of so few it says little\n" in written
     assert "time is up; the same command with --resume goes on" in written
     assert not output.exists()
     # Another without --resume does not destroy what there is to go on from.
@@ -446,7 +448,12 @@ def test_train_detector_interrupted_and_resumed(
     # Another limit than that of the checkpoint; it holds for every picture that is read.
     assert run(*train, "--resume", "--max-pixels", 2400) == 0
     assert set(limits) == {2400}
-    assert f"wrote {output}" in capsys.readouterr().err.replace("\n", "")
+    written = capsys.readouterr().err
+    assert f"wrote {output}\n" in written
+    assert (
+        f"to detect:   inception-rcnn detect {voc} --model {output} --method selective-search --output out" in written
+    )
+    assert f"to evaluate: inception-rcnn evaluate voc --devkit {voc} --split test --detections out\n" in written
     model = read_model(output)
     assert model.classes == VOC_CLASSES
     assert (model.long_side, model.box_regression) == (640, True)
@@ -459,7 +466,8 @@ def test_train_detector_interrupted_and_resumed(
         value.fill_(1)
     member = tmp_path / "member.safetensors"
     train[train.index(output)] = member
-    assert run(*train, "--start", output, "--freeze", "googlenet") == 0
+    assert run(*train, "--start", output, "--freeze", "googlenet", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
     for name, value in read_model(member).weights.items():
         if name.startswith("googlenet."):
             assert (value == (1 if name.startswith("googlenet.inception_5") else 0)).all(), name

@@ -19,7 +19,8 @@ from inception_rcnn.data.errors import EvaluationError, ImageError
 from inception_rcnn.data.score_calibration import ScoreCalibration
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.settings import DetectorSettings
-from inception_rcnn.detect.train.validation import calibrate_scores
+from inception_rcnn.detect.train.validation import match_set_aside
+from inception_rcnn.eval.reliability import fit_score_calibration
 
 CLASSES = ("cat", "dog")
 BOXES = np.array([[0, 0, 20, 20], [30, 0, 50, 20]], np.float32)
@@ -54,6 +55,10 @@ class Grey:
     def score(self, features: PictureFeatures, proposals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         grey = features.image[0, 0, 0] / 255
         return np.float32([[1 - grey, grey, 0], [0.98, 0.02, 0]]), np.zeros((2, 2, 4), np.float32)
+
+
+def calibrate_scores(detector: Detector, pictures: list[Picture]) -> ScoreCalibration:
+    return fit_score_calibration(match_set_aside(detector, pictures))
 
 
 def detector(calibration: ScoreCalibration | None = None) -> Detector:
