@@ -90,6 +90,7 @@ def print_data_warnings(write: Callable[[str], object]) -> None:
 
     What Pillow says of a picture is not shown at all: it does not name the file.
     """
+    told: set[str] = set()  # Python's own filter forgets when somebody changes the filters.
 
     def show(
         message: Warning | str,
@@ -100,7 +101,9 @@ def print_data_warnings(write: Callable[[str], object]) -> None:
         line: str | None = None,
     ) -> None:
         if issubclass(category, DataWarning):
-            write(f"warning: {message}")
+            if str(message) not in told:
+                told.add(str(message))
+                write(f"warning: {message}")
         else:
             _show_warning(message, category, filename, lineno, file, line)
 

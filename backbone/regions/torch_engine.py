@@ -5,9 +5,9 @@ recorded once for each size of batch as a CUDA graph, and replayed without Pytho
 """
 
 import contextlib
+import logging
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -30,6 +30,7 @@ REGIONS = {"cpu": 64, "cuda": 512}
 CROPS = {"cpu": 16, "cuda": 256}
 # Recorded batches have at least so many rows: a GPU is hardly faster with fewer.
 MIN_RECORDED = 32
+_log = logging.getLogger(__name__)
 _settings_lock = threading.RLock()
 _is_forked = False
 
@@ -255,7 +256,7 @@ class Batches:
                 # Where memory runs out while recording, torch raises another error, with that one as its context.
                 if isinstance(error.__context__, torch.cuda.OutOfMemoryError):
                     raise error.__context__ from None
-                warnings.warn(f"batches run unrecorded, and slower: {str(error).splitlines()[0]}", stacklevel=2)
+                _log.warning("batches run unrecorded, and slower: %s", str(error).splitlines()[0])
                 self.record = False
                 self._recorded.clear()
         if not self.record:
