@@ -8,7 +8,7 @@ OUTPUT ?= out
 PIP    := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help detect test test-all test-pages test-cpus test-lowest test-newest lint typecheck bench docs docs-links clean
+.PHONY: help detect test test-all test-pages test-cpus test-lowest test-newest lint typecheck bench docs docs-links dist clean
 
 help:  ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
@@ -76,6 +76,10 @@ docs: $(VENV)/.dev  ## Build the documentation as a site in build/site; needs no
 
 docs-links: $(VENV)/.dev  ## Check the documentation's links to other hosts.
 	$(SPHINX) --builder linkcheck . build/links
+
+dist: $(VENV)/.dev  ## Build the source distribution, and from that the wheel, into dist/.
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
 
 clean:  ## Remove the environment and everything made; keeps cache/.
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(VENV)-uv build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
