@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from . import termination
 if TYPE_CHECKING:
     from ..runs.summary import RunSummary
 
+SECONDS_BETWEEN_LINES = 60
 PACKAGE = __name__.partition(".")[0]
 # Names of files are printed as they are: neither styled nor broken at the width of a terminal.
 # FORCE_COLOR, which notebooks and services set, does not make a pipe a terminal on which a bar can be drawn anew.
@@ -88,8 +90,12 @@ class _Speed(ProgressColumn):
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """Yield a function that takes the number of pictures done and, optionally, a note; its first call shows the bar."""
+    """Yield a function that takes the number of pictures done and, optionally, a note; its first call shows the bar.
+
+    Where there is no terminal, a line is printed every `SECONDS_BETWEEN_LINES`.
+    """
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
+    told = time.monotonic()
     end = TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
     bar = Progress(*columns, *end, console=console, disable=console.quiet)
 
@@ -97,7 +103,14 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
         if not bar.tasks:
             bar.start()
             bar.add_task(what, total=total, completed=done, first=done, note=note)
-        bar.update(bar.tasks[0].id, completed=done, note=note)
+        task = bar.tasks[0]
+        bar.update(task.id, completed=done, note=note)
+        nonlocal told
+        if not console.is_terminal and time.monotonic() - told >= SECONDS_BETWEEN_LINES and not task.finished:
+            told = time.monotonic()
+            left = f"{TimeRemainingColumn().render(task)} left" if task.time_remaining else ""
+            parts = f"{what}: {done} of {total}", str(_Speed().render(task)), left, note
+            console.print(", ".join(part for part in parts if part))
 
     try:
         yield report
