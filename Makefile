@@ -13,16 +13,9 @@ PIP    := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip ins
 help:  ## Show this.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
 
-# Without IMAGES: photographs that scikit-image ships.
-ifdef IMAGES
+IMAGES ?= docs/photographs
 detect: $(VENV)/.detect  ## Find objects in IMAGES=files, folders or globs; results in OUTPUT=out.
 	$(BIN)/inception-rcnn detect $(IMAGES) --output "$(OUTPUT)" $(ARGS)
-else
-SAMPLES = $(shell $(BIN)/python -c "import os, skimage; print(os.path.dirname(skimage.__file__))")/data
-detect: $(VENV)/.detect $(VENV)/.samples
-	$(BIN)/inception-rcnn detect $(foreach n,chelsea astronaut motorcycle_left,"$(SAMPLES)/$(n).png") \
-		--output "$(OUTPUT)" $(ARGS)
-endif
 
 # Two processes with one thread each: threads inside an operation would wait for each other's cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
@@ -97,10 +90,6 @@ $(VENV)-uv/bin/uv:
 $(VENV)/.detect: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what detection needs into $(VENV) (about a minute)"
 	$(PIP) --editable '.[detect]'
-	@touch $@
-
-$(VENV)/.samples: | $(VENV)/.detect
-	$(PIP) scikit-image
 	@touch $@
 
 # uv installs in a fifth of pip's time, but does not read pip's settings, of package indexes for example: then pip installs.

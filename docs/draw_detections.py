@@ -1,6 +1,7 @@
-"""Draw docs/detections.jpg and docs/failures.jpg: what the bundled detector finds in photographs of scikit-image.
+"""Draw docs/detections.jpg and docs/failures.jpg: what the bundled detector finds in photographs.
 
-Run as ``python docs/draw_detections.py``. For the failures weaker detections are drawn than usual.
+Run as ``python docs/draw_detections.py``. The first has what `detect` draws by default, of docs/photographs; for the
+failures, of scikit-image's photographs, weaker detections are drawn.
 """
 
 from collections.abc import Sequence
@@ -11,17 +12,17 @@ from PIL import Image
 
 from inception_rcnn.data import read_image
 from inception_rcnn.detect import Detector
-from inception_rcnn.detect.drawing import DRAW_SCORE, draw_detections
+from inception_rcnn.detect.drawing import default_draw_score, draw_detections
 
 HEIGHT, GAP = 400, 8
-PHOTOGRAPHS = Path(skimage.__file__).parent / "data"
+HERE, SAMPLES = Path(__file__).parent, Path(skimage.__file__).parent / "data"
 
 
-def row(detector: Detector, names: Sequence[str], min_score: float) -> Image.Image:
+def row(detector: Detector, photographs: Sequence[Path], min_score: float) -> Image.Image:
     """Photographs side by side with what is found in them."""
     drawn = []
-    for name in names:
-        image = read_image(PHOTOGRAPHS / name)
+    for path in photographs:
+        image = read_image(path)
         picture = draw_detections(image, detector(image), min_score)
         drawn.append(picture.resize((round(picture.width * HEIGHT / picture.height), HEIGHT), Image.Resampling.LANCZOS))
     page = Image.new("RGB", (sum(picture.width + GAP for picture in drawn) - GAP, HEIGHT), "white")
@@ -33,6 +34,8 @@ def row(detector: Detector, names: Sequence[str], min_score: float) -> Image.Ima
 
 
 if __name__ == "__main__":
-    here, voc = Path(__file__).parent, Detector.load("voc", device="cpu")
-    row(voc, ["chelsea.png", "astronaut.png"], DRAW_SCORE).save(here / "detections.jpg", quality=90)
-    row(voc, ["motorcycle_left.png", "coffee.png", "retina.jpg"], 0.15).save(here / "failures.jpg", quality=85)
+    voc = Detector.load("voc", device="cpu")
+    found = [HERE / "photographs" / name for name in ("dog.jpg", "eagle.jpg")]
+    row(voc, found, default_draw_score(voc.calibration)).save(HERE / "detections.jpg", quality=88)
+    failed = [SAMPLES / name for name in ("motorcycle_left.png", "coffee.png", "retina.jpg")]
+    row(voc, failed, 0.15).save(HERE / "failures.jpg", quality=85)

@@ -121,7 +121,8 @@ class RunSummary:
         """
         resumed = f" ({self.resumed} of them by an earlier run)" if self.resumed else ""
         mean = f", {self.boxes / self.pictures:.0f} boxes each" if self.pictures and self.objects is None else ""
-        lines = [f"{self.pictures} pictures{resumed}{mean} in {self.seconds['total']:.1f} s -> {output}"]
+        plural = "" if self.pictures == 1 else "s"
+        lines = [f"{self.pictures} picture{plural}{resumed}{mean} in {self.seconds['total']:.1f} s -> {output}"]
         if not self.seconds["total"]:
             lines = [f"{output}: has the results of the same command; delete its run.json to repeat it"]
         # For the first pictures the network always waits.
