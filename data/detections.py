@@ -23,7 +23,7 @@ class Detections:
     """The objects found in one picture.
 
     An index chooses some of them, as it does in NumPy: a mask, a slice, or an array of positions. A single position
-    gives one detection.
+    gives one detection. A loop gives the box, the score and the name of each.
 
     Attributes
     ----------
@@ -56,6 +56,10 @@ class Detections:
     Detections(3: 2 cat, 1 dog; best: cat 0.900, cat 0.800, dog 0.300)
     >>> found[found.scores > 0.5].names
     ['cat', 'cat']
+    >>> for box, score, name in found[:2]:
+    ...     print(name, score.round(2), box)
+    cat 0.9 [0. 0. 0. 0.]
+    cat 0.8 [0. 0. 0. 0.]
     >>> len(Detections.empty(VOC_CLASSES))
     0
     """
@@ -89,6 +93,10 @@ class Detections:
     def __len__(self) -> int:
         """Return the number of detections."""
         return len(self.scores)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], np.floating[Any], str]]:
+        """Yield the box (4,), the score and the name of the class of each detection."""
+        return zip(self.boxes, self.scores, self.names, strict=True)
 
     def __getitem__(self, index: Any) -> Detections:
         """Choose some detections: by a mask, a slice, positions or one position; ``...`` is all of them.

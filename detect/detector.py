@@ -19,6 +19,7 @@ from ..backbone.weights.model_file import SCORINGS, RegionModel, read_model
 from ..backbone.weights.published import bundled_models, find_model
 from ..data import Detections
 from ..data.arguments import check_choice, check_numbers
+from ..data.classes.spelling import find_labels
 from ..data.errors import ModelError, SettingError
 from ..data.nms import NMS_KERNELS, SOFT_NMS_KERNELS
 from ..data.score_calibration import ScoreCalibration, mean_calibration
@@ -55,6 +56,8 @@ class Detector:
     ------
     ModelError
         If the scorers' classes differ, or none has a first pass that is asked for.
+    SettingError
+        If the settings name a class that the models do not have.
 
     Notes
     -----
@@ -88,6 +91,7 @@ class Detector:
         self.proposer = proposer
         with_first_pass = [scorer for scorer in self.scorers if scorer.model.has_first_pass]
         self.settings = settings or _default_settings(with_first_pass)
+        find_labels(self.settings.only, self.classes)
         if self.settings.first_pass_regions and not with_first_pass:
             raise ModelError("the model has no first pass: it was packed without pictures to fit it on; score all")
         self.first_pass_scorers = with_first_pass
@@ -111,6 +115,7 @@ class Detector:
         second_look: int = DetectorSettings.second_look,
         min_score: float = DetectorSettings.min_score,
         nms: str = DetectorSettings.nms,
+        only: Iterable[str] = (),
         calibrated: bool = DetectorSettings.calibrated,
         seed: int = 0,
     ) -> Detector:
@@ -143,7 +148,7 @@ class Detector:
             1,000.
         first_pass_regions : int, optional
             How many of these to score; 0 is all. Default 200, or all if no model has a first pass.
-        second_look, min_score, nms, calibrated
+        second_look, min_score, nms, only, calibrated
             See `DetectorSettings`.
         seed : int
             Of selective search.
@@ -157,12 +162,14 @@ class Detector:
         ProposalFileError
             If the file of proposals cannot be read.
         SettingError
-            If the method, the scoring or the suppression is unknown, or a number is out of range.
+            If the method, the scoring, the suppression or a class is unknown, or a number is out of range.
         """
         numbers = check_numbers("scales", scales, 0.1, 4)
         if proposals_from is not None and method != "merged":
             raise SettingError(f"method {method!r}: proposals_from is used instead of a method; give one of the two")
-        settings = DetectorSettings(second_look=second_look, min_score=min_score, nms=nms, calibrated=calibrated)
+        settings = DetectorSettings(
+            second_look=second_look, min_score=min_score, nms=nms, calibrated=calibrated, only=only
+        )
         by_search = proposals_from is not None or method == "selective-search"
         if proposals is not None:
             settings = replace(settings, proposals=proposals, search_proposals=proposals)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ..backbone.preprocessing import decode_boxes
 from ..data import Detections, clip_boxes
+from ..data.classes.spelling import find_labels
 from ..data.nms import nms_per_class, soft_nms_per_class
 from ..data.score_calibration import ScoreCalibration
 from .settings import DetectorSettings
@@ -41,7 +42,7 @@ def suppress(
     classes : tuple of str
         The C names.
     settings : DetectorSettings
-        ``min_score``, ``max_detections``, ``objectness_weight``, and how to suppress.
+        ``min_score``, ``max_detections``, ``objectness_weight``, ``only``, and how to suppress.
     objectness : ndarray, shape (N,), float32, optional
         Probability, 0 to 1, that there is an object just there, whatever its class. Without it the probabilities are
         the scores.
@@ -69,6 +70,10 @@ def suppress(
     boxes, scores = proposals, weigh_scores(probabilities, objectness, settings)
     if deltas is not None:
         boxes = clip_boxes(decode_boxes(proposals, deltas).reshape(-1, 4), *size).reshape(deltas.shape)
+    chosen = find_labels(settings.only, classes) if settings.only else None
+    if chosen is not None:  # Classes do not suppress each other, so the others are left out at once.
+        scores = np.take(scores, chosen, axis=1)
+        boxes = boxes if deltas is None else np.take(boxes, chosen, axis=1)
     min_score = settings.min_score
     limit: int | None = settings.max_detections
     if calibration is not None:
@@ -81,6 +86,8 @@ def suppress(
         )
     else:
         kept, scores, labels = nms_per_class(boxes, scores, settings.iou_threshold, min_score=min_score, limit=limit)
+    if chosen is not None:
+        labels = chosen[labels]
     if calibration is not None:
         scores = calibration(scores, labels).astype(np.float32)
         order = np.argsort(-scores, kind="stable")

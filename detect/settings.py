@@ -1,8 +1,9 @@
 """The settings of a detection and their defaults, which the command line reads too: nothing heavy is imported here."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..data.arguments import check_choice, check_number
+from ..data.arguments import check_choice, check_names, check_number
 from ..data.errors import SettingError
 
 NMS = ("soft", "greedy")
@@ -42,6 +43,9 @@ class DetectorSettings:
         pictures set aside from training.
     max_detections : int
         Of a picture, the best. ILSVRC and COCO both stop counting at a hundred; more only makes files large.
+    only : iterable of str
+        Names of the classes whose detections are kept, among which `max_detections` counts. Their scores do not depend
+        on it. Empty for all classes.
 
     Raises
     ------
@@ -65,12 +69,15 @@ class DetectorSettings:
     softness: float = 0.4
     objectness_weight: float = 0.2
     max_detections: int = 100
+    only: Iterable[str] = ()
 
     def __post_init__(self) -> None:
         check_choice("nms", self.nms, NMS)
         mine = vars(self)
         if not isinstance(self.calibrated, bool):
             raise SettingError(f"calibrated must be True or False, not {self.calibrated!r}")
+        # In one order: the same classes are the same settings.
+        mine["only"] = tuple(sorted(set(check_names("only", self.only))))
         for name in ("min_score", "iou_threshold", "objectness_weight"):
             mine[name] = check_number(name, mine[name], 0, 1)
         mine["softness"] = check_number("softness", self.softness, 1e-6, 1e6)

@@ -3,14 +3,49 @@
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..errors import DataWarning, did_you_mean
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataWarning, SettingError, did_you_mean, first_names
 
 
 class MisspeltClassWarning(DataWarning):
     """Objects are left out whose class is asked for in another spelling; a training refuses this."""
+
+
+def find_labels(names: Iterable[str], classes: Sequence[str], setting: str = "only") -> NDArray[np.int64]:
+    """Return the labels of classes that the user names, in the order of the classes.
+
+    Parameters
+    ----------
+    names : iterable of str
+    classes : sequence of str
+        The classes that there are.
+    setting : str
+        Where the user names them, for the text.
+
+    Raises
+    ------
+    SettingError
+        If there is no such class.
+
+    Examples
+    --------
+    >>> find_labels(["dog", "cat"], ["cat", "cow", "dog"]).tolist()
+    [0, 2]
+    >>> find_labels(["dgo"], ["cat", "dog"])
+    Traceback (most recent call last):
+    inception_rcnn.data.errors.SettingError: only 'dgo': no such class (did you mean 'dog'?); there are cat, dog
+    """
+    label_of = {name: label for label, name in enumerate(classes)}
+    for name in names:
+        if name not in label_of:
+            meant = did_you_mean(name, classes)
+            raise SettingError(f"{setting} {name[:40]!r}: no such class{meant}; there are {first_names(classes, 20)}")
+    return np.array(sorted(label_of[name] for name in names), np.int64)
 
 
 def similar_classes(names: Iterable[str], classes: Iterable[str]) -> dict[str, str]:

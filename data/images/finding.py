@@ -2,6 +2,8 @@
 
 import glob
 import os
+import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Iterator
@@ -23,6 +25,10 @@ IMAGE_SUFFIXES = TGA_SUFFIXES | RAW_SUFFIXES | frozenset({
 """Suffixes, in lower case, of the files in a folder that are taken for pictures, also of formats that are not read: the
 reader says what to do."""
 
+VIDEO_SUFFIXES = frozenset({
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".webm", ".wmv",
+})  # fmt: skip
+_WEBCAM = "/dev/video"
 MAX_LIST_BYTES = 2**30
 # Numbers of files that are no pictures, by suffix, in each folder by its device and inode: also if it is named twice.
 _Others: TypeAlias = dict[Hashable, Counter[str]]
@@ -62,8 +68,8 @@ def find_images(paths: str | Path | Iterable[str | Path], passed_over: Counter[s
     Raises
     ------
     ImageError
-        If something named does not exist, a glob matches nothing, or the only thing named is a folder that cannot be
-        searched.
+        If something named does not exist, a glob matches nothing, the only thing named is a folder that cannot be
+        searched, or there are only videos: the text has the command that makes pictures of them.
     MissingPackageError
         If fsspec needs a package for a URL that is not installed.
 
@@ -104,10 +110,34 @@ def find_files(
                 found.setdefault(path, path)
             else:
                 found.setdefault(os.path.abspath(path), Path(path))
+    if found and all(how_to_read_video(str(path)) for path in found.values()):
+        first = str(next(iter(found.values())))
+        raise ImageError(f"{first}: {how_to_read_video(first)}")
     if passed_over is not None:
         for counts in others.values():
             passed_over.update(counts)
     return list(found.values())
+
+
+def how_to_read_video(name: str) -> str:
+    """Say that a file is a video, or a webcam's device, and how to make pictures of it; "" of other names.
+
+    Examples
+    --------
+    >>> how_to_read_video("a clip.MP4").partition(": ")[2]
+    "mkdir -p frames && ffmpeg -i 'a clip.MP4' -vf fps=1 frames/%06d.jpg"
+    >>> how_to_read_video("/dev/video0").partition(": ")[2]
+    'mkdir -p frames && ffmpeg -f v4l2 -i /dev/video0 -vf fps=1 frames/%06d.jpg'
+    """
+    is_webcam = name.startswith(_WEBCAM)
+    suffix = url_suffix(name) if is_url(name) else os.path.splitext(name)[1].lower()
+    if not is_webcam and suffix not in VIDEO_SUFFIXES:
+        return ""
+    source = f"{'-f v4l2 ' * is_webcam}-i {shlex.quote(name)}"
+    return (
+        f"is a {'webcam' if is_webcam else 'video'}; make pictures of it, here one a second, and name their folder: "
+        f"mkdir -p frames && ffmpeg {source} -vf fps=1 frames/%06d.jpg"
+    )
 
 
 def _expand(name: str, suffixes: Collection[str], others: _Others, is_alone: bool = False) -> Iterator[str]:
@@ -130,6 +160,8 @@ def _expand(name: str, suffixes: Collection[str], others: _Others, is_alone: boo
                 yield match
             elif "**" not in name:
                 yield from _walk(match, suffixes, others)
+    elif re.fullmatch("[0-9]{1,2}", name):
+        raise ImageError(f"{name}: {how_to_read_video(_WEBCAM + name)}")
     else:
         raise ImageError(f"{name}: does not exist; name files, folders, globs or @list.txt")
 

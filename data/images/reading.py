@@ -20,7 +20,7 @@ from ..arguments import check_number
 from ..errors import DataWarning, ImageError, SettingError, reason_of
 from ..system.remote import is_url, url_suffix
 from .containers import Member
-from .finding import RAW_SUFFIXES, TGA_SUFFIXES
+from .finding import RAW_SUFFIXES, TGA_SUFFIXES, how_to_read_video
 from .repair import (
     END_OF_JPEG,
     MAX_PASSES,
@@ -190,6 +190,8 @@ def _decode(file: BinaryIO, path: str, max_pixels: int) -> DecodedImage:
     file.seek(0)
     if _suffix(path) in RAW_SUFFIXES:  # Pillow would read the thumbnail of many.
         raise ImageError(f"{path}: is a camera's raw file, which is not read; develop it to JPEG, PNG or TIFF")
+    if how := how_to_read_video(path):
+        raise ImageError(f"{path}: {how}")
     try:
         try:
             return _decode_opened(_open(file, path), file, path, max_pixels)

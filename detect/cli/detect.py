@@ -28,6 +28,7 @@ from .options import (
     MaxPixels,
     Method,
     MultiBoxName,
+    Only,
     Quiet,
     ResultList,
     check_result_list,
@@ -114,6 +115,7 @@ def detect(
         str,
         typer.Option(metavar="soft|greedy", help="Lower the scores of overlapping boxes, or drop them."),
     ] = DetectorSettings.nms,
+    only: Only = None,
     format: Annotated[
         str, typer.Option(metavar="json|parquet|both", help="detections.json, detections.parquet or both.")
     ] = "both",
@@ -154,7 +156,7 @@ def detect(
     load = partial(
         Detector.load, *names, scoring=scoring, scales=scales, method=method, multibox=multibox,
         proposals_from=proposals_from, precision=precision, proposals=proposals, first_pass_regions=first_pass,
-        second_look=second_look, min_score=min_score, nms=nms,
+        second_look=second_look, min_score=min_score, nms=nms, only=only or (),
     )  # fmt: skip
     with connected(cluster, workers) if cluster else nullcontext():
         detector = load(**placement_on(device, cluster))
@@ -177,6 +179,7 @@ def detect(
             "first_pass": first_pass, "second_look": second_look, "method": method, "multibox": multibox,
             "proposals_from": proposals_from,
             "device": device, "precision": precision, "min_score": min_score, "draw_score": draw_score, "nms": nms,
+            "only": only,
             "workers": workers, "cluster": cluster, "max_pixels": max_pixels, "annotations": annotations,
             "format": format,
         }  # fmt: skip

@@ -118,6 +118,14 @@ Cluster = Annotated[
         help="Have a Ray cluster do the work: host:port, auto (that of this machine), or no address (a new one here).",
     ),
 ]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="CLASS",
+        help="Keep detections of this class only; repeat for more classes.  [default: all]",
+        show_default=False,
+    ),
+]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")]
 
 

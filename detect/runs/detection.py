@@ -168,14 +168,14 @@ def detect_batch(
     with Journal(output / JOURNAL, depends_on, files, columns=6, other_pictures=True, anew=anew) as journal:
         _remove_outdated(output, journal, pictures)
         run = _Run(detector, output, draw_score, max_pixels, journal, pictures)
-        run.summary.resumed = journal.finished
+        run.summary.resumed, run.summary.draw_score = journal.finished, draw_score
         if cluster is None:
             run.detect(workers or 1, progress, stop)
         else:
             run.detect_on_cluster(cluster, workers, progress, stop)
         run.write_results(FORMATS[format], *(coco_ids or (None, None)))
         conclude(run.summary, files, journal, output / "errors.jsonl")
-        used: dict[str, object] = {"folder": files.folder, "draw_score": draw_score, **detector.description}
+        used: dict[str, object] = {"folder": files.folder, **detector.description}
         if not run.summary.retryable:
             read = (journal.record(i).stamp if journal.offsets[i] else stamp(files.path(i)) for i in range(len(files)))
             used["finished"] = _fingerprint(wanted, files, read)

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,18 @@ def more_frames_line(count: int) -> str:
     '3 files have more than one frame; the first was read'
     """
     return f"{count} {'file has' if count == 1 else 'files have'} more than one frame; the first was read"
+
+
+def found_line(objects: Mapping[str, int], score: float) -> str:
+    """Say how many detections of at least a score there are of each class, the most frequent first.
+
+    Examples
+    --------
+    >>> found_line({"cat": 1, "dog": 4, "bird": 1}, 0.4), found_line({}, 0.4)
+    ('found at 0.4 or more: dog 4, bird 1, cat 1', 'found at 0.4 or more: nothing')
+    """
+    counts = sorted(objects.items(), key=lambda item: (-item[1], item[0]))
+    return f"found at {score:.3g} or more: " + (", ".join(f"{name} {count}" for name, count in counts) or "nothing")
 
 
 @dataclass
@@ -54,6 +66,8 @@ class RunSummary:
         many pictures were yet to be drawn, ``wait for scoring`` how long pictures waited for the network. ``report`` is
         the page, by the clock, for which pictures are read again in threads. A GPU works on while the next stage
         begins: some of the time of ``trunk`` is counted where its results are first needed.
+    draw_score : float, or None
+        The score from which detections are drawn; None for proposals.
 
     Examples
     --------
@@ -71,6 +85,7 @@ class RunSummary:
     seconds: dict[str, float] = field(default_factory=dict)
     repaired: int = 0
     more_frames: int = 0
+    draw_score: float | None = None
 
     def add_seconds(self, stage: str, seconds: float) -> None:
         """Add to the time of a stage, from any thread."""
@@ -129,9 +144,8 @@ class RunSummary:
         if idle_cores and self.waiting_share > 0.5 and self.pictures - self.resumed >= 10:
             waited = f"the network waited for pictures {self.waiting_share:.0%} of its time"
             lines.append(f"{self.bottleneck}; {waited}: more --workers would be faster")
-        if self.objects:
-            counts = sorted(self.objects.items(), key=lambda item: (-item[1], item[0]))
-            lines.append("found: " + ", ".join(f"{name} {count}" for name, count in counts))
+        if self.objects is not None and self.draw_score is not None:
+            lines.append(found_line(self.objects, self.draw_score))
         if self.more_frames:
             lines.append(more_frames_line(self.more_frames))
         return lines

@@ -120,8 +120,13 @@ def test_what_is_no_index_is_refused(index):
         detections()[index]
 
 
-def test_positions_that_are_not_there_end_a_loop():
-    assert [len(one) for one in detections()] == [1, 1, 1]
+def test_a_loop_gives_box_score_and_name():
+    rows = [(box.tolist(), score, name) for box, score, name in detections()[1:]]
+    assert rows == [([1, 1, 2, 2], SCORES[1], "dog"), ([3, 3, 4, 4], SCORES[2], "dog")]
+    assert [name for _, _, name in Detections.empty(CLASSES)] == []
+
+
+def test_positions_that_are_not_there_are_refused():
     for index in (3, [0, 3], np.ones(2, bool)):
         with pytest.raises(IndexError):
             detections()[index]

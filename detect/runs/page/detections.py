@@ -400,7 +400,7 @@ def _threshold(record: Mapping[str, Any]) -> float:
 
 
 def _command(settings: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Words of the command of the run: its pictures, and the options that are not the default."""
+    """Words of the command of the run: its pictures, the options that are not the default, and the classes."""
     options = []
     for key, default in _OPTIONS.items():
         value = settings.get(key, default)
@@ -408,8 +408,12 @@ def _command(settings: Mapping[str, Any]) -> dict[str, list[str]]:
             continue
         for one in value if isinstance(value, list) else [value]:
             options += ["--" + {"scales": "scale"}.get(key, key).replace("_", "-"), str(one)]
-    images = settings.get("images")
-    return {"images": list(map(str, images)) if isinstance(images, list) else ["IMAGES"], "options": options}
+    images, only = settings.get("images"), settings.get("only")
+    return {
+        "images": list(map(str, images)) if isinstance(images, list) else ["IMAGES"],
+        "options": options,
+        "only": list(map(str, only)) if isinstance(only, list) else [],
+    }
 
 
 def _describe(run: _Run) -> dict[str, Any]:

@@ -163,13 +163,14 @@ function save(text, name, type) {
 }
 
 const word = text => /^[\w@%+=:,.\/-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
-// The command that draws what is chosen: the same settings, the pictures shown, the threshold. Many pictures are named
-// by a list, which is saved too.
+// The command that draws what is chosen: the same settings, the pictures shown, the classes, the threshold. Many pictures
+// are named by a list, which is saved too.
 const LISTED = 20;
 function command() {
   const everything = order.length === total;
   const pictures = everything ? page.command.images : order.length <= LISTED ? Array.from(order, p => page.folder + names[p]) : ["@shown.txt"];
-  return ["inception-rcnn", "detect", ...pictures, ...page.command.options, "--draw-score", String(digits(state.threshold)), "--output", "shown"].map(word).join(" ");
+  const only = state.chosen.size ? Array.from(state.chosen, label => page.classes[label]) : page.command.only;
+  return ["inception-rcnn", "detect", ...pictures, ...page.command.options, ...only.flatMap(name => ["--only", name]), "--draw-score", String(digits(state.threshold)), "--output", "shown"].map(word).join(" ");
 }
 const listing = () => Array.from(order, p => `${page.folder}${names[p]}\n`).join("");
 

@@ -29,10 +29,10 @@ def test_the_slower_side(waiting: float, read: float, search: float, told: str) 
 
 def test_closing_lines_of_a_detection() -> None:
     seconds = {"wait for pictures": 3.0, "read": 2.0, "trunk": 1.0, "total": 4.56}
-    summary = RunSummary(12, 2, 3, 1, 100, {"cat": 1, "dog": 4, "bird": 1}, seconds)
+    summary = RunSummary(12, 2, 3, 1, 100, {"cat": 1, "dog": 4, "bird": 1}, seconds, draw_score=0.4)
     first, *rest = summary.closing_lines(OUTPUT)
     assert first == "12 pictures (2 of them by an earlier run) in 4.6 s -> out"
-    assert rest == ["found: dog 4, bird 1, cat 1"]
+    assert rest == ["found at 0.4 or more: dog 4, bird 1, cat 1"]
     assert summary.problem_lines(ERRORS) == [
         "3 files could not be processed, see out.errors.jsonl",
         "1 of them may succeed at another try; the same command tries those again",
