@@ -18,7 +18,7 @@ from ..classes.spelling import warn_of_dropped_classes
 from ..detections import Detections, check_finite, group_by_picture, score_texts
 from ..errors import AnnotationError, DetectionError, ImageError, did_you_mean
 from ..picture import Picture
-from ..picture_names import PictureFolder
+from ..picture_names import PictureFolder, as_text
 from ..system.atomic_files import atomic_write
 from .faults import raise_faults
 from .records import read_lines, read_rows
@@ -253,6 +253,61 @@ def _parse_number(element: ElementTree.Element | None, tag: str, path: str, pare
         problem = "is missing" if text is None else f"is {text.strip()[:40]!r}, not a number that a picture can have"
         raise AnnotationError(f"{path}: <{parent}><{tag}> {problem}")
     return value
+
+
+# What XML cannot hold.
+_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def voc_annotation(found: Detections, file: str, folder: str, width: int, height: int) -> str:
+    """Write the detections of a picture as an annotation in VOC's form, with the fields that LabelImg writes.
+
+    Parameters
+    ----------
+    found : Detections
+        There is no place for their scores. Corners are rounded to whole pixels inside the picture; every box has one.
+    file, folder : str
+        Name of the picture's file, and of the folder that it is in.
+    width, height : int
+        Of the picture, in pixels.
+
+    Returns
+    -------
+    str
+        The XML file.
+
+    References
+    ----------
+    https://github.com/HumanSignal/labelImg/blob/master/libs/pascal_voc_io.py
+
+    Examples
+    --------
+    >>> found = Detections(np.array([[0, 0, 20, 10]], np.float32), np.ones(1), np.array([0]), ("cat",))
+    >>> voc_annotation(found, "a.jpg", "photos", 20, 10).split()[-6:-3]
+    ['<xmax>20</xmax>', '<ymax>10</ymax>', '</bndbox>']
+    """
+    size = np.array([width, height])
+    corners = np.rint(found.boxes.astype(np.float64)).astype(np.int64)
+    first = np.clip(corners[:, :2] + 1, 1, size)
+    last = np.clip(corners[:, 2:], first, size)
+    cut = (first == 1).any(axis=1) | (last == size).any(axis=1)
+
+    def add(parent: ElementTree.Element, **fields: object) -> ElementTree.Element:
+        for tag, value in fields.items():
+            parent.append(element := ElementTree.Element(tag))
+            element.text = _NOT_XML.sub("?", as_text(str(value)))
+        return parent
+
+    root = add(ElementTree.Element("annotation"), folder=folder, filename=file)
+    add(ElementTree.SubElement(root, "source"), database="Unknown")
+    add(ElementTree.SubElement(root, "size"), width=width, height=height, depth=3)
+    add(root, segmented=0)
+    for name, (xmin, ymin), (xmax, ymax), truncated in zip(found.names, first, last, cut, strict=True):
+        item = ElementTree.SubElement(root, "object")
+        add(item, name=name, pose="Unspecified", truncated=int(truncated), difficult=0)
+        add(ElementTree.SubElement(item, "bndbox"), xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
+    ElementTree.indent(root, "\t")
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def voc_result_files(folder: str | Path, prefix: str = "comp4_det_test_") -> dict[str, Path]:

@@ -7,6 +7,7 @@ Roboflow), in ``classes.txt`` (LabelImg, Label Studio) or in ``obj.names`` (Dark
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections import Counter
@@ -17,7 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..boxes import clip_boxes
 from ..classes.spelling import warn_of_dropped_classes
+from ..detections import Detections
 from ..errors import AnnotationError, DataWarning, ImageError, first_names, needs_packages, reason_of
 from ..images.finding import find_images
 from ..images.reading import read_size
@@ -131,6 +134,47 @@ def read_yolo(
     raise_faults(faults, names_file, "correct the labels, or take the picture out of the folder")
     warn_of_dropped_classes(names_file, {names[number]: count for number, count in counts.items()}, index)
     return read[0], read[1]
+
+
+def yolo_labels(found: Detections, width: int, height: int) -> str:
+    """Write the detections of a picture as its file of labels; there is no place for scores.
+
+    Parameters
+    ----------
+    found : Detections
+    width, height : int
+        Of the picture, in pixels.
+
+    Examples
+    --------
+    >>> found = Detections(np.array([[0, 0, 10, 10]], np.float32), np.ones(1), np.array([1]), ("cat", "dog"))
+    >>> print(yolo_labels(found, 20, 10).strip())
+    1 0.250000 0.500000 0.500000 1.000000
+    """
+    shares = clip_boxes(found.boxes, width, height).astype(np.float64) / [width, height, width, height]
+    rows = np.concatenate([(shares[:, :2] + shares[:, 2:]) / 2, shares[:, 2:] - shares[:, :2]], axis=1).tolist()
+    lines = zip(found.labels.tolist(), rows, strict=True)
+    return "".join(f"{label} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for label, (x, y, w, h) in lines)
+
+
+def yolo_settings(classes: Sequence[str]) -> str:
+    """Write a ``data.yaml`` for pictures that stand, or will stand, in the folder ``images`` beside it.
+
+    Examples
+    --------
+    >>> print(yolo_settings(["cat", "dog"]).partition("train")[2])
+    : images
+    names:
+      0: "cat"
+      1: "dog"
+    <BLANKLINE>
+    """
+    # A text of JSON is one of YAML.
+    names = "".join(f"  {number}: {json.dumps(name, ensure_ascii=False)}\n" for number, name in enumerate(classes))
+    return (
+        "# The pictures belong into images/, by the names that their files have in labels/.\n"
+        f"# To train, Ultralytics needs val: too: other pictures, to validate on.\ntrain: images\nnames:\n{names}"
+    )
 
 
 def _read_settings(path: Path) -> dict[str, Any]:

@@ -119,6 +119,34 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a small file that can be made again, and the folders above it; as `atomic_write`, but not flushed.
+
+    Only one thread may write into a folder.
+
+    Raises
+    ------
+    OSError
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     replace_file(Path(folder, "labels", "a.txt"), b"hello")
+    ...     os.listdir(Path(folder, "labels"))
+    ['a.txt']
+    """
+    # One writes, so one name will do; a suffix could make the file's own name too long.
+    part = path.with_name(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
 def remove_leftovers(path: str | Path) -> None:
     """Remove the temporary files that `atomic_file` left beside a file when its process was killed.
 

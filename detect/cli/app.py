@@ -21,6 +21,7 @@ from . import termination
 from .classify import classify, evaluate_imagenet
 from .compare import compare
 from .detect import detect
+from .draw import draw
 from .ensemble import ensemble
 from .evaluate import evaluate
 from .examples import examples
@@ -42,7 +43,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 # Options of all commands that name what is written. Whatever else names a file or a folder is read.
-OUTPUTS = ("output", "multibox_output", "json_file", "report", "results")
+FOLDERS = ("crop", "save_yolo", "save_voc")
+OUTPUTS = ("output", "multibox_output", "json_file", "report", "results", *FOLDERS)
+# A report is one file, which may be added to the folder of the detections, and labels may stand beside the pictures.
+ADDED = ("report", "save_voc")
 
 
 def _print_version(asked: bool) -> None:
@@ -74,7 +78,8 @@ def _guard_outputs(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def guarded(**options: Any) -> None:
         named = {name: path for name in OUTPUTS if (path := options.get(name)) and str(path) != "-"}
-        inputs = [one for name, value in options.items() if name not in OUTPUTS for one in _paths(value)]
+        read = (value for name, value in options.items() if name not in (*OUTPUTS, "only"))
+        inputs = [one for value in read for one in _paths(value)]
         if same := [one for one in named.values() if is_url(one) and one in inputs]:
             raise OutputError(f"{same[0]}: is an input of this command; name another output")
         outputs = {name: Path(path) for name, path in named.items() if not is_url(path)}
@@ -82,9 +87,8 @@ def _guard_outputs(command: Callable[..., None]) -> Callable[..., None]:
         for name, path in outputs.items():
             option = "--" + name.removesuffix("_file").replace("_", "-")
             if (other := option_of.setdefault(os.path.realpath(path), option)) != option:
-                raise OutputError(f"{path}: {other} and {option} are two files; name another")
-            # A report adds one file to its folder, which may be that of the detections.
-            for one in inputs if name != "report" else ():
+                raise OutputError(f"{path}: {other} and {option} are two outputs; name another")
+            for one in inputs if name not in ADDED else ():
                 if os.path.exists(one) and os.path.exists(path) and os.path.samefile(one, path):
                     raise OutputError(f"{path}: is an input of this command; name another output")
             if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
@@ -92,7 +96,8 @@ def _guard_outputs(command: Callable[..., None]) -> Callable[..., None]:
         with chosen_output(options), contextlib.ExitStack() as locks:
             # What is written into a folder is locked there, by the journal. torchrun's first process writes.
             if os.environ.get("RANK", "0") == "0":
-                files = {path for name, path in outputs.items() if (command, name) != (detect, "output")}
+                folders = {*FOLDERS, "output"} if command in (detect, draw) else set(FOLDERS)
+                files = {path for name, path in outputs.items() if name not in folders}
                 for output in sorted(files):
                     if output.parent.is_dir() and (output.is_file() or not output.exists()):
                         locks.enter_context(only_writer(output))
@@ -109,7 +114,7 @@ def _paths(value: Any) -> Iterable[str]:
             yield from (str(one), str(one).removeprefix("@"), *(os.path.join(one, name) for name in RESULT_FILES))
 
 
-for command in (detect, propose, compare, ensemble, classify, report, export, pack, info):
+for command in (detect, draw, propose, compare, ensemble, classify, report, export, pack, info):
     app.command(epilog=examples(command.__name__))(command)
 evaluate.command("imagenet", epilog=examples("evaluate imagenet"))(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")

@@ -22,15 +22,19 @@ from .options import (
     Annotations,
     Cluster,
     Column,
+    Crops,
     Device,
     Images,
     ImagesIn,
     MaxPixels,
     Method,
     MultiBoxName,
+    NoDrawings,
     Only,
     Quiet,
     ResultList,
+    SaveVoc,
+    SaveYolo,
     check_result_list,
     derived_option,
     detector_names,
@@ -121,7 +125,10 @@ def detect(
     ] = "both",
     annotations: Annotations = None,
     results: ResultList = None,
-    no_drawings: Annotated[bool, typer.Option("--no-drawings", help="Leave out the drawn pictures.")] = False,
+    crop: Crops = None,
+    save_yolo: SaveYolo = None,
+    save_voc: SaveVoc = None,
+    no_drawings: NoDrawings = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave out report.html, the page of the run.")] = False,
     workers: Annotated[
         int | None,
@@ -141,13 +148,15 @@ def detect(
         from ..detector import Detector
         from ..runs.cluster import connected
         from ..runs.detection import detect_batch
+        from ..runs.labels import Exports
         from ..runs.names import relative_names
 
     place = output.rstrip("/") if is_url(output) else Path(output)
     check_result_list(results, annotations, place if isinstance(place, Path) else None)
     chosen = check_choice("--format", format, tuple(FORMATS))
     # The results may lie inside the folder of pictures: what an earlier run wrote is no input.
-    paths, lines = list_pictures(images, images_in, column, f"{place}/pictures", f"{place}/{THUMBNAILS}")
+    earlier: list[str | Path] = [f"{place}/pictures", f"{place}/{THUMBNAILS}", *([] if crop is None else [crop])]
+    paths, lines = list_pictures(images, images_in, column, *earlier)
     names, scales = model or ["voc"], tuple(scale or (1.0,))
     if proposals_from is not None and method != "merged":
         raise CommandError(
@@ -186,7 +195,7 @@ def detect(
         run = partial(
             detect_batch, paths, place, detector, workers=workers, cluster=cluster, max_pixels=max_pixels,
             draw_score=draw_score, format=chosen, settings=settings, coco_ids=ids, drawings=not no_drawings,
-            report=not no_report,
+            report=not no_report, exports=Exports(crops=crop, yolo=save_yolo, voc=save_voc),
         )  # fmt: skip
         idle_cores = workers is not None and cluster is None and workers < usable_cores()
         show_run(run, "detect", len(paths), place, f"{place}/errors.jsonl", lines=lines, idle_cores=idle_cores)

@@ -9,6 +9,10 @@ _EXAMPLES = {
         "detect photos/ --output out",
         "detect 'photos/*.jpg' --model voc --model voc-2 --min-score 0.3 --output out",
     ),
+    "draw": (
+        "draw out --draw-score 0.6 --only dog --only cat",
+        "draw out --no-drawings --crop crops --save-voc photos",
+    ),
     "propose": (
         "propose photos/ --output proposals.parquet",
         "propose photos/ --method selective-search --limit 2000 --output proposals.mat",

@@ -118,6 +118,23 @@ Cluster = Annotated[
         help="Have a Ray cluster do the work: host:port, auto (that of this machine), or no address (a new one here).",
     ),
 ]
+NoDrawings = Annotated[bool, typer.Option("--no-drawings", help="Leave out the drawn pictures.")]
+
+
+def _local_folder(name: str) -> Path:
+    if is_url(name):
+        raise CommandError(f"{name}: is written to this machine only; name a folder of it")
+    return Path(name)
+
+
+def _folder_option(text: str) -> Any:
+    return typer.Option(metavar="DIR", parser=_local_folder, help=text)
+
+
+# What else is made of the detections that are drawn.
+Crops = Annotated[Path | None, _folder_option("Save each detection that is drawn as a picture, cut from its original.")]
+SaveYolo = Annotated[Path | None, _folder_option("Write what is drawn as labels in YOLO's form, without scores.")]
+SaveVoc = Annotated[Path | None, _folder_option("Write what is drawn as labels in VOC's form, as LabelImg does.")]
 Only = Annotated[
     list[str] | None,
     typer.Option(

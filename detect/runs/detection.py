@@ -27,6 +27,7 @@ from ...data.formats.by_suffix import read_detection_names
 from ...data.images.containers import Members
 from ...data.images.reading import MAX_PIXELS
 from ...data.images.sources import stamp
+from ...data.system.atomic_files import replace_file
 from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, prefetch
 from ..detector import Detector
@@ -35,6 +36,7 @@ from .cluster import LOCAL, Stage, check_dot_products, connected, map_cluster
 from .destination import Destination
 from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure
 from .journal import Journal
+from .labels import Exports, FoundPicture, export_pictures
 from .names import (
     FORMATS,
     REPORT,
@@ -78,6 +80,7 @@ def detect_batch(
     coco_ids: tuple[Mapping[str, int | str], Mapping[str, int | str]] | None = None,
     drawings: bool = True,
     report: bool = True,
+    exports: Exports | None = None,
     progress: Callable[[int, str], None] = lambda done, note: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunSummary:
@@ -113,6 +116,8 @@ def detect_batch(
         Whether pictures are drawn; drawings take fifty times as much room as all other results.
     report : bool
         Whether ``report.html`` is written, the page of the run; see `page.detections.write_run_page`.
+    exports : Exports, optional
+        What else is made of the detections that are drawn; see `labels.Exports`.
     progress : callable
         Gets the number of files finished so far, failed ones included, and `RunSummary.bottleneck`.
     stop : callable
@@ -125,7 +130,8 @@ def detect_batch(
     Raises
     ------
     OutputError
-        If another run writes into the folder, or its ``pictures/`` has files that no run drew.
+        If another run writes into the folder, its ``pictures/`` has files that no run drew, or a folder of `exports`
+        cannot be used.
     JournalError
         If a file that is no journal of this version has the journal's place.
     SettingError
@@ -162,6 +168,8 @@ def detect_batch(
     if inside := folders_inside(files, output / "pictures") | folders_inside(files, output / THUMBNAILS):
         raise SettingError(f"{min(inside)}: its pictures would be overwritten by drawings; name another output")
     _check_drawings(output)
+    exports = exports or Exports()
+    exports.prepare(detector.classes)
     if (old := output / "journal.jsonl").exists():
         raise JournalError(f"{old}: left by a run of version 0.1; finish it with that version, or delete that file")
     anew = "that file and the folder pictures beside it"
@@ -174,6 +182,9 @@ def detect_batch(
         else:
             run.detect_on_cluster(cluster, workers, progress, stop)
         run.write_results(FORMATS[format], *(coco_ids or (None, None)))
+        if exports:
+            progress(len(files), "writing crops and labels")
+            run.export(exports)
         conclude(run.summary, files, journal, output / "errors.jsonl")
         used: dict[str, object] = {"folder": files.folder, **detector.description}
         if not run.summary.retryable:
@@ -396,7 +407,7 @@ class _Run:
         elif picture.drawn:
             target = self.output / "pictures" / picture.drawn
             try:
-                _save_drawing(scored.drawing, target)
+                replace_file(target, scored.drawing)
             except Exception as error:
                 if isinstance(error, OSError) and error.errno in FULL_OR_FORBIDDEN:
                     raise as_resumable(error, target) from error  # It is not in the journal and is done again.
@@ -424,6 +435,20 @@ class _Run:
             write_detections(path, entries, classes, image_ids, category_ids, metadata=metadata)
             self.summary.objects = dict(sorted(objects.items()))
 
+    def export(self, exports: Exports) -> None:
+        """Make what else is asked for of the detections that are drawn."""
+        files, positions = self.pictures.files, list(self.journal.positions)
+        pictures = (
+            FoundPicture(name, files.path(i), width, height, found[found.scores >= self.draw_score])
+            for i, (name, width, height, found) in zip(positions, self.entries(Counter()), strict=True)
+        )
+        folder = os.path.basename(files.folder.rstrip("/"))
+        names = [files.name(i) for i in positions]
+        with self.summary.timed("export"):
+            for at, error in export_pictures(exports, names, pictures, folder, max_pixels=self.max_pixels):
+                position = positions[at]
+                self.journal.append_failure(position, failure(files.path(position), error))
+
     def entries(self, objects: Counter[str]) -> Iterator[tuple[str, int, int, Detections]]:
         """Yield what is written of each finished picture, and count what is drawn."""
         classes = self.detector.classes
@@ -432,18 +457,6 @@ class _Run:
             found = Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), classes)
             objects.update(classes[label] for label in found.labels[found.scores >= self.draw_score])
             yield self.pictures.files.name(i), record.width, record.height, found
-
-
-def _save_drawing(drawing: bytes, target: Path) -> None:
-    # One thread draws, so one name will do; a suffix could make the picture's own name too long.
-    part = target.with_name(".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(drawing)
-        part.replace(target)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _write_record(path: Path, summary: RunSummary, settings: Mapping[str, object], used: Mapping[str, object]) -> None:

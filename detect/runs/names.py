@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ...data.errors import SettingError
 from ...data.images.containers import Members, common_folder, inner_path
 from ...data.images.sources import Source, absolute_name, stamp
+from ...data.picture_names import without_suffix
 from ...data.system.processes import prefetch
 from ...data.system.remote import REQUESTS, is_url, list_stamps
 
@@ -176,6 +177,23 @@ def drawn_names(names: Sequence[str]) -> list[str]:
         drawn[name] = next(one for one in itertools.chain([plain_name(name)], others) if _folded(one) not in taken)
         taken.add(_folded(drawn[name]))
     return list(drawn.values())
+
+
+def label_names(names: Sequence[str]) -> list[str]:
+    """Names of pictures' files without suffix, as annotation tools call labels; with it where two would be the same.
+
+    Examples
+    --------
+    >>> label_names(["a.jpg", "a.png", "b/a.jpg"])
+    ['a', 'a.png', 'b/a']
+    """
+    taken = {"classes"}  # LabelImg reads the names of the classes beside the labels.
+    labels = []
+    for name in names:
+        forms = itertools.chain([without_suffix(name), name], (f"{name}.{number}" for number in itertools.count(2)))
+        labels.append(next(form for form in forms if _folded(form) not in taken))
+        taken.add(_folded(labels[-1]))
+    return labels
 
 
 def plain_name(name: str) -> str:

@@ -49,7 +49,7 @@ class RunSummary:
     resumed : int
         Pictures that an interrupted run had finished.
     failed : int
-        Pictures in the errors file: without a result, or with one that cannot be drawn.
+        Pictures in the errors file: without a result, or with one that cannot be drawn or exported.
     repaired : int
         Pictures in the errors file whose file is damaged, but not their pixels.
     more_frames : int
@@ -64,8 +64,9 @@ class RunSummary:
         Seconds in each stage, summed over threads; ``total`` by the clock. ``wait for pictures`` is how long the
         network waited for pictures that are read and searched, ``wait for drawing`` how long it waited because too
         many pictures were yet to be drawn, ``wait for scoring`` how long pictures waited for the network. ``report`` is
-        the page, by the clock, for which pictures are read again in threads. A GPU works on while the next stage
-        begins: some of the time of ``trunk`` is counted where its results are first needed.
+        the page, ``export`` are crops and labels, by the clock; for them pictures are read again in threads. A GPU
+        works on while the next stage begins: some of the time of ``trunk`` is counted where its results are first
+        needed.
     draw_score : float, or None
         The score from which detections are drawn; None for proposals.
 

@@ -57,6 +57,39 @@ def test_classes_do_not_suppress_each_other() -> None:
     assert found.labels.tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("nms", ["soft", "greedy"])
+@pytest.mark.parametrize(("calibrated", "moved"), [(False, False), (False, True), (True, True)])
+def test_only_some_classes_with_the_scores_that_they_have_among_all(nms: str, calibrated: bool, moved: bool) -> None:
+    rng = np.random.default_rng(3)
+    regions, classes = random_boxes(40, 100, 100, rng, smallest=20), ("a", "b", "c", "d")
+    scores = rng.dirichlet(np.ones(5), 40).astype(np.float32)
+    deltas = rng.normal(0, 0.1, (40, 4, 4)).astype(np.float32) if moved else None
+    calibration = ScoreCalibration((0.5, 1, 2, 1.5), (0, 1, -1, 0), 0.3) if calibrated else None
+    found = {
+        (only, limit): suppress(
+            regions, scores, deltas, (100, 100), classes,
+            DetectorSettings(nms=nms, only=only, max_detections=limit, min_score=0.1), calibration=calibration,
+        )
+        for only in ((), ("d", "b")) for limit in (5, 1000)
+    }  # fmt: skip
+    every, some = found[(), 1000], found[("d", "b"), 1000]
+    expected = every[np.isin(every.labels, [1, 3])]
+    assert 5 < len(some) < len(every)
+    assert some.classes == classes
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(expected, name))
+    # The best five of these classes, not those of them among the best five of all.
+    np.testing.assert_array_equal(found[("d", "b"), 5].scores, expected.scores[:5])
+
+
+def test_a_class_that_the_models_do_not_have_is_told() -> None:
+    still = np.zeros((1, 2, 4), np.float32)
+    settings = DetectorSettings(only=["person", "cats"], first_pass_regions=0)
+    with pytest.raises(SettingError, match=r"only 'cats': no such class \(did you mean 'cat'\?\); there are "):
+        Detector([Scorer(probabilities([0.8, 0.0]), still)], SEARCH, settings)
+    assert settings == DetectorSettings(only=("cats", "person", "cats"), first_pass_regions=0)
+
+
 def test_a_weaker_overlapping_box_sinks() -> None:
     scores = probabilities([0.6, 0.1], [0.7, 0.2], [0.5, 0.01])
     found = suppress(boxes(A, A_MOVED, B), scores, None, (100, 100), CLASSES, DetectorSettings())
@@ -161,6 +194,7 @@ def test_settings_check_themselves() -> None:
         ({"softness": 0}, "softness must be"),
         ({"calibrated": 1}, "calibrated must be True or False, not 1"),
         ({"min_score": "x"}, "min_score must be a number, 0 to 1, not 'x'"),
+        ({"only": "cat"}, "only must be a list of names, not one name; write"),
         ({"first_pass_regions": -1}, "first_pass_regions must be a whole number, 0 or more, not -1"),
     ):
         with pytest.raises(SettingError, match=message):

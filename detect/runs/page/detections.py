@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -15,14 +14,13 @@ from numpy.typing import NDArray
 
 from ....data import MAX_PIXELS, Detections, box_iou
 from ....data.errors import OutputError, reason_of
-from ....data.formats.by_suffix import read_detection_entries, read_detection_names
-from ....data.formats.parquet import read_detections_parquet
+from ....data.formats.by_suffix import read_detection_names
 from ....data.images.sources import Source
 from ....data.system.remote import is_url
-from ..names import REPORT, RESULT_FILES, drawn_names
+from ..finished import Entry, FinishedRun
+from ..names import REPORT, drawn_names
 from .writing import Row, address, address_between, link, write_page
 
-Entry = tuple[str, int, int, Detections]
 _SAME_BOX = 0.5  # IoU from which boxes of two runs are the same
 _MOST_ERRORS = 1000
 _DRAWN_HINT = "The pictures are those that were drawn, as the originals are in other files: with boxes in them."
@@ -45,52 +43,19 @@ class Difference(NamedTuple):
     second_only: int
 
 
-class _Run:
-    """A finished run, read from its folder."""
+class _Run(FinishedRun):
+    """A finished run, with what a page calls it."""
 
     def __init__(self, folder: Path, name: str, short: str) -> None:
-        self.folder, self.name, self.short = folder, name, short
-        self.record = _read_record(folder / "run.json")
-        self.pictures = str(self.record.get("folder", ""))
+        super().__init__(folder)
+        self.name, self.short = name, short
 
-    @property
-    def in_containers(self) -> bool:
-        """Whether its pictures are in Parquet or tar files, so that no name of one is that of a file."""
-        return bool(self.record.get("settings", {}).get("images_in"))
-
-    @property
-    def results(self) -> Path:
-        # The Parquet file is read picture by picture.
-        for name in reversed(RESULT_FILES):
-            if (self.folder / name).is_file():
-                return self.folder / name
-        raise OutputError(f"{self.folder}: has no {' and no '.join(RESULT_FILES)}; name the folder of a finished run")
-
-    def entries(self) -> Iterable[Entry]:
-        """Results by the names that the pictures' files have, also with backslashes."""
-        path = self.results
-        if path.suffix == ".parquet":
-            return read_detections_parquet(path)
-        named = zip(read_detection_names(path), read_detection_entries(path), strict=True)
-        return ((name, *one[1:]) for name, one in named)
-
-    def drawings(self) -> list[str]:
-        """Where the pictures are drawn below ``pictures/``, in their order."""
-        return drawn_names([self.file_name(name) for name in read_detection_names(self.results)])
-
-    def file_name(self, name: str) -> str:
-        """Name of a picture's file, also of one that is not Unicode, which Parquet has in another spelling."""
-        if "\\x" not in name or os.path.lexists(self.pictures + name):
-            return name
-        raw = re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), os.fsencode(name))
-        return os.fsdecode(raw)
-
-    def original(self, name: str) -> Source:
-        """Where a picture lies; of one in a container only the drawing is at hand."""
+    def small_source(self, name: str) -> Source:
+        """Where the small version of a picture comes from: of one in a container only the drawing is at hand."""
         if self.in_containers:
             (drawn,) = drawn_names([name])
             return self.folder / "pictures" / drawn
-        return self.pictures + name if is_url(self.pictures) else Path(self.pictures + self.file_name(name))
+        return self.original(name)
 
     @property
     def has_drawings(self) -> bool:
@@ -157,7 +122,7 @@ def write_run_page(
     """
     run = _Run(folder, folder.absolute().name, "")
     output = output or folder / REPORT
-    drawn = run.drawings() if run.has_drawings else None
+    drawn = drawn_names(run.names) if run.has_drawings else None
     originals = _originals(output, run, uploaded)
     stream = iter(run.entries() if entries is None else entries)
     first = list(islice(stream, 1))
@@ -166,7 +131,7 @@ def write_run_page(
     def rows() -> Iterator[Row]:
         known = iter(sources) if sources is not None else None
         for i, (name, width, height, found) in enumerate(chain(first, stream)):
-            path = run.original(name)
+            path = run.small_source(name)
             below = _address_below(run.pictures, path) if originals is not None else None
             shown = [run.drawing(drawn[i])] if drawn is not None else None
             yield Row(name, width, height, path if known is None else next(known), [_columns(found)], below, shown)
@@ -174,12 +139,12 @@ def write_run_page(
     page = {
         "kind": "run",
         "classes": classes,
-        "threshold": _threshold(run.record),
+        "threshold": run.draw_score,
         "fractions": False,
         "originals": originals,
         "folder": _folder(run),
         "runs": [{"name": run.name, "short": "", "drawings": run.address_of_drawings(output)}],
-        "command": _command(run.record.get("settings", {})),
+        "command": _command(run.settings),
     }
     values = {
         "kind": "run",
@@ -245,17 +210,17 @@ def write_comparison_page(
         raise OutputError(
             f"{first} and {second}: have no picture of the same name; compare runs over the same pictures"
         )
-    classes = list(dict.fromkeys(name for one in runs for name in _classes(one)))
-    threshold = _threshold(runs[0].record)
+    classes = list(dict.fromkeys(name for one in runs for name in one.classes))
+    threshold = runs[0].draw_score
     differences: list[Difference] = []
 
     def rows() -> Iterator[Row]:
-        drawn = runs[0].drawings(), dict(zip(others, runs[1].drawings(), strict=True))
+        drawn = drawn_names(runs[0].names), dict(zip(others, drawn_names(runs[1].names), strict=True))
         for i, (name, width, height, found) in enumerate(runs[0].entries()):
             if name in others:
                 columns = compare_detections(found, others[name], classes)
                 differences.append(_difference(name, columns, threshold))
-                path = runs[0].original(name)
+                path = runs[0].small_source(name)
                 drawings = [runs[0].drawing(drawn[0][i]), runs[1].drawing(drawn[1][name])]
                 yield Row(name, width, height, path, columns, _address_below(runs[0].pictures, path), drawings)
 
@@ -359,10 +324,6 @@ def _columns(found: Detections, place: Mapping[str, int] | None = None) -> dict[
     }
 
 
-def _classes(run: _Run) -> tuple[str, ...]:
-    return next((found.classes for *_, found in run.entries()), ())
-
-
 def _originals(page: Path, run: _Run, uploaded: bool = False) -> str | None:
     """Address of the folder of the original pictures, if they are files that a browser may open."""
     if run.in_containers or not run.pictures or (uploaded and not is_url(run.pictures)):
@@ -380,23 +341,6 @@ def _address_below(folder: str, path: Source) -> str:
     if is_url(path):
         return address(str(path).removeprefix(folder))
     return address(os.path.relpath(path, folder)) if folder and isinstance(path, Path) else ""
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise OutputError(f"{path.parent}: has no {path.name}; name the folder of a finished run of detect") from None
-    except (ValueError, RecursionError) as error:
-        raise OutputError(f"{path}: is damaged ({reason_of(error)}); repeat the run") from None
-    if not isinstance(record, dict) or not isinstance(record.get("settings", {}), dict):
-        raise OutputError(f"{path}: is not what a run of detect writes; name the folder of such a run")
-    return record
-
-
-def _threshold(record: Mapping[str, Any]) -> float:
-    value = record.get("draw_score")
-    return float(value) if isinstance(value, (int, float)) else 0.4
 
 
 def _command(settings: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -424,7 +368,7 @@ def _describe(run: _Run) -> dict[str, Any]:
     done = max(1, record.get("pictures", 0) - record.get("resumed", 0))
     most = max(seconds.values(), default=0) or 1
     models = record.get("models") or [{}]
-    asked = record.get("settings", {}).get("model") or ["?"]
+    asked = run.settings.get("model") or ["?"]
     facts = [
         ("Pictures", f"{record.get('pictures', 0):,}"),
         ("Boxes", f"{record.get('boxes', 0):,}"),

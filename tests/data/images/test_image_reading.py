@@ -2,9 +2,11 @@ import contextlib
 import io
 import math
 import os
+import re
 import struct
 import zlib
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -263,6 +265,37 @@ def test_what_is_passed_over_is_counted_once(tree):
     found = find_images([tree, tree / "b"], passed_over)
     assert passed_over == {".txt": 2, ".mp4": 1}
     assert "raw.NEF" in {path.name for path in found}
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "a clip.MOV", "c.avi", "c.mkv", "c.webm"])
+def test_how_to_make_pictures_of_a_video(tree, name, monkeypatch):
+    monkeypatch.chdir(tree)
+    (tree / name).write_bytes(b"\0\0\0\x20ftypisom")
+    quoted = f"'{name}'" if " " in name else name
+    command = f"mkdir -p frames && ffmpeg -i {quoted} -vf fps=1 frames/%06d.jpg"
+    for named in (name, [name, name], [f"*{name[-4:]}"]):
+        with pytest.raises(ImageError, match=re.escape(f"{name}: is a video; make pictures of it, ")) as caught:
+            find_images(named)
+        assert str(caught.value).endswith(command)
+    # Among pictures it is one file of many: in a folder it is passed over, and where it is named, its reader tells.
+    assert len(find_images(tree)) == 4
+    assert len(find_images([tree, name])) == 5
+    with pytest.raises(ImageError, match=re.escape(command)):
+        read_image(Path(name))
+    (tree / name).unlink()
+    with pytest.raises(ImageError, match="does not exist"):
+        find_images(name)
+
+
+def test_how_to_make_pictures_of_a_webcam(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    command = "mkdir -p frames && ffmpeg -f v4l2 -i /dev/video0 -vf fps=1 frames/%06d.jpg"
+    with pytest.raises(ImageError, match=re.escape("0: is a webcam; make pictures of it, ")) as caught:
+        find_images("0")
+    assert str(caught.value).endswith(command)
+    (tree / "0").mkdir()
+    (tree / "a" / "x[1].jpg").rename(tree / "0" / "1.jpg")
+    assert find_images("0") == [Path("0/1.jpg")]
 
 
 def test_a_list_from_standard_input_is_relative_to_the_working_folder(tree, monkeypatch):

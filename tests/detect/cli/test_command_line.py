@@ -31,6 +31,7 @@ from inception_rcnn.proposals.proposer import Ranked
 COMMANDS = [
     [],
     ["detect"],
+    ["draw"],
     ["evaluate"],
     ["evaluate", "voc"],
     ["train"],
@@ -76,7 +77,7 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str], command: list
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     run("--help")
     text = capsys.readouterr().out
-    for name in ("detect", "propose", "ensemble", "classify", "report", "export", "evaluate", "pack", "train"):
+    for name in ("detect", "draw", "propose", "ensemble", "classify", "report", "export", "evaluate", "pack", "train"):
         assert f"\n  {name} " in text
 
 
@@ -242,6 +243,24 @@ def test_results_inside_the_folder_of_pictures(photos: Path, model_file: Path) -
         assert len(read_detections(photos / "out", key="file_name")) == 5
 
 
+def test_crops_are_no_pictures_of_the_next_run(
+    capsys: pytest.CaptureFixture[str], photos: Path, model_file: Path, tmp_path: Path
+) -> None:
+    arguments = [photos, "--output", photos / "out", "--model", model_file, "--proposals", 4, "--device", "cpu"]
+    labels = ["--crop", photos / "crops", "--save-yolo", tmp_path / "yolo", "--save-voc", photos, "--draw-score", 0.1]
+    for _ in range(2):
+        assert run("detect", *arguments, *labels, "--only", "cat", "--only", "dog") == 0
+        assert "\nfound at 0.1 or more: " in capsys.readouterr().err
+        assert len(read_detections(photos / "out", key="file_name")) == 5
+        assert list((photos / "crops" / "sub").glob("a-1-*.jpg"))
+    assert (photos / "sub" / "d.xml").is_file()
+    assert (tmp_path / "yolo" / "labels" / "sub" / "d.txt").is_file()
+    assert json.loads((photos / "out" / "run.json").read_text())["settings"]["only"] == ["cat", "dog"]
+    told = "inception-rcnn: only 'cats': no such class (did you mean 'cat'?); there are cat, dog, person"
+    assert mistake(capsys, "detect", *arguments, "--only", "cats") == told
+    assert "photos: is an input of this command" in mistake(capsys, "detect", *arguments, "--crop", photos)
+
+
 def test_an_output_is_no_input(capsys: pytest.CaptureFixture[str], photos: Path, model_file: Path, voc: Path) -> None:
     """All commands have this rule: what is written would take the place of what is read."""
     (photos / "list.txt").write_text("a.jpg\n")
@@ -276,7 +295,7 @@ def test_an_output_is_no_other_output_no_picture_and_no_file_of_a_folder_that_is
         ("is an input of this command", ["ensemble", found, found, "--output", found / "detections.json"]),
         ("is a picture", ["classify", photos, "--json", photos / "a.jpg"]),
         ("is a picture", [*evaluate, "--json", photos / "a.jpg"]),
-        ("--output and --results are two files", ["ensemble", found, "--output", "a", "--results", "./a", *ids]),
+        ("--output and --results are two outputs", ["ensemble", found, "--output", "a", "--results", "./a", *ids]),
         ("is the page of --report", [*evaluate, "--report", found, "--json", found / "report.html"]),
         ("the run itself writes", ["detect", photos, "--output", "new", "--results", "new/detections.json", *ids]),
         ("the run itself writes", ["detect", photos, "--output", "new", "--results", "new/detections.parquet", *ids]),
@@ -602,7 +621,7 @@ def test_mistakes_with_training_a_multibox(
     detector = ["train", "detector", "--data", labelled, "--cache", tmp_path / "cache", "--output", output]
     assert "no such weights" in mistake(capsys, *detector, "--start", model_file, "--weights", "x")
     along = [*detector, "--multibox-output"]
-    assert "are two files; name another" in mistake(capsys, *along, output)
+    assert "are two outputs; name another" in mistake(capsys, *along, output)
     assert "is a folder; name a file" in mistake(capsys, *along, tmp_path)
     assert "none: no such folder" in mistake(capsys, *along, tmp_path / "none" / "a.safetensors")
     for option in ("scoring", "schedule", "freeze", "optimizer"):

@@ -28,7 +28,10 @@ from inception_rcnn.data import find_images, read_detection_entries, read_detect
 from inception_rcnn.data.errors import JournalError, OutputError
 from inception_rcnn.data.score_calibration import ScoreCalibration
 from inception_rcnn.detect import Detector, detect_batch
+from inception_rcnn.detect.cli.app import main
 from inception_rcnn.detect.runs.detection import JOURNAL, MAX_FAILURES_IN_A_ROW
+from inception_rcnn.detect.runs.finished import FinishedRun
+from inception_rcnn.detect.runs.labels import Exports, export_run
 from inception_rcnn.detect.runs.names import drawn_names, relative_names
 
 NAMES = ["a.jpg", "b.png", "c.JPG", "sub/a.jpg", "sub/d.jpeg"]
@@ -139,6 +142,80 @@ def test_the_page_of_a_run(photos: Path, tmp_path: Path, detector: Detector) -> 
     assert all(json.dumps(name) in page for name in NAMES)
     assert detect_batch(paths, output, detector, report=False).pictures == 5
     assert not (output / "report.html").exists()
+
+
+def test_only_some_classes(
+    photos: Path, tmp_path: Path, detector: Detector, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths, output, settings = find_images(photos), tmp_path / "out", detector.settings
+    detect_batch(paths, tmp_path / "all", detector, draw_score=0.2)
+    detector.settings = dataclasses.replace(settings, only=["dog"])
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, draw_score=0.2, progress=stop_after(3))
+    # It is one of the settings with which alone a run goes on.
+    detector.settings = dataclasses.replace(settings, only=["cat"])
+    summary = detect_batch(paths, output, detector, draw_score=0.2)
+    assert summary.resumed == 0
+    assert set(summary.objects) == {"cat"}
+    assert json.loads((output / "run.json").read_text())["detector"]["only"] == ["cat"]
+    every = read_detections(tmp_path / "all", key="file_name")
+    for name in ("detections.json", "detections.parquet"):
+        for picture, found in read_detections(output / name, key="file_name").items():
+            expected = every[picture][every[picture].labels == found.classes.index("cat")]
+            assert found.classes == detector.classes
+            np.testing.assert_array_equal(found.scores.astype(np.float32), expected.scores.astype(np.float32))
+    # What is drawn is what `draw --only` draws of all detections.
+    with pytest.raises(SystemExit):
+        main(["draw", str(tmp_path / "all"), "--only", "cat", "--output", str(tmp_path / "drawn")])
+    drawn = {path.relative_to(tmp_path / "drawn"): path.read_bytes() for path in (tmp_path / "drawn").rglob("*.*")}
+    assert len(drawn) == 5
+    assert all((output / "pictures" / name).read_bytes() == data for name, data in drawn.items())
+    assert any((tmp_path / "all" / "pictures" / name).read_bytes() != data for name, data in drawn.items())
+
+
+def test_crops_and_labels_of_a_run(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, output = find_images(photos), tmp_path / "out"
+    exports = Exports(crops=tmp_path / "crops", yolo=tmp_path / "yolo", voc=photos)
+
+    def stop_at_the_labels(done: int, note: str) -> None:
+        if note == "writing crops and labels":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        detect_batch(paths, output, detector, draw_score=0.2, exports=exports, progress=stop_at_the_labels)
+    summary = detect_batch(paths, output, detector, draw_score=0.2, exports=exports)
+    assert (summary.pictures, summary.resumed, summary.failed) == (5, 5, 0)
+    assert len(list((tmp_path / "crops").rglob("*.jpg"))) == sum(summary.objects.values()) > 0
+    assert sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.xml")) == [
+        "a.xml", "b.xml", "c.xml", "sub/a.xml", "sub/d.xml"
+    ]  # fmt: skip
+    lines = [line for path in (tmp_path / "yolo" / "labels").rglob("*.txt") for line in path.read_text().splitlines()]
+    assert len(lines) == sum(summary.objects.values()) + len(detector.classes)
+    # `draw` makes the same of the finished run.
+    again = Exports(tmp_path / "drawn", tmp_path / "again", voc=tmp_path / "voc")
+    export_run(FinishedRun(output), again)
+    assert contents(tmp_path / "again") == contents(tmp_path / "crops")
+    assert contents(tmp_path / "drawn") == contents(output / "pictures")
+    assert contents(tmp_path / "voc") == {
+        name: data for name, data in contents(photos).items() if name.endswith(".xml")
+    }
+
+
+def test_a_picture_that_cannot_be_cut_is_noted(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, exports = find_images(photos), Exports(crops=tmp_path / "crops")
+
+    def remove(done: int, note: str) -> None:
+        if note == "writing crops and labels" and (photos / "b.png").exists():
+            (photos / "b.png").rename(tmp_path / "b.png")
+
+    summary = detect_batch(paths, tmp_path / "out", detector, draw_score=0.1, exports=exports, progress=remove)
+    assert (summary.pictures, summary.failed, summary.retryable) == (5, 1, 1)
+    assert "b.png: does not exist" in (tmp_path / "out" / "errors.jsonl").read_text()
+    assert len(read_detections(tmp_path / "out", "file_name")) == 5
+    (tmp_path / "b.png").rename(photos / "b.png")
+    summary = detect_batch(paths, tmp_path / "out", detector, draw_score=0.1, exports=exports)
+    assert (summary.resumed, summary.failed) == (5, 0)
+    assert len(list((tmp_path / "crops").rglob("*.jpg"))) == sum(summary.objects.values())
 
 
 def test_run_json_tells_what_was_done(photos: Path, tmp_path: Path, detector: Detector) -> None:
@@ -544,7 +621,7 @@ def test_a_full_disk_ends_the_run(
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("inception_rcnn.detect.runs.detection._save_drawing", full)
+    monkeypatch.setattr("inception_rcnn.detect.runs.detection.replace_file", full)
     with pytest.raises(OSError, match="No space"):
         detect_batch(find_images(photos), tmp_path / "out", detector)
 

@@ -48,7 +48,9 @@ def make_run(
     record = {
         "version": "0.3", "folder": f"{photos}/", "draw_score": draw_score, "pictures": len(found), "boxes": 6,
         "models": [{"device": "cpu", "precision": "float32"}], "detector": {"nms": "soft"},
-        "settings": {"images": ["photos"], "model": ["voc", "<b>mine</b>"], "min_score": 0.05, "nms": "greedy"},
+        "settings": {
+            "images": ["photos"], "model": ["voc", "<b>mine</b>"], "min_score": 0.05, "nms": "greedy", "only": ["dog"],
+        },
         "seconds": {"read": 1.0, "wait for pictures": 0.5, "total": 4.0},
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps({**record, **(recorded or {})}))

@@ -377,11 +377,18 @@ def test_the_command_line(opened: Opened, run: Path) -> None:
         "<b>mine</b>",
         "--nms",
         "greedy",
+        "--only",
+        "dog",
         "--draw-score",
         "0.25",
         "--output",
         "shown",
     ]
+    opened.do("for (const one of [...document.querySelectorAll('#classes button')].slice(0, 2)) one.click()")
+    opened.one("#command").click()
+    words = shlex.split(opened.one("#command-text").get_attribute("value"))
+    assert [CLASSES.index(name) for name in words[words.index("--nms") + 3 : -4 : 2]] == [0, 1]
+    opened.do("document.getElementById('all-classes').click()")
     opened.choose("show", "found")
     opened.one("#command").click()
     words = shlex.split(opened.one("#command-text").get_attribute("value"))

@@ -72,7 +72,8 @@ def test_a_page_has_what_the_run_found(run: Path) -> None:
     assert page.column(0, "labels", "<u2").tolist() == [label for _, _, label in expected]
     assert all(base64.b64decode(one)[:2] == b"\xff\xd8" for one in page.blocks[0]["thumbnails"])
     assert page.page["command"] == {
-        "images": ["photos"], "options": ["--model", "voc", "--model", "<b>mine</b>", "--nms", "greedy"]
+        "images": ["photos"], "options": ["--model", "voc", "--model", "<b>mine</b>", "--nms", "greedy"],
+        "only": ["dog"],
     }  # fmt: skip
 
 
