@@ -9,10 +9,16 @@ if TYPE_CHECKING:
     from .detector import Detector
     from .drawing import draw_detections
     from .runs.detection import detect_batch
+    from .runs.labels import Exports
 
-__all__ = ["Detector", "detect_batch", "draw_detections"]
+__all__ = ["Detector", "Exports", "detect_batch", "draw_detections"]
 
-_HOMES = {"Detector": ".detector", "detect_batch": ".runs.detection", "draw_detections": ".drawing"}
+_HOMES = {
+    "Detector": ".detector",
+    "Exports": ".runs.labels",
+    "detect_batch": ".runs.detection",
+    "draw_detections": ".drawing",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -283,8 +283,8 @@ def voc_annotation(found: Detections, file: str, folder: str, width: int, height
     Examples
     --------
     >>> found = Detections(np.array([[0, 0, 20, 10]], np.float32), np.ones(1), np.array([0]), ("cat",))
-    >>> voc_annotation(found, "a.jpg", "photos", 20, 10).split()[-6:-3]
-    ['<xmax>20</xmax>', '<ymax>10</ymax>', '</bndbox>']
+    >>> voc_annotation(found, "a.jpg", "photos", 20, 10).split()[-5:-3]
+    ['<xmax>20</xmax>', '<ymax>10</ymax>']
     """
     size = np.array([width, height])
     corners = np.rint(found.boxes.astype(np.float64)).astype(np.int64)

@@ -158,11 +158,11 @@ def yolo_labels(found: Detections, width: int, height: int) -> str:
 
 
 def yolo_settings(classes: Sequence[str]) -> str:
-    """Write a ``data.yaml`` for pictures that stand, or will stand, in the folder ``images`` beside it.
+    r"""Write a ``data.yaml`` for pictures that stand, or will stand, in the folder ``images`` beside it.
 
     Examples
     --------
-    >>> print(yolo_settings(["cat", "dog"]).partition("train")[2])
+    >>> print(yolo_settings(["cat", "dog"]).partition("\ntrain")[2])
     : images
     names:
       0: "cat"

@@ -67,7 +67,7 @@ class FoundPicture(NamedTuple):
 class Exports:
     """Folders for what is made of detections; None leaves it out.
 
-    Attributes
+    Parameters
     ----------
     drawings : Path, optional
         The pictures, with the detections drawn, under the names that `names.drawn_names` gives.
@@ -78,6 +78,21 @@ class Exports:
         pictures in ``images/`` beside ``labels/``.
     voc : Path, optional
         ``<picture>.xml``, as LabelImg writes them. The folder may be that of the pictures.
+
+    Notes
+    -----
+    Names of pictures have their folders. A picture of labels has no suffix, unless another has the same name without.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from inception_rcnn.data import write_detections
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_detections(f"{folder}/detections.json", [("a.jpg", 20, 10, Detections.empty(("cat",)))], ("cat",))
+    ...     _ = Path(folder, "run.json").write_text("{}")
+    ...     _ = export_run(FinishedRun(Path(folder)), Exports(voc=Path(folder, "voc")))
+    ...     [path.name for path in Path(folder, "voc").iterdir()]
+    ['a.xml']
     """
 
     drawings: Path | None = None
