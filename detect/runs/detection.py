@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import time
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ import numpy as np
 
 from ...data import Detections, atomic_write, write_detections
 from ...data.arguments import check_choice, settings_as_json
-from ...data.errors import JournalError, OutputError, SettingError
+from ...data.errors import DataWarning, JournalError, OutputError, SettingError
 from ...data.formats.by_suffix import read_detection_names
 from ...data.images.containers import Members
 from ...data.images.reading import MAX_PIXELS
@@ -30,13 +31,15 @@ from ...data.images.sources import stamp
 from ...data.system.atomic_files import replace_file
 from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, prefetch
+from ...data.system.remote import local_copy
 from ..detector import Detector
 from ..drawing import default_draw_score
 from .cluster import LOCAL, Stage, check_dot_products, connected, map_cluster
 from .destination import Destination
 from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure
+from .finished import FinishedRun
 from .journal import Journal
-from .labels import Exports, FoundPicture, export_pictures
+from .labels import Exports, FoundPicture, export_pictures, export_run
 from .names import (
     FORMATS,
     REPORT,
@@ -159,8 +162,12 @@ def detect_batch(
     depends_on = [detector.description, draw_score, package_version(), files.folder]
     wanted = [*depends_on, coco_ids, drawings, report, format]
     results = ("errors.jsonl", "run.json", *FORMATS[format], *([REPORT] if report else []))
+    exports = exports or Exports()
+    exports.prepare(detector.classes)
     if (before := _finished_before(place, wanted, files, results)) is not None:
         progress(len(files), "")
+        if exports:
+            _export_finished(place, exports, before, max_pixels)
         return before
     place.begin(output / "errors.jsonl")
     (output / "pictures").mkdir(parents=True, exist_ok=True)
@@ -168,8 +175,6 @@ def detect_batch(
     if inside := folders_inside(files, output / "pictures") | folders_inside(files, output / THUMBNAILS):
         raise SettingError(f"{min(inside)}: its pictures would be overwritten by drawings; name another output")
     _check_drawings(output)
-    exports = exports or Exports()
-    exports.prepare(detector.classes)
     if (old := output / "journal.jsonl").exists():
         raise JournalError(f"{old}: left by a run of version 0.1; finish it with that version, or delete that file")
     anew = "that file and the folder pictures beside it"
@@ -245,6 +250,16 @@ def _finished_before(
         return None
     summary.resumed, summary.seconds = summary.pictures, {"total": 0.0}
     return summary
+
+
+def _export_finished(place: Destination, exports: Exports, before: RunSummary, max_pixels: int) -> None:
+    """Make what is asked for of the results of an earlier run; what fails is warned of, and counted."""
+    folder = local_copy(place.url, (*RESULT_FILES, "run.json")) if place.url else place.path
+    _, failures = export_run(FinishedRun(folder), exports, max_pixels=max_pixels)
+    for one in failures:
+        warnings.warn(one.line["message"], DataWarning, stacklevel=3)
+    before.failed += len(failures)
+    before.retryable += sum(one.retryable for one in failures)
 
 
 class _Pictures:

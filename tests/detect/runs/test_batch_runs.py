@@ -154,8 +154,10 @@ def test_only_some_classes(
         detect_batch(paths, output, detector, draw_score=0.2, progress=stop_after(3))
     # It is one of the settings with which alone a run goes on.
     detector.settings = dataclasses.replace(settings, only=["cat"])
+    with pytest.raises(JournalError, match="left by a run with other settings"):
+        detect_batch(paths, output, detector, draw_score=0.2)
+    shutil.rmtree(output)
     summary = detect_batch(paths, output, detector, draw_score=0.2)
-    assert summary.resumed == 0
     assert set(summary.objects) == {"cat"}
     assert json.loads((output / "run.json").read_text())["detector"]["only"] == ["cat"]
     every = read_detections(tmp_path / "all", key="file_name")
@@ -199,6 +201,15 @@ def test_crops_and_labels_of_a_run(photos: Path, tmp_path: Path, detector: Detec
     assert contents(tmp_path / "voc") == {
         name: data for name, data in contents(photos).items() if name.endswith(".xml")
     }
+
+
+def test_crops_and_labels_of_a_run_that_is_finished(photos: Path, tmp_path: Path, detector: Detector) -> None:
+    paths, output, exports = find_images(photos), tmp_path / "out", Exports(crops=tmp_path / "crops")
+    objects = detect_batch(paths, output, detector, draw_score=0.2).objects
+    scored = count_scored(detector)
+    assert detect_batch(paths, output, detector, draw_score=0.2, exports=exports).objects == objects
+    assert len(list((tmp_path / "crops").rglob("*.jpg"))) == sum(objects.values()) > 0
+    assert scored == []
 
 
 def test_a_picture_that_cannot_be_cut_is_noted(photos: Path, tmp_path: Path, detector: Detector) -> None:
