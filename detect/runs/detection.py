@@ -172,11 +172,7 @@ def detect_batch(
     place.begin(output / "errors.jsonl")
     (output / "pictures").mkdir(parents=True, exist_ok=True)
     pictures = _Pictures(files, drawings)
-    if inside := folders_inside(files, output / "pictures") | folders_inside(files, output / THUMBNAILS):
-        raise SettingError(f"{min(inside)}: its pictures would be overwritten by drawings; name another output")
-    _check_drawings(output)
-    if (old := output / "journal.jsonl").exists():
-        raise JournalError(f"{old}: left by a run of version 0.1; finish it with that version, or delete that file")
+    _check_output(files, output)
     anew = "that file and the folder pictures beside it"
     with Journal(output / JOURNAL, depends_on, files, columns=6, other_pictures=True, anew=anew) as journal:
         _remove_outdated(output, journal, pictures)
@@ -204,15 +200,7 @@ def detect_batch(
         place.deliver([output / name for name in ("pictures", "errors.jsonl", *FORMATS[format])])
         if report:
             progress(len(files), "writing the report")
-            with run.summary.timed("report"):
-                sources = (files.path(i) for i in journal.positions)
-                write_run_page(
-                    output,
-                    entries=run.entries(Counter()),
-                    sources=sources,
-                    uploaded=bool(place.url),
-                    max_pixels=max_pixels,
-                )
+            run.write_page(uploaded=bool(place.url))
             write_record()
         # The last one: where it is, everything is.
         last = [*((THUMBNAILS, REPORT) if report else ()), "run.json"]
@@ -283,8 +271,12 @@ class _Pictures:
         return PictureOfRun(position, self.files.path(position), self.files[position], name, drawn)
 
 
-def _check_drawings(output: Path) -> None:
-    """Refuse a folder of drawings that no run has made: what is in it would be overwritten."""
+def _check_output(files: RunFiles, output: Path) -> None:
+    """Refuse a folder in which pictures, or drawings that no run has made, would be overwritten."""
+    if inside := folders_inside(files, output / "pictures") | folders_inside(files, output / THUMBNAILS):
+        raise SettingError(f"{min(inside)}: its pictures would be overwritten by drawings; name another output")
+    if (old := output / "journal.jsonl").exists():
+        raise JournalError(f"{old}: left by a run of version 0.1; finish it with that version, or delete that file")
     ours = any((output / name).exists() for name in (JOURNAL, "journal.jsonl", "run.json", *RESULT_FILES))
     if not ours and any((output / "pictures").iterdir()):
         raise OutputError(f"{output / 'pictures'}: has files that no run drew here; name another output")
@@ -463,6 +455,13 @@ class _Run:
             for at, error in export_pictures(exports, names, pictures, folder, max_pixels=self.max_pixels):
                 position = positions[at]
                 self.journal.append_failure(position, failure(files.path(position), error))
+
+    def write_page(self, *, uploaded: bool) -> None:
+        """Write the page of the run, which reads run.json."""
+        sources = (self.pictures.files.path(i) for i in self.journal.positions)
+        entries = self.entries(Counter())
+        with self.summary.timed("report"):
+            write_run_page(self.output, entries=entries, sources=sources, uploaded=uploaded, max_pixels=self.max_pixels)
 
     def entries(self, objects: Counter[str]) -> Iterator[tuple[str, int, int, Detections]]:
         """Yield what is written of each finished picture, and count what is drawn."""
