@@ -190,12 +190,12 @@ def export_pictures(
                     raise
                 yield i, error
     if kept:
-        text = f"{len(kept)} files of labels are there with other content and are kept ({first_names(kept)})"
+        text = f"labels that are there with other content are kept: {first_names(kept)}"
         warnings.warn(f"{text}; remove them to have them written again", DataWarning, stacklevel=2)
     renamed = [label for label, name in zip(labels, names, strict=True) if label != without_suffix(name)]
     if renamed and (exports.yolo or exports.voc):
-        text = f"{len(renamed)} files of labels have the suffix of their picture too, whose name another has"
-        warnings.warn(f"{text} ({first_names(renamed)}); rename the pictures", DataWarning, stacklevel=2)
+        text = f"labels have the suffix of their pictures too where others have the same name: {first_names(renamed)}"
+        warnings.warn(f"{text}; rename the pictures", DataWarning, stacklevel=2)
 
 
 def export_run(

@@ -434,7 +434,7 @@ def test_a_finished_run_is_not_done_again(photos: Path, tmp_path: Path, detector
     scored = count_scored(detector)
     again = detect_batch(paths, output, detector, workers=2)
     assert (again.pictures, again.resumed, again.objects) == (2, 2, first.objects)
-    assert "has the results of the same command" in again.closing_lines(output, "errors.jsonl")[0]
+    assert "has the results of the same command" in again.closing_lines(output)[0]
     assert scored == []
     assert contents(output) == before
     # If a result is missing, a picture has changed, or something else is wanted, all are done.

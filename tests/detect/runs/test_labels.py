@@ -169,7 +169,7 @@ def test_labels_have_names_of_their_own(names: list[str], labels: list[str]) -> 
 
 def test_labels_of_pictures_that_share_a_name_are_told(tmp_path: Path) -> None:
     finished = write_run(tmp_path / "out", tmp_path / "photos", {name: FOUND["b.png"] for name in ("a.jpg", "a.png")})
-    with pytest.warns(DataWarning, match=r"1 files of labels have the suffix of their picture too.*\(a.png\); rename"):
+    with pytest.warns(DataWarning, match=r"labels have the suffix of their pictures too .* same name: a.png; rename"):
         export_run(finished, Exports(voc=tmp_path / "voc"))
     assert files(tmp_path / "voc") == ["a.png.xml", "a.xml"]
     assert "<filename>a.png</filename>" in (tmp_path / "voc" / "a.png.xml").read_text()
@@ -183,7 +183,7 @@ def test_labels_that_were_corrected_are_kept(finished: FinishedRun, tmp_path: Pa
         export_run(finished, exports)  # the same again
     corrected = tmp_path / "yolo" / "labels" / "a.txt"
     corrected.write_text("0 0.5 0.5 0.1 0.1\n")
-    with pytest.warns(DataWarning, match=r"1 files of labels are there with other content and are kept \(a.txt\)"):
+    with pytest.warns(DataWarning, match=r"labels that are there with other content are kept: a.txt; remove"):
         export_run(finished, exports)
     assert corrected.read_text() == "0 0.5 0.5 0.1 0.1\n"
     # Numbers of classes must mean the same in all files.
@@ -245,8 +245,8 @@ def test_pictures_that_are_gone_or_changed_are_told(
     _, *lines = capsys.readouterr().err.splitlines()
     assert lines[0] == f"passed over: {tmp_path}/photos/b.png: does not exist; check the name"
     assert lines[1].startswith(f"passed over: {tmp_path}/photos/sub/a.jpg: has another size than when it was searched")
-    assert lines[2].startswith("1 pictures in ")
-    assert lines[-1] == "2 files could not be processed"
+    assert lines[2].startswith("1 picture in ")
+    assert lines[-1] == "2 of 3 pictures could not be read or written"
     assert files(tmp_path / "new") == ["a.jpg"]
     assert files(tmp_path / "crops") == ["a-1-cat.jpg", "a-2-dog.jpg"]
     # Labels need no pixels.
