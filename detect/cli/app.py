@@ -2,12 +2,13 @@
 
 import contextlib
 import functools
+import inspect
 import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 from typer.models import OptionInfo
@@ -66,7 +67,9 @@ def _main(
 
 def _complete_choices(command: Callable[..., None]) -> None:
     """Have the shell complete the choices that an option's metavar lists, such as ``auto|cpu|cuda``."""
-    for hint in get_type_hints(command, include_extras=True).values():
+    # Kept, since annotations that are texts give new options each time they are evaluated.
+    command.__annotations__ = inspect.get_annotations(command, eval_str=True)
+    for hint in command.__annotations__.values():
         for option in getattr(hint, "__metadata__", ()):
             if isinstance(option, OptionInfo) and option.autocompletion is None and "|" in (option.metavar or ""):
                 option.autocompletion = offer(word for word in str(option.metavar).split("|") if word == word.lower())

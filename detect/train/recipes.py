@@ -70,7 +70,7 @@ class DetectorRecipe:
     box_regression : bool
         Learn to correct the proposals; the GoogLeNet team did not.
     freeze : {"stem", "trunk", "googlenet"}
-        Layers that are not trained: before inception 3a; up to 4e, so that a MultiBox still fits; or all but the new.
+        Layers that are not trained: before inception 3a; up to 4e, so that a MultiBox fits; or all but the new.
     scales : tuple of float
         Pictures are resized to one of these shares of `long_side`, drawn for each showing; not with crops.
     long_side : int

