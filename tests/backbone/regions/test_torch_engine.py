@@ -179,7 +179,7 @@ def test_precisions_that_an_engine_has_not(region_model: RegionModel) -> None:
     for engine, precision, told in (
         ("torch", "int8", "int8 is for a CPU and ONNX Runtime"),
         ("onnxruntime", "float16", "float16 is for a GPU"),
-        ("torch", "int4", "unknown; use float32, float16, int8"),
+        ("torch", "int4", "use float32, float16 or int8"),
     ):
         with pytest.raises(DeviceError, match=told):
             RegionScorer(region_model, choose_placement("cpu", engine=engine, precision=precision))

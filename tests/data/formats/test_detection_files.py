@@ -403,7 +403,7 @@ def test_an_index_chooses_detections(index, positions):
     for name in ("boxes", "scores", "labels"):
         np.testing.assert_array_equal(getattr(chosen, name), getattr(found, name)[positions])
     assert chosen.names == [VOC_CLASSES[found.labels[i]] for i in positions]
-    assert [one.scores[0] for one in found] == found.scores.tolist()
+    assert [score for _, score, _ in found] == found.scores.tolist()
 
 
 def test_detections_are_shown_in_a_line():

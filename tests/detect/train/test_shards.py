@@ -67,7 +67,9 @@ def pack(folder: Path, training: list[Picture], aside: list[Picture], **changes:
     )
 
 
-read = functools.partial(read_training_pictures, split="trainval", tell=lambda text: None, progress=progress)
+read = functools.partial(
+    read_training_pictures, split="trainval", tell=lambda text: None, warn=lambda text: None, progress=progress
+)
 
 
 def test_what_comes_out_is_what_went_in(tmp_path: Path) -> None:
