@@ -204,11 +204,11 @@ function render(all) {
     if (made) { tiles.set(p, tile = spare.get(p) ?? makeTile(p)); spare.delete(p); }
     if (tile === next) next = next.nextSibling; else gallery.insertBefore(tile, next);
     placeTile(tile, k, row);
-    if (!all) {
+    if (!all || made) {
       tile.setAttribute("aria-posinset", k + 1);
       tile.setAttribute("aria-setsize", order.length);
-      if (made) tile.open.setAttribute("aria-label", spoken(p));
     }
+    if (made) tile.open.setAttribute("aria-label", spoken(p));
     if (made || all) updateTile(tile);
   }
   if (all) renderAround();
