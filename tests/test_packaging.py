@@ -118,7 +118,7 @@ def test_the_wheel_detects_without_the_repository(distributions: Path, tmp_path:
     command = [tmp_path / "venv" / "bin" / "inception-rcnn", "detect", "photos", "--output", "out", "--device", "cpu"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "found: cat 1" in done.stderr
+    assert ": cat 1\n" in done.stderr
     assert (tmp_path / "out" / "report.html").is_file()
     where = subprocess.run(
         [python, "-c", "import inception_rcnn.detect; print(inception_rcnn.detect.__file__)"],

@@ -25,6 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from ..runs.destination import Destination
@@ -94,7 +95,8 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
 
     Where there is no terminal, a line is printed every `SECONDS_BETWEEN_LINES`.
     """
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Speed(), TimeElapsedColumn())
+    speed = _Speed(table_column=Column(no_wrap=True))
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), speed, TimeElapsedColumn())
     told = time.monotonic()
     end = TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
     bar = Progress(*columns, *end, console=console, disable=console.quiet)
@@ -109,7 +111,7 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
         if not console.is_terminal and time.monotonic() - told >= SECONDS_BETWEEN_LINES and not task.finished:
             told = time.monotonic()
             left = f"{TimeRemainingColumn().render(task)} left" if task.time_remaining else ""
-            parts = f"{what}: {done} of {total}", str(_Speed().render(task)), left, note
+            parts = f"{what}: {done} of {total}", str(speed.render(task)), left, note
             console.print(", ".join(part for part in parts if part))
 
     try:
