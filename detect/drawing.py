@@ -1,6 +1,7 @@
 """Pictures with detections drawn onto them: boxes, class names and scores."""
 
 import colorsys
+import io
 import math
 from functools import lru_cache
 
@@ -56,6 +57,19 @@ def class_colour(label: int) -> tuple[int, int, int]:
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
+
+
+def as_jpeg(image: Image.Image, quality: int = 90) -> bytes:
+    r"""Encode a picture, by default as drawn pictures are; in memory, where a full disk cannot cut it off unnoticed.
+
+    Examples
+    --------
+    >>> as_jpeg(Image.new("RGB", (8, 8)))[:2]
+    b'\xff\xd8'
+    """
+    file = io.BytesIO()
+    image.save(file, format="JPEG", quality=quality)
+    return file.getvalue()
 
 
 def draw_detections(image: NDArray[np.uint8], detections: Detections, min_score: float = DRAW_SCORE) -> Image.Image:

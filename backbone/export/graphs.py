@@ -294,11 +294,12 @@ def to_model(
         if inputs:  # There are none if no picture has a proposal.
             by_region = GRAPHS[scoring][-1]
             graphs[f"{by_region}.int8"] = quantize(graphs[by_region], weights, inputs)
-        if inputs and scoring == "shared" and before is not None and _same_trunk(before, weights):
-            graphs["trunk.int8"] = before.graphs["trunk.int8"]
-        elif inputs and scoring == "shared":
-            pictures = [{"picture": prepare_picture(image, long_side)[0]} for image, _ in samples[:PICTURES]]
-            graphs["trunk.int8"] = quantize(graphs["trunk"], weights, pictures)
+        if inputs and scoring == "shared":
+            if before is not None and _same_trunk(before, weights):
+                graphs["trunk.int8"] = before.graphs["trunk.int8"]
+            else:
+                pictures = [{"picture": prepare_picture(image, long_side)[0]} for image, _ in samples[:PICTURES]]
+                graphs["trunk.int8"] = quantize(graphs["trunk"], weights, pictures)
     return RegionModel(classes, long_side, box_regression, weights, graphs, "", dict(trained or {}), scoring)
 
 

@@ -23,6 +23,7 @@ from ..runs.summary import more_frames_line
 from .evaluate import BootstrapDraws, JsonFile, check_outputs, format_interval, write_json
 from .options import DEFAULT_MAX_PIXELS, Column, Device, Images, ImagesIn, MaxPixels, Quiet, list_pictures, weight_names
 from .terminal import console, download_bar, output, print_problem, progress_bar
+from .termination import INTERRUPTED
 
 if TYPE_CHECKING:
     from ...backbone.classifier import Classifier
@@ -83,7 +84,7 @@ def classify(
         if not isinstance(error, KeyboardInterrupt):
             raise
         print_problem(f"interrupted after {len(results)} of {len(paths)} pictures")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     write_json(json_file, results)
     if more_frames:
         console.print(more_frames_line(more_frames))
@@ -142,7 +143,7 @@ def evaluate_imagenet(
         interrupted = True
     if not known:
         if interrupted:
-            raise typer.Exit(130)
+            raise typer.Exit(INTERRUPTED)
         raise CommandError(f"{data}: none of {len(labels)} pictures can be read")
     rows = []
     title = f"{len(known)} of {len(labels)} pictures" if interrupted else f"{len(known)} pictures"
@@ -159,7 +160,7 @@ def evaluate_imagenet(
     write_json(json_file, {"pictures": len(known), "unreadable": unreadable, "interrupted": interrupted, "rows": rows})
     output.print(table)
     if interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _load_classifier(models: Sequence[str], crops: Sequence[int], device: str) -> Classifier:

@@ -8,6 +8,7 @@ import typer
 from ...data.errors import CommandError
 from .options import DEFAULT_MAX_PIXELS, Crops, MaxPixels, NoDrawings, Only, Quiet, SaveVoc, SaveYolo, derived_option
 from .terminal import console, print_problem, progress_bar
+from .termination import INTERRUPTED
 
 _NAMED = 10  # pictures that cannot be read
 
@@ -56,7 +57,7 @@ def draw(
             )
     except KeyboardInterrupt:
         print_problem(f"interrupted after {begun} of {total} pictures")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     for one in failures[:_NAMED]:
         print_problem(f"passed over: {one.line['message']}")
     written = ", ".join(str(folder) for folder in vars(exports).values() if folder is not None)

@@ -17,6 +17,7 @@ from ..train.recipes import DetectorRecipe
 from ..train.shards import LOSSLESS, ImageFormat, Packing, pack_pictures
 from .options import DEFAULT_MAX_PIXELS, MaxPixels, MultiBoxName, derived_option, detector_names
 from .terminal import console, progress_bar
+from .termination import INTERRUPTED
 from .train_options import Classes, Data, Split
 from .train_session import proposer_settings
 
@@ -73,7 +74,7 @@ def pack(
         )  # fmt: skip
     except KeyboardInterrupt:
         console.print("interrupted; the same command goes on from here")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _load_proposer(method: str, multibox: str, start: str | None) -> Proposer:

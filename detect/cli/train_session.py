@@ -17,6 +17,7 @@ from ...data import MAX_PIXELS
 from ...data.errors import CommandError, needs_packages
 from ...data.system.atomic_files import only_writer
 from .terminal import console, print_problem
+from .termination import INTERRUPTED
 
 if TYPE_CHECKING:
     from ...backbone.weights.model_file import RegionModel
@@ -74,7 +75,7 @@ def training_session(device: str, *outputs: Path) -> Iterator[ExitStack]:
         raise CommandError(str(error)) from None
     except KeyboardInterrupt:
         warn_once("interrupted; the same command with --resume goes on from what the cache holds, a minute's work less")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def proposer_settings(

@@ -236,7 +236,7 @@ def _finished_before(
             return None
     except (OSError, ValueError, TypeError, KeyError):  # None is there, or one of another version or program.
         return None
-    summary.resumed, summary.seconds = summary.pictures, {"total": 0.0}
+    summary.resumed, summary.seconds = summary.pictures, {}  # No time was spent.
     return summary
 
 
@@ -277,7 +277,7 @@ def _check_output(files: RunFiles, output: Path) -> None:
         raise SettingError(f"{min(inside)}: its pictures would be overwritten by drawings; name another output")
     if (old := output / "journal.jsonl").exists():
         raise JournalError(f"{old}: left by a run of version 0.1; finish it with that version, or delete that file")
-    ours = any((output / name).exists() for name in (JOURNAL, "journal.jsonl", "run.json", *RESULT_FILES))
+    ours = any((output / name).exists() for name in (JOURNAL, "run.json", *RESULT_FILES))
     if not ours and any((output / "pictures").iterdir()):
         raise OutputError(f"{output / 'pictures'}: has files that no run drew here; name another output")
 

@@ -5,7 +5,6 @@ Labels are written once. A file of labels that is there may have been corrected 
 
 from __future__ import annotations
 
-import io
 import math
 import posixpath
 import re
@@ -32,7 +31,7 @@ from ...data.images.sources import Source
 from ...data.picture_names import without_suffix
 from ...data.system.atomic_files import replace_file
 from ...data.system.processes import prefetch, usable_cores
-from ..drawing import draw_detections
+from ..drawing import as_jpeg, draw_detections
 from .failures import FULL_OR_FORBIDDEN, Failure, failure
 from .finished import FinishedRun
 from .names import drawn_names, label_names
@@ -301,11 +300,11 @@ def _with_pixels(
         raise ImageError(f"{picture.source}: has another size than when it was searched; repeat the run")
     if exports.drawings is not None:
         drawing = draw_detections(image, found, -math.inf)
-        files.append((exports.drawings / drawn, _as_jpeg(drawing, 90)))
+        files.append((exports.drawings / drawn, as_jpeg(drawing)))
     if exports.crops is not None:
         for number, (box, _, name) in enumerate(found, start=1):
             target = exports.crops / f"{label}-{number}-{_NO_FILE_NAME.sub('_', name)}.jpg"
-            files.append((target, _as_jpeg(Image.fromarray(_cut(image, box)), 95)))
+            files.append((target, as_jpeg(Image.fromarray(_cut(image, box)), 95)))
     return files
 
 
@@ -315,12 +314,6 @@ def _cut(image: NDArray[np.uint8], box: NDArray[np.float32]) -> NDArray[np.uint8
     x1, y1 = (min(max(0, math.floor(at)), side - 1) for at, side in zip(box[:2], (width, height), strict=True))
     x2, y2 = (math.ceil(at) for at in box[2:])
     return image[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]
-
-
-def _as_jpeg(image: Image.Image, quality: int) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format="JPEG", quality=quality)
-    return file.getvalue()
 
 
 def _remove_crops(folder: Path, labels: Sequence[str]) -> None:

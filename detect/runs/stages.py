@@ -5,7 +5,6 @@ The run on one machine calls the stages from its threads, a cluster from its wor
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +17,7 @@ from ...data.images.reading import DecodedImage, read_stamped
 from ...data.images.sources import Source
 from ...proposals import Proposer, SelectiveSearch
 from ...proposals.proposer import Ranked
-from ..drawing import draw_detections
+from ..drawing import as_jpeg, draw_detections
 from .failures import Failure, failure, name_machine
 from .journal import Record
 from .summary import RunSummary
@@ -110,18 +109,17 @@ def draw_picture(
 ) -> Scored:
     """Draw the detections, and put together what is kept of the picture."""
     image, repair, more_frames = searched.decoded
-    drawing, problem = io.BytesIO(), None  # Pillow does not notice when a file's last bytes find no room.
+    drawing, problem = b"", None
     try:
         if picture.drawn:
             with summary.timed("draw"):
-                draw_detections(image, found, draw_score).save(drawing, format="JPEG", quality=90)
+                drawing = as_jpeg(draw_detections(image, found, draw_score))
     except Exception as error:  # It cannot be drawn in that size, however often; its detections are good.
         problem = failure(picture.path, error)._replace(retryable=False)
-        drawing = io.BytesIO()
     height, width = image.shape[:2]
     table = np.column_stack([found.boxes, found.scores, found.labels]).astype(np.float32)
     record = Record(picture.key, searched.stamp, width, height, picture.drawn, repair, more_frames)
-    return Scored(record, table, drawing.getvalue(), problem)
+    return Scored(record, table, drawing, problem)
 
 
 class Timed(NamedTuple):

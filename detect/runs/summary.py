@@ -138,8 +138,9 @@ class RunSummary:
         resumed = f" ({self.resumed} of them by an earlier run)" if self.resumed else ""
         mean = f", {self.boxes / self.pictures:.0f} boxes each" if self.pictures and self.objects is None else ""
         plural = "" if self.pictures == 1 else "s"
-        lines = [f"{self.pictures} picture{plural}{resumed}{mean} in {self.seconds['total']:.1f} s -> {output}"]
-        if not self.seconds["total"]:
+        if self.seconds:
+            lines = [f"{self.pictures} picture{plural}{resumed}{mean} in {self.seconds['total']:.1f} s -> {output}"]
+        else:  # An earlier run has done all of it.
             lines = [f"{output}: has the results of the same command; delete its run.json to repeat it"]
         # For the first pictures the network always waits.
         if idle_cores and self.waiting_share > 0.5 and self.pictures - self.resumed >= 10:
