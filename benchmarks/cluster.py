@@ -4,10 +4,9 @@ python benchmarks/cluster.py [PICTURES] [--pictures 500] [--few 20] [--markdown]
 
 PICTURES is a folder; without it scikit-image's photographs are taken, 320 pixels wide. They stand under so many names
 in a temporary folder, as links. The settings are such that a picture is little work. Each run is a process of its own,
-with one thread for the network. The processor's time is that of all its processes, Ray's own too (/proc, Linux). "Ray's
-share" is what of it is not the work on pictures, which the workers measure, as a part of that work. Every run is done
-with few pictures and with all: the difference of both is what the further pictures cost, without the start of anything.
-"start" is what remains.
+with one thread for the network. The processor's time is that of all its processes, Ray's own too (/proc, Linux); "more"
+is by how much it is above that of one process. Every run is done with few pictures and with all: the difference of both
+is what the further pictures cost, without the start of anything. "start" is what remains.
 """
 
 from __future__ import annotations
@@ -18,76 +17,73 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from soak import NAMES, link
 from tables import show
 
 from inception_rcnn.data import find_images
 
-if TYPE_CHECKING:
-    from inception_rcnn.detect.runs.stages import Timed
-
 SETTINGS: dict[str, Any] = {"method": "multibox", "proposals": 50, "second_look": 0, "scales": (0.5,)}
 
 
-def processor_seconds() -> float:
-    """Return the processor's time of this process and all below it, those that ended included, in seconds."""
-    parents, seconds = {}, {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue  # It has ended.
-            parents[int(folder.name)] = int(fields[1])
-            seconds[int(folder.name)] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+class Processor(threading.Thread):
+    """The processor's time of this process and all below it, those that ended included, in seconds.
 
-    def is_below(process: int) -> bool:
-        while process != os.getpid():
-            if process not in parents:
-                return False
-            process = parents[process]
-        return True
+    It is looked at ten times a second: what a process that ended had used is in nobody's counters if its parent did not
+    wait for it.
+    """
 
-    return sum(spent for process, spent in seconds.items() if is_below(process))
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.used: dict[tuple[int, str], float] = {}
+        self.start()
+
+    def run(self) -> None:
+        """Look until the process ends."""
+        while True:
+            self.look()
+            time.sleep(0.1)
+
+    def look(self) -> None:
+        """Note what each process has used."""
+        parents, used = {}, {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                except OSError:
+                    continue  # It has ended.
+                process = int(folder.name)
+                parents[process] = int(fields[1])
+                used[process, fields[19]] = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+        below = {os.getpid()}
+        while more := {process for process, parent in parents.items() if parent in below} - below:
+            below |= more
+        self.used |= {(process, start): spent for (process, start), spent in used.items() if process in below}
+
+    def seconds(self) -> float:
+        """Return what all have used until now."""
+        self.look()
+        return sum(self.used.values())
 
 
-class Measured:
-    """The work of a worker, with the processor's time that it takes."""
-
-    def __init__(self, work: Callable[..., Timed]) -> None:
-        self.work = work
-
-    def __call__(self, *given: Any) -> Timed:
-        """Work on a picture."""
-        began = time.thread_time()
-        answer = self.work(*given)
-        answer.seconds["processor"] = time.thread_time() - began
-        return answer
-
-
-def run(folder: Path, count: int, workers: int) -> tuple[float, float, float]:
+def run(folder: Path, count: int, workers: int) -> tuple[float, float]:
     """Detect in pictures, by so many workers of Ray or, with 0, in this process.
 
     Returns
     -------
-    float, float, float
-        Seconds by the clock, of the processor, and of the processor for the work itself, which only workers measure.
+    float, float
+        Seconds by the clock, and of the processor.
     """
-    import cluster  # this file, under the name by which the workers find it
-
     from inception_rcnn.detect import Detector, detect_batch
-    from inception_rcnn.detect.runs import detection
     from inception_rcnn.detect.runs.cluster import LOCAL, connected
 
-    divide = detection.detection_works
-    detection.detection_works = lambda *given, **options: [cluster.Measured(one) for one in divide(*given, **options)]
-
+    processor = Processor()
     paths = find_images(folder)[:count]
     began = time.perf_counter()
     address = LOCAL if workers else None
@@ -95,8 +91,7 @@ def run(folder: Path, count: int, workers: int) -> tuple[float, float, float]:
         detector = Detector.load("voc", device="cpu", threads=1, **SETTINGS)
         summary = detect_batch(paths, Path(output), detector, workers=workers or 1, cluster=address)
         assert summary.pictures == count, summary
-        work = summary.seconds.get("processor", 0.0)
-        return time.perf_counter() - began, processor_seconds(), work
+        return time.perf_counter() - began, processor.seconds()
 
 
 def write_samples(folder: Path) -> list[Path]:
@@ -128,7 +123,7 @@ def main() -> None:
         return
     if not 0 < arguments.few < arguments.pictures:
         parser.error("--few: give a number above 0 and below --pictures")
-    rows = []
+    rows, alone = [], 0.0
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as samples:
         sources = find_images(arguments.sources) if arguments.sources else write_samples(Path(samples))
         link(sources, Path(folder), arguments.pictures)
@@ -136,18 +131,17 @@ def main() -> None:
             figures = []
             for count in (arguments.few, arguments.pictures):
                 command = [sys.executable, __file__, folder, "--task", str(workers), str(count)]
-                folders = f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-                environment = os.environ | {"PYTHONPATH": folders}
-                output = subprocess.check_output(command, text=True, env=environment)
+                output = subprocess.check_output(command, text=True)
                 figures.append(json.loads(output.splitlines()[-1]))
                 print(f"{workers} workers, {count} pictures: {figures[-1]}", file=sys.stderr)
             further = arguments.pictures - arguments.few
-            clock, processor, work = ((whole - few) / further for few, whole in zip(*figures, strict=True))
-            start = [few - arguments.few * each for few, each in zip(figures[0], (clock, processor), strict=False)]
+            clock, processor = each = [(whole - few) / further for few, whole in zip(*figures, strict=True)]
+            start = [few - arguments.few * one for few, one in zip(figures[0], each, strict=True)]
             name = f"Ray, {workers} worker{'s' * (workers > 1)}" if workers else "one process"
-            share = f"{100 * (processor / work - 1):.1f}" if workers else ""
-            rows.append((name, f"{1 / clock:.2f}", f"{processor:.3f}", share, *(f"{one:.1f}" for one in start)))
-    columns = ("", "pictures/s", "CPU s a picture", "Ray's share %", "start s", "start CPU s")
+            alone = processor if workers == 0 else alone
+            more = f"{100 * (processor / alone - 1):+.1f}" if workers else ""
+            rows.append((name, f"{1 / clock:.2f}", f"{processor:.3f}", more, *(f"{one:.1f}" for one in start)))
+    columns = ("", "pictures/s", "CPU s a picture", "more %", "start s", "start CPU s")
     settings = " ".join(f"{name} {value}" for name, value in SETTINGS.items())
     title = f"detect with {settings}: {arguments.pictures} pictures"
     show(title, columns, rows, arguments.markdown)
