@@ -124,6 +124,8 @@ def main() -> None:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    if not detectors:
+        sys.exit(2)
     if options.save:
         options.save.mkdir(parents=True, exist_ok=True)
     found, seconds = measure(pictures, detectors)

@@ -343,7 +343,7 @@ def two_nodes() -> Iterator[Any]:
     """A cluster of two machines, both this one, with one core each; the second is yielded too."""
     from ray.cluster_utils import Cluster
 
-    system = {"health_check_period_ms": 1000, "health_check_failure_threshold": 3}
+    system = {"health_check_period_ms": 1000, "health_check_failure_threshold": 10}
     options = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
     nodes = Cluster(initialize_head=True, head_node_args={**options, "_system_config": system})
     del options["include_dashboard"]
