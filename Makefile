@@ -22,16 +22,18 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist works
 # Of the files that ARGS names none may have a test of that kind: status 5.
 NONE := $(if $(ARGS), || [ $$? = 5 ])
 
+MARKS ?= not slow and not pages
 test: $(VENV)/.dev  ## Run the tests that a change needs, in a few minutes.
-	$(PYTEST) -m "not slow and not pages" $(ARGS)$(NONE)
+	$(PYTEST) -m "$(MARKS)" $(ARGS)$(NONE)
 
 # Needs Chromium and its driver (Debian: chromium, chromium-driver), and npm for axe-core; tests without them are skipped.
 test-pages: $(VENV)/.dev  ## Open the pages in a browser: do they work, and for everybody?
 	@test -d build/axe/node_modules || npm install --silent --no-fund --prefix build/axe axe-core@4 || true
 	$(BIN)/python -m pytest -m pages -rs $(ARGS)$(NONE)
 
-test-all: test test-pages  ## Run these, then those that take longer.
-	$(PYTEST) -m slow --durations 10 $(ARGS)$(NONE)
+# All in one go: the last test of a kind would leave a core idle.
+test-all: test-pages  ## Run all of them, with those that take longer.
+	@$(MAKE) test MARKS="not pages" ARGS="--durations 10 $(ARGS)"
 
 test-cpus: $(VENV)/.dev  ## Run the numeric tests as other processors and numbers of threads would.
 	$(BIN)/python tests/cpus.py $(ARGS)

@@ -17,7 +17,6 @@ pytest.importorskip("safetensors")
 from builders import make_picture, random_boxes
 from PIL import Image
 from random_model import random_network
-from torchrun import compare_runs
 
 from inception_rcnn.backbone.preprocessing import decode_boxes
 from inception_rcnn.data import Picture, box_iou
@@ -450,44 +449,3 @@ def test_map_of_a_network_that_knows_the_answer(two_pictures: list[Picture], sco
     assert network.training
     partly = [dataclasses.replace(two_pictures[0], labelled=(1,))]
     assert math.isnan(everything(partly, ones))
-
-
-TOGETHER = """
-import dataclasses, sys
-from pathlib import Path
-import numpy as np, torch
-from PIL import Image
-from random_model import random_network
-from builders import make_picture, random_boxes
-from test_training import OBJECTS
-from inception_rcnn.detect.train.process_group import join_process_group
-from inception_rcnn.detect.train.detector import train_detector
-from inception_rcnn.detect.train.loop import RunSettings
-from inception_rcnn.detect.train.recipes import DetectorRecipe
-
-folder, group = Path(sys.argv[1]), join_process_group("cpu")
-pictures = []
-for i in range(4):
-    path = folder / f"{group.rank}.{i}.png"
-    noise = np.random.default_rng(i).integers(0, 256, (16, 20, 3), dtype=np.uint8)
-    Image.fromarray(noise).resize((200, 160)).save(path)
-    # The last has no region to learn from: a process may have nothing to add.
-    picture = make_picture(OBJECTS, [0, 1, 2], path=path)
-    if i == 3:
-        picture = make_picture([], [], path=path, labelled=(0,), exhaustive=False)
-    pictures.append(dataclasses.replace(picture, image_id=str(i)))
-network = random_network(1)
-rows = []
-assert train_detector(
-    network, pictures, lambda picture: (random_boxes(40), None), [],
-    DetectorRecipe(epochs=1.0, batch=2, regions=8, learning_rate=0.001, scales=(1.0,), long_side=64),
-    run=RunSettings(group=group, checkpoint=folder / "checkpoint", report=rows.append),
-)
-assert bool(rows) == (group.rank == 0)
-torch.save(network.state_dict(), folder / f"{group.rank}.of.{group.world}.pt")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    compare_runs(tmp_path, TOGETHER, rtol=1e-4, atol=1e-5)

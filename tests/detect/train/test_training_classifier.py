@@ -16,7 +16,6 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from builders import noise_image, write_image
-from torchrun import TORCHRUN, run_script
 from typer.testing import CliRunner
 
 from inception_rcnn.backbone.googlenet import GoogLeNet, state_from_caffe, state_to_caffe
@@ -25,7 +24,6 @@ from inception_rcnn.backbone.weights.published import load_imagenet
 from inception_rcnn.data import AnnotationError
 from inception_rcnn.data.errors import CheckpointError
 from inception_rcnn.data.formats.imagenet import read_class_folders
-from inception_rcnn.detect.train import device as training_device
 from inception_rcnn.detect.train import loop as training_loop
 from inception_rcnn.detect.train.classifier import (
     adopt_weights,
@@ -37,7 +35,6 @@ from inception_rcnn.detect.train.classifier import (
     write_weights,
 )
 from inception_rcnn.detect.train.loop import RunSettings
-from inception_rcnn.detect.train.process_group import SINGLE_PROCESS, ProcessGroup
 from inception_rcnn.detect.train.recipes import ClassifierRecipe
 from inception_rcnn.detect.train.validation import crops_to_input, measure_errors
 
@@ -54,14 +51,18 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_loop, "usable_cores", lambda: 1)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three red and three blue pictures, and one each to validate on."""
+def draw_folder(folder: Path) -> Path:
+    """Draw three red and three blue pictures, and one each to validate on."""
     for name, colour in {"blue": (30, 30, 200), "red": (200, 30, 30)}.items():
         for number in range(3):
-            draw(tmp_path / "data" / "train" / name / f"{number}.JPEG", colour)
-        draw(tmp_path / "data" / "val" / name / "9.png", colour)
-    return tmp_path / "data"
+            draw(folder / "data" / "train" / name / f"{number}.JPEG", colour)
+        draw(folder / "data" / "val" / name / "9.png", colour)
+    return folder / "data"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return draw_folder(tmp_path)
 
 
 def network(classes: int = 2, *, auxiliary: bool = False) -> GoogLeNet:
@@ -332,46 +333,6 @@ def test_weights_of_any_classes_are_read_as_imagenets(classes: int, tmp_path: Pa
     # What somebody goes on from: everything, but for classes that are not the same.
     assert adopt_weights(network(classes), state) == []
     assert adopt_weights(network(7), state) == ["classifier"]
-
-
-def train_together(
-    folder: Path, group: ProcessGroup
-) -> tuple[dict[str, torch.Tensor], list[dict[str, float]], list[str]]:
-    """Train without what is not the same in any number of processes: dropout, and the rounding of bfloat16."""
-    made, told = Small(), list[str]()
-    made.dropout.p = 0.0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_device, "bfloat16_is_faster", lambda device: False)
-        finished, rows = train(made, folder, epochs=3.0, learning_rate=0.3, group=group, warn=told.append)
-    assert finished
-    return made.state_dict(), rows, told
-
-
-TOGETHER = """
-import sys
-from pathlib import Path
-import torch
-from test_training_classifier import train_together
-from inception_rcnn.detect.train.process_group import join_process_group
-folder, group = Path(sys.argv[1]), join_process_group("cpu")
-torch.save(train_together(folder / "data", group), folder / f"{group.rank}.pt")
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_does(folder: Path, tmp_path: Path) -> None:
-    (folder / "train" / "red" / "1.JPEG").write_bytes(b"")
-    alone, rows, told = train_together(folder, SINGLE_PROCESS)
-    run_script(tmp_path, TOGETHER, TORCHRUN)
-    (first, rows_of_first, told_first), (second, none, told_second) = (torch.load(tmp_path / f"{i}.pt") for i in "01")
-    for name, value in alone.items():
-        torch.testing.assert_close(first[name], value, rtol=1e-5, atol=1e-7)
-        assert torch.equal(first[name], second[name])
-    assert none == []
-    same = ("step", "unreadable", "training_error", "top_1_error")
-    assert [[row[name] for name in same] for row in rows] == [[row[name] for name in same] for row in rows_of_first]
-    assert sum(row["unreadable"] for row in rows) == 3
-    assert set(told) == {*told_first, *told_second}
 
 
 def test_the_command(folder: Path, tmp_path: Path) -> None:

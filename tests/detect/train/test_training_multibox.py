@@ -19,7 +19,6 @@ pytest.importorskip("safetensors")
 from builders import make_picture, write_image
 from random_model import random_network
 from safetensors.numpy import save
-from torchrun import TORCHRUN, compare_runs, run_script
 
 from inception_rcnn.backbone.regions.network import RegionNetwork
 from inception_rcnn.data import Picture, box_iou
@@ -192,90 +191,6 @@ def test_worth_is_measured_on_pictures(pictures: list[Picture]) -> None:
     found = {picture.image_id: (picture.boxes, np.array([0.9, 0.8], np.float32)) for picture in pictures}
     calibration = calibrate(pictures, found)
     assert calibration.confidence[0] + calibration.confidence[1] > 0  # all of them are objects
-
-
-TOGETHER = """
-import sys
-from pathlib import Path
-import torch
-from random_model import random_network
-from test_training_multibox import SIDES, draw
-from inception_rcnn.detect.train.process_group import join_process_group
-from inception_rcnn.detect.train.loop import RunSettings
-from inception_rcnn.detect.train.multibox import train_multibox
-from inception_rcnn.detect.train.recipes import MultiBoxRecipe
-from inception_rcnn.proposals.multibox.network import GridHead
-folder, rows = Path(sys.argv[1]), []
-group = join_process_group("cpu")
-(folder / f"{group.world}{group.rank}").mkdir()
-pictures = [draw(folder / f"{group.world}{group.rank}" / f"{seed}.png", seed) for seed in range(5)]
-head = GridHead(SIDES, channels=4)
-recipe = MultiBoxRecipe(epochs=2.0, batch=2, scales=(2 / 3, 1.0), long_side=96)
-run = RunSettings(group=group, checkpoint=folder / "checkpoint", report=rows.append)
-assert train_multibox(head, random_network(1), pictures, [], recipe, run)
-torch.save(head.state_dict(), folder / f"{group.rank}.of.{group.world}.pt")
-assert bool(rows) == (group.rank == 0)
-"""
-
-
-APART = """
-import sys
-from pathlib import Path
-from random_model import random_network
-from test_training_multibox import SIDES, draw
-from inception_rcnn.detect.train.process_group import join_process_group
-from inception_rcnn.data.errors import CheckpointError
-from inception_rcnn.detect.train.loop import RunSettings
-from inception_rcnn.detect.train.multibox import train_multibox
-from inception_rcnn.detect.train.recipes import MultiBoxRecipe
-from inception_rcnn.proposals.multibox.network import GridHead
-folder, group = Path(sys.argv[1]), join_process_group("cpu")
-pictures = [draw(folder / f"{group.rank}.{seed}.png", seed) for seed in range(4 + group.rank)]
-recipe = MultiBoxRecipe(epochs=1.0, batch=2, scales=(1.0,), long_side=64)
-run = RunSettings(group=group, checkpoint=folder / "checkpoint")
-try:
-    train_multibox(GridHead(SIDES, channels=4), random_network(1), pictures, [], recipe, run)
-except CheckpointError as error:
-    (folder / f"{group.rank}.txt").write_text(str(error))
-"""
-
-
-@pytest.mark.slow
-def test_processes_that_disagree_end_at_once(tmp_path: Path) -> None:
-    run_script(tmp_path, APART, TORCHRUN)
-    for rank in (0, 1):
-        assert "not all processes have the same checkpoint and settings" in (tmp_path / f"{rank}.txt").read_text()
-
-
-LEAVING = """
-import atexit
-import sys
-from pathlib import Path
-from torch import distributed
-from inception_rcnn.detect.train.process_group import join_process_group
-group = join_process_group("cpu")
-import torch.distributed.nn
-group.agree(group.rank)
-atexit.unregister(distributed.destroy_process_group)
-distributed.destroy_process_group()
-threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-Path(sys.argv[1], f"{group.rank}.txt").write_text(" ".join(threads))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are named under /proc on Linux only")
-def test_the_threads_of_a_group_end_with_it(tmp_path: Path) -> None:
-    run_script(tmp_path, LEAVING, TORCHRUN)
-    for rank in (0, 1):
-        threads = (tmp_path / f"{rank}.txt").read_text()
-        assert "python" in threads
-        assert "gloo" not in threads
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
-    compare_runs(tmp_path, TOGETHER, rtol=1e-5, atol=1e-7)
 
 
 def test_pictures_without_any_evidence_change_no_confidence(trunk: RegionNetwork, pictures: list[Picture]) -> None:
