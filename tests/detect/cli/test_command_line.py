@@ -677,7 +677,7 @@ def test_what_the_face_of_the_room_offers(monkeypatch: pytest.MonkeyPatch) -> No
 def test_export(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     output = tmp_path / "model.onnx"
-    assert run("export", "--model", "voc", "--output", output) == 0
+    assert run("export", "--model", "voc-crops", "--output", output) == 0
     assert f"wrote {output}" in capsys.readouterr().err.replace("\n", "")
     onnx.checker.check_model(str(output), full_check=True)
     assert "name a file that ends in .onnx" in mistake(capsys, "export", "--output", tmp_path / "model.pb")

@@ -111,16 +111,24 @@ def test_pycocotools_prints_nothing_beside_the_json(voc: Path) -> None:
     assert json.loads(done.stdout)["mAP"] == 0
 
 
-@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}])
-def test_a_pipe_has_no_colours(variables: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "status", "variables"),
+    [
+        ("info", 0, {}),
+        ("detect --help", 0, {}),
+        ("detect absent.jpg --output out", 2, {}),
+        ("detect absent.jpg --output out", 2, {"NO_COLOR": "1"}),
+        ("detect absent.jpg --output out", 2, {"NO_COLOR": "1", "FORCE_COLOR": "1"}),
+    ],
+)
+def test_a_pipe_has_no_colours(command: str, status: int, variables: dict[str, str], tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
-    for command, status in ((["info"], 0), (["detect", "absent.jpg", "--output", "out"], 2), (["detect", "--help"], 0)):
-        done = subprocess.run(
-            [sys.executable, "-m", "inception_rcnn.detect.cli.app", *command],
-            cwd=tmp_path, env=environment | variables, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == status
-        assert "\x1b" not in done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "inception_rcnn.detect.cli.app", *command.split()],
+        cwd=tmp_path, env=environment | variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == status
+    assert "\x1b" not in done.stdout + done.stderr
 
 
 def test_a_terminal_has_colours_but_with_no_color(tmp_path: Path) -> None:
