@@ -29,7 +29,7 @@ test: $(VENV)/.dev  ## Run the tests that a change needs, in a few minutes.
 # Needs Chromium and its driver (Debian: chromium, chromium-driver), and npm for axe-core; tests without them are skipped.
 test-pages: $(VENV)/.dev  ## Open the pages in a browser: do they work, and for everybody?
 	@test -d build/axe/node_modules || npm install --silent --no-fund --prefix build/axe axe-core@4 || true
-	$(BIN)/python -m pytest -m pages -rs $(or $(ARGS),tests/detect/runs/page tests/eval/report tests/test_site.py)$(NONE)
+	$(BIN)/python -m pytest -m pages -rs $(or $(ARGS),tests/detect/runs/page tests/eval/report)$(NONE)
 
 # All in one go: the last test of a kind would leave a core idle.
 test-all: test-pages  ## Run all of them, with those that take longer.
