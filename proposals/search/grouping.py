@@ -49,6 +49,24 @@ class SegmentGraph(NamedTuple):
     pairs: NDArray[np.int32]
 
 
+class Hierarchy(NamedTuple):
+    """All regions of a segmentation, from the initial ones to the whole picture.
+
+    Attributes
+    ----------
+    labels : ndarray of int32, shape (H, W)
+        Number of the initial region of each pixel, from 0.
+    boxes : ndarray of int32, shape (2 * R - 1, 4)
+        Tight boxes, pixels, 0-based, ends exclusive: of the initial regions, then of the merged ones, the whole last.
+    merges : ndarray of int32, shape (R - 1, 2)
+        Rows in `boxes` of the two parts of each merged region.
+    """
+
+    labels: NDArray[np.int32]
+    boxes: NDArray[np.int32]
+    merges: NDArray[np.int32]
+
+
 def texture_codes(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Compute the Gaussian derivatives (sigma 1) of every channel in 8 directions, as histogram bins.
 

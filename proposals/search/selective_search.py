@@ -23,8 +23,9 @@ from ...data.errors import SettingError
 from ...data.images.reading import as_rgb, check_image
 from ...data.system.kernels import compile_all
 from ..proposer import Ranked, check_limit
-from . import grouping, segmentation
-from .grouping import describe_regions, group_regions, texture_codes
+from . import grouping, regions, segmentation
+from .grouping import Hierarchy, describe_regions, group_regions, texture_codes
+from .regions import Regions
 from .segmentation import PixelGraph, pixel_graph, segment
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ STRATEGIES: dict[str, Strategy] = {
     "fast": Strategy(("HSV", "Lab"), (50, 100), ("CTSF", "TSF")),
     "quality": Strategy(SPACES, (50, 100, 150, 300), ("CTSF", "TSF", "F", "S")),
 }
-KERNELS = (*segmentation.KERNELS, *grouping.KERNELS)
+KERNELS = (*segmentation.KERNELS, *grouping.KERNELS, *regions.KERNELS)
 # Pixels. Pictures are scaled to this width, which k and the minimum side refer to.
 WIDTH = 500
 # Pixels. Without it a strip one pixel wide would become a picture of 10^8 pixels.
@@ -144,6 +145,23 @@ class SelectiveSearch:
     def __call__(self, image: NDArray[np.uint8]) -> Ranked:
         """Propose boxes (N, 4) and scores (N,) of a picture (H, W, 3) uint8 RGB, best first."""
         return selective_search(image, **vars(self))
+
+    def regions(self, image: NDArray[np.uint8]) -> Regions:
+        """Propose the same boxes and scores with the segments that they are around.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3)
+            The picture, RGB; see `selective_search`.
+
+        Examples
+        --------
+        >>> from skimage.data import chelsea
+        >>> regions = SelectiveSearch("single", limit=100).regions(chelsea())
+        >>> regions.masks([0, 5, 9]).shape
+        (3, 300, 451)
+        """
+        return _search(image, **vars(self))
 
     def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
         """Propose the boxes; no network is needed. See `Proposer`."""
@@ -241,6 +259,21 @@ def selective_search(
         mode, superpixel_scale=superpixel_scale, seed=seed, limit=limit, min_side=min_side, strategies=strategies,
         threads=threads,
     )  # fmt: skip
+    ranked = _search(image, mode, superpixel_scale, seed, limit, min_side, strategies, threads)
+    return ranked.boxes, ranked.scores
+
+
+def _search(
+    image: NDArray[np.uint8],
+    mode: Mode,
+    superpixel_scale: float,
+    seed: int,
+    limit: int | None,
+    min_side: float,
+    strategies: Sequence[Strategy] | None,
+    threads: int,
+) -> Regions:
+    """Rank the regions of all hierarchies, see `selective_search`."""
     check_image(image)
     height, width = image.shape[:2]
     # First the size, then the channels: a very large picture is not copied. RGBA is laid on white before, as in files.
@@ -249,26 +282,30 @@ def selective_search(
 
     compile_kernels()
     levels = hierarchies(scaled, strategies or [STRATEGIES[mode]], superpixel_scale, threads)
-    nodes = np.concatenate(levels)
-    priority = np.concatenate([rng.random(len(level)) * np.arange(len(level), 0, -1) for level in levels])
-    wide = (nodes[:, 2] - nodes[:, 0] >= min_side) & (nodes[:, 3] - nodes[:, 1] >= min_side)
-    nodes, priority = nodes[wide], priority[wide]
-    if len(nodes) == 0:
-        nodes = np.array([[0, 0, scaled.shape[1], scaled.shape[0]]], np.int32)
-        priority = np.ones(1)
+    nodes = np.concatenate([level.boxes for level in levels])
+    counts = [len(level.boxes) for level in levels]
+    priority = np.concatenate([rng.random(count) * np.arange(count, 0, -1) for count in counts])
+    wide = np.flatnonzero((nodes[:, 2] - nodes[:, 0] >= min_side) & (nodes[:, 3] - nodes[:, 1] >= min_side))
+    if len(wide) == 0:  # The whole picture.
+        wide = np.array([counts[0] - 1])
+        priority[wide] = 1
 
-    order = np.argsort(priority, kind="stable")
+    order = wide[np.argsort(priority[wide], kind="stable")]
     corners = nodes[order].astype(np.int64)
     key = ((corners[:, 0] * 4096 + corners[:, 1]) * 4096 + corners[:, 2]) * 4096 + corners[:, 3]
     first = np.sort(np.unique(key, return_index=True)[1])[:limit]  # the best of each set of duplicates
     stretch = np.array([width / scaled.shape[1], height / scaled.shape[0]] * 2)
     boxes = np.minimum(corners[first] * stretch, [width, height] * 2).astype(np.float32)
-    return boxes, _strictly_falling(1 / (1 + priority[order][first]))
+    scores = _strictly_falling(1 / (1 + priority[order][first]))
+    ends = np.cumsum(counts)
+    level = np.searchsorted(ends, order[first], side="right")
+    row = order[first] - (ends - counts)[level]
+    return Regions(boxes, scores, (height, width), levels, np.stack([level, row], axis=1).astype(np.int32))
 
 
 def hierarchies(
     image: NDArray[np.uint8], strategies: Sequence[Strategy], superpixel_scale: float = 1.0, threads: int = 1
-) -> list[NDArray[np.int32]]:
+) -> list[Hierarchy]:
     """Build the hierarchies of some strategies.
 
     Common steps run once: smoothing, edges, their order and texture for all ``k`` of a colour space; regions and their
@@ -287,13 +324,13 @@ def hierarchies(
 
     Returns
     -------
-    list of ndarray of int32, shape (2 * R - 1, 4)
-        Boxes of every hierarchy, in pixels, 0-based, ends exclusive: initial regions first, whole picture last.
+    list of Hierarchy
+        Those of one colour space and ``k`` share their labels.
 
     Examples
     --------
     >>> image = np.zeros((20, 30, 3), np.uint8)
-    >>> [boxes.tolist() for boxes in hierarchies(image, [STRATEGIES["single"]])]
+    >>> [hierarchy.boxes.tolist() for hierarchy in hierarchies(image, [STRATEGIES["single"]])]
     [[[0, 0, 30, 20]]]
     """
     plan: dict[str, dict[float, dict[str, None]]] = {}  # The inner dicts are sets that keep their order.
@@ -308,13 +345,13 @@ def hierarchies(
 
     def build(
         values: NDArray[np.uint8], graph: PixelGraph, codes: NDArray[np.uint8], k: float, sums: Sequence[str]
-    ) -> list[NDArray[np.int32]]:
+    ) -> list[Hierarchy]:
         labels, count = segment(graph, k * superpixel_scale, round(k * superpixel_scale))
         regions = describe_regions(labels, count, values, codes)
-        return [group_regions(regions, labels.size, measures)[0] for measures in sums]
+        return [Hierarchy(labels, *group_regions(regions, labels.size, measures)) for measures in sums]
 
     if threads == 1:
-        levels: list[NDArray[np.int32]] = []
+        levels: list[Hierarchy] = []
         for space, ks in plan.items():
             prepared = prepare(space)
             for k, sums in ks.items():
@@ -328,7 +365,7 @@ def hierarchies(
             for space, ks in plan.items()
             for k, sums in ks.items()
         ]
-        return [boxes for task in building for boxes in task.result()]
+        return [hierarchy for task in building for hierarchy in task.result()]
 
 
 def convert_colour(image: NDArray[np.uint8], space: str) -> NDArray[np.uint8]:

@@ -316,7 +316,7 @@ def test_modes_build_their_hierarchies(cat):
     small = np.ascontiguousarray(cat[::4, ::4])
     counts = {mode: len(hierarchies(small, [strategy])) for mode, strategy in STRATEGIES.items()}
     assert counts == {"single": 1, "fast": 8, "quality": 80}
-    for boxes in hierarchies(small, [STRATEGIES["quality"]]):
+    for _, boxes, _ in hierarchies(small, [STRATEGIES["quality"]]):
         assert boxes[-1].tolist() == [0, 0, small.shape[1], small.shape[0]]
 
 
