@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
+from inception_rcnn.data.errors import SettingError
 from inception_rcnn.proposals import SelectiveSearch, Strategy, selective_search
 from inception_rcnn.proposals.search.regions import Regions
 
@@ -53,6 +54,8 @@ def test_every_form_is_that_of_the_mask_of_its_parts(size: tuple[int, int], seed
     assert masks.shape == (len(regions), *size)
     assert masks.dtype == bool
     assert regions.areas.tolist() == masks.sum((1, 2)).tolist()
+    labels = np.random.default_rng(seed).integers(0, 4, size)
+    assert regions.label_counts(labels).tolist() == [np.bincount(labels[m], minlength=4).tolist() for m in masks]
     for i, mask in enumerate(masks):
         assert (mask == naive_mask(regions, i)).all()
         assert (mask == regions.mask(i)).all()
@@ -110,6 +113,13 @@ def test_a_picture_of_one_colour_is_one_region() -> None:
     assert regions.areas.tolist() == [1200]
     assert regions.run_lengths(0) == coco.encode(np.ones((30, 40), np.uint8, order="F"))
     assert regions.masks([]).shape == (0, 30, 40)
+
+
+@pytest.mark.parametrize("labels", [np.zeros((3, 4), int), np.zeros((30, 40)), np.full((30, 40), -1)])
+def test_labels_that_are_refused(labels: np.ndarray) -> None:
+    regions = SelectiveSearch("single").regions(np.zeros((30, 40, 3), np.uint8))
+    with pytest.raises(SettingError, match=r"labels must be whole numbers from 0, shape \(30, 40\)"):
+        regions.label_counts(labels)
 
 
 def test_threads_change_nothing() -> None:
