@@ -1,5 +1,7 @@
 """Draw docs/proposals.jpg: the regions that selective search begins with, and its first 100 and 1,000 boxes.
 
+And docs/masks.jpg: regions of two photographs, the first 1,500 of each, that overlap most with boxes drawn by hand.
+
 Run as ``python docs/draw_proposals.py``.
 """
 
@@ -10,11 +12,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 from skimage.data import astronaut
 
-from inception_rcnn.proposals import selective_search
+from inception_rcnn.data import box_iou, read_image
+from inception_rcnn.proposals import SelectiveSearch, selective_search
 from inception_rcnn.proposals.search.segmentation import pixel_graph, segment
 from inception_rcnn.proposals.search.selective_search import convert_colour
 
 GAP = 8
+HEIGHT = 400
 
 
 def paint_regions(image: np.ndarray) -> Image.Image:
@@ -44,15 +48,41 @@ def draw_boxes(image: np.ndarray, count: int, opacity: int) -> Image.Image:
     return picture.convert("RGB")
 
 
+def paint_masks(name: str, objects: list[list[int]]) -> Image.Image:
+    """Paint the regions whose boxes fit best to some boxes, each in its colour, and draw their outlines."""
+    image = read_image(Path(__file__).parent / "photographs" / name)
+    regions = SelectiveSearch("quality", limit=1500).regions(image)
+    painted = 0.35 * image.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    best = box_iou(np.float32(objects), regions.boxes).argmax(axis=1)
+    for i, index in enumerate(best):
+        colour = 255 * np.array(colorsys.hsv_to_rgb(0.14 + 0.3 * i, 0.85, 1.0))
+        mask = regions.mask(index)
+        painted[mask] = 0.55 * image[mask] + 0.45 * colour
+    picture = Image.fromarray(painted.astype(np.uint8))
+    for i, index in enumerate(best):
+        colour = tuple(round(255 * c) for c in colorsys.hsv_to_rgb(0.14 + 0.3 * i, 0.85, 1.0))
+        for outline in regions.polygons(index):
+            ImageDraw.Draw(picture).polygon([tuple(point) for point in outline.tolist()], outline=colour)
+    return picture.resize((round(HEIGHT * picture.width / picture.height), HEIGHT))
+
+
+def side_by_side(panels: list[Image.Image], name: str) -> None:
+    """Write pictures of one height as one."""
+    sheet = Image.new("RGB", (sum(one.width + GAP for one in panels) - GAP, panels[0].height), "white")
+    left = 0
+    for panel in panels:
+        sheet.paste(panel, (left, 0))
+        left += panel.width + GAP
+    sheet.save(Path(__file__).with_name(name), quality=88)
+
+
 def main() -> None:
-    """Draw three panels side by side."""
+    """Draw both."""
     image = astronaut()
     panels = [paint_regions(image), draw_boxes(image, 100, 190), draw_boxes(image, 1000, 70)]
-    width, height = panels[0].size
-    sheet = Image.new("RGB", (3 * width + 2 * GAP, height), "white")
-    for i, panel in enumerate(panels):
-        sheet.paste(panel, (i * (width + GAP), 0))
-    sheet.save(Path(__file__).with_name("proposals.jpg"), quality=88)
+    side_by_side(panels, "proposals.jpg")
+    dog = paint_masks("dog.jpg", [[130, 220, 310, 540], [465, 75, 690, 172], [117, 124, 570, 428]])
+    side_by_side([dog, paint_masks("eagle.jpg", [[113, 98, 625, 425]])], "masks.jpg")
 
 
 if __name__ == "__main__":
