@@ -132,9 +132,14 @@ def find_problem(boxes: NDArray[Any], scores: NDArray[Any]) -> str:
     >>> find_problem(np.float32([[5, 0, 4, 9]]), np.float32([1]))
     'a box ends before it begins'
     """
+    return find_misfit(boxes, scores) or find_bad_number(boxes, scores)
+
+
+def find_misfit(boxes: NDArray[Any], scores: NDArray[Any]) -> str:
+    """Do the part of `find_problem` that looks at shapes."""
     if scores.ndim != 1 or boxes.shape != (len(scores), 4):
         return f"boxes {boxes.shape} and scores {scores.shape} do not fit: (N, 4) and (N,) are expected"
-    return find_bad_number(boxes, scores)
+    return ""
 
 
 def find_bad_number(boxes: NDArray[Any], scores: NDArray[Any]) -> str:

