@@ -129,7 +129,7 @@ class _Evaluator:
         boxes, scores = (np.concatenate(arrays) for arrays in zip(*(one[:2] for one in predictions), strict=True))
         if problem := find_bad_number(boxes, scores):
             raise SettingError(f"a prediction: {problem}")
-        labels = np.concatenate([one.labels for one in (*targets, *predictions)])
+        labels = np.concatenate([*(one.labels for one in targets), *(one.labels for one in predictions)])
         if self._names is not None and (unknown := set(labels.tolist()) - self._names.keys()):
             raise SettingError(
                 f"label {min(unknown)} is none of the {len(self._names)} classes; give classes as a dict of label to "
