@@ -46,7 +46,12 @@ def find_yolo(folder: Path) -> Path | None:
     for path in settings:
         if "names" in _read_settings(path):
             return path
-    return next((folder / name for name in _NAME_FILES if (folder / name).is_file()), None)
+    names_file = next((folder / name for name in _NAME_FILES if (folder / name).is_file()), None)
+    if names_file is None or names_file.name == "obj.names" or not any(folder.rglob("*.xml")):
+        return names_file
+    # A list of classes beside VOC's XML files is no YOLO, unless there are labels of YOLO's too.
+    pictures = {path.stem for path in map(Path, find_images(folder))}
+    return names_file if any(path.stem in pictures for path in folder.rglob("*.txt")) else None
 
 
 def read_yolo_names(names_file: Path) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +99,9 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
     segmentation", CVPR 2014; arXiv 1311.2524v5, sections 4.1 and 4.3.
     """
     classes = check_names("classes", classes)
+    if not folder.is_dir():
+        problem = "is a file; name the folder that it is in, or the one above" if folder.exists() else "does not exist"
+        raise AnnotationError(f"{folder}: {problem}")
     if (root := _ilsvrc_root(folder)) is not None:
         return _read_ilsvrc_val(root, classes, "val1") + _read_ilsvrc_train(root, classes)
     spellings = _other_spellings(classes)
@@ -517,7 +520,8 @@ def read_training_pictures(
     absent = set(range(len(classes))).difference(*(picture.labels.tolist() for picture in training))
     if training and len(absent) == len(classes):
         raise AnnotationError(
-            f"none of {len(training)} pictures has an object of {first_names(classes)}; spell them as the labels do"
+            f"none of {len(training)} pictures has an object of {first_names(classes)}; --classes FILE names the "
+            f"classes as the labels do{_names_there(folders)}"
         )
     if absent:
         tell(f"no object to learn from: {first_names([classes[label] for label in sorted(absent)])}")
@@ -525,6 +529,15 @@ def read_training_pictures(
         tell("no picture is labelled for all of the classes, so there is little background to learn from")
     tell(f"{len(training)} pictures to train on, {len(validation)} set aside")
     return training, validation
+
+
+def _names_there(folders: Sequence[Path]) -> str:
+    """Name the classes that are labelled in folders, in brackets, as far as the layout tells them."""
+    names: dict[str, None] = {}
+    for folder in folders:
+        with suppress(AnnotationError):
+            names |= dict.fromkeys(annotated_classes(folder))
+    return f" ({first_names([*names])})" if names else ""
 
 
 def _check_distinct_files(by_folder: Sequence[tuple[Path, list[Picture]]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,12 @@ from PIL import Image
 from inception_rcnn.data import AnnotationError, Detections, Picture, Proposals, write_detections, write_proposals
 from inception_rcnn.data.errors import DataWarning
 from inception_rcnn.data.formats.yolo import read_yolo, read_yolo_names
-from inception_rcnn.detect.train.data import annotated_classes, read_labelled_folder, read_validation
+from inception_rcnn.detect.train.data import (
+    annotated_classes,
+    read_labelled_folder,
+    read_training_pictures,
+    read_validation,
+)
 
 yaml = pytest.importorskip("yaml")
 
@@ -80,6 +86,12 @@ def labelimg_apart(folder: Path) -> None:
     (folder / "labels").mkdir()
     for name, objects in OBJECTS.items():
         (folder / "labels" / f"{name}.xml").write_text(xml(objects, name))
+
+
+def labelimg_with_classes(folder: Path) -> None:
+    """XML beside the pictures, and the list of classes that `--classes` takes: the README's folder."""
+    labelimg(folder)
+    (folder / "classes.txt").write_text("mug\nlamp\n")
 
 
 def labelimg_yolo(folder: Path) -> None:
@@ -155,7 +167,8 @@ def label_studio_yolo(folder: Path) -> None:
 
 
 LAYOUTS: dict[Callable[[Path], None], bool] = {
-    labelimg: False, labelimg_apart: False, labelimg_yolo: False, cvat_coco: False, cvat_coco_subsets: True,
+    labelimg: False, labelimg_apart: False, labelimg_with_classes: False, labelimg_yolo: False,
+    cvat_coco: False, cvat_coco_subsets: True,
     roboflow_coco: True, roboflow_voc: True, roboflow_yolo: True, ultralytics: True, label_studio_coco: False,
     label_studio_yolo: False,
 }  # fmt: skip
@@ -214,6 +227,25 @@ def test_a_name_for_two_files_is_told(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / folder)
     with pytest.raises(AnnotationError, match=r"one.xml: there is no picture of that name in "):
         read_labelled_folder(tmp_path, CLASSES)
+
+
+@pytest.mark.parametrize(("name", "told"), [("nowhere", "does not exist"), ("one.jpg", "is a file; name the folder")])
+def test_what_is_no_folder_is_told(tmp_path: Path, name: str, told: str) -> None:
+    labelimg(tmp_path)
+    with pytest.raises(AnnotationError, match=f"{name}: {told}"):
+        read_labelled_folder(tmp_path / name, CLASSES)
+
+
+def test_classes_that_are_not_labelled_are_told_with_those_that_are(tmp_path: Path) -> None:
+    labelimg(tmp_path)
+    silent = {
+        "tell": lambda text: None,
+        "warn": lambda text: None,
+        "progress": lambda *_: nullcontext(lambda done: None),
+    }
+    told = r"none of 3 pictures has an object of cup; --classes FILE names the classes as the labels do \(lamp, mug\)"
+    with pytest.warns(DataWarning), pytest.raises(AnnotationError, match=told):
+        read_training_pictures([tmp_path], ("cup",), "trainval", **silent)
 
 
 def test_an_unknown_layout_is_told_those_that_are_known(tmp_path: Path) -> None:

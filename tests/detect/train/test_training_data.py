@@ -476,7 +476,8 @@ def test_halves_of_few() -> None:
 
 
 def test_other_folders_are_named(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "absent"):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path, tmp_path / "empty"):
         with pytest.raises(AnnotationError, match="neither VOC layout") as caught:
             read_labelled_folder(folder, VOC_CLASSES)
         assert str(caught.value).startswith(f"{folder}:")
