@@ -159,7 +159,7 @@ class RunSummary:
             are = "file is" if self.repaired == 1 else "files are"
             lines.append(f"{self.repaired} {are} damaged, but not in the pixels, and read, see {errors}")
         if self.failed:
-            lines.append(f"{self.failed} files could not be processed, see {errors}")
+            lines.append(f"{self.failed} file{'s' * (self.failed > 1)} could not be processed, see {errors}")
         if self.retryable:
             lines.append(f"{self.retryable} of them may succeed at another try; the same command tries those again")
         return lines

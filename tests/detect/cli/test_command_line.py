@@ -182,7 +182,7 @@ def test_detect(capsys: pytest.CaptureFixture[str], photos: Path, model_file: Pa
     written = capsys.readouterr()
     assert written.out == ""
     assert "5 pictures in " in written.err
-    assert "1 files could not be processed, see " in written.err
+    assert "1 file could not be processed, see " in written.err
     assert len(read_detections(output, key="file_name")) == 5
     settings = json.loads((output / "run.json").read_text())["settings"]
     assert settings["model"] == [str(model_file)]

@@ -475,7 +475,7 @@ def test_a_network_without_its_packages_is_one_line(photos, tmp_path, monkeypatc
 def test_nothing_but_bad_files(photos, tmp_path, capsys):
     output = tmp_path / "x.parquet"
     assert run_command("propose", photos / "a" / "001b.jpg", "--output", output) == 1
-    assert "1 files could not be processed" in capsys.readouterr().err
+    assert "1 file could not be processed" in capsys.readouterr().err
     assert pyarrow.parquet.read_table(output).num_rows == 0
     assert not multiprocessing.active_children()
 
