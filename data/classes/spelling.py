@@ -43,7 +43,9 @@ def find_labels(names: Iterable[str], classes: Sequence[str], setting: str = "on
     label_of = {name: label for label, name in enumerate(classes)}
     for name in names:
         if name not in label_of:
-            meant = did_you_mean(name, classes)
+            parts = [part.strip() for part in name.split(",")]
+            several = len(parts) > 1 and label_of.keys() >= set(parts)
+            meant = " (name several one by one)" if several else did_you_mean(name, classes)
             raise SettingError(f"{setting} {name[:40]!r}: no such class{meant}; there are {first_names(classes, 20)}")
     return np.array(sorted(label_of[name] for name in names), np.int64)
 

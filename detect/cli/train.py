@@ -229,6 +229,8 @@ def train_detector_command(
 
 
 def _on_set_aside(pictures: int) -> str:
+    if not pictures:
+        return "not measured: no picture is set aside"
     few = "; of so few it says little" if pictures < MIN_CALIBRATION_PICTURES else ""
     return f"on {pictures} pictures set aside{few}"
 
