@@ -64,8 +64,9 @@ def run(task: str, folder: Path, output: Path, first: int) -> dict[str, float]:
     def sample(done: int, note: str = "") -> None:
         nonlocal most
         if done in (first, count) or done % max(1, count // 100) == 0:
-            samples[done] = resident()
-            most = max(most, samples[done])
+            now = resident()
+            samples.setdefault(done, now)  # When all are done it is told again, while the results are written.
+            most = max(most, now)
 
     began = time.perf_counter()
     start: Callable[[], object]
