@@ -144,7 +144,8 @@ class SelectiveSearch:
 
     def __call__(self, image: NDArray[np.uint8]) -> Ranked:
         """Propose boxes (N, 4) and scores (N,) of a picture (H, W, 3) uint8 RGB, best first."""
-        return selective_search(image, **vars(self))
+        ranked = self.regions(image)
+        return ranked.boxes, ranked.scores
 
     def regions(self, image: NDArray[np.uint8]) -> Regions:
         """Propose the same boxes and scores with the segments that they are around.
@@ -161,7 +162,7 @@ class SelectiveSearch:
         >>> regions.masks([0, 5, 9]).shape
         (3, 300, 451)
         """
-        return _search(image, **vars(self))
+        return _search(image, self)
 
     def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked:
         """Propose the boxes; no network is needed. See `Proposer`."""
@@ -255,37 +256,28 @@ def selective_search(
     >>> boxes.shape, scores.shape
     ((200, 4), (200,))
     """
-    SelectiveSearch(  # It checks the settings.
+    search = SelectiveSearch(
         mode, superpixel_scale=superpixel_scale, seed=seed, limit=limit, min_side=min_side, strategies=strategies,
         threads=threads,
     )  # fmt: skip
-    ranked = _search(image, mode, superpixel_scale, seed, limit, min_side, strategies, threads)
-    return ranked.boxes, ranked.scores
+    return search(image)
 
 
-def _search(
-    image: NDArray[np.uint8],
-    mode: Mode,
-    superpixel_scale: float,
-    seed: int,
-    limit: int | None,
-    min_side: float,
-    strategies: Sequence[Strategy] | None,
-    threads: int,
-) -> Regions:
+def _search(image: NDArray[np.uint8], settings: SelectiveSearch) -> Regions:
     """Rank the regions of all hierarchies, see `selective_search`."""
     check_image(image)
     height, width = image.shape[:2]
     # First the size, then the channels: a very large picture is not copied. RGBA is laid on white before, as in files.
     scaled = as_rgb(_scale(as_rgb(image) if image.shape[2:] == (4,) else image))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(settings.seed)
 
     compile_kernels()
-    levels = hierarchies(scaled, strategies or [STRATEGIES[mode]], superpixel_scale, threads)
+    strategies = settings.strategies or [STRATEGIES[settings.mode]]
+    levels = hierarchies(scaled, strategies, settings.superpixel_scale, settings.threads)
     nodes = np.concatenate([level.boxes for level in levels])
     counts = [len(level.boxes) for level in levels]
     priority = np.concatenate([rng.random(count) * np.arange(count, 0, -1) for count in counts])
-    wide = np.flatnonzero((nodes[:, 2] - nodes[:, 0] >= min_side) & (nodes[:, 3] - nodes[:, 1] >= min_side))
+    wide = np.flatnonzero((nodes[:, 2:] - nodes[:, :2] >= settings.min_side).all(axis=1))
     if len(wide) == 0:  # The whole picture.
         wide = np.array([counts[0] - 1])
         priority[wide] = 1
@@ -293,7 +285,7 @@ def _search(
     order = wide[np.argsort(priority[wide], kind="stable")]
     corners = nodes[order].astype(np.int64)
     key = ((corners[:, 0] * 4096 + corners[:, 1]) * 4096 + corners[:, 2]) * 4096 + corners[:, 3]
-    first = np.sort(np.unique(key, return_index=True)[1])[:limit]  # the best of each set of duplicates
+    first = np.sort(np.unique(key, return_index=True)[1])[: settings.limit]  # the best of each set of duplicates
     stretch = np.array([width / scaled.shape[1], height / scaled.shape[0]] * 2)
     boxes = np.minimum(corners[first] * stretch, [width, height] * 2).astype(np.float32)
     scores = _strictly_falling(1 / (1 + priority[order][first]))
