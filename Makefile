@@ -33,7 +33,7 @@ test-pages: $(VENV)/.dev  ## Open the pages in a browser: do they work, and for 
 
 # All in one go: the last test of a kind would leave a core idle.
 test-all: test-pages  ## Run all of them, with those that take longer.
-	@$(MAKE) test MARKS="not pages" ARGS="--durations 10 $(ARGS)"
+	@$(MAKE) test MARKS="not pages" PYTEST="$(PYTEST) --durations 10"
 
 test-cpus: $(VENV)/.dev  ## Run the numeric tests as other processors and numbers of threads would.
 	$(BIN)/python tests/cpus.py $(ARGS)
