@@ -23,7 +23,7 @@ NUMERIC = [
     "eval/test_voc_protocol.py", "eval/test_ilsvrc_protocol.py", "proposals", "backbone", "detect/test_detector.py",
     "detect/test_voc_model.py", "detect/train/test_augmentation.py",
     "detect/train/test_training.py", "detect/train/test_training_multibox.py",
-    "detect/train/test_training_classifier.py",
+    "detect/train/test_training_classifier.py", "detect/train/test_fine_tuning.py",
 ]  # fmt: skip
 AVX512 = "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR"
 SETTINGS = {

@@ -66,7 +66,7 @@ def dimensions(model: onnx.ModelProto) -> dict[str, list[str | int]]:
     return {value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in values}
 
 
-@pytest.mark.parametrize(("scoring", "classes"), [("shared", 3), ("crops", 1)])
+@pytest.mark.parametrize(("scoring", "classes"), [("shared", 1), ("shared", 3), ("crops", 3)])
 def test_export_is_in_opset_17_with_named_dimensions(scoring: str, classes: int) -> None:
     network = random_network(classes=classes)
     whole = onnx.load_from_string(export_whole(to_model(network, CLASSES[:classes], long_side=128, scoring=scoring)))
