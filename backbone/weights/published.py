@@ -87,7 +87,8 @@ def find_model(name_or_file: str | Path, folder: Path = BUNDLED) -> Path:
     path = Path(name_or_file)
     if path.is_file():
         return path
-    meant = did_you_mean(str(name_or_file), names)
+    beside = sorted(other.name for other in path.parent.glob("*.safetensors"))
+    meant = did_you_mean(path.name, [*names, *beside])
     raise ModelError(f"{name_or_file}: no such model or file{meant}; bundled models: {', '.join(names) or 'none'}")
 
 

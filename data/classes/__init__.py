@@ -4,6 +4,7 @@ They stand in text files: a name a line, or a WordNet id, a tab and a name.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import AnnotationError, did_you_mean, first_names
@@ -49,7 +50,7 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
     ----------
     name_or_file : str
         "voc": the 20 of PASCAL VOC. "coco": the 80 of COCO. "ilsvrc": the 200 of the ILSVRC detection challenge. Or
-        a text file with one name a line.
+        a text file with one name a line, or a ``data.yaml`` of YOLO.
 
     Returns
     -------
@@ -74,15 +75,12 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
     known = {"voc": VOC_CLASSES, "coco": COCO_CLASSES, "ilsvrc": tuple(ILSVRC_DET_CLASSES.values())}
     if name_or_file in known:
         return known[name_or_file]
-    try:
-        lines = Path(name_or_file).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise AnnotationError(
-            f"classes {name_or_file}: neither voc, coco nor ilsvrc, nor a file that can be read ({error.strerror})"
-            f"{did_you_mean(name_or_file, known)}; give one of these, or a text file with one name a line"
-        ) from error
-    except ValueError as error:  # Not UTF-8, or a name with a zero byte.
-        raise AnnotationError(f"{name_or_file}: is not a text file in UTF-8; give one with one name a line") from error
+    if name_or_file.endswith((".yaml", ".yml")) and Path(name_or_file).is_file():
+        from ..formats.yolo import read_yolo_names  # It needs the classes of this module.
+
+        lines = [*read_yolo_names(Path(name_or_file))]
+    else:
+        lines = _read_class_lines(name_or_file, known)
     names = [name for line in lines if (name := " ".join(line.split()))]
     if not names:
         raise AnnotationError(f"{name_or_file}: is empty; give the names of the classes, one a line")
@@ -94,3 +92,15 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
         twice = [repr(name[:80]) for name, count in Counter(names).items() if count > 1]
         raise AnnotationError(f"{name_or_file}: has the class {first_names(twice, 10)} twice; remove one of its lines")
     return tuple(names)
+
+
+def _read_class_lines(name_or_file: str, known: Iterable[str]) -> list[str]:
+    try:
+        return Path(name_or_file).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise AnnotationError(
+            f"classes {name_or_file}: neither voc, coco nor ilsvrc, nor a file that can be read ({error.strerror})"
+            f"{did_you_mean(name_or_file, known)}; give one of these, or a text file with one name a line"
+        ) from error
+    except ValueError as error:  # Not UTF-8, or a name with a zero byte.
+        raise AnnotationError(f"{name_or_file}: is not a text file in UTF-8; give one with one name a line") from error

@@ -69,7 +69,7 @@ def read_yolo_names(names_file: Path) -> tuple[str, ...]:
     """
     if names_file.suffix not in (".yaml", ".yml"):
         return tuple(text for _, text in read_lines(names_file, "the name of a class"))
-    names = _read_settings(names_file)["names"]
+    names = _read_settings(names_file).get("names")
     if isinstance(names, dict) and sorted(names) == [*range(len(names))]:
         names = [names[number] for number in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(name, (str, int, float)) for name in names) or not names:

@@ -46,6 +46,7 @@ NOTICE_AFTER = 2.0  # seconds
 _compiling = threading.Lock()
 _signatures: dict[Any, str] = {}
 _warned: list[str] = []
+_told = threading.Event()
 # Environment variable by which worker processes find the temporary folder of the process that started them.
 _TEMPORARY = "_INCEPTION_RCNN_KERNELS"
 
@@ -137,7 +138,8 @@ def _compile(kernels: Sequence[Any], stop: threading.Event) -> None:
 
 def _print_notice() -> None:
     # A worker process reads what the process that started it has compiled, and told.
-    if _warned or _temporary_folder() is None:
+    if (_warned or _temporary_folder() is None) and not _told.is_set():
+        _told.set()
         _log.warning("compiling%s (some seconds) ...", "" if _warned else ", once on this machine")
 
 

@@ -179,7 +179,7 @@ def detect(
             workers = 1 if detector.scorers[0].placement.device == "cpu" else usable_cores()
         if isinstance(place, Path):
             try:
-                (place / "pictures").mkdir(parents=True, exist_ok=True)
+                place.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise CommandError(f"{output}: cannot be the output folder ({error.strerror}); name another") from None
         settings: dict[str, object] = {

@@ -12,6 +12,7 @@ import typer
 from ...data import MAX_PIXELS, ImageError, find_images, find_images_in
 from ...data.errors import CommandError
 from ...data.images.containers import Members
+from ...data.images.finding import VIDEO_SUFFIXES, how_to_read_video
 from ...data.system.remote import is_url, local_copy
 from ..runs.names import RESULT_FILES, RUN_FILES, folders_inside
 
@@ -208,6 +209,9 @@ def list_pictures(
     listed = ", ".join(f"{suffix or 'no suffix'} {count}" for suffix, count in counts[:10])
     lines = [f"passed over, not known as pictures: {listed}{', ...' if len(counts) > 10 else ''}"] if counts else []
     if not paths:
+        if videos := sorted(passed_over.keys() & VIDEO_SUFFIXES):
+            text = f"has videos and no pictures; one of them {how_to_read_video(f'VIDEO{videos[0]}')}"
+            raise ImageError(f"{' '.join(images)}: {text}")
         hint = "".join(f" ({line})" for line in lines)
         raise ImageError(f"{' '.join(images)}: no pictures there{hint}; name files, folders or globs of pictures")
     return paths, lines

@@ -96,10 +96,11 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
     Where there is no terminal, a line is printed every `SECONDS_BETWEEN_LINES`.
     """
     speed = _Speed(table_column=Column(no_wrap=True))
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), speed, TimeElapsedColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), speed)
     told = time.monotonic()
-    end = TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
-    bar = Progress(*columns, *end, console=console, disable=console.quiet)
+    times = TimeElapsedColumn(), TextColumn("passed,"), TimeRemainingColumn(), TextColumn("left")
+    what_for = TextColumn("{task.fields[note]}")
+    bar = Progress(*columns, *times, what_for, console=console, disable=console.quiet)
 
     def report(done: int, note: str = "") -> None:
         if not bar.tasks:

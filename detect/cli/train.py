@@ -112,7 +112,7 @@ def train_detector_command(
     seed: Annotated[int, recipe_option(DetectorRecipe, "seed")] = DetectorRecipe.seed,
     device: Device = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that compute proposals.  [default: one a core]")
+        int | None, typer.Option(min=1, metavar="N", help="Processes that compute proposals.  [default: one a core]")
     ] = None,
     graphs_apart: Annotated[
         bool, typer.Option("--graphs-apart", help="Write what is derived from the weights to files beside them.")
@@ -177,7 +177,7 @@ def train_detector_command(
         run = prepare_run(
             session, cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group,
             max_pixels=max_pixels, meaning="the losses, which fall; foreground right, the share of regions "
-            f"on objects that get their class; mAP, from 0 to 1, {_on_set_aside(len(validation))}",
+            f"on objects that get their class, near 0 at first; mAP, from 0 to 1, {_on_set_aside(len(validation))}",
         )  # fmt: skip
         samples = _sample_pictures(training, seed)
         if proposals is not None:
@@ -532,7 +532,7 @@ def train_classifier_command(
     quiet: Quiet = False,
 ) -> None:
     """Train GoogLeNet on folders of classes, as ImageNet has them; torchrun starts it on several GPUs."""
-    with training_session(device, output) as session:
+    with training_session(device, output, suffix=".npz") as session:
         from ...backbone.googlenet import GoogLeNet
         from ...backbone.weights.published import load_imagenet
         from ...data import atomic_write
@@ -540,8 +540,6 @@ def train_classifier_command(
         from ..train.classifier import adopt_weights, first_weights, train_classifier, write_weights
         from ..train.process_group import join_process_group
 
-        if output.suffix != ".npz":
-            raise CommandError(f"--output {output}: weights are read from .npz; name the file so")
         recipe = ClassifierRecipe(epochs=epochs, batch=batch, learning_rate=learning_rate, schedule=schedule, seed=seed)
         training, validation, classes = read_class_folders(data)
         print_once(f"{len(training)} pictures of {len(classes)} classes to train on, {len(validation)} to validate on")

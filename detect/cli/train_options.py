@@ -15,13 +15,14 @@ Data = Annotated[
     typer.Option(metavar="DIR", help="Labelled pictures, in any layout of docs/training.md; repeat for more."),
 ]
 Classes = Annotated[
-    str, typer.Option(metavar="voc|coco|ilsvrc|FILE", help="What to learn; a file has one name a line.")
+    str,
+    typer.Option(metavar="voc|coco|ilsvrc|FILE", help="What to learn; a file has one name a line, or is a data.yaml."),
 ]
 Output = Annotated[Path, typer.Option(metavar="FILE", help="The model, .safetensors.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="Which pictures of folders in VOC layout.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where the network runs.")]
 Cache = Annotated[Path, typer.Option(metavar="DIR", help="For proposals, checkpoints and curves.")]
-TimeLimit = Annotated[float | None, typer.Option(metavar="MIN", help="Save and stop after that long.")]
+TimeLimit = Annotated[float | None, typer.Option(metavar="MINUTES", help="Save and stop after that long.")]
 Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in the cache.")]
 
 

@@ -49,7 +49,7 @@ def warn_once(text: str) -> None:
 
 
 @contextmanager
-def training_session(device: str, *outputs: Path) -> Iterator[ExitStack]:
+def training_session(device: str, *outputs: Path, suffix: str = ".safetensors") -> Iterator[ExitStack]:
     """Check outputs, packages and device before a training; turn interruptions and bad losses into one line.
 
     Yields
@@ -62,6 +62,8 @@ def training_session(device: str, *outputs: Path) -> Iterator[ExitStack]:
             raise OSError(2, "no such folder", str(output.parent))
         if output.is_dir():
             raise CommandError(f"{output}: is a folder; name a file")
+        if output.suffix != suffix:
+            raise CommandError(f"{output}: what is trained is written as {suffix}; name the file so")
     if len({output.absolute() for output in outputs}) < len(outputs):
         raise CommandError(f"{outputs[0]}: --output and --multibox-output are two files; name another")
     with needs_packages("training", "train"):
@@ -147,6 +149,7 @@ def prepare_run(
         print_once(f"goes on from {checkpoint}")
     else:
         print_once(f"{checkpoint}: no such checkpoint, so from the beginning")
+    print_once(f"{cache}: has the proposals, checkpoints and log of this training; delete it when all is trained")
     if meaning:
         print_once(f"in a line of progress: {meaning}")
     write = open_log(log)

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import logging
 import os
 import time
 import warnings
@@ -66,6 +67,7 @@ from .stages import (
 from .summary import RunSummary, conclude
 
 JOURNAL = "journal"
+_log = logging.getLogger(__name__)
 MAX_WAITING_DRAWINGS = 4
 
 
@@ -122,7 +124,7 @@ def detect_batch(
     exports : Exports, optional
         What else is made of the detections that are drawn; see `labels.Exports`.
     progress : callable
-        Gets the number of files finished so far, failed ones included, and `RunSummary.bottleneck`.
+        Gets the number of files finished so far, failed ones included, and what takes the most time.
     stop : callable
         Asked before each picture. From True on no more are begun, those in hand are finished, and the run ends.
 
@@ -170,7 +172,7 @@ def detect_batch(
             _export_finished(place, exports, before, max_pixels)
         return before
     place.begin(output / "errors.jsonl")
-    (output / "pictures").mkdir(parents=True, exist_ok=True)
+    (output / "pictures" if drawings else output).mkdir(parents=True, exist_ok=True)
     pictures = _Pictures(files, drawings)
     _check_output(files, output)
     anew = "that file and the folder pictures beside it"
@@ -278,8 +280,9 @@ def _check_output(files: RunFiles, output: Path) -> None:
     if (old := output / "journal.jsonl").exists():
         raise JournalError(f"{old}: left by a run of version 0.1; finish it with that version, or delete that file")
     ours = any((output / name).exists() for name in (JOURNAL, "run.json", *RESULT_FILES))
-    if not ours and any((output / "pictures").iterdir()):
-        raise OutputError(f"{output / 'pictures'}: has files that no run drew here; name another output")
+    drawings = output / "pictures"
+    if not ours and drawings.is_dir() and any(drawings.iterdir()):
+        raise OutputError(f"{drawings}: has files that no run drew here; name another output")
 
 
 def _remove_outdated(output: Path, journal: Journal, pictures: _Pictures) -> None:
@@ -299,6 +302,8 @@ def _remove_outdated(output: Path, journal: Journal, pictures: _Pictures) -> Non
     _remove_drawings(output, before - kept)
     if journal.finished:
         return
+    if (output / "run.json").exists():
+        _log.warning("%s: the results of an earlier run are replaced; to keep such, name another output", output)
     for path in (output / name for name in RESULT_FILES):
         if path.exists():
             with contextlib.suppress(Exception):  # A damaged file raises nearly anything, and is removed too.
@@ -361,7 +366,7 @@ class _Run:
                             drawings.popleft().result()
                     drawings.append(drawer.submit(self.draw, picture, searched, found))
                 done += 1
-                progress(done, self.summary.bottleneck)
+                progress(done, f"slowest: {self.summary.bottleneck}")
             for drawing in drawings:
                 drawing.result()
         if done < len(self.pictures):

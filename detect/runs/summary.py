@@ -109,12 +109,12 @@ class RunSummary:
 
     @property
     def bottleneck(self) -> str:
-        """The slower side of a detection: "network-bound", "CPU-bound: reading" or "CPU-bound: searching"."""
+        """What most of the time is spent on: "neural network", "reading pictures" or "selective search"."""
         # If the network waits for less than a tenth of its time, faster reading can save no more than that.
         if self.waiting_share < 0.1:
-            return "network-bound"
+            return "neural network"
         slower = self.seconds.get("search", 0.0) > self.seconds.get("read", 0.0)
-        return f"CPU-bound: {'searching' if slower else 'reading'}"
+        return "selective search" if slower else "reading pictures"
 
     @property
     def should_be_repeated(self) -> bool:
@@ -144,8 +144,8 @@ class RunSummary:
             lines = [f"{output}: has the results of the same command; delete its run.json to repeat it"]
         # For the first pictures the network always waits.
         if idle_cores and self.waiting_share > 0.5 and self.pictures - self.resumed >= 10:
-            waited = f"the network waited for pictures {self.waiting_share:.0%} of its time"
-            lines.append(f"{self.bottleneck}; {waited}: more --workers would be faster")
+            waited = f"the neural network waited {self.waiting_share:.0%} of its time for {self.bottleneck}"
+            lines.append(f"{waited}; more --workers would be faster")
         if self.objects is not None and self.draw_score is not None:
             lines.append(found_line(self.objects, self.draw_score))
         if self.more_frames:

@@ -472,7 +472,7 @@ def read_training_pictures(
     split : str
         Which pictures of a folder in VOC layout.
     tell : callable
-        Gets a line for classes without an object, and one with the number of pictures.
+        Gets lines with the numbers of objects and pictures, and one for classes without an object.
     warn : callable
         Gets a line for each picture that cannot be read and is passed over.
     progress : callable
@@ -517,14 +517,16 @@ def read_training_pictures(
         ]
         for some in (training, validation)
     )
-    absent = set(range(len(classes))).difference(*(picture.labels.tolist() for picture in training))
-    if training and len(absent) == len(classes):
+    counts = Counter(label for picture in training for label in picture.labels.tolist())
+    if training and not counts:
         raise AnnotationError(
             f"none of {len(training)} pictures has an object of {first_names(classes)}; --classes FILE names the "
             f"classes as the labels do{_names_there(folders)}"
         )
-    if absent:
-        tell(f"no object to learn from: {first_names([classes[label] for label in sorted(absent)])}")
+    if counts:
+        tell(f"objects: {first_names([f'{classes[label]} {count}' for label, count in counts.most_common()], 20)}")
+    if absent := [name for label, name in enumerate(classes) if label not in counts]:
+        tell(f"no object to learn from: {first_names(absent)}")
     if training and all(picture.labelled is not None for picture in training):
         tell("no picture is labelled for all of the classes, so there is little background to learn from")
     tell(f"{len(training)} pictures to train on, {len(validation)} set aside")

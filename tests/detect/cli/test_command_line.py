@@ -114,6 +114,10 @@ def test_mistakes_with_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert "does not exist" in mistake(capsys, "detect", tmp_path / "absent", "--output", output)
     assert "matches no file" in mistake(capsys, "detect", tmp_path / "*.jpg", "--output", output)
     assert "no pictures there" in mistake(capsys, "detect", tmp_path, "--output", output)
+    (tmp_path / "a.mp4").touch()
+    assert "has videos and no pictures; one of them is a video" in mistake(
+        capsys, "detect", tmp_path, "--output", output
+    )
     assert "the list cannot be read" in mistake(capsys, "detect", f"@{tmp_path}/list.txt", "--output", output)
     assert not output.exists()
 
@@ -122,6 +126,8 @@ def test_mistakes_with_models(capsys: pytest.CaptureFixture[str], photos: Path, 
     pytest.importorskip("safetensors")
     detect = ["detect", photos, "--output", tmp_path / "out", "--model"]
     assert "nosuch: no such model or file; bundled models: " in mistake(capsys, *detect, "nosuch")
+    (tmp_path / "mine.safetensors").touch()
+    assert "(did you mean 'mine.safetensors'?)" in mistake(capsys, *detect, tmp_path / "min.safetensors")
     assert "not a safetensors file" in mistake(capsys, *detect, photos / "a.jpg")
     assert not (tmp_path / "out").exists()
 
@@ -615,6 +621,7 @@ def test_mistakes_with_training_a_multibox(
     assert "no such weights" in mistake(capsys, *train, output, "--weights", "nosuch")
     assert "absent: no such folder" in mistake(capsys, *train, tmp_path / "absent" / "a.safetensors")
     assert "is a folder; name a file" in mistake(capsys, *train, tmp_path)
+    assert "is written as .safetensors; name the file so" in mistake(capsys, *train, tmp_path / "a.pt")
     assert "device 'tpu' is unknown" in mistake(capsys, *train, output, "--device", "tpu")
     assert run(*train, output, "--data", labelled) == 2
     assert "and again in" in capsys.readouterr().err.splitlines()[-1]

@@ -411,7 +411,7 @@ def test_a_run_without_drawings(photos: Path, tmp_path: Path, detector: Detector
     with pytest.raises(KeyboardInterrupt):
         detect_batch(paths, output, detector, drawings=False, progress=stop_after(2))
     assert detect_batch(paths, output, detector, drawings=False).resumed == 2
-    assert not list((output / "pictures").iterdir())
+    assert not (output / "pictures").exists()
     detect_batch(paths, tmp_path / "drawn", detector)
     assert (output / "detections.json").read_bytes() == (tmp_path / "drawn" / "detections.json").read_bytes()
     # What was done without drawings is done again if they are asked for.
@@ -427,7 +427,9 @@ def test_a_run_without_drawings(photos: Path, tmp_path: Path, detector: Detector
     assert detect_batch(paths, output, detector, drawings=False).resumed >= 2
 
 
-def test_a_finished_run_is_not_done_again(photos: Path, tmp_path: Path, detector: Detector) -> None:
+def test_a_finished_run_is_not_done_again(
+    photos: Path, tmp_path: Path, detector: Detector, caplog: pytest.LogCaptureFixture
+) -> None:
     paths, output = find_images(photos)[:2], tmp_path / "out"
     first = detect_batch(paths, output, detector)
     before = contents(output)
@@ -437,6 +439,7 @@ def test_a_finished_run_is_not_done_again(photos: Path, tmp_path: Path, detector
     assert "has the results of the same command" in again.closing_lines(output)[0]
     assert scored == []
     assert contents(output) == before
+    assert caplog.messages == []
     # If a result is missing, a picture has changed, or something else is wanted, all are done.
     (output / "detections.json").unlink()
     assert detect_batch(paths, output, detector).resumed == 0
@@ -445,6 +448,7 @@ def test_a_finished_run_is_not_done_again(photos: Path, tmp_path: Path, detector
     assert detect_batch(paths, output, detector, draw_score=0.9).resumed == 0
     assert detect_batch(paths[:1], output, detector, draw_score=0.9).resumed == 0
     assert len(scored) == 7
+    assert ["the results of an earlier run are replaced" in line for line in caplog.messages] == [True] * 4
 
 
 def test_a_run_that_goes_on_with_other_settings_is_refused(photos: Path, tmp_path: Path, detector: Detector) -> None:

@@ -14,10 +14,10 @@ OUTPUT, ERRORS = Path("out"), Path("out.errors.jsonl")
 @pytest.mark.parametrize(
     ("waiting", "read", "search", "told"),
     [
-        (0.0, 5.0, 1.0, "network-bound"),
-        (0.2, 5.0, 1.0, "network-bound"),
-        (3.0, 5.0, 1.0, "CPU-bound: reading"),
-        (3.0, 1.0, 5.0, "CPU-bound: searching"),
+        (0.0, 5.0, 1.0, "neural network"),
+        (0.2, 5.0, 1.0, "neural network"),
+        (3.0, 5.0, 1.0, "reading pictures"),
+        (3.0, 1.0, 5.0, "selective search"),
     ],
 )
 def test_the_slower_side(waiting: float, read: float, search: float, told: str) -> None:
@@ -37,7 +37,7 @@ def test_closing_lines_of_a_detection() -> None:
         "3 files could not be processed, see out.errors.jsonl",
         "1 of them may succeed at another try; the same command tries those again",
     ]
-    advice = "CPU-bound: reading; the network waited for pictures 75% of its time: more --workers would be faster"
+    advice = "the neural network waited 75% of its time for reading pictures; more --workers would be faster"
     assert summary.closing_lines(OUTPUT, idle_cores=True) == [first, advice, *rest]
     # Too few pictures to judge by.
     summary.resumed = 3

@@ -382,7 +382,7 @@ def test_mistakes_with_the_command(folder: Path, tmp_path: Path, capsys: pytest.
         return capsys.readouterr().err
 
     output = tmp_path / "net.npz"
-    assert "weights are read from .npz" in mistake("--data", folder, "--output", tmp_path / "net.safetensors")
+    assert "is written as .npz" in mistake("--data", folder, "--output", tmp_path / "net.safetensors")
     assert "schedule 'x' is unknown; use cosine or step" in mistake(
         "--data", folder, "--output", output, "--schedule", "x"
     )

@@ -87,6 +87,13 @@ def test_class_lists(tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     path.write_bytes("\ufefftraffic light \r\n\r\n  Hündin\r\n".encode())
     assert read_class_list(str(path)) == ("traffic light", "Hündin")
+    pytest.importorskip("yaml")
+    path = tmp_path / "data.yaml"
+    path.write_text("train: images\nnames: {0: traffic light, 1: cat}\n")
+    assert read_class_list(str(path)) == ("traffic light", "cat")
+    path.write_text("train: images\n")
+    with pytest.raises(AnnotationError, match="names is no list"):
+        read_class_list(str(path))
 
 
 @pytest.mark.parametrize(
@@ -265,6 +272,7 @@ def test_training_pictures_are_checked(kit: Path, tmp_path: Path, monkeypatch: p
     # Only of the folder that has no pictures for validation some are set aside.
     assert [len(training), len(validation), validation[-1].image_id] == [7, 5, "000005"]
     assert told[-1] == "7 pictures to train on, 5 set aside"
+    assert told[0].startswith("objects: ant ")
     told.clear()
     read([kit], ("ant", "unicorn"))
     assert "no object to learn from: unicorn" in told
