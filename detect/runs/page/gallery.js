@@ -126,7 +126,10 @@ function captionOf(p) {
   if (ranked) return objects ? `${objects.starts[p + 1] - objects.starts[p] - shown[1][p]} of ${objects.starts[p + 1] - objects.starts[p]}` : number.format(shown[0][p]);
   if (comparing) return `${shown[0][p]} | ${shown[1][p]}`;
   if (page.kind === "classes") return shown[0][p] ? `${page.classes[runs[0].labels[runs[0].starts[p]]]} ${runs[0].scores[runs[0].starts[p]].toFixed(2)}` : "–";
-  return shown[0][p] ? number.format(shown[0][p]) : "–";
+  if (!shown[0][p]) return "–";
+  // The score that the order is by.
+  const score = {score: best[p], weakest: weakest(p)}[state.sort];
+  return number.format(shown[0][p]) + (score === undefined ? "" : ` · ${score.toFixed(2)}`);
 }
 
 function spoken(p) {
@@ -138,7 +141,7 @@ function spoken(p) {
 function updateTile(tile) {
   const p = tile.picture;
   // Boxes are sorted by score: as many of the same classes are the same, and as much apart are apart.
-  const content = [...shown, ...alone].map(one => one[p]).concat([...state.chosen]).join(" ");
+  const content = [...shown, ...alone].map(one => one[p]).concat([...state.chosen], state.sort).join(" ");
   if (tile.content === content) return;
   tile.content = content;
   if (page.kind !== "classes") tile.panes.forEach(({boxes}, r) => paintBoxes(boxes, boxPaths(r, p)));

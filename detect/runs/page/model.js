@@ -150,6 +150,7 @@ const sortKeys = {
     return nameRanks[p];
   },
   score: p => Math.round(best[p] * 1e5),
+  weakest: p => shown[0][p] ? Math.round((1 - weakest(p)) * 1e5) + 1 : 0,
   count: p => shown[0][p] + (panes > 1 ? shown[1][p] : 0),
   difference: p => Math.round((alone[0][p] + alone[1][p]) * 1e4),
   missed: p => shown[1][p],
@@ -189,6 +190,13 @@ function eachShown(r, p, take) {
   for (let i = starts[p]; i < starts[p + 1] && scores[i] >= threshold; i++) {
     if (!state.chosen.size || state.chosen.has(labels[i])) take(i);
   }
+}
+
+// The lowest score of the shown boxes of a picture in the first run.
+function weakest(p) {
+  let lowest = 0;
+  eachShown(0, p, i => { lowest = runs[0].scores[i]; });
+  return lowest;
 }
 
 // x1 y1 x2 y2 of a box in pixels.

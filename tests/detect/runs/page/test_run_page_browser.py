@@ -186,6 +186,13 @@ def test_orders(opened: Opened) -> None:
     assert opened.names == list(FOUND)
     opened.choose("sort", "score")
     assert opened.names[:3] == ["a.jpg", "b 50 % #1?.png", 'sub/10 "it\'s".JPG']
+    counts = "return [...document.querySelectorAll('.tile .count')].map(one => one.textContent)"
+    assert opened.do(counts)[:3] == ["2 · 0.90", "1 · 0.70", "–"]
+    opened.choose("sort", "weakest")
+    assert opened.names[:2] == ["a.jpg", "b 50 % #1?.png"]
+    assert opened.do(counts)[:3] == ["2 · 0.60", "1 · 0.70", "–"]
+    opened.choose("sort", "name")
+    assert opened.do(counts)[0] == "2"
     opened.slide(0.25)
     opened.choose("sort", "count")
     assert opened.names[0] == "a.jpg"
