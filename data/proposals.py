@@ -31,6 +31,9 @@ class Proposals(NamedTuple):
         ``x1 y1 x2 y2`` in pixels, continuous, 0-based, best first.
     scores : ndarray of float32, shape (N,)
         Higher is better; they never rise.
+    masks : sequence of bytes, optional
+        The region that each box is around, as ``counts`` of COCO's compressed run lengths, see
+        `inception_rcnn.proposals.search.regions.Regions.run_lengths`. None where boxes have no regions.
 
     Examples
     --------
@@ -43,6 +46,7 @@ class Proposals(NamedTuple):
     height: int
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
+    masks: Sequence[bytes] | None = None
 
 
 def check_entry(path: Path, entry: Proposals) -> Proposals:
@@ -50,11 +54,13 @@ def check_entry(path: Path, entry: Proposals) -> Proposals:
     with np.errstate(over="ignore"):  # becomes an infinity, which is refused below
         # One score may come as a number; this makes an array of it.
         boxes, scores = (np.ascontiguousarray(array, np.float32) for array in (entry.boxes, entry.scores))
-    entry = Proposals(str(entry.file), int(entry.width), int(entry.height), boxes, scores)
+    entry = Proposals(str(entry.file), int(entry.width), int(entry.height), boxes, scores, entry.masks)
     if not (0 <= entry.width < 2**31 and 0 <= entry.height < 2**31):
         problem = f"the picture's size is {entry.width} x {entry.height}"
     elif any("\ud800" <= letter <= "\udfff" for letter in entry.file):
         problem = "the name of the picture is not valid Unicode; rename it"
+    elif entry.masks is not None and len(entry.masks) != len(scores):
+        problem = f"has {len(entry.masks)} masks for {len(scores)} boxes"
     else:
         problem = find_problem(boxes, scores)
     if problem:
@@ -62,10 +68,32 @@ def check_entry(path: Path, entry: Proposals) -> Proposals:
     return entry
 
 
+def check_mask_suffix(path: str | Path) -> None:
+    """Refuse a proposal file whose format has no place for masks.
+
+    Raises
+    ------
+    ProposalFileError
+        If its suffix is neither ``.parquet`` nor ``.json``.
+
+    Examples
+    --------
+    >>> check_mask_suffix("p.json")
+    """
+    if Path(path).suffix.lower() not in (".parquet", ".json"):
+        raise ProposalFileError(f"{path}: only .parquet and .json have a place for masks; name the file so")
+
+
 def checked_entries(path: Path, entries: Sequence[Proposals]) -> Iterator[Proposals]:
     """Yield the entries to write, one at a time."""
+    masked = False
     for i in range(len(entries)):
         entry = check_entry(path, entries[i])
+        masked = masked if i else entry.masks is not None
+        if masked:
+            check_mask_suffix(path)
+        if (entry.masks is not None) != masked:
+            raise ProposalFileError(f"{path}: {entry.file!r}: masks are for all pictures or for none")
         # The readers of these formats rank by score.
         if (entry.scores[1:] > entry.scores[:-1]).any():
             raise ProposalFileError(f"{path}: {entry.file!r}: its scores rise; boxes are expected best first")

@@ -19,13 +19,12 @@ from ..system.atomic_files import atomic_file, atomic_write
 from ..system.remote import local_copy
 from .coco import (
     NAME_FORMS,
-    OBJECT,
-    proposals_as_detections,
     read_coco_detections,
     read_coco_entries,
     read_coco_names,
     read_coco_proposals,
     write_coco_detections,
+    write_coco_proposals,
 )
 from .detectron_pickle import pickle_pieces, read_pickle
 from .fast_rcnn_mat import check_mat_size, read_mat, write_mat
@@ -60,14 +59,14 @@ def write_proposals(
     """Write the proposals of many pictures to one file, in the format that its suffix names.
 
     ==========  ============================================================================================
-    .parquet    A row a picture: ``file``, ``width``, ``height``, ``boxes``, ``scores``.
+    .parquet    A row a picture: ``file``, ``width``, ``height``, ``boxes``, ``scores``, and ``masks`` if there are.
     .npz        Arrays ``files`` (P,), ``sizes`` (P, 2), ``offsets`` (P + 1,), ``boxes`` (T, 4) and ``scores``
                 (T,); picture i has ``boxes[offsets[i]:offsets[i + 1]]``.
     .mat        MATLAB 5: cells ``boxes`` (1, P), each (N, 4) double ``y1 x1 y2 x2``, whole pixels from 1, both
                 corners included, and ``images`` (P, 1), the ids. No scores; at most 2 GB, about 60 million
                 boxes.
     .pkl        A pickled dict of the lists ``boxes``, ``scores`` and ``ids``.
-    .json       A COCO document with one category, "object".
+    .json       A COCO document with one category, "object"; masks are its ``segmentation``.
     ==========  ============================================================================================
 
     The id of a picture in ``.mat`` and ``.pkl`` is its file's name without folder and suffix, as in VOC. If
@@ -92,10 +91,10 @@ def write_proposals(
     Raises
     ------
     ProposalFileError
-        If the suffix is not known, an entry is malformed (arrays that do not fit, a number that is not
-        finite, a box that ends before it begins, scores that rise), two pictures have the same name or id (not
-        checked in ``.parquet``), `image_ids` lacks a picture, or the boxes are too many for ``.mat``. The old file,
-        if any, stays.
+        If the suffix is not known or has no place for masks, an entry is malformed (arrays that do not fit, a
+        number that is not finite, a box that ends before it begins, scores that rise, masks unlike the other
+        pictures), two pictures have the same name or id (not checked in ``.parquet``), `image_ids` lacks a picture,
+        or the boxes are too many for ``.mat``. The old file, if any, stays.
     OSError
         If the file cannot be written.
 
@@ -135,8 +134,7 @@ def write_proposals(
     if image_ids is not None and suffix in (".pkl", ".json"):
         image_ids = check_image_ids(path, files, image_ids)
     if suffix == ".json":
-        rows = map(proposals_as_detections, checked_entries(path, entries))
-        write_coco_detections(path, rows, OBJECT, image_ids, None)
+        write_coco_proposals(path, checked_entries(path, entries), image_ids)
     elif suffix == ".pkl":
         ids = short_names(files) if image_ids is None else list(image_ids.values())
         atomic_write(path, pickle_pieces(lambda: checked_entries(path, entries), ids))
@@ -196,7 +194,8 @@ def _read_ranked(path: Path, reader: Callable[[Path], Iterable[Proposals]]) -> I
             entry = check_entry(path, entry)
             order = np.argsort(-entry.scores, kind="stable")
             # Copies also where nothing moves: a picture must not keep the arrays of all in memory.
-            yield entry._replace(boxes=entry.boxes[order], scores=entry.scores[order])
+            masks = None if entry.masks is None else [entry.masks[i] for i in order]
+            yield entry._replace(boxes=entry.boxes[order], scores=entry.scores[order], masks=masks)
     except ProposalFileError:
         raise
     except (DetectionError, MatlabFileError) as error:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import check_names
-from ..boxes import clip_boxes
+from ..boxes import clip_boxes, corners_to_sides
 from ..classes import COCO_TO_VOC, VOC_CLASSES
 from ..classes.spelling import similar_classes, suggestion, warn_of_dropped_classes
 from ..detections import Detections, detection_rows, group_by_picture
@@ -37,6 +37,9 @@ from .records import (
     shorten_record,
     sorted_ids,
 )
+
+# A picture's name, width, height, detections, and their masks as COCO's compressed run lengths.
+_Entry: TypeAlias = tuple[str, int, int, Detections, Sequence[bytes] | None]
 
 
 def read_coco(
@@ -346,6 +349,16 @@ def write_coco_detections(
     category_ids: Mapping[str, int | str] | None,
 ) -> None:
     """Write the detections of pictures, as they come, as one COCO document."""
+    _write_document(path, ((*entry, None) for entry in entries), classes, image_ids, category_ids)
+
+
+def _write_document(
+    path: Path,
+    entries: Iterable[_Entry],
+    classes: tuple[str, ...],
+    image_ids: Mapping[str, int | str] | None,
+    category_ids: Mapping[str, int | str] | None,
+) -> None:
     # Annotations first: they are many and can go straight to the file, the lines on images wait. Those of many
     # pictures wait in a file beside it: elsewhere it might be in memory.
     with SpooledTemporaryFile(2**20, dir=str(path.parent)) as images:
@@ -353,7 +366,7 @@ def write_coco_detections(
 
 
 def _document_pieces(
-    entries: Iterable[tuple[str, int, int, Detections]],
+    entries: Iterable[_Entry],
     classes: tuple[str, ...],
     image_ids: Mapping[str, int | str] | None,
     category_ids: Mapping[str, int | str] | None,
@@ -366,7 +379,7 @@ def _document_pieces(
     id_texts = [json.dumps(ids[name]) for name in classes]
     yield b'{"categories": ' + json.dumps(categories).encode() + b',\n"annotations": ['
     count = 0
-    for number, (name, width, height, found) in enumerate(entries, start=1):
+    for number, (name, width, height, found, masks) in enumerate(entries, start=1):
         if image_ids is not None and name not in image_ids:
             raise DetectionError(f"{name}: image_ids has no id for this picture")
         image_id = json.dumps(number if image_ids is None else image_ids[name])
@@ -374,12 +387,13 @@ def _document_pieces(
         line = f'{{"id": {image_id}, "file_name": {json.dumps(str(name))}, {size}}}'
         images.write((",\n" if number > 1 else "").encode() + line.encode())
         lines = []
-        for category, score, (x, y, w, h) in detection_rows(found, classes, name):
+        rows = detection_rows(found, classes, name)
+        for (category, score, (x, y, w, h)), own in zip(rows, _segments(found, width, height, masks), strict=True):
             count += 1
             lines.append(
                 f'{{"id": {count}, "image_id": {image_id}, "category_id": {id_texts[category - 1]}, '
                 f'"bbox": [{x:.9g}, {y:.9g}, {w:.9g}, {h:.9g}], "score": {score}, '
-                f'"area": {w * h:.9g}, "segmentation": [], "iscrowd": 0}}'
+                f'{own}, "iscrowd": 0}}'
             )
         if lines:
             yield (",\n" if count > len(lines) else "\n").encode() + ",\n".join(lines).encode()
@@ -387,6 +401,20 @@ def _document_pieces(
     images.seek(0)
     yield from iter(lambda: images.read(2**20), b"")
     yield b"\n]}\n"
+
+
+def _segments(found: Detections, width: int, height: int, masks: Sequence[bytes] | None) -> Iterator[str]:
+    """Write the area and the segmentation of every detection: of its box, or of its mask."""
+    if masks is None:
+        for _, _, w, h in corners_to_sides(found.boxes).tolist():
+            yield f'"area": {w * h:.9g}, "segmentation": []'
+        return
+    from pycocotools import mask
+
+    areas = mask.area([{"size": [height, width], "counts": counts} for counts in masks])
+    for area, counts in zip(areas, masks, strict=True):
+        segment = {"size": [height, width], "counts": counts.decode("ascii")}
+        yield f'"area": {area}, "segmentation": {json.dumps(segment)}'
 
 
 def read_coco_names(path: Path) -> list[str]:
@@ -405,7 +433,10 @@ def read_coco_detections(path: Path, key: str) -> dict[str, Detections]:
 
 def read_coco_entries(path: Path) -> list[tuple[str, int, int, Detections]]:
     """Read the detections of a document with the names and sizes of its pictures."""
-    document = _load_document(path)
+    return _entries_of(_load_document(path), path)
+
+
+def _entries_of(document: dict[str, Any], path: Path) -> list[tuple[str, int, int, Detections]]:
     found = _by_picture(document, "file_name", path)
     entries = []
     for record, (name, one) in zip(document["images"], found.items(), strict=True):
@@ -583,17 +614,33 @@ def _load_document(path: Path) -> dict[str, Any]:
     return document
 
 
-OBJECT = ("object",)
+_OBJECT = ("object",)
 
 
-def proposals_as_detections(picture: Proposals) -> tuple[str, int, int, Detections]:
-    """Turn ranked boxes into detections of the one class "object", as `write_detections` takes them."""
-    labels = np.zeros(len(picture.scores), np.int64)
-    found = Detections(picture.boxes, picture.scores, labels, OBJECT)
-    return picture.file, picture.width, picture.height, found
+def write_coco_proposals(path: Path, pictures: Iterable[Proposals], image_ids: Mapping[str, int | str] | None) -> None:
+    """Write ranked boxes, and their masks, as detections of the one class "object", see `write_coco_detections`."""
+    entries = (
+        (
+            one.file,
+            one.width,
+            one.height,
+            Detections(one.boxes, one.scores, np.zeros(len(one.scores), int), _OBJECT),
+            one.masks,
+        )
+        for one in pictures
+    )
+    _write_document(path, entries, _OBJECT, image_ids, None)
 
 
 def read_coco_proposals(path: Path) -> Iterator[Proposals]:
-    """Yield the ranked boxes of the pictures of a document of detections."""
-    for name, width, height, found in read_coco_entries(path):
-        yield Proposals(name, width, height, found.boxes, found.scores.astype(np.float32))
+    """Yield the ranked boxes of the pictures of a document of detections, and their masks if all have one."""
+    document = _load_document(path)
+    entries = _entries_of(document, path)
+    masks: dict[Any, list[bytes]] = {image["id"]: [] for image in document["images"]}
+    for record in document["annotations"]:
+        segment = record.get("segmentation")
+        if isinstance(segment, dict) and isinstance(segment.get("counts"), str):
+            masks[record["image_id"]].append(segment["counts"].encode("ascii"))
+    masked = 0 < sum(map(len, masks.values())) == len(document["annotations"])
+    for (name, width, height, found), own in zip(entries, masks.values(), strict=True):
+        yield Proposals(name, width, height, found.boxes, found.scores.astype(np.float32), own if masked else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ MAX_CLASSES = 2**15
 _CLASSES = "classes"  # where the metadata of detections has the names of their classes, a list in JSON
 
 
-def _arrow_schema(labels: bool) -> pyarrow.Schema:
+def _arrow_schema(*, labels: bool = False, masks: bool = False) -> pyarrow.Schema:
     # Boxes of a fixed size and not lists of any: on the disk they are the same, but pyarrow, pandas and polars
     # then know, and check, that a box has four numbers. Nothing may be null, which saves a bit a number.
     import pyarrow as pa
@@ -41,12 +42,17 @@ def _arrow_schema(labels: bool) -> pyarrow.Schema:
     }
     if labels:
         columns["labels"] = pa.list_(pa.field("element", pa.int16(), nullable=False))
+    if masks:
+        columns["masks"] = pa.list_(pa.field("element", pa.binary(), nullable=False))
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
 
 
-def write_parquet(file: BinaryIO, pictures: Iterable[Proposals], metadata: Mapping[str, str] | None) -> None:
-    """Write the ranked boxes of pictures as they come, a row group at a time."""
-    _write_rows(file, pictures, _arrow_schema(labels=False), metadata or {})
+def write_parquet(file: BinaryIO, pictures: Iterator[Proposals], metadata: Mapping[str, str] | None) -> None:
+    """Write the ranked boxes of pictures as they come, a row group at a time; masks if the first picture has them."""
+    first = list(itertools.islice(pictures, 1))
+    masks = any(picture.masks is not None for picture in first)
+    rows = (picture if masks else picture[:5] for picture in itertools.chain(first, pictures))
+    _write_rows(file, rows, _arrow_schema(masks=masks), metadata or {})
 
 
 def write_detections_parquet(
@@ -90,7 +96,7 @@ def _write_rows(
         size = 0
         for row in rows:
             group.append(row)
-            size += 64 + sum(array.nbytes for array in row[3:])
+            size += 64 + sum(one.nbytes if isinstance(one, np.ndarray) else sum(map(len, one)) for one in row[3:])
             if size >= ROW_GROUP_BYTES:
                 writer.write_table(_arrow_table(group, schema))
                 group, size = [], 0
@@ -105,7 +111,10 @@ def _arrow_table(group: Sequence[Sequence[Any]], schema: pyarrow.Schema) -> pyar
     arrays = [pa.array(values, field.type) for values, field in zip(columns[:3], schema, strict=False)]
     offsets = pa.array(np.cumsum([0, *map(len, columns[3])], dtype=np.int32))
     for values, field in zip(columns[3:], list(schema)[3:], strict=True):
-        numbers = pa.array(np.concatenate(values).ravel())
+        if field.name == "masks":
+            numbers = pa.array(itertools.chain.from_iterable(values), pa.binary())
+        else:
+            numbers = pa.array(np.concatenate(values).ravel())
         if field.name == "boxes":
             numbers = pa.FixedSizeListArray.from_arrays(numbers, type=field.type.value_type)
         arrays.append(pa.ListArray.from_arrays(offsets, numbers, type=field.type))
@@ -113,8 +122,11 @@ def _arrow_table(group: Sequence[Sequence[Any]], schema: pyarrow.Schema) -> pyar
 
 
 def read_parquet(path: Path) -> Iterator[Proposals]:
-    """Yield the ranked boxes of the pictures, a row group at a time."""
-    return (Proposals(*row) for row in _read_rows(path, _arrow_schema(labels=False), ProposalFileError))
+    """Yield the ranked boxes of the pictures, and their masks if there are, a row group at a time."""
+    import pyarrow.parquet as pq
+
+    schema = _arrow_schema(masks="masks" in pq.read_schema(path).names)
+    return (Proposals(*row) for row in _read_rows(path, schema, ProposalFileError))
 
 
 def read_detections_parquet(path: Path) -> Iterator[tuple[str, int, int, Detections]]:
@@ -186,5 +198,10 @@ def _read_rows(path: Path, schema: pyarrow.Schema, refusal: type[UserError]) -> 
                     width.as_py(),
                     height.as_py(),
                     boxes.values.flatten().to_numpy(zero_copy_only=False).reshape(-1, 4),
-                    *(one.values.to_numpy(zero_copy_only=False) for one in others),
+                    *(
+                        one.as_py()
+                        if pa.types.is_binary(one.type.value_type)
+                        else one.values.to_numpy(zero_copy_only=False)
+                        for one in others
+                    ),
                 )

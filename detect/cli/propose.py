@@ -14,7 +14,7 @@ from ...data.arguments import check_choice
 from ...data.errors import CommandError, needs_packages
 from ...data.formats.by_suffix import check_suffix
 from ...data.formats.coco import coco_ids
-from ...data.proposals import numbers_of_names
+from ...data.proposals import check_mask_suffix, numbers_of_names
 from ...data.system.processes import usable_cores
 from ...data.system.remote import is_url
 from .options import (
@@ -67,6 +67,9 @@ def propose(
         ),
     ] = None,
     device: Device = "auto",
+    masks: Annotated[
+        bool, typer.Option("--masks", help="Write each box's region too, as COCO's run lengths; .parquet and .json.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random part of the ranking.")] = 0,
     annotations: Annotated[
         Path | None, typer.Option(metavar="FILE", help="COCO annotations that have the image ids for .json and .pkl.")
@@ -93,6 +96,10 @@ def propose(
     if not is_url(output) and (path.is_dir() or not path.parent.is_dir()):
         raise CommandError(f"--output {output}: name a file in a folder that exists")
     suffix = check_suffix(path)
+    if masks and method != "selective-search":
+        raise CommandError(f"--masks: the boxes of --method {method} have no regions; give --method selective-search")
+    if masks:
+        check_mask_suffix(path)
     if annotations is not None and suffix not in (".json", ".pkl"):
         raise CommandError(f"--annotations: only .json and .pkl have image ids, {path.name} has none")
     whole_numbers = program is not None and check_choice("--for", program, _PROGRAMS) != "detectron2"
@@ -114,7 +121,7 @@ def propose(
             image_ids = numbers_of_names(path, relative_names(paths))
         run = partial(
             propose_pictures, paths, output, proposer, workers=workers, cluster=cluster, max_pixels=max_pixels,
-            image_ids=image_ids,
+            image_ids=image_ids, masks=masks,
         )  # fmt: skip
         errors = f"{output[: len(output) - len(suffix)]}.errors.jsonl"
         show_run(run, "propose", len(paths), output, errors, lines=lines)

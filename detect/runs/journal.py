@@ -2,8 +2,8 @@
 
 It is one file beside the output, and it only grows: a header with a hash of the run's settings, then the records. A
 record is a mark, the lengths of its two parts, a checksum of both, and the parts: a line of JSON about the picture, and
-a table of its boxes. A run that was killed at any moment goes on from its journal. An incomplete end is cut off. A
-damaged record is passed over, and its picture is processed again.
+a table of its boxes, behind which more may stand. A run that was killed at any moment goes on from its journal. An
+incomplete end is cut off. A damaged record is passed over, and its picture is processed again.
 
 A failure has a record too, with another mark, so that failures take no memory either. The next run does not read it: it
 tries that picture again.
@@ -60,6 +60,8 @@ class Record(NamedTuple):
         What is damaged in the file, see `data.images.reading.DecodedImage`; "" if nothing is.
     more_frames : bool
         Whether the file has more frames or pages than the one that was read.
+    more : int
+        Bytes that stand behind the table, see `Journal.append`.
     rows : int
         How many boxes it has. It is read off its table, whatever is given to `Journal.append`.
     """
@@ -71,6 +73,7 @@ class Record(NamedTuple):
     drawn: str = ""
     repair: str = ""
     more_frames: bool = False
+    more: int = 0
     rows: int = 0
 
 
@@ -213,7 +216,8 @@ class Journal:
                 at = data.find(_MARK, end if whole else at + 1)
 
     def _record(self, line: bytes, table_size: int) -> Record:
-        return Record(*json.loads(line))._replace(rows=table_size // (4 * self.columns))
+        record = Record(*json.loads(line))
+        return record._replace(rows=(table_size - record.more) // (4 * self.columns))
 
     @property
     def finished(self) -> int:
@@ -225,7 +229,7 @@ class Journal:
         """Finished pictures, in their order."""
         return map(int, np.flatnonzero(self.offsets))
 
-    def append(self, picture: int, record: Record, table: NDArray[np.float32]) -> None:
+    def append(self, picture: int, record: Record, table: NDArray[np.float32], more: bytes = b"") -> None:
         """Add a finished picture. From here on its result survives the end of this process.
 
         Parameters
@@ -233,6 +237,8 @@ class Journal:
         picture : int
         record : Record
         table : ndarray, shape (N, columns), float32
+        more : bytes
+            What else is kept of the picture.
 
         Raises
         ------
@@ -241,7 +247,8 @@ class Journal:
         """
         assert table.shape[1:] == (self.columns,), table.shape
         self.unreachable = 0
-        self.offsets[picture] = self._append(_MARK, json.dumps(record[:-1]).encode(), table.astype("<f4").tobytes())
+        line = json.dumps(record._replace(more=len(more))[:-1]).encode()
+        self.offsets[picture] = self._append(_MARK, line, table.astype("<f4").tobytes() + more)
 
     def append_failure(self, picture: int, failure: Failure) -> None:
         """Add a picture that could not be processed in this run.
@@ -296,6 +303,11 @@ class Journal:
         record = self.record(picture)
         data = self.file.read(record.rows * 4 * self.columns)
         return record, np.frombuffer(data, "<f4").astype(np.float32).reshape(-1, self.columns)
+
+    def read_more(self, picture: int) -> bytes:
+        """Return what was appended with the table of a finished picture."""
+        record, _ = self.read(picture)
+        return self.file.read(record.more)
 
     def clear(self) -> None:
         """Remove all records: the run begins anew."""

@@ -13,6 +13,7 @@ from contextlib import closing
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,13 @@ from ...data.formats.by_suffix import check_suffix
 from ...data.images.containers import Members
 from ...data.images.reading import MAX_PIXELS, loaded
 from ...data.picture_names import as_text
-from ...data.proposals import check_image_ids
+from ...data.proposals import check_image_ids, check_mask_suffix
 from ...data.system.atomic_files import remove_leftovers
 from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, map_processes
-from ...proposals import Proposer
+from ...proposals import Proposer, SelectiveSearch
 from ...proposals.proposer import propose_boxes
+from ...proposals.search.regions import KERNELS as MASK_KERNELS
 from .cluster import Stage, map_cluster
 from .destination import Destination
 from .failures import Failure, failure
@@ -36,6 +38,14 @@ from .journal import Journal, Record
 from .names import RunFiles, package_version
 from .stages import PictureOfRun, Searched, SearchWork, Timed, search_alone
 from .summary import RunSummary, conclude
+
+
+class _Proposed(NamedTuple):
+    """The boxes and scores (N, 5) of a picture, and the run lengths of their masks, one a line."""
+
+    record: Record
+    table: NDArray[np.float32]
+    masks: bytes = b""
 
 
 def propose_pictures(
@@ -47,6 +57,7 @@ def propose_pictures(
     cluster: str | None = None,
     max_pixels: int = MAX_PIXELS,
     image_ids: Mapping[str, int | str] | None = None,
+    masks: bool = False,
     progress: Callable[[int], None] = lambda done: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunSummary:
@@ -75,6 +86,9 @@ def propose_pictures(
         See `inception_rcnn.data.read_image`.
     image_ids : mapping of str to int or str, optional
         See `inception_rcnn.data.write_proposals`.
+    masks : bool
+        Whether the regions behind the boxes are written too, see `inception_rcnn.data.Proposals`. The proposer is a
+        `SelectiveSearch` then, the file ``.parquet`` or ``.json``.
     progress : callable
         Gets the number of files finished so far, failed ones included.
     stop : callable
@@ -91,10 +105,12 @@ def propose_pictures(
     JournalError
         If an interrupted run had other settings or other pictures.
     SettingError
-        If `paths` is one name, the proposer's settings hold what JSON does not have, or it cannot be sent to processes.
+        If `paths` is one name, the proposer's settings hold what JSON does not have, it cannot be sent to processes, or
+        it has no masks.
     ProposalFileError
-        If the suffix is not known, `image_ids` lacks a picture or has an id twice, or the format cannot hold the
-        proposals: then the journal stays, and the same call with another suffix turns it into another format.
+        If the suffix is not known or has no place for masks, `image_ids` lacks a picture or has an id twice, or the
+        format cannot hold the proposals: then the journal stays, and the same call with another suffix turns it
+        into another format.
     ClusterError
         See `cluster.connected`.
     ProcessStartError
@@ -118,18 +134,22 @@ def propose_pictures(
     files, place = RunFiles(paths), Destination(output)
     output, errors = place.path, place.path.with_suffix(".errors.jsonl")
     suffix = check_suffix(output)
+    if masks:
+        check_mask_suffix(output)
+        if not isinstance(proposer, SelectiveSearch):
+            raise SettingError("masks: only the boxes of selective search have regions; use a SelectiveSearch")
     if image_ids is not None:
         check_image_ids(output, (_name(files, i) for i in range(len(files))), image_ids)
-    settings = {**proposer.settings, "version": package_version()}
+    settings = {**proposer.settings, **({"masks": True} if masks else {}), "version": package_version()}
     place.begin(errors)
     with Journal(output.with_suffix(".journal"), settings, files, columns=5) as journal:
         summary = RunSummary(resumed=journal.finished)
-        _propose_all(proposer, files, journal, workers, cluster, max_pixels, progress, stop)
+        _propose_all(proposer, files, journal, workers, cluster, max_pixels, masks, progress, stop)
         remove_leftovers(output)
         # .mat and .pkl are read by position: there a file without a result must not move the ones behind it.
         kept = np.arange(len(files)) if suffix in (".mat", ".pkl") else np.flatnonzero(journal.offsets)
         metadata = {"inception-rcnn": json.dumps(settings, default=np.generic.item)}
-        write_proposals(output, _Entries(journal, files, kept), image_ids=image_ids, metadata=metadata)
+        write_proposals(output, _Entries(journal, files, kept, masks), image_ids=image_ids, metadata=metadata)
         conclude(summary, files, journal, errors)
         place.deliver([errors, output])
         if not summary.retryable:
@@ -146,6 +166,7 @@ def _propose_all(
     workers: int | None,
     cluster: str | None,
     max_pixels: int,
+    masks: bool,
     progress: Callable[[int], None],
     stop: Callable[[], bool],
 ) -> None:
@@ -161,11 +182,12 @@ def _propose_all(
             reason = reason_of(error)
             text = f"the proposer cannot be sent to worker processes ({reason}); make it picklable, or use workers=1"
             raise SettingError(text) from error
-    results: Generator[tuple[int, tuple[Record, NDArray[np.float32]] | Failure | ProcessDied], None, None]
+    results: Generator[tuple[int, _Proposed | Failure | ProcessDied], None, None]
     if cluster is None:
         if resumed < len(files):
-            compile_all(*getattr(proposer, "kernels", ()))  # Otherwise each process would do it.
-        work = partial(_propose, proposer, max_pixels)
+            # Otherwise each process would do it.
+            compile_all(*getattr(proposer, "kernels", ()), *(MASK_KERNELS if masks else ()))
+        work = partial(_propose, proposer, max_pixels, masks=masks)
         begun: Iterator[PictureOfRun] = takewhile(lambda _: not stop(), pictures)
         if (workers or 1) > 1:
             begun = (picture._replace(path=loaded(picture.path, max_pixels)) for picture in begun)
@@ -173,7 +195,7 @@ def _propose_all(
         results = ((picture.position, result) for picture, result in answers)
     else:
         items = ((picture.position, picture) for picture in pictures)
-        results = map_cluster(_stages(proposer, max_pixels), items, len(files) - resumed, cluster, workers, stop)
+        results = map_cluster(_stages(proposer, max_pixels, masks), items, len(files) - resumed, cluster, workers, stop)
     # When this loop ends early, what waits is not worked on first.
     with closing(results):
         for done, (i, result) in enumerate(results, resumed + 1):
@@ -190,23 +212,24 @@ def _propose_all(
         raise KeyboardInterrupt
 
 
-def _stages(proposer: Proposer, max_pixels: int) -> list[Stage]:
+def _stages(proposer: Proposer, max_pixels: int, masks: bool) -> list[Stage]:
     """Divide the work among the workers of a cluster: a network on a GPU has workers of its own."""
     trunk = getattr(getattr(proposer, "multibox", proposer), "trunk", None)
     if trunk is None or trunk.placement.device == "cpu":
-        return [Stage(partial(_propose, proposer, max_pixels, elsewhere=True))]
+        return [Stage(partial(_propose, proposer, max_pixels, masks=masks, elsewhere=True))]
     search = SearchWork(search_alone(proposer), max_pixels, elsewhere=True)
     return [Stage(search), Stage(partial(_rank, proposer), gpus=1)]
 
 
 def _propose(
-    proposer: Proposer, max_pixels: int, picture: PictureOfRun, *, elsewhere: bool = False
-) -> tuple[Record, NDArray[np.float32]] | Failure:
+    proposer: Proposer, max_pixels: int, picture: PictureOfRun, *, masks: bool = False, elsewhere: bool = False
+) -> _Proposed | Failure:
     """Read a picture and propose boxes for it, in a worker process."""
-    return _rank(proposer, picture, SearchWork(proposer, max_pixels, elsewhere)(picture))
+    # The search of a run returns boxes only; with masks, all is done in the second step.
+    return _rank(proposer, picture, SearchWork(None if masks else proposer, max_pixels, elsewhere)(picture), masks)
 
 
-def _rank(proposer: Proposer, picture: PictureOfRun, given: Timed) -> tuple[Record, NDArray[np.float32]] | Failure:
+def _rank(proposer: Proposer, picture: PictureOfRun, given: Timed, masks: bool = False) -> _Proposed | Failure:
     """Propose the boxes of a picture that was read and searched, if it was."""
     searched = given.result
     if not isinstance(searched, Searched):
@@ -214,10 +237,15 @@ def _rank(proposer: Proposer, picture: PictureOfRun, given: Timed) -> tuple[Reco
         return searched
     try:
         image, repair, more_frames = searched.decoded
-        boxes, scores = propose_boxes(proposer, image, picture.name, searched.regions)
         height, width = image.shape[:2]
         record = Record(picture.key, searched.stamp, width, height, repair=repair, more_frames=more_frames)
-        return record, np.column_stack([boxes, scores])
+        if masks:
+            assert isinstance(proposer, SelectiveSearch)
+            regions = proposer.regions(image)
+            lengths = b"\n".join(regions.run_lengths(i)["counts"] for i in range(len(regions)))
+            return _Proposed(record, np.column_stack([regions.boxes, regions.scores]), lengths)
+        boxes, scores = propose_boxes(proposer, image, picture.name, searched.regions)
+        return _Proposed(record, np.column_stack([boxes, scores]))
     except Exception as error:  # One file must not end a run over thousands; the line says what happened.
         return failure(picture.path, error)
 
@@ -229,8 +257,8 @@ def _name(files: RunFiles, picture: int) -> str:
 class _Entries(Sequence[Proposals]):
     """Pictures of a journal in the order of the output, read from the disk one at a time."""
 
-    def __init__(self, journal: Journal, files: RunFiles, pictures: NDArray[np.int64]) -> None:
-        self.journal, self.files, self.pictures = journal, files, pictures
+    def __init__(self, journal: Journal, files: RunFiles, pictures: NDArray[np.int64], masks: bool) -> None:
+        self.journal, self.files, self.pictures, self.masks = journal, files, pictures, masks
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -241,4 +269,5 @@ class _Entries(Sequence[Proposals]):
         if not self.journal.offsets[picture]:
             return Proposals(name, 0, 0, np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
         record, table = self.journal.read(picture)
-        return Proposals(name, record.width, record.height, table[:, :4], table[:, 4])
+        lengths = self.journal.read_more(picture).splitlines() if self.masks else None
+        return Proposals(name, record.width, record.height, table[:, :4], table[:, 4], lengths)

@@ -21,6 +21,7 @@ import scipy.io
 from builders import make_detections, random_boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from inception_rcnn.data import (
@@ -53,7 +54,8 @@ def assert_same(found, written, names=None):
     assert len(found) == len(written)
     for i, (a, b) in enumerate(zip(found, written, strict=True)):
         assert a[:3] == (b[:3] if names is None else (names[i], 0, 0))
-        for got, expected in zip(a[3:], b[3:], strict=True):
+        assert a.masks == b.masks
+        for got, expected in zip(a[3:5], b[3:5], strict=True):
             assert got.dtype == np.float32
             assert got.flags.c_contiguous
             np.testing.assert_array_equal(got, expected)
@@ -62,6 +64,13 @@ def assert_same(found, written, names=None):
 def rounded(entry):
     scores = (1 / np.arange(1, len(entry.scores) + 1)).astype(np.float32)
     return entry._replace(boxes=np.rint(entry.boxes), scores=scores)
+
+
+def masked(entry, seed=0):
+    """The entry with masks of pixels at random."""
+    rng, size = np.random.default_rng(seed), (entry.height, entry.width)
+    drawn = [np.asfortranarray(rng.random(size) < rng.random(), np.uint8) for _ in entry.scores]
+    return entry._replace(masks=[coco_mask.encode(one)["counts"] for one in drawn])
 
 
 @st.composite
@@ -504,6 +513,36 @@ def test_coco_document_as_pycocotools_reads_it(tmp_path, entries, capsys):
 
     write_proposals(tmp_path / "p.json", entries)
     assert [image["id"] for image in json.loads((tmp_path / "p.json").read_text())["images"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".json"])
+def test_masks(tmp_path, entries, suffix):
+    some = [masked(entry, seed) for seed, entry in enumerate(entries)]
+    write_proposals(tmp_path / f"p{suffix}", some)
+    assert_same(read_proposals(tmp_path / f"p{suffix}"), some)
+    for wrong, problem in [
+        ([some[0], entries[1]], "all pictures or for none"),
+        ([entries[0], some[2]], "for none"),
+        ([some[0]._replace(masks=some[0].masks[1:])], "29 masks for 30 boxes"),
+    ]:
+        with pytest.raises(ProposalFileError, match=problem):
+            write_proposals(tmp_path / f"p{suffix}", wrong)
+    for other in (".npz", ".mat", ".pkl"):
+        with pytest.raises(ProposalFileError, match="have a place for masks"):
+            write_proposals(tmp_path / f"p{other}", some)
+
+
+def test_masks_as_pycocotools_reads_them(tmp_path, entries, capsys):
+    some = [masked(entry, seed) for seed, entry in enumerate(entries)]
+    write_proposals(tmp_path / "p.json", some)
+    coco = COCO(str(tmp_path / "p.json"))
+    for number, entry in enumerate(some, start=1):
+        found = coco.loadAnns(coco.getAnnIds(imgIds=number))
+        assert len(found) == len(entry.scores)
+        for one, counts in zip(found, entry.masks, strict=True):
+            expected = coco_mask.decode({"size": [entry.height, entry.width], "counts": counts})
+            assert one["area"] == expected.sum()
+            np.testing.assert_array_equal(coco.annToMask(one), expected)
 
 
 @pytest.mark.parametrize(

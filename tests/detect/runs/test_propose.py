@@ -133,6 +133,41 @@ def test_a_damaged_record_costs_only_its_picture(photos, reference, tmp_path, se
     assert output.read_bytes() == reference.read_bytes()
 
 
+@pytest.mark.parametrize(("suffix", "workers"), [(".parquet", 1), (".json", 2)])
+def test_the_regions_behind_the_boxes(photos, reference, tmp_path, suffix, workers):
+    output, paths = tmp_path / f"masks{suffix}", paths_of(photos)
+
+    def stop_after_four(done):
+        if done == 4:
+            raise Stop
+
+    with pytest.raises(Stop):
+        propose_pictures(paths, output, SEARCH, masks=True, progress=stop_after_four)
+    with pytest.raises(JournalError, match="other settings"):
+        propose_pictures(paths, output, SEARCH)
+    assert propose_pictures(paths, output, SEARCH, masks=True, workers=workers).resumed == 3
+    for entry, plain in zip(read_proposals(output), read_proposals(reference), strict=True):
+        assert (entry.file, entry.boxes.tolist()) == (plain.file, plain.boxes.tolist())
+        regions = SEARCH.regions(read_image(photos / entry.file))
+        assert entry.masks == [regions.run_lengths(i)["counts"] for i in range(len(regions))]
+
+
+def test_regions_that_there_are_none_of(photos, tmp_path, capsys):
+    with pytest.raises(ProposalFileError, match="have a place for masks"):
+        propose_pictures(paths_of(photos), tmp_path / "a.npz", SEARCH, masks=True)
+    multibox = load_proposer("multibox")
+    with pytest.raises(SettingError, match="only the boxes of selective search have regions"):
+        propose_pictures(paths_of(photos), tmp_path / "a.json", multibox, masks=True)
+    assert run_command("propose", photos, "--masks", "--output", tmp_path / "a.json") == 2
+    assert "give --method selective-search" in capsys.readouterr().err
+    search = ("--method", "selective-search", "--mode", "single", "--limit", 9, "--workers", 1)
+    assert run_command("propose", photos, *search, "--masks", "--output", tmp_path / "a.pkl") == 2
+    assert "have a place for masks" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+    assert run_command("propose", photos, *search, "--masks", "--output", tmp_path / "a.parquet") == 0
+    assert all(len(entry.masks) == 9 for entry in read_proposals(tmp_path / "a.parquet"))
+
+
 def test_what_stands_in_the_journals_place_is_left_alone(photos, tmp_path):
     for notes in (b"my notes", b"my notes\n" * 100):
         (tmp_path / "x.journal").write_bytes(notes)
