@@ -84,6 +84,19 @@ class Regions:
         """Return the number of regions."""
         return len(self.boxes)
 
+    @property
+    def superpixels(self) -> list[NDArray[np.int32]]:
+        """Label maps (H, W) of the initial regions that hierarchies begin with, one for each segmentation, from 0.
+
+        Examples
+        --------
+        >>> from inception_rcnn.proposals import SelectiveSearch
+        >>> from skimage.data import chelsea
+        >>> [(one.shape, int(one.max()) + 1) for one in SelectiveSearch("single").regions(chelsea()).superpixels]
+        [((300, 451), 111)]
+        """
+        return [*{id(tree.raster): tree.raster.labels for tree in self._trees}.values()]
+
     def mask(self, index: int) -> NDArray[np.bool_]:
         """Draw the mask of a region, shape (H, W)."""
         tree, first, end = self._find(index)

@@ -64,6 +64,16 @@ def test_every_form_is_that_of_the_mask_of_its_parts(size: tuple[int, int], seed
         assert coco.area(encoded) == regions.areas[i]
 
 
+def test_every_mask_is_a_union_of_superpixels() -> None:
+    regions = SelectiveSearch("fast", limit=60, min_side=5).regions(picture(120, 500, 0))
+    maps = regions.superpixels
+    assert len(maps) == 4
+    assert {(one.shape, one.dtype.name, int(one.min())) for one in maps} == {((120, 500), "int32", 0)}
+    for mask in regions.masks(range(len(regions))):
+        sizes = [(np.bincount(one.ravel()), np.bincount(one[mask], minlength=one.max() + 1)) for one in maps]
+        assert any(((inside == 0) | (inside == whole)).all() for whole, inside in sizes)
+
+
 @given(st.integers(40, 120), st.integers(500, 900), st.integers(0, 2**32 - 1))
 def test_the_box_around_a_mask_is_the_proposal(height: int, width: int, seed: int) -> None:
     regions = SelectiveSearch("single", seed=seed % 7, limit=100).regions(picture(height, width, seed))
