@@ -26,16 +26,16 @@ def pickle_pieces(pictures: Callable[[], Iterator[Proposals]], ids: Sequence[int
     }
     yield pickle.PROTO + b"\2" + pickle.EMPTY_DICT + pickle.MARK
     for key, items in lists.items():
-        yield _opcodes(key) + pickle.EMPTY_LIST + pickle.MARK
+        yield opcodes(key) + pickle.EMPTY_LIST + pickle.MARK
         for i, item in enumerate(items, start=1):
-            yield _opcodes(item)
+            yield opcodes(item)
             if i % 1000 == 0:  # the reader's stack holds what is not in the list yet
                 yield pickle.APPENDS + pickle.MARK
         yield pickle.APPENDS
     yield pickle.SETITEMS + pickle.STOP
 
 
-def _opcodes(item: object) -> bytes:
+def opcodes(item: object) -> bytes:
     """Pickle one object without the frame of a file; a later one may overwrite its memory of earlier parts."""
     data = pickle.dumps(item, 2)[2:-1]
     # NumPy 2 knows its old name, NumPy 1 does not know the new one.

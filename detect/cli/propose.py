@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,6 +14,7 @@ from ...data.arguments import check_choice
 from ...data.errors import CommandError, needs_packages
 from ...data.formats.by_suffix import check_suffix
 from ...data.formats.coco import coco_ids
+from ...data.formats.programs import SUFFIXES, Program, check_program_path
 from ...data.proposals import check_mask_suffix, numbers_of_names
 from ...data.system.processes import usable_cores
 from ...data.system.remote import is_url
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
 # Detectron2 (detectron2/data/build.py) has the names of VOC's pictures as ids. NVlabs/wetectron looks a name up as a
 # whole number (wetectron/data/datasets/voc.py). ppengtang/pcl.pytorch has the numbers of Detectron's lists of VOC
 # (lib/datasets/json_dataset.py).
-_PROGRAMS = ("detectron2", "wetectron", "pcl")
+_PICKLES = ("detectron2", "wetectron", "pcl")
+_PROGRAMS = (*_PICKLES, *SUFFIXES)
 
 
 def propose(
@@ -78,8 +80,8 @@ def propose(
         str | None,
         typer.Option(
             "--for",
-            metavar="detectron2|wetectron|pcl",
-            help="Ids in the .pkl: names, or numbers (12 for 000012).",
+            metavar="PROGRAM",
+            help=f"Write the file that it reads: {', '.join(_PROGRAMS)}.",
         ),
     ] = None,
     workers: Annotated[int | None, derived_option("N", "Processes.", "the cores; of a cluster, all", min=1)] = None,
@@ -93,18 +95,25 @@ def propose(
     from ..runs.proposing import propose_pictures
 
     path = Path(output)
-    if not is_url(output) and (path.is_dir() or not path.parent.is_dir()):
+    if not is_url(output) and ((path.is_dir() and program != "detreg") or not path.parent.is_dir()):
         raise CommandError(f"--output {output}: name a file in a folder that exists")
-    suffix = check_suffix(path)
+    other = None if program is None or check_choice("--for", program, _PROGRAMS) in _PICKLES else cast(Program, program)
+    suffix = path.suffix
+    if other is None:
+        suffix = check_suffix(path)
+    else:
+        check_program_path(other, path)
     if masks and method != "selective-search":
         raise CommandError(f"--masks: the boxes of --method {method} have no regions; give --method selective-search")
     if masks:
         check_mask_suffix(path)
+    if masks and other is not None:
+        raise CommandError(f"--for {program} and --masks: {program} reads no masks; leave one out")
     if annotations is not None and suffix not in (".json", ".pkl"):
         raise CommandError(f"--annotations: only .json and .pkl have image ids, {path.name} has none")
-    whole_numbers = program is not None and check_choice("--for", program, _PROGRAMS) != "detectron2"
-    if program is not None and suffix != ".pkl":
-        raise CommandError(f"--for {program}: only .pkl is written for a program; leave --for out")
+    whole_numbers = program in ("wetectron", "pcl")
+    if program in _PICKLES and suffix != ".pkl":
+        raise CommandError(f"--for {program}: it reads a .pkl; name the file so")
     if program is not None and annotations is not None:
         raise CommandError(f"--for {program} and --annotations: each says which ids to write; leave one out")
     paths, lines = list_pictures(images, images_in, column)
@@ -121,7 +130,7 @@ def propose(
             image_ids = numbers_of_names(path, relative_names(paths))
         run = partial(
             propose_pictures, paths, output, proposer, workers=workers, cluster=cluster, max_pixels=max_pixels,
-            image_ids=image_ids, masks=masks,
+            image_ids=image_ids, masks=masks, program=other,
         )  # fmt: skip
         errors = f"{output[: len(output) - len(suffix)]}.errors.jsonl"
         show_run(run, "propose", len(paths), output, errors, lines=lines)

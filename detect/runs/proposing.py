@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ...data import Proposals, write_proposals
 from ...data.errors import SettingError, reason_of
 from ...data.formats.by_suffix import check_suffix
+from ...data.formats.programs import LISTS_ALL, Program, check_program_path, write_for_program
 from ...data.images.containers import Members
 from ...data.images.reading import MAX_PIXELS, loaded
 from ...data.picture_names import as_text
@@ -58,6 +59,7 @@ def propose_pictures(
     max_pixels: int = MAX_PIXELS,
     image_ids: Mapping[str, int | str] | None = None,
     masks: bool = False,
+    program: Program | None = None,
     progress: Callable[[int], None] = lambda done: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunSummary:
@@ -89,6 +91,8 @@ def propose_pictures(
     masks : bool
         Whether the regions behind the boxes are written too, see `inception_rcnn.data.Proposals`. The proposer is a
         `SelectiveSearch` then, the file ``.parquet`` or ``.json``.
+    program : {"mmdetection", "mmdetection2", "soco", "orl", "detreg"}, optional
+        The file is that which the program reads, see `inception_rcnn.data.formats.programs.write_for_program`.
     progress : callable
         Gets the number of files finished so far, failed ones included.
     stop : callable
@@ -133,7 +137,9 @@ def propose_pictures(
     began = time.perf_counter()
     files, place = RunFiles(paths), Destination(output)
     output, errors = place.path, place.path.with_suffix(".errors.jsonl")
-    suffix = check_suffix(output)
+    if program is not None:
+        check_program_path(program, output)
+    suffix = check_suffix(output) if program is None else ""
     if masks:
         check_mask_suffix(output)
         if not isinstance(proposer, SelectiveSearch):
@@ -147,9 +153,14 @@ def propose_pictures(
         _propose_all(proposer, files, journal, workers, cluster, max_pixels, masks, progress, stop)
         remove_leftovers(output)
         # .mat and .pkl are read by position: there a file without a result must not move the ones behind it.
-        kept = np.arange(len(files)) if suffix in (".mat", ".pkl") else np.flatnonzero(journal.offsets)
-        metadata = {"inception-rcnn": json.dumps(settings, default=np.generic.item)}
-        write_proposals(output, _Entries(journal, files, kept, masks), image_ids=image_ids, metadata=metadata)
+        lists_all = suffix in (".mat", ".pkl") or program in LISTS_ALL
+        kept = np.arange(len(files)) if lists_all else np.flatnonzero(journal.offsets)
+        entries = _Entries(journal, files, kept, masks, files.folder if program == "mmdetection" else "")
+        if program is not None:
+            write_for_program(program, output, entries)
+        else:
+            metadata = {"inception-rcnn": json.dumps(settings, default=np.generic.item)}
+            write_proposals(output, entries, image_ids=image_ids, metadata=metadata)
         conclude(summary, files, journal, errors)
         place.deliver([errors, output])
         if not summary.retryable:
@@ -257,15 +268,17 @@ def _name(files: RunFiles, picture: int) -> str:
 class _Entries(Sequence[Proposals]):
     """Pictures of a journal in the order of the output, read from the disk one at a time."""
 
-    def __init__(self, journal: Journal, files: RunFiles, pictures: NDArray[np.int64], masks: bool) -> None:
-        self.journal, self.files, self.pictures, self.masks = journal, files, pictures, masks
+    def __init__(
+        self, journal: Journal, files: RunFiles, pictures: NDArray[np.int64], masks: bool, prefix: str
+    ) -> None:
+        self.journal, self.files, self.pictures, self.masks, self.prefix = journal, files, pictures, masks, prefix
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         picture = self.pictures[index]
-        name = _name(self.files, picture)
+        name = self.prefix + _name(self.files, picture)
         if not self.journal.offsets[picture]:
             return Proposals(name, 0, 0, np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
         record, table = self.journal.read(picture)

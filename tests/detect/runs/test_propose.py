@@ -449,6 +449,10 @@ def test_a_program_says_what_its_ids_are(photos, tmp_path, capsys):
     source = next(path for path in sorted((photos / "a").iterdir()) if path.name != "001b.jpg")
     for name in ("000.jpg", "002.jpg"):
         (folder / name).write_bytes(source.read_bytes())
+    options = ["--mode", "single", "--method", "selective-search", "--workers", 1, "--for", "detreg"]
+    for _ in range(2):
+        assert run_command("propose", folder, "--output", tmp_path / "cache", *options) == 0
+        assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["000.npy", "002.npy"]
     for program, ids in {"detectron2": ["000", "002"], "wetectron": [0, 2], "pcl": [0, 2]}.items():
         options = ["--mode", "single", "--method", "selective-search", "--workers", 1, "--for", program]
         assert run_command("propose", folder, "--output", tmp_path / "a.pkl", *options) == 0
@@ -460,12 +464,79 @@ def test_a_program_says_what_its_ids_are(photos, tmp_path, capsys):
     assert not [*tmp_path.glob("b.*")]
 
 
+def test_the_file_that_a_program_reads(photos, reference, tmp_path):
+    """Read by what the programs' own loaders do; those that go by position have the files that are no pictures."""
+    paths = paths_of(photos)
+    plain = {entry.file: entry for entry in read_proposals(reference)}
+    names = [path.relative_to(photos).as_posix() for path in paths]
+
+    def written(program, name, some=paths):
+        propose_pictures(some, tmp_path / name, SEARCH, program=program)
+        return tmp_path / name
+
+    with open(written("mmdetection", "a.pkl"), "rb") as file:
+        proposals = pickle.load(file)
+    assert len(proposals) == len(paths)
+    for path, name in zip(paths, names, strict=True):
+        own = proposals[os.path.join(path.parent.name, path.name)]
+        expected = plain[name].boxes if name in plain else np.zeros((0, 4))
+        assert own["bboxes"].tolist() == expected.tolist()
+        assert own["bboxes"].dtype == own["scores"].dtype == np.float32
+        assert len(own["scores"]) == len(own["bboxes"])
+
+    with open(written("mmdetection2", "b.pkl"), "rb") as file:
+        proposals = pickle.load(file)
+    for own, name in zip(proposals, names, strict=True):
+        assert own.shape[1] == 5
+        assert own[:, :4].tolist() == (plain[name].boxes.tolist() if name in plain else [])
+
+    soco = json.loads(written("soco", "c.json").read_text())
+    assert list(soco) == [path.name.split(".")[0] for path in paths]
+    for path, name in zip(paths, names, strict=True):
+        boxes = np.array(soco[path.name.split(".")[0]])
+        if name in plain:
+            boxes[:, 2:] += boxes[:, :2]
+            assert np.abs(boxes - plain[name].boxes).max() <= 1
+            assert boxes.dtype.kind == "i"
+
+    with pytest.raises(ProposalFileError, match="has no box, and ORL needs one"):
+        written("orl", "d.json")
+    good = [path for path, name in zip(paths, names, strict=True) if name in plain]
+    orl = json.loads(written("orl", "e.json", good).read_text())["bbox"]
+    assert orl == [soco[path.name.split(".")[0]] for path in good]
+
+    folder = written("detreg", "cache")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{path.stem}.npy" for path in good)
+    for path in good:
+        boxes = np.load(folder / f"{path.stem}.npy")
+        assert boxes.dtype == np.float32
+        assert boxes.tolist() == plain[path.relative_to(photos).as_posix()].boxes.tolist()
+
+
+def test_names_that_a_program_would_confuse(photos, tmp_path):
+    folder = tmp_path / "photos"
+    for name in ("x/1.a.jpg", "x/1.b.jpg", "y/x/1.a.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photos / "a" / "001.jpg", folder / name)
+    for program, name in (("soco", "a.json"), ("detreg", "cache"), ("mmdetection", "a.pkl")):
+        with pytest.raises(ProposalFileError, match="would both be"):
+            propose_pictures(paths_of(folder), tmp_path / name, SEARCH, program=program)
+    (tmp_path / "file").touch()
+    with pytest.raises(ProposalFileError, match="and this is a file"):
+        propose_pictures(paths_of(folder), tmp_path / "file", SEARCH, program="detreg")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--output", "x.csv"], "must end in"),
-        (["--output", "x.pkl", "--for", "mmdet"], "--for 'mmdet' is unknown; use detectron2, wetectron or pcl"),
-        (["--output", "x.npz", "--for", "pcl"], "--for pcl: only .pkl is written for a program"),
+        (
+            ["--output", "x.pkl", "--for", "mmdet"],
+            "--for 'mmdet' is unknown (did you mean 'mmdetection'?); use detectron2,",
+        ),
+        (["--output", "x.npz", "--for", "pcl"], "--for pcl: it reads a .pkl; name the file so"),
+        (["--output", "x.pkl", "--for", "soco"], "x.pkl: soco reads a .json; name the file so"),
+        (["--output", "x.json", "--for", "orl", "--masks", "--method", "selective-search"], "orl reads no masks"),
         (["--output", "/proc/x.npz"], "inception-rcnn: /proc/x.npz: "),
         (["--output", "."], "folder that exists"),
         (["--output", "missing/x.npz"], "folder that exists"),
