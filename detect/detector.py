@@ -229,7 +229,8 @@ class Detector:
             }
             for scorer in self.scorers
         ]  # fmt: skip
-        return {"models": models, "detector": asdict(self.settings), "proposer": self.proposer.settings}
+        settings = {**asdict(self.settings), "calibrated": self.calibration is not None}
+        return {"models": models, "detector": settings, "proposer": self.proposer.settings}
 
     def search(self, image: NDArray[np.uint8], name: str | None = None) -> Ranked | None:
         """Do the part of proposing that needs no network; threads can run it ahead. See `Proposer.search`."""

@@ -224,6 +224,7 @@ def _named(path: Path, settings: Mapping[str, Any], part: str) -> list[Path]:
         if place is None:
             raise AnnotationError(
                 f"{path}: {part}: there is no {str(entry)[:80]!r} below {roots[0]}; name a folder that is there"
+                f"{', or delete that line: some pictures are set aside then' if part == 'val' else ''}"
             )
         found += map(Path, find_images(f"@{place}" if place.suffix == ".txt" else place))
     if part == "train" and not found:

@@ -46,7 +46,8 @@ NOTICE_AFTER = 2.0  # seconds
 _compiling = threading.Lock()
 _signatures: dict[Any, str] = {}
 _warned: list[str] = []
-_told = threading.Event()
+# Whether it takes longer than `NOTICE_AFTER`; a kernel is compiled, and not read from a file; and that was told.
+_due, _missed, _told = threading.Event(), threading.Event(), threading.Event()
 # Environment variable by which worker processes find the temporary folder of the process that started them.
 _TEMPORARY = "_INCEPTION_RCNN_KERNELS"
 
@@ -119,7 +120,7 @@ def _compile(kernels: Sequence[Any], stop: threading.Event) -> None:
     """Make kernels ready, until `stop` is set."""
     if all(one.overloads for one in kernels if one in _signatures):
         return
-    notice = threading.Timer(NOTICE_AFTER, _print_notice)
+    notice = threading.Timer(NOTICE_AFTER, _be_due)
     notice.daemon = True
     with _compiling:
         notice.start()
@@ -132,13 +133,25 @@ def _compile(kernels: Sequence[Any], stop: threading.Event) -> None:
                     one.compile(_signatures[one])
         finally:
             notice.cancel()
+            _due.clear()
             if collecting:
                 gc.enable()
 
 
-def _print_notice() -> None:
+def _be_due() -> None:
+    _due.set()
+    _tell()
+
+
+def _miss() -> None:
+    _missed.set()
+    _tell()
+
+
+def _tell() -> None:
     # A worker process reads what the process that started it has compiled, and told.
-    if (_warned or _temporary_folder() is None) and not _told.is_set():
+    # On a busy machine reading the files may take as long as compiling elsewhere.
+    if _due.is_set() and _missed.is_set() and not _told.is_set() and (_warned or _temporary_folder() is None):
         _told.set()
         _log.warning("compiling%s (some seconds) ...", "" if _warned else ", once on this machine")
 
@@ -217,11 +230,13 @@ class _KernelFiles(caching._Cache):
             if hashlib.sha256(content[32:]).digest() == content[:32]:
                 break
         else:
+            _miss()
             return None
         try:
             return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
         except Exception as error:
             _log.debug("%s cannot be used here and is compiled again: %r", self.made.__name__, error)
+            _miss()
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

@@ -177,7 +177,8 @@ def train_detector_command(
         run = prepare_run(
             session, cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group,
             max_pixels=max_pixels, meaning="the losses, which fall; foreground right, the share of regions "
-            f"on objects that get their class, near 0 at first; mAP, from 0 to 1, {_on_set_aside(len(validation))}",
+            "on objects that get their class, which begins anywhere, falls, and rises when the scores are learned; "
+            f"mAP, from 0 to 1, {_on_set_aside(len(validation))}",
         )  # fmt: skip
         samples = _sample_pictures(training, seed)
         if proposals is not None:
@@ -232,15 +233,17 @@ def _on_set_aside(pictures: int) -> str:
     if not pictures:
         return "not measured: no picture is set aside"
     few = "; of so few it says little" if pictures < MIN_CALIBRATION_PICTURES else ""
-    return f"on {pictures} pictures set aside{few}"
+    return f"on {pictures} picture{'s' * (pictures > 1)} set aside{few}"
 
 
 def _print_next_commands(output: Path, options: str, devkit: Path, split: str, classes: str) -> None:
     """Print how to detect with a new model, and how to evaluate it."""
-    model, folder = shlex.quote(str(output)), shlex.quote(str(devkit))
+    model, folder, stem = shlex.quote(str(output)), shlex.quote(str(devkit)), shlex.quote(output.stem)
     names = "" if classes == "voc" else f" --classes {shlex.quote(classes)}"
-    print_once(f"to detect:   inception-rcnn detect {folder} --model {model}{options} --output out")
-    print_once(f"to evaluate: inception-rcnn evaluate voc --devkit {folder} --split {split}{names} --detections out")
+    print_once(f"to detect:   inception-rcnn detect {folder} --model {model}{options} --output out-{stem}")
+    print_once(
+        f"to evaluate: inception-rcnn evaluate voc --devkit {folder} --split {split}{names} --detections out-{stem}"
+    )
 
 
 def _find_unlearned(folder: Path, split: str, set_aside: int) -> tuple[Path, str]:

@@ -49,7 +49,9 @@ def _refuse_misspelt_classes() -> Iterator[None]:
         try:
             yield
         except MisspeltClassWarning as warning:
-            raise AnnotationError(f"{warning}; spell them alike, or learn them as classes of their own") from None
+            raise AnnotationError(
+                f"{warning}; spell them alike, in labels and --classes, or learn both"
+            ) from None
 
 
 @_refuse_misspelt_classes()
@@ -529,7 +531,8 @@ def read_training_pictures(
         tell(f"no object to learn from: {first_names(absent)}")
     if training and all(picture.labelled is not None for picture in training):
         tell("no picture is labelled for all of the classes, so there is little background to learn from")
-    tell(f"{len(training)} pictures to train on, {len(validation)} set aside")
+    names = f" ({', '.join(picture.image_id for picture in validation)})" if 0 < len(validation) <= 3 else ""
+    tell(f"{len(training)} pictures to train on, {len(validation)} set aside{names}")
     return training, validation
 
 

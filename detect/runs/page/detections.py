@@ -155,6 +155,7 @@ def write_run_page(
             ("run", "as in the run"),
             ("name", "name"),
             ("score", "best score"),
+            ("lowest", "best score, lowest first"),
             ("weakest", "weakest box"),
             ("count", "number of boxes"),
         ],

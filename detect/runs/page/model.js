@@ -150,6 +150,7 @@ const sortKeys = {
     return nameRanks[p];
   },
   score: p => Math.round(best[p] * 1e5),
+  lowest: p => Math.round((1 - best[p]) * 1e5),
   weakest: p => shown[0][p] ? Math.round((1 - weakest(p)) * 1e5) + 1 : 0,
   count: p => shown[0][p] + (panes > 1 ? shown[1][p] : 0),
   difference: p => Math.round((alone[0][p] + alone[1][p]) * 1e4),

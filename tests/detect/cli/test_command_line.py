@@ -475,10 +475,11 @@ def test_train_detector_interrupted_and_resumed(
     assert set(limits) == {2400}
     written = capsys.readouterr().err
     assert f"wrote {output}\n" in written
+    out = f"out-{output.stem}"
     assert (
-        f"to detect:   inception-rcnn detect {voc} --model {output} --method selective-search --output out" in written
+        f"to detect:   inception-rcnn detect {voc} --model {output} --method selective-search --output {out}" in written
     )
-    assert f"to evaluate: inception-rcnn evaluate voc --devkit {voc} --split test --detections out\n" in written
+    assert f"to evaluate: inception-rcnn evaluate voc --devkit {voc} --split test --detections {out}\n" in written
     model = read_model(output)
     assert model.classes == VOC_CLASSES
     assert (model.long_side, model.box_regression) == (640, True)

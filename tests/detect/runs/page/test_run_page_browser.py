@@ -188,6 +188,8 @@ def test_orders(opened: Opened) -> None:
     assert opened.names[:3] == ["a.jpg", "b 50 % #1?.png", 'sub/10 "it\'s".JPG']
     counts = "return [...document.querySelectorAll('.tile .count')].map(one => one.textContent)"
     assert opened.do(counts)[:3] == ["2 · 0.90", "1 · 0.70", "–"]
+    opened.choose("sort", "lowest")
+    assert opened.names[-2:] == ["b 50 % #1?.png", "a.jpg"]
     opened.choose("sort", "weakest")
     assert opened.names[:2] == ["a.jpg", "b 50 % #1?.png"]
     assert opened.do(counts)[:3] == ["2 · 0.60", "1 · 0.70", "–"]
