@@ -26,6 +26,7 @@ from ..data.score_calibration import ScoreCalibration, mean_calibration
 from ..data.system.kernels import compiling
 from ..proposals import Proposer, SelectiveSearch, load_proposer
 from ..proposals.from_file import FileProposals
+from ..proposals.multibox.file import bundled_multiboxes
 from ..proposals.proposer import Ranked, check_ranked
 from .postprocessing import average_scores, refine_best, suppress
 from .settings import DetectorSettings
@@ -108,7 +109,7 @@ class Detector:
         engine: str | None = None,
         precision: str | None = None,
         method: str = "merged",
-        multibox: str | Path = "voc",
+        multibox: str | Path | None = None,
         proposals_from: str | Path | None = None,
         proposals: int | None = None,
         first_pass_regions: int | None = None,
@@ -138,8 +139,9 @@ class Detector:
             the third digit.
         method : {"merged", "selective-search", "multibox"}
             Where the proposals come from.
-        multibox : str or Path
-            A bundled MultiBox, or a file that ``inception-rcnn train multibox`` wrote.
+        multibox : str or Path, optional
+            A bundled MultiBox, or a file that ``inception-rcnn train multibox`` wrote. Default: that which is called as
+            the first model, if it is bundled, else ``"voc"``.
         proposals_from : str or Path, optional
             A file of proposals, used instead of a method: see `inception_rcnn.proposals.FileProposals`. The detector is
             then called with the name of the picture.
@@ -175,7 +177,10 @@ class Detector:
             settings = replace(settings, proposals=proposals, search_proposals=proposals)
         if first_pass_regions is not None:
             settings = replace(settings, first_pass_regions=first_pass_regions)
-        read = [_read_model(name, scoring) for name in _model_names(models or ("voc",))]
+        names = _model_names(models or ("voc",))
+        read = [_read_model(name, scoring) for name in names]
+        if multibox is None:
+            multibox = names[0] if names[0] in bundled_multiboxes() else "voc"
         placement = choose_placement(device, threads=threads, engine=engine, precision=precision)
         in_8_bits = placement.engine == "onnxruntime" and has_dot_products() and all(model.has_int8 for model in read)
         if precision is None and in_8_bits:

@@ -28,7 +28,6 @@ from .options import (
     ImagesIn,
     MaxPixels,
     Method,
-    MultiBoxName,
     NoDrawings,
     Only,
     Quiet,
@@ -39,6 +38,7 @@ from .options import (
     derived_option,
     detector_names,
     list_pictures,
+    multibox_names,
     placement_on,
 )
 from .terminal import show_run
@@ -84,7 +84,10 @@ def detect(
         typer.Option(min=0, metavar="N", help="Correct the N best boxes and score them again."),
     ] = DetectorSettings.second_look,
     method: Method = "merged",
-    multibox: MultiBoxName = "voc",
+    multibox: Annotated[
+        str | None,
+        derived_option("NAME|FILE", "A MultiBox.", "that of the model's name, or voc", autocompletion=multibox_names),
+    ] = None,
     proposals_from: Annotated[
         Path | None,
         typer.Option(

@@ -49,9 +49,7 @@ def _refuse_misspelt_classes() -> Iterator[None]:
         try:
             yield
         except MisspeltClassWarning as warning:
-            raise AnnotationError(
-                f"{warning}; spell them alike, in labels and --classes, or learn both"
-            ) from None
+            raise AnnotationError(f"{warning}; spell them alike, in labels and --classes, or learn both") from None
 
 
 @_refuse_misspelt_classes()

@@ -22,7 +22,7 @@ CAT = [5, 0, 390, 300]
 ASTRONAUT = [20, 15, 370, 512]
 
 
-@pytest.fixture(scope="module", params=["voc", "voc-2", "voc-crops"])
+@pytest.fixture(scope="module", params=["voc", "voc-2007", "voc-2", "voc-crops"])
 def voc(request: pytest.FixtureRequest) -> Detector:
     # Crops take a twentieth of a second each.
     return Detector.load(request.param, device="cpu", threads=1, proposals=30 if request.param == "voc-crops" else 100)
@@ -81,7 +81,13 @@ def test_eight_bits_and_a_first_pass_find_the_same() -> None:
         assert abs(other - score) < 0.05
 
 
-@pytest.mark.parametrize("name", ["voc", "voc-2", "voc-crops"])
+@pytest.mark.parametrize(("models", "multibox"), [(["voc-2007"], "voc-2007"), (["voc-2", "voc-2007"], "voc")])
+def test_a_model_has_the_multibox_of_its_name(models: list[str], multibox: str) -> None:
+    by_name, named = (Detector.load(models, device="cpu", threads=1, **more) for more in ({}, {"multibox": multibox}))
+    assert by_name.description == named.description
+
+
+@pytest.mark.parametrize("name", ["voc", "voc-2007", "voc-2", "voc-crops"])
 def test_files_are_small_say_what_they_are_and_share_a_trunk(name: str) -> None:
     path = find_model(name)
     assert path.stat().st_size < 16 * 2**20
@@ -92,9 +98,10 @@ def test_files_are_small_say_what_they_are_and_share_a_trunk(name: str) -> None:
     assert ("crops.int8" if name == "voc-crops" else "head.int8") in model.graphs
     assert model.scoring == ("crops" if name == "voc-crops" else "shared")
     # The members of the ensemble were trained on the trunk of an earlier `voc`.
-    trunk = "voc" if name == "voc" else "voc-2"
+    has_multibox = name in ("voc", "voc-2007")
+    trunk = name if has_multibox else "voc-2"
     assert model.trunk_sha256 == read_model(find_model(trunk)).trunk_sha256
-    if name == "voc":
-        assert model.trunk_sha256 == read_multibox(find_multibox("voc")).trunk_sha256
+    if has_multibox:
+        assert model.trunk_sha256 == read_multibox(find_multibox(name)).trunk_sha256
         assert (model.has_finer, model.has_context, "trunk.int8" in model.graphs) == (True, True, True)
         assert model.calibration is not None
