@@ -72,7 +72,8 @@ def test_the_next_commands_are_such(capsys: pytest.CaptureFixture[str]) -> None:
     program, name, *arguments = shlex.split(lines[0].partition(": ")[2])
     context = commands[name].make_context(name, arguments)
     assert (program, context.params["model"]) == ("inception-rcnn", ["my model.safetensors"])
+    assert context.params["output"] == "out-my model"
     _, name, rules, *arguments = shlex.split(lines[1].partition(": ")[2])
     context = commands[name].commands[rules].make_context(name, arguments)
     assert context.params["classes"] == "mine.txt"
-    assert context.params["detections"] == Path("out")
+    assert context.params["detections"] == Path("out-my model")
