@@ -221,7 +221,8 @@ class Regions:
                 rasters[of] = _rasterise(hierarchy.labels, *self.shape)
             raster, count = rasters[of], len(hierarchy.boxes) - len(hierarchy.merges)
             spans = np.empty((len(hierarchy.boxes), 2), np.int32)
-            _number_leaves(hierarchy.merges, count, spans)
+            # They are columns of a wider array, which is another type to a kernel; one row or none would not be.
+            _number_leaves(np.ascontiguousarray(hierarchy.merges), count, spans)
             numbers = spans[:count, 0].copy()
             trees.append(_Tree(raster, numbers, spans, numbers[raster.before], numbers[raster.after]))
         return trees
@@ -240,7 +241,7 @@ def _rasterise(labels: NDArray[np.int32], height: int, width: int) -> _Raster:
     return _Raster(labels, changes.astype(np.int32), starts, down[changes - 1], down[changes])
 
 
-@kernel("void(int32[:,:], int64, int32[:,::1])")
+@kernel("void(int32[:,::1], int64, int32[:,::1])")
 def _number_leaves(merges, count, spans):  # type: ignore[no-untyped-def]
     """Give numbers to the initial regions, from the root down. Until then ``spans[:, 1]`` is how many are below."""
     nodes = len(spans)

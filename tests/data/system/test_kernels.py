@@ -213,6 +213,9 @@ def test_kernels_have_the_one_version_that_they_declare() -> None:
     image[10:20, 10:20] = 200
     image.flags.writeable = False
     SelectiveSearch("quality")(image[:, ::-1])
+    for picture in (image, np.zeros_like(image)):  # the second is one region, without a merge
+        regions = SelectiveSearch("single").regions(picture)
+        assert regions.run_lengths(0)["counts"]
     used = [one for one in kernels._signatures if one.overloads]
     assert used
     assert {one.__name__: len(one.overloads) for one in used if len(one.overloads) > 1} == {}
