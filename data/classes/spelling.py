@@ -45,11 +45,8 @@ def find_labels(names: Iterable[str], classes: Sequence[str], setting: str = "on
         if name not in label_of:
             parts = [part.strip() for part in name.split(",")]
             several = len(parts) > 1 and label_of.keys() >= set(parts)
-            meant = (
-                f" (name several so: {' '.join(f'--only {part}' for part in parts)})"
-                if several
-                else did_you_mean(name, classes)
-            )
+            one_by_one = " ".join(f"--{setting} {part}" for part in parts)
+            meant = f" (name several so: {one_by_one})" if several else did_you_mean(name, classes)
             raise SettingError(f"{setting} {name[:40]!r}: no such class{meant}; there are {first_names(classes, 20)}")
     return np.array(sorted(label_of[name] for name in names), np.int64)
 

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import check_choice
 from ..errors import ProposalFileError
 from ..picture_names import without_folders
 from ..proposals import Proposals, checked_entries
@@ -50,6 +51,8 @@ def write_for_program(program: Program, path: str | Path, entries: Sequence[Prop
 
     Raises
     ------
+    SettingError
+        If the program is unknown.
     ProposalFileError
         If an entry is malformed, two pictures would have the same name, or a picture for ORL has no box.
     OSError
@@ -72,6 +75,7 @@ def write_for_program(program: Program, path: str | Path, entries: Sequence[Prop
     {'n01_5': [[1, 2, 3, 6]]}
     """
     path = Path(path)
+    check_choice("program", program, tuple(SUFFIXES))
     if program == "mmdetection":
         atomic_write(path, _pickled_dict(path, entries))
     elif program == "mmdetection2":
@@ -92,6 +96,8 @@ def check_program_path(program: Program, path: str | Path) -> None:
 
     Raises
     ------
+    SettingError
+        If the program is unknown.
     ProposalFileError
         If its suffix is another one, or a file has the place of a folder.
 
@@ -99,7 +105,7 @@ def check_program_path(program: Program, path: str | Path) -> None:
     --------
     >>> check_program_path("soco", "boxes.json")
     """
-    path, suffix = Path(path), SUFFIXES[program]
+    path, suffix = Path(path), SUFFIXES[check_choice("program", program, tuple(SUFFIXES))]
     if not suffix and path.is_file():
         raise ProposalFileError(f"{path}: {program} reads a folder of files, and this is a file; name a folder")
     if suffix and path.suffix.lower() != suffix:

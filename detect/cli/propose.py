@@ -15,7 +15,7 @@ from ...data.errors import CommandError, needs_packages
 from ...data.formats.by_suffix import check_suffix
 from ...data.formats.coco import coco_ids
 from ...data.formats.programs import SUFFIXES, Program, check_program_path
-from ...data.proposals import check_mask_suffix, numbers_of_names
+from ...data.proposals import numbers_of_names
 from ...data.system.processes import usable_cores
 from ...data.system.remote import is_url
 from .options import (
@@ -95,27 +95,7 @@ def propose(
     from ..runs.proposing import propose_pictures
 
     path = Path(output)
-    if not is_url(output) and ((path.is_dir() and program != "detreg") or not path.parent.is_dir()):
-        raise CommandError(f"--output {output}: name a file in a folder that exists")
-    other = None if program is None or check_choice("--for", program, _PROGRAMS) in _PICKLES else cast(Program, program)
-    suffix = path.suffix
-    if other is None:
-        suffix = check_suffix(path)
-    else:
-        check_program_path(other, path)
-    if masks and method != "selective-search":
-        raise CommandError(f"--masks: the boxes of --method {method} have no regions; give --method selective-search")
-    if masks:
-        check_mask_suffix(path)
-    if masks and other is not None:
-        raise CommandError(f"--for {program} and --masks: {program} reads no masks; leave one out")
-    if annotations is not None and suffix not in (".json", ".pkl"):
-        raise CommandError(f"--annotations: only .json and .pkl have image ids, {path.name} has none")
-    whole_numbers = program in ("wetectron", "pcl")
-    if program in _PICKLES and suffix != ".pkl":
-        raise CommandError(f"--for {program}: it reads a .pkl; name the file so")
-    if program is not None and annotations is not None:
-        raise CommandError(f"--for {program} and --annotations: each says which ids to write; leave one out")
+    other = _check_file(output, program, method, annotations, masks=masks)
     paths, lines = list_pictures(images, images_in, column)
     if model is not None and multibox == "voc":
         raise CommandError(f"--model {model}: the bundled MultiBox has its detector; name --multibox FILE too")
@@ -126,14 +106,39 @@ def propose(
         image_ids: Mapping[str, int | str] | None = None
         if annotations is not None:
             image_ids, _ = coco_ids(annotations, relative_names(paths))
-        elif whole_numbers:
+        elif program in ("wetectron", "pcl"):
             image_ids = numbers_of_names(path, relative_names(paths))
         run = partial(
             propose_pictures, paths, output, proposer, workers=workers, cluster=cluster, max_pixels=max_pixels,
             image_ids=image_ids, masks=masks, program=other,
         )  # fmt: skip
-        errors = f"{output[: len(output) - len(suffix)]}.errors.jsonl"
+        errors = f"{output[: len(output) - len(path.suffix)]}.errors.jsonl"
         show_run(run, "propose", len(paths), output, errors, lines=lines)
+
+
+def _check_file(
+    output: str, program: str | None, method: str, annotations: Path | None, *, masks: bool
+) -> Program | None:
+    """Refuse an output or options that do not go together; return a program that has a file of its own."""
+    path = Path(output)
+    if not is_url(output) and ((path.is_dir() and program != "detreg") or not path.parent.is_dir()):
+        raise CommandError(f"--output {output}: name a file in a folder that exists")
+    other = None if program is None or check_choice("--for", program, _PROGRAMS) in _PICKLES else cast(Program, program)
+    if other is None:
+        check_suffix(path)
+    else:
+        check_program_path(other, path)
+    if masks and method != "selective-search":
+        raise CommandError(f"--masks: the boxes of --method {method} have no regions; give --method selective-search")
+    if masks and other is not None:
+        raise CommandError(f"--for {program} and --masks: {program} reads no masks; leave one out")
+    if annotations is not None and path.suffix.lower() not in (".json", ".pkl"):
+        raise CommandError(f"--annotations: only .json and .pkl have image ids, {path.name} has none")
+    if program in _PICKLES and path.suffix.lower() != ".pkl":
+        raise CommandError(f"--for {program}: it reads a .pkl; name the file so")
+    if program is not None and annotations is not None:
+        raise CommandError(f"--for {program} and --annotations: each says which ids to write; leave one out")
+    return other
 
 
 def _load(

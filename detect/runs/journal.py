@@ -306,7 +306,8 @@ class Journal:
 
     def read_more(self, picture: int) -> bytes:
         """Return what was appended with the table of a finished picture."""
-        record, _ = self.read(picture)
+        record = self.record(picture)
+        self.file.seek(record.rows * 4 * self.columns, os.SEEK_CUR)
         return self.file.read(record.more)
 
     def clear(self) -> None:

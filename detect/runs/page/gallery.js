@@ -128,8 +128,8 @@ function captionOf(p) {
   if (page.kind === "classes") return shown[0][p] ? `${page.classes[runs[0].labels[runs[0].starts[p]]]} ${runs[0].scores[runs[0].starts[p]].toFixed(2)}` : "–";
   if (!shown[0][p]) return "–";
   // The score that the order is by.
-  const score = {score: best[p], lowest: best[p], weakest: weakest(p)}[state.sort];
-  return number.format(shown[0][p]) + (score === undefined ? "" : ` · ${score.toFixed(2)}`);
+  const score = {score: p => best[p], lowest: p => best[p], weakest}[state.sort];
+  return number.format(shown[0][p]) + (score ? ` · ${score(p).toFixed(2)}` : "");
 }
 
 function spoken(p) {

@@ -521,6 +521,8 @@ def test_names_that_a_program_would_confuse(photos, tmp_path):
     for program, name in (("soco", "a.json"), ("detreg", "cache"), ("mmdetection", "a.pkl")):
         with pytest.raises(ProposalFileError, match="would both be"):
             propose_pictures(paths_of(folder), tmp_path / name, SEARCH, program=program)
+    with pytest.raises(SettingError, match="program 'mmdet' is unknown"):
+        propose_pictures(paths_of(folder), tmp_path / "a.pkl", SEARCH, program="mmdet")
     (tmp_path / "file").touch()
     with pytest.raises(ProposalFileError, match="and this is a file"):
         propose_pictures(paths_of(folder), tmp_path / "file", SEARCH, program="detreg")

@@ -449,16 +449,14 @@ print(len(boxes), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) 
 def test_the_first_call_says_that_it_compiles(tmp_path):
     script = (
         "import numpy, inception_rcnn.data.system.kernels as k, inception_rcnn.proposals as p\n"
-        "k.NOTICE_AFTER = {}\n"
+        "k.NOTICE_AFTER = 0.001\n"
         "p.selective_search(numpy.zeros((9, 9), 'u1'))\n"
         "p.MultiBox.load('voc')(numpy.zeros((64, 64, 3), 'u1'))"
     )
     fresh = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     first, second = (
-        subprocess.run(
-            [sys.executable, "-c", script.format(after)], check=True, capture_output=True, text=True, env=fresh
-        ).stderr
-        for after in (0.001, 0.001)
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=fresh).stderr
+        for _ in range(2)
     )
     assert first.count("compiling, once on this machine") == 1
     assert "compiling" not in second
