@@ -2,7 +2,8 @@
 
 The first call waits for the compiler, so kernels are plain loops over scalars and over arrays that their callers
 allocate. Inside a kernel, each ``numpy.empty``, slice assignment or built-in ``min`` adds a tenth of a second to
-compiling, a text for an exception adds two. `benchmarks/cold_start.py` measures each kernel.
+compiling, a text for an exception adds two. `benchmarks/cold_start.py` measures each kernel. Where time counts, indices
+are unsigned (`numpy.uintp`): of a signed one the compiled code tests at every use whether it counts from the end.
 
 Compiled code is kept in files of this package's cache folder (or ``$NUMBA_CACHE_DIR``). The name of a file is a hash of
 everything that its code follows from: the function's name and bytecode, the constants and kernels that it uses, the

@@ -212,7 +212,7 @@ def group_regions(
         regions.box.copy(),
         np.concatenate([colour, texture], axis=1),
         colour.shape[1],
-        regions.pairs.reshape(-1).astype(np.int64),
+        regions.pairs.reshape(-1).astype(np.uint64),
         np.float32(1 / picture_size),
         "S" in measures,
         "F" in measures,
@@ -254,45 +254,45 @@ def _fill_descriptions(labels, image, codes, size, box, counts, colour, texture,
     `counts`, of colours and textures, must be zeros; `slots` is a hash set and must be empty, all -1.
     """
     colours, textures = counts
-    height, width, channels = image.shape
-    count = len(size)
-    mask = len(slots) - 1
+    height, width, channels = np.uintp(image.shape[0]), np.uintp(image.shape[1]), np.uintp(image.shape[2])
+    bins, orientations, count = np.uintp(COLOUR_BINS), np.uintp(4) * channels, np.uintp(len(size))
+    mask, last = np.uintp(len(slots) - 1), np.int64(-1)
     for y in range(height):
         for x in range(width):
-            region = np.int64(labels[y, x])
+            region = np.uintp(labels[y, x])
             size[region] += 1
-            if x < box[region, 0]:
-                box[region, 0] = x
-            if y < box[region, 1]:
-                box[region, 1] = y
-            if x + 1 > box[region, 2]:
-                box[region, 2] = x + 1
-            box[region, 3] = y + 1
+            box[region, 0] = min(box[region, 0], np.int32(x))
+            box[region, 1] = min(box[region, 1], np.int32(y))
+            box[region, 2] = max(box[region, 2], np.int32(x + np.uintp(1)))
+            box[region, 3] = np.int32(y + np.uintp(1))
             for c in range(channels):
-                colours[region, c * COLOUR_BINS + ((np.int32(image[y, x, c]) * COLOUR_BINS) >> 8)] += 1
-            for o in range(4 * channels):
-                textures[region, codes[y, x, o]] += 1
+                colours[region, c * bins + (np.uintp(image[y, x, c]) * bins >> np.uintp(8))] += 1
+            for o in range(orientations):
+                textures[region, np.uintp(codes[y, x, o])] += 1
             for direction in range(4):
-                nx = x + (1 if direction == 0 else direction - 2)
-                ny = y + (1 if direction > 0 else 0)
-                if nx < 0 or nx >= width or ny >= height:
+                nx = x + np.uintp(1 if direction == 0 else direction - 2)  # Left of the first column is a large number.
+                ny = y + np.uintp(1 if direction > 0 else 0)
+                if nx >= width or ny >= height:
                     continue
-                other = np.int64(labels[ny, nx])
+                other = np.uintp(labels[ny, nx])
                 if other == region:
                     continue
-                key = region * count + other if region < other else other * count + region
-                slot = (key * 0x9E3779B1 >> 7) & mask
+                key = np.int64(min(region, other) * count + max(region, other))
+                if key == last:
+                    continue
+                last = key
+                slot = np.uintp(key * 0x9E3779B1 >> 7) & mask
                 while slots[slot] != key:
                     if slots[slot] < 0:
                         slots[slot] = key
                     else:
-                        slot = (slot + 1) & mask
+                        slot = (slot + np.uintp(1)) & mask
 
     for region in range(count):
-        share = _ONE / np.float32(size[region] * channels)
-        for i in range(colour.shape[1]):
-            colour[region, i] = colours[region, i] * share
-        share = _ONE / np.float32(size[region] * 8 * channels)
+        share = _ONE / (np.float32(size[region]) * np.float32(channels))
+        for i in range(np.uintp(colour.shape[1])):
+            colour[region, i] = np.float32(colours[region, i]) * share
+        share = _ONE / (np.float32(size[region]) * np.float32(2 * orientations))
         for direction in range(8 * channels):
             centre = (direction >> 1) * _CODES + TEXTURE_BINS - 1
             sign = 1 - 2 * (direction & 1)
@@ -370,7 +370,7 @@ def _remove(heap, place, n, pair):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    "int64(int32[::1], int32[:,::1], float32[:,::1], int64, int64[::1], float32, boolean, boolean, "
+    "int64(int32[::1], int32[:,::1], float32[:,::1], int64, uint64[::1], float32, boolean, boolean, "
     "UniTuple(int32[::1], 5), UniTuple(int64[::1], 3), int32[:,::1])"
 )
 def _group(  # type: ignore[no-untyped-def]
@@ -403,7 +403,7 @@ def _group(  # type: ignore[no-untyped-def]
 
         share_a = np.float32(size[a]) / np.float32(size[a] + size[b])
         share_b = np.float32(size[b]) / np.float32(size[a] + size[b])
-        for i in range(histograms.shape[1]):
+        for i in range(np.uintp(histograms.shape[1])):
             histograms[a, i] = share_a * histograms[a, i] + share_b * histograms[b, i]
         size[a] += size[b]
         box[a, 0] = min(box[a, 0], box[b, 0])

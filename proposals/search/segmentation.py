@@ -26,6 +26,7 @@ from ...data.system.kernels import kernel
 LEVELS = 3100.0
 _SCALE, _HALF = np.float32(LEVELS), np.float32(0.5)
 _NO_EDGE = 65535
+_BLOCK = 64  # edges that are looked at together
 # The weight of each level.
 _WEIGHTS = ((np.arange(_NO_EDGE) / LEVELS) ** 2).astype(np.float32)
 
@@ -122,12 +123,13 @@ def segment(graph: PixelGraph, k: float, min_size: int) -> tuple[NDArray[np.int3
     pixels = height * width
     parent, size = np.arange(pixels, dtype=np.int32), np.ones(pixels, np.int32)
     limit = np.full(pixels, k, np.float32)  # Int(C) + k / |C|, the heaviest edge that component C accepts.
-    step = np.array([1, width - 1, width, width + 1], np.int32)
+    step = np.array([1, width - 1, width, width + 1], np.uint32)
     labels = np.empty((height, width), np.int32)
-    refused = np.empty_like(graph.edges)
+    between, refused = np.empty((3, _BLOCK), np.uint32), np.empty_like(graph.edges)
     count = _grow(
-        graph.edges, graph.starts, _WEIGHTS, step, np.float32(k), min_size, parent, size, limit, refused, labels.ravel()
-    )
+        graph.edges, graph.starts, _WEIGHTS, step, np.float32(k), min_size, parent, size, limit, between, refused,
+        labels.ravel(),
+    )  # fmt: skip
     return labels, int(count)
 
 
@@ -177,10 +179,10 @@ def _sort_edges(levels, starts, place, edges):  # type: ignore[no-untyped-def]
 
 @kernel()
 def find_root(parent, node):  # type: ignore[no-untyped-def]
-    """Find the root of a node (int64) in a union-find forest, an array of parents. Halves the path to the root."""
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
+    """Find the root of a node (uintp) in a union-find forest, an array of parents. Halves the path to the root."""
+    while np.uintp(parent[node]) != node:
+        parent[node] = parent[np.uintp(parent[node])]
+        node = np.uintp(parent[node])
     return node
 
 
@@ -195,46 +197,64 @@ def _join_roots(parent, size, a, b):  # type: ignore[no-untyped-def]
 
 
 @kernel(
-    "int64(uint32[::1], int32[::1], float32[::1], int32[::1], float32, int64, int32[::1], int32[::1], float32[::1], "
-    "uint32[::1], int32[::1])"
+    "int64(uint32[::1], int32[::1], float32[::1], uint32[::1], float32, int64, int32[::1], int32[::1], float32[::1], "
+    "uint32[:,::1], uint32[::1], int32[::1])"
 )
-def _grow(edges, starts, weights, step, k, min_size, parent, size, limit, refused, labels):  # type: ignore[no-untyped-def]
-    """Grow regions, which are single pixels at the start; fill `labels`, and return the number of regions."""
-    n_refused = 0
-    for level in range(len(weights)):
+def _grow(edges, starts, weights, step, k, min_size, parent, size, limit, between, refused, labels):  # type: ignore[no-untyped-def]
+    """Grow regions, which are single pixels at the start; fill `labels`, and return the number of regions.
+
+    Half of the edges lie inside a region when their turn comes. They are left out, some at a time, without a branch
+    that the processor would have to guess. `between` (3, N) is memory for the other edges and their ends.
+    """
+    n_refused = np.uintp(0)
+    for level in range(np.uintp(len(weights))):
         weight = weights[level]
-        for i in range(starts[level], starts[level + 1]):
-            edge = edges[i]
-            pixel = np.int64(edge >> 2)
-            a = find_root(parent, pixel)
-            b = find_root(parent, pixel + step[edge & 3])
-            if a == b:
-                continue
-            if weight <= limit[a] and weight <= limit[b]:
-                a = _join_roots(parent, size, a, b)
-                limit[a] = weight + k / np.float32(size[a])
-            else:
-                # The second pass needs only these: other edges lie inside a region.
-                refused[n_refused] = edge
-                n_refused += 1
+        begin, level_end = np.uintp(starts[level]), np.uintp(starts[level + np.uintp(1)])
+        while begin < level_end:
+            end = min(level_end, begin + np.uintp(between.shape[1]))
+            count = np.uintp(0)
+            for i in range(begin, end):
+                edge = edges[i]
+                p, q = _ends(edge, step)
+                a, b = parent[np.uintp(parent[p])], parent[np.uintp(parent[q])]
+                parent[p], parent[q] = a, b
+                between[0, count], between[1, count], between[2, count] = edge, a, b
+                count += np.uintp(a != b)
+            begin = end
+            for i in range(count):
+                a, b = find_root(parent, np.uintp(between[1, i])), find_root(parent, np.uintp(between[2, i]))
+                if a == b:
+                    continue
+                if weight <= limit[a] and weight <= limit[b]:
+                    a = _join_roots(parent, size, a, b)
+                    limit[a] = weight + k / np.float32(size[a])
+                else:
+                    # The second pass needs only these: other edges lie inside a region.
+                    refused[n_refused] = between[0, i]
+                    n_refused += np.uintp(1)
 
     for i in range(n_refused):
-        edge = refused[i]
-        pixel = np.int64(edge >> 2)
-        a = find_root(parent, pixel)
-        b = find_root(parent, pixel + step[edge & 3])
+        p, q = _ends(refused[i], step)
+        a, b = find_root(parent, p), find_root(parent, q)
         if a != b and (size[a] < min_size or size[b] < min_size):
             _join_roots(parent, size, a, b)
 
     # Sizes are not needed any more. A root's is replaced by the number of its region, negated to differ from sizes.
-    count = 0
-    for pixel in range(len(labels)):
+    regions = 0
+    for pixel in range(np.uintp(len(labels))):
         root = find_root(parent, pixel)
         if size[root] > 0:
-            size[root] = -count
-            count += 1
+            size[root] = -regions
+            regions += 1
         labels[pixel] = -size[root]
-    return count
+    return regions
+
+
+@kernel()
+def _ends(edge, step):  # type: ignore[no-untyped-def]
+    """Return the two pixels of an edge."""
+    pixel = np.uintp(edge >> np.uint32(2))
+    return pixel, pixel + np.uintp(step[np.uintp(edge & np.uint32(3))])
 
 
 KERNELS = (_edge_levels, _sort_edges, _grow)
