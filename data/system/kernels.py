@@ -154,7 +154,17 @@ def _tell() -> None:
     # On a busy machine reading the files may take as long as compiling elsewhere.
     if _due.is_set() and _missed.is_set() and not _told.is_set() and (_warned or _temporary_folder() is None):
         _told.set()
-        _log.warning("compiling%s (some seconds) ...", "" if _warned else ", once on this machine")
+        _log.warning("compiling%s (some seconds) ...", ", once on this machine" if _can_keep() else "")
+
+
+def _can_keep() -> bool:
+    """Tell whether the folder of the compiled code is there and can be written; make it if it is missing."""
+    folder = kernel_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return not _warned and os.access(folder, os.W_OK)
 
 
 @contextmanager

@@ -270,11 +270,12 @@ def _fill_descriptions(labels, image, codes, size, box, counts, colour, texture,
             for o in range(orientations):
                 textures[region, np.uintp(codes[y, x, o])] += 1
             for direction in range(4):
-                nx = x + np.uintp(1 if direction == 0 else direction - 2)  # Left of the first column is a large number.
+                # Two columns right of the neighbour, since left of the first column would be below 0.
+                nx = x + np.uintp(3 if direction == 0 else direction)
                 ny = y + np.uintp(1 if direction > 0 else 0)
-                if nx >= width or ny >= height:
+                if nx < 2 or nx >= width + np.uintp(2) or ny >= height:
                     continue
-                other = np.uintp(labels[ny, nx])
+                other = np.uintp(labels[ny, nx - np.uintp(2)])
                 if other == region:
                     continue
                 key = np.int64(min(region, other) * count + max(region, other))
