@@ -50,7 +50,7 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
     ----------
     name_or_file : str
         "voc": the 20 of PASCAL VOC. "coco": the 80 of COCO. "ilsvrc": the 200 of the ILSVRC detection challenge. Or
-        a text file with one name a line, or a ``data.yaml`` of YOLO.
+        a text file with one name a line, a ``data.yaml`` of YOLO, or a JSON file of COCO, whose categories are meant.
 
     Returns
     -------
@@ -79,11 +79,17 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
         from ..formats.yolo import read_yolo_names  # It needs the classes of this module.
 
         lines = [*read_yolo_names(Path(name_or_file))]
+    elif name_or_file.lower().endswith(".json") and Path(name_or_file).is_file():
+        from ..formats.records import names_by_id, read_json
+
+        lines = [*names_by_id(read_json(Path(name_or_file)), "categories", Path(name_or_file)).values()]
     else:
         lines = _read_class_lines(name_or_file, known)
     names = [name for line in lines if (name := " ".join(line.split()))]
     if not names:
         raise AnnotationError(f"{name_or_file}: is empty; give the names of the classes, one a line")
+    if long := [name for name in names if len(name) > 200]:
+        raise AnnotationError(f"{name_or_file}: {long[0][:40]!r}... is no name of a class; give them one a line")
     if "__background__" in names:
         raise AnnotationError(
             f"{name_or_file}: has '__background__', which other programs call what is no object; remove that line"

@@ -136,7 +136,7 @@ def coco_pictures(
         there = [repr(name) + suggestion(name, near) for name in list(categories.values())[:10]]
         raise AnnotationError(
             f"{annotation_file}: none of its categories is among the classes {', '.join(classes)}; "
-            f"it has {', '.join(there) or 'none'}"
+            f"it has {', '.join(there) or 'none'}; a file of class names, one a line, chooses others"
         )
     position = {one: i for i, one in enumerate(records_by_id(document, "images", annotation_file))}
     bad = [(image, problem) for image in images if (problem := _image_problem(image))]

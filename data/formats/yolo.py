@@ -79,15 +79,15 @@ def read_yolo_names(names_file: Path) -> tuple[str, ...]:
 
 def read_yolo(
     names_file: Path, classes: Sequence[str], rename: Mapping[str, str] | None = None
-) -> tuple[list[Picture], list[Picture]]:
+) -> tuple[list[Picture], list[Picture], list[Picture]]:
     """Read pictures with labels in YOLO's form.
 
     Parameters
     ----------
     names_file : Path
-        See `find_yolo`. If it is a ``data.yaml``, its ``train`` and ``val`` name the pictures: folders, or text files
-        that list pictures; a picture without a file of labels has no objects. Else the pictures are those in the folder
-        that have a file of labels.
+        See `find_yolo`. If it is a ``data.yaml``, its ``train``, ``val`` and ``test`` name the pictures: folders, or
+        text files that list pictures; a picture without a file of labels has no objects. Else the pictures are those in
+        the folder that have a file of labels.
     classes : sequence of str
         Objects of other classes are left out.
     rename : mapping of str to str, optional
@@ -95,7 +95,7 @@ def read_yolo(
 
     Returns
     -------
-    training, validation : list of Picture
+    training, validation, test : list of Picture
         Their files are opened for their sizes. Labels lie beside the picture or, of a picture in a folder ``images``,
         at the same place in the folder ``labels`` beside that.
 
@@ -138,7 +138,7 @@ def read_yolo(
         read.append(own)
     raise_faults(faults, names_file, "correct the labels, or take the picture out of the folder")
     warn_of_dropped_classes(names_file, {names[number]: count for number, count in counts.items()}, index)
-    return read[0], read[1]
+    return read[0], read[1], read[2]
 
 
 def yolo_labels(found: Detections, width: int, height: int) -> str:
@@ -193,19 +193,23 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def _find_pictures(names_file: Path) -> tuple[list[Path], list[Path]]:
-    """List the pictures to train on, and those for validation."""
+def _find_pictures(names_file: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """List the pictures to train on, those for validation, and those for a test."""
     folder = names_file.parent
     if names_file.suffix in (".yaml", ".yml"):
         settings = _read_settings(names_file)
-        return _named(names_file, settings, "train"), _named(names_file, settings, "val")
+        return (
+            _named(names_file, settings, "train"),
+            _named(names_file, settings, "val"),
+            _named(names_file, settings, "test"),
+        )
     folder = folder.parent if folder.name == "labels" else folder
     pictures = [Path(path) for path in find_images(folder)]
     labelled = [path for path in pictures if _label_file(path).is_file()]
     if without := [path.name for path in pictures if path not in {*labelled}]:
         text = f"{folder}: {len(without)} pictures have no file of labels and are left out ({first_names(without)})"
         warnings.warn(text, DataWarning, stacklevel=4)
-    return labelled, []
+    return labelled, [], []
 
 
 def _named(path: Path, settings: Mapping[str, Any], part: str) -> list[Path]:
@@ -221,6 +225,8 @@ def _named(path: Path, settings: Mapping[str, Any], part: str) -> list[Path]:
         # Roboflow writes ../train/images, and means train/images.
         names = [entry, entry.removeprefix("../")] if isinstance(entry, str) else []
         place = next((root / name for root in roots for name in names if os.path.exists(root / name)), None)
+        if place is None and part == "test":  # Roboflow names one in every export. No training needs it.
+            continue
         if place is None:
             raise AnnotationError(
                 f"{path}: {part}: there is no {str(entry)[:80]!r} below {roots[0]}; name a folder that is there"

@@ -20,6 +20,7 @@ from .evaluate import (
     Ids,
     JsonFile,
     Report,
+    Split,
     check_classes,
     check_outputs,
     format_interval,
@@ -54,7 +55,7 @@ def compare(
     devkit: Annotated[
         Path | None, typer.Option(metavar="DIR", help="VOC's kit, or any layout of docs/training.md.")
     ] = None,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Image set of --devkit.")] = "test",
+    split: Split = None,
     annotations: Annotated[
         Path | None, typer.Option(metavar="FILE|DIR", help="Instead of --devkit: COCO's JSON, or ILSVRC's XML files.")
     ] = None,
@@ -93,7 +94,7 @@ def compare(
     avoided: Collection[tuple[str, str]] = ()
     names: Sequence[str]
     if devkit is not None:
-        pictures, names = read_voc_pictures(devkit, split, classes)
+        pictures, names, split = read_voc_pictures(devkit, split, classes)
         found = [read_voc_detections(path, split, names, pictures, ids) for path in (first, second)]
     elif rules == "ilsvrc":
         pictures, names, found, avoided = _read_ilsvrc(annotations, images, blacklist, classes, ids, (first, second))
@@ -187,7 +188,12 @@ def _print_comparison(result: Mapping[str, Any], first: Path, second: Path, pict
         objects.add_row(f"boxes of {label}", str(own["detections"]))
         objects.add_row(f"  that {other} has too, IoU 0.5 or more", str(own["agreeing"]))
     output.print(objects)
-    where = make_table("picture", "better there", "points of mAP", title="The pictures that decide most")
+    where = make_table(
+        "picture",
+        "better there",
+        "points of the difference",
+        title="The pictures that decide most: the difference changes without them by",
+    )
     for picture in result["pictures"][:_SHOWN_PICTURES]:
         better = "B" if picture["effect"] > 0 else "A"
         where.add_row(picture["image_id"], better, f"{100 * abs(picture['effect']):.2f}")

@@ -64,7 +64,7 @@ from ...eval.agreement import warn_of_sizes
 from ...eval.matching import class_names
 from ...eval.thresholds import parse_target
 from ..runs.names import package_version
-from ..train.data import annotated_classes, read_folder
+from ..train.data import annotated_classes, read_folder, read_test
 from ..train.shards import is_packed
 from .examples import examples
 from .options import DEFAULT_MAX_PIXELS, MaxPixels, detections_copy
@@ -80,7 +80,14 @@ _INTERVAL = ("95 % interval",)
 _CONFUSIONS = 10  # shown
 
 Devkit = Annotated[Path, typer.Option(metavar="DIR", help="VOC's kit, or any layout of docs/training.md.")]
-Split = Annotated[str, typer.Option(metavar="NAME", help="Image set; of other layouts train, val or trainval.")]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Image set; of other layouts train, val, trainval or test.  [default: test, or all if there is none]",
+        show_default=False,
+    ),
+]
 JsonFile = Annotated[
     Path | None,
     typer.Option("--json", metavar="FILE", help="Also write the results there; -: print them and nothing else."),
@@ -124,7 +131,7 @@ def voc(
             help="What detect wrote, or comp4_det_<split>_<class>.txt.",
         ),
     ],
-    split: Split = "test",
+    split: Split = None,
     metric: Annotated[str, typer.Option(metavar="voc07|voc12", help="11-point or area.")] = "voc07",
     classes: OwnClasses = None,
     ids: Ids = None,
@@ -138,7 +145,7 @@ def voc(
     rules = check_choice("--metric", metric, ("voc07", "voc12"))
     check_outputs(json_file, report)
     check_target(at)
-    pictures, names = read_voc_pictures(devkit, split, classes)
+    pictures, names, split = read_voc_pictures(devkit, split, classes)
     found, known, text = read_voc_detections(detections, split, names, pictures, ids)
     check_classes(names, known, detections)
     with naming_file(detections):
@@ -275,14 +282,14 @@ def proposals(
     proposals: Annotated[
         Path, typer.Option(parser=local_copy, metavar="FILE", help="What `inception-rcnn propose` wrote.")
     ],
-    split: Split = "test",
+    split: Split = None,
     classes: OwnClasses = None,
     bootstrap: BootstrapDraws = None,
     json_file: JsonFile = None,
 ) -> None:
     """Recall, average recall and mean average best overlap of ranked boxes."""
     check_outputs(json_file)
-    pictures, names = read_voc_pictures(devkit, split, classes)
+    pictures, names, split = read_voc_pictures(devkit, split, classes)
     sizes: dict[str, tuple[int, int]] = {}
     # Other layouts than VOC's have folders in the names of pictures.
     meant = {without_folders(picture.image_id): picture.image_id for picture in pictures}
@@ -344,11 +351,14 @@ def check_outputs(json_file: Path | None, report: Path | None = None) -> None:
         raise CommandError(f"--json {json_file}: is the page of --report; name another")
 
 
-def read_voc_pictures(devkit: Path, split: str, classes: str | None) -> tuple[list[Picture], tuple[str, ...]]:
-    """Read the pictures of a split and the classes to evaluate.
+def read_voc_pictures(
+    devkit: Path, split: str | None, classes: str | None
+) -> tuple[list[Picture], tuple[str, ...], str]:
+    """Read the pictures of a split and the classes to evaluate; return the split's name too.
 
-    These are `classes`; else those of the set's ``classes.txt``; else VOC's, or the set's own if it has none of these.
-    A set in another layout than VOC's has the splits of a training: ``train``, ``val`` (set aside) and ``trainval``.
+    The classes are `classes`; else those of the set's ``classes.txt``; else VOC's, or the set's own if it has none of
+    these. A set in another layout than VOC's has the splits of a training, ``train``, ``val`` (set aside) and
+    ``trainval``, and maybe ``test``, which is the default; if there is none, all pictures are.
     """
     own = devkit / "classes.txt"
     source = classes or (str(own) if own.is_file() else None)
@@ -357,19 +367,29 @@ def read_voc_pictures(devkit: Path, split: str, classes: str | None) -> tuple[li
     sets_aside = split == "val" and not (lists / "val.txt").is_file() and (lists / "trainval.txt").is_file()
     # Also where a set is one folder below, which is a mistake that `read_voc` explains.
     if any(True for name in ("ImageSets", "*/ImageSets") for _ in devkit.glob(name)) and not sets_aside:
-        return _read_voc_split(devkit, split) if names is None else (read_voc(devkit, split, names), names)
+        split = split or "test"
+        return (
+            (*_read_voc_split(devkit, split), split)
+            if names is None
+            else (read_voc(devkit, split, names), names, split)
+        )
     if is_packed(devkit):
         raise CommandError(f"{devkit}: has packed pictures; name the folder that they were packed from")
     if names is None:
         names = read_voc_class_names(devkit, "trainval") if sets_aside else annotated_classes(devkit)
     training, aside = read_folder(devkit, names)
     parts = {"train": training, "val": aside, "trainval": [*training, *aside]}
-    pictures = parts[check_choice("--split", split, [*parts])]
+    if not sets_aside and split in (None, "test") and (test := read_test(devkit, names)):
+        parts["test"] = test
+    chosen, split = split, check_choice("--split", split or [*parts][-1], [*parts])
+    pictures = parts[split]
+    if not chosen:
+        console.print(f"{devkit}: --split {split}, {len(pictures)} pictures")
     if not pictures:
         raise CommandError(
             f"{devkit}: of its {len(training) + len(aside)} pictures, none is in --split {split}; use --split trainval"
         )
-    return pictures, names
+    return pictures, names, split
 
 
 def _read_voc_split(devkit: Path, split: str) -> tuple[list[Picture], tuple[str, ...]]:

@@ -70,11 +70,11 @@ _EXAMPLES = {
         "evaluate imagenet --data ILSVRC2012 --model backbone.npz --json errors.json",
     ),
     "train": (
-        "train detector --data mine --classes mine.txt --start voc --output mine.safetensors",
+        "train detector --data mine --start voc --freeze trunk --output mine.safetensors",
         "train multibox --data VOC2007 --output multibox.safetensors",
     ),
     "train detector": (
-        "train detector --data mine --classes mine.txt --start voc --output mine.safetensors",
+        "train detector --data mine --start voc --freeze trunk --output mine.safetensors",
         "train detector --data VOC2007 --time-limit 60 --resume --output voc.safetensors",
     ),
     "train multibox": (

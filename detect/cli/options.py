@@ -210,7 +210,8 @@ def list_pictures(
     lines = [f"passed over, not known as pictures: {listed}{', ...' if len(counts) > 10 else ''}"] if counts else []
     if not paths:
         if videos := sorted(passed_over.keys() & VIDEO_SUFFIXES):
-            text = f"has videos and no pictures; one of them {how_to_read_video(f'VIDEO{videos[0]}')}"
+            how = how_to_read_video(f"VIDEO{videos[0]}").partition("; ")[2]
+            text = f"has videos ({', '.join(videos)}) and no pictures; {how}"
             raise ImageError(f"{' '.join(images)}: {text}")
         hint = "".join(f" ({line})" for line in lines)
         raise ImageError(f"{' '.join(images)}: no pictures there{hint}; name files, folders or globs of pictures")

@@ -8,7 +8,6 @@ from typing import Annotated, get_args
 import typer
 
 from ...data.arguments import check_choice
-from ...data.classes import read_class_list
 from ...data.errors import CommandError, needs_packages
 from ...data.system.processes import usable_cores
 from ...proposals import Proposer, load_proposer
@@ -19,7 +18,7 @@ from .options import DEFAULT_MAX_PIXELS, MaxPixels, MultiBoxName, derived_option
 from .terminal import console, progress_bar
 from .termination import INTERRUPTED
 from .train_options import Classes, Data, Split
-from .train_session import proposer_settings
+from .train_session import proposer_settings, read_classes
 
 _LONG_SIDE = round(DetectorRecipe.long_side * max(DetectorRecipe.scales))
 
@@ -27,7 +26,7 @@ _LONG_SIDE = round(DetectorRecipe.long_side * max(DetectorRecipe.scales))
 def pack(
     data: Data,
     output: Annotated[Path, typer.Option(metavar="FOLDER", help="For the files; train takes it as --data.")],
-    classes: Classes = "voc",
+    classes: Classes = None,
     split: Split = "trainval",
     long_side: Annotated[
         int,
@@ -62,7 +61,7 @@ def pack(
     if not output.parent.is_dir():
         raise OSError(2, "no such folder", str(output.parent))
     packing = Packing(long_side, quality, check_choice("--format", image_format, get_args(ImageFormat)))
-    names = read_class_list(classes)
+    names = read_classes(classes, data, split)
     proposer = None if proposals is None else _load_proposer(proposals, multibox, start)
     training, validation = read_training_pictures(
         data, names, split, tell=console.print, warn=console.print, progress=progress_bar, max_pixels=max_pixels

@@ -13,7 +13,6 @@ import typer
 from numpy.typing import NDArray
 
 from ...data import Picture
-from ...data.classes import read_class_list
 from ...data.errors import CommandError, EvaluationError, UserError
 from ...data.system.processes import usable_cores
 from ...eval import Matches
@@ -39,7 +38,15 @@ from .examples import examples
 from .options import DEFAULT_MAX_PIXELS, MaxPixels, Quiet, detector_names, multibox_names, weight_names
 from .terminal import console, download_bar, print_problem, progress_bar
 from .train_options import Cache, Classes, Data, Device, Output, Resume, Split, TimeLimit, recipe_option
-from .train_session import leave_unless_done, prepare_run, print_once, proposer_settings, training_session, warn_once
+from .train_session import (
+    leave_unless_done,
+    prepare_run,
+    print_once,
+    proposer_settings,
+    read_classes,
+    training_session,
+    warn_once,
+)
 
 if TYPE_CHECKING:
     from ...backbone.regions.network import RegionNetwork
@@ -61,7 +68,7 @@ train = typer.Typer(
 def train_detector_command(
     data: Data,
     output: Output,
-    classes: Classes = "voc",
+    classes: Classes = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -135,7 +142,7 @@ def train_detector_command(
         from ..train.proposal_cache import ProposalCache
         from ..train.validation import propose_all
 
-        names = read_class_list(classes)
+        names = read_classes(classes, data, split)
         before = None if start is None else read_model(find_model(start))
         recipe = DetectorRecipe(
             scoring=scoring or (cast(Scoring, before.scoring) if before else DetectorRecipe.scoring),
@@ -236,10 +243,10 @@ def _on_set_aside(pictures: int) -> str:
     return f"on {pictures} picture{'s' * (pictures > 1)} set aside{few}"
 
 
-def _print_next_commands(output: Path, options: str, devkit: Path, split: str, classes: str) -> None:
+def _print_next_commands(output: Path, options: str, devkit: Path, split: str, classes: str | None) -> None:
     """Print how to detect with a new model, and how to evaluate it."""
     model, folder, stem = shlex.quote(str(output)), shlex.quote(str(devkit)), shlex.quote(output.stem)
-    names = "" if classes == "voc" else f" --classes {shlex.quote(classes)}"
+    names = "" if classes in (None, "voc") else f" --classes {shlex.quote(classes)}"
     print_once(f"to detect:   inception-rcnn detect {folder} --model {model}{options} --output out-{stem}")
     print_once(
         f"to evaluate: inception-rcnn evaluate voc --devkit {folder} --split {split}{names} --detections out-{stem}"
@@ -408,7 +415,7 @@ def _write_head(
 def train_multibox_command(
     data: Data,
     output: Output,
-    classes: Classes = "voc",
+    classes: Classes = None,
     model: Annotated[
         str,
         typer.Option(
@@ -467,7 +474,7 @@ def train_multibox_command(
             raise CommandError("--start: a head to go on from has its priors; leave out --head and --number")
         kind: Head = head or "grid"
         check_setting("head", kind, Head)
-        names = read_class_list(classes)
+        names = read_classes(classes, data, split)
         if weights is None:
             detector = read_model(find_model(model))
             network = torch_network(detector.weights, len(detector.classes), "cpu")

@@ -15,8 +15,12 @@ Data = Annotated[
     typer.Option(metavar="DIR", help="Labelled pictures, in any layout of docs/training.md; repeat for more."),
 ]
 Classes = Annotated[
-    str,
-    typer.Option(metavar="voc|coco|ilsvrc|FILE", help="What to learn; a file has one name a line, or is a data.yaml."),
+    str | None,
+    typer.Option(
+        metavar="voc|coco|ilsvrc|FILE",
+        help="What to learn; a file has a name a line.  [default: voc, or the classes of a labelling tool's folder]",
+        show_default=False,
+    ),
 ]
 Output = Annotated[Path, typer.Option(metavar="FILE", help="The model, .safetensors.")]
 Split = Annotated[str, typer.Option(metavar="NAME", help="Which pictures of folders in VOC layout.")]

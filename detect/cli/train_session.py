@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ...data import MAX_PIXELS
-from ...data.errors import CommandError, needs_packages
+from ...data import MAX_PIXELS, VOC_CLASSES
+from ...data.classes import read_class_list
+from ...data.errors import CommandError, first_names, needs_packages
 from ...data.system.atomic_files import only_writer
+from ..train.data import classes_to_learn
 from .terminal import console, print_problem
 from .termination import INTERRUPTED
 
@@ -46,6 +48,16 @@ def warn_once(text: str) -> None:
     """Print a line in the first process, whatever ``--quiet`` says."""
     if os.environ.get("RANK", "0") == "0":
         print_problem(text)
+
+
+def read_classes(classes: str | None, data: Sequence[Path], split: str) -> tuple[str, ...]:
+    """Read the classes to learn, or choose them by the data, and tell which."""
+    if classes is not None:
+        return read_class_list(classes)
+    names = classes_to_learn(data, split)
+    if names != VOC_CLASSES:
+        print_once(f"classes, all that are labelled: {first_names(names, 10)}")
+    return names
 
 
 @contextmanager

@@ -29,16 +29,19 @@ from ...data import (
     read_voc,
 )
 from ...data.arguments import check_names
+from ...data.classes import read_class_list
 from ...data.classes.spelling import MisspeltClassWarning, warn_of_dropped_classes
 from ...data.errors import SettingError, first_names
 from ...data.formats.coco import coco_pictures
 from ...data.formats.faults import raise_faults
 from ...data.formats.records import read_json, read_lines
-from ...data.formats.voc import AnnotationReader
+from ...data.formats.voc import AnnotationReader, read_voc_class_names
 from ...data.picture_names import PictureFolder
 from ...data.system.processes import prefetch, usable_cores
 from .layouts import LAYOUTS, ToolFolder, coco_classes, read_tool_classes, read_tool_folder
 from .shards import is_packed, read_shards
+
+MIN_TO_SET_ASIDE = 60
 
 
 @contextmanager
@@ -153,8 +156,8 @@ def _read_tool_folder(folder: Path, classes: Sequence[str]) -> ToolFolder | None
     found = read_tool_folder(folder, classes, _other_spellings(classes))
     if found is None:
         return None
-    training, validation = (_mark_unboxed(part, classes, found.boxed) for part in found[:2])
-    return ToolFolder(training, validation, found.boxed)
+    training, validation, test = (_mark_unboxed(part, classes, found.boxed) for part in found[:3])
+    return ToolFolder(training, validation, test, found.boxed)
 
 
 @_refuse_misspelt_classes()
@@ -196,6 +199,24 @@ def read_validation(folder: Path, classes: Sequence[str]) -> list[Picture]:
     return [] if found is None else found.validation
 
 
+@_refuse_misspelt_classes()
+def read_test(folder: Path, classes: Sequence[str]) -> list[Picture]:
+    """Read the pictures of a labelling tool's folder that are for a test: those in ``test``, or that are named so.
+
+    Parameters
+    ----------
+    folder, classes
+        As of `read_labelled_folder`.
+
+    Raises
+    ------
+    AnnotationError
+        If an annotation is missing or malformed.
+    """
+    found = _read_tool_folder(folder, check_names("classes", classes))
+    return [] if found is None else found.test
+
+
 def annotated_classes(folder: Path) -> tuple[str, ...]:
     """List the classes that a folder in COCO's or a labelling tool's layout has, also those without objects.
 
@@ -212,6 +233,46 @@ def annotated_classes(folder: Path) -> tuple[str, ...]:
             "name a folder that has one of them"
         )
     return names
+
+
+def classes_to_learn(folders: Sequence[Path], split: str = "trainval") -> tuple[str, ...]:
+    """Choose the classes that a training learns where none are named.
+
+    They are those of the folders, if all are of labelling tools, or have none of VOC's classes; else VOC's.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        See `read_labelled_folder`.
+    split : str
+        Which pictures of a folder in VOC layout.
+
+    Returns
+    -------
+    tuple of str
+        In the order of ``classes.txt``, where a folder has that file. VOC's if a folder cannot be read.
+    """
+    own: dict[str, None] = {}
+    known = False
+    for folder in folders:
+        lists, names_file = folder / "ImageSets" / "Main" / f"{split}.txt", folder / "classes.txt"
+        if not folder.is_dir() or _ilsvrc_root(folder) is not None:
+            return VOC_CLASSES
+        try:
+            if is_packed(folder):
+                names = read_shards(folder)[0]
+            elif names_file.is_file():
+                names = read_class_list(str(names_file))
+            elif lists.is_file():
+                names = read_voc_class_names(folder, split)
+            else:
+                names = annotated_classes(folder)
+        except AnnotationError:  # It is told when the labels are read.
+            return VOC_CLASSES
+        own |= dict.fromkeys(names)
+        of_tool = not (is_packed(folder) or lists.is_file() or _coco_files(folder))
+        known |= not of_tool and not {*VOC_CLASSES, *COCO_TO_VOC}.isdisjoint(names)
+    return VOC_CLASSES if known or not own else tuple(own)
 
 
 def _coco_files(folder: Path) -> list[Path]:
@@ -407,8 +468,10 @@ def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0)
     return first, second
 
 
-def split_validation(pictures: Iterable[Picture], one_in: int = 30) -> tuple[list[Picture], list[Picture]]:
+def split_validation(pictures: Sequence[Picture], one_in: int = 30) -> tuple[list[Picture], list[Picture]]:
     """Set aside one exhaustively labelled picture in `one_in` for validation, by a hash of its name.
+
+    Of fewer than 60 pictures none is: one or two tell nothing, and would be missed in the training.
 
     These are the same on every machine, whatever other pictures there are. With other classes, other pictures can be
     exhaustively labelled: a detector that starts from one of other classes may have learned from pictures set aside.
@@ -419,6 +482,8 @@ def split_validation(pictures: Iterable[Picture], one_in: int = 30) -> tuple[lis
     """
     training: list[Picture] = []
     validation: list[Picture] = []
+    if len(pictures) < MIN_TO_SET_ASIDE:
+        return [*pictures], []
     for picture in pictures:
         digest = hashlib.sha256(picture.image_id.encode()).digest()
         aside = picture.labelled is None and int.from_bytes(digest[:4], "big") % one_in == 0

@@ -29,13 +29,14 @@ class ToolFolder(NamedTuple):
 
     Attributes
     ----------
-    training, validation : list of Picture
+    training, validation, test : list of Picture
     boxed : collection of str
         Names of the classes whose objects are boxed.
     """
 
     training: list[Picture]
     validation: list[Picture]
+    test: list[Picture]
     boxed: Collection[str]
 
 
@@ -49,7 +50,7 @@ def read_tool_folder(folder: Path, classes: Sequence[str], rename: Mapping[str, 
         are not trained on); ``result.json`` with ``images/`` (Label Studio's COCO); ``_annotations.coco.json`` beside
         its pictures (Roboflow); ``data.yaml``, ``classes.txt`` or ``obj.names`` (YOLO, see
         `inception_rcnn.data.formats.yolo`); XML files as VOC's, beside their pictures or in another folder (LabelImg);
-        or ``train`` with one of these, and ``valid`` or ``val`` (Roboflow).
+        or ``train`` with one of these, and ``valid`` or ``val``, and ``test`` (Roboflow).
     classes : sequence of str
         Objects of other classes are left out.
     rename : mapping of str to str
@@ -73,13 +74,10 @@ def read_tool_folder(folder: Path, classes: Sequence[str], rename: Mapping[str, 
     if files := _coco_files(folder):
         return _read_coco(folder, files, classes, rename)
     if (names_file := find_yolo(folder)) is not None:
-        training, validation = read_yolo(names_file, classes, rename)
-        return ToolFolder(training, validation, read_yolo_names(names_file))
+        return ToolFolder(*read_yolo(names_file, classes, rename), read_yolo_names(names_file))
     if (part := folder / "train").is_dir() and (first := read_tool_folder(part, classes, rename)) is not None:
-        aside = next((other for other in (folder / "valid", folder / "val") if other.is_dir()), None)
-        second = None if aside is None else read_tool_folder(aside, classes, rename)
-        own = [] if aside is None or second is None else _below(aside, second.training)
-        return ToolFolder(_below(part, first.training), own, first.boxed)
+        aside, test = (_read_part(folder, names, classes, rename) for names in (("valid", "val"), ("test",)))
+        return ToolFolder(_below(part, first.training), aside, test, first.boxed)
     if files := sorted(path for path in folder.rglob("*.xml") if path.is_file()):
         return _read_xml(folder, files, classes, rename)
     return None
@@ -109,6 +107,13 @@ def coco_classes(files: Iterable[Path]) -> tuple[str, ...]:
     return tuple({name: None for file in files for name in names_by_id(read_json(file), "categories", file).values()})
 
 
+def _read_part(folder: Path, names: Sequence[str], classes: Sequence[str], rename: Mapping[str, str]) -> list[Picture]:
+    """Read the pictures of the first folder that there is."""
+    part = next((folder / name for name in names if (folder / name).is_dir()), None)
+    found = None if part is None else read_tool_folder(part, classes, rename)
+    return [] if part is None or found is None else _below(part, found.training)
+
+
 def _below(part: Path, pictures: list[Picture]) -> list[Picture]:
     return [replace(picture, image_id=f"{part.name}/{picture.image_id}") for picture in pictures]
 
@@ -131,7 +136,7 @@ def _read_coco(folder: Path, files: Iterable[Path], classes: Sequence[str], rena
         boxed.update(names.values())
         counts = Counter(names[record["category_id"]] for record in document["annotations"])
         warn_of_dropped_classes(file, counts, [*classes, *rename])
-    return ToolFolder(parts["train"], parts["val"], boxed)
+    return ToolFolder(parts["train"], parts["val"], parts["test"], boxed)
 
 
 def _picture_root(document: Any, roots: Sequence[Path]) -> Path:
@@ -170,4 +175,4 @@ def _read_xml(folder: Path, files: Iterable[Path], classes: Sequence[str], renam
         text = f"{folder}: {len(without)} pictures have no file of labels and are left out ({first_names(without)})"
         warnings.warn(text, DataWarning, stacklevel=4)
     occurring = {classes[label] for picture in read.values() for label in picture.labels}
-    return ToolFolder(list(read.values()), [], occurring)
+    return ToolFolder(list(read.values()), [], [], occurring)

@@ -115,7 +115,7 @@ def test_mistakes_with_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     assert "matches no file" in mistake(capsys, "detect", tmp_path / "*.jpg", "--output", output)
     assert "no pictures there" in mistake(capsys, "detect", tmp_path, "--output", output)
     (tmp_path / "a.mp4").touch()
-    assert "has videos and no pictures; one of them is a video" in mistake(
+    assert "has videos (.mp4) and no pictures; make pictures of it" in mistake(
         capsys, "detect", tmp_path, "--output", output
     )
     assert "the list cannot be read" in mistake(capsys, "detect", f"@{tmp_path}/list.txt", "--output", output)

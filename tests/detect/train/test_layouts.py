@@ -15,12 +15,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from inception_rcnn.data import AnnotationError, Detections, Picture, Proposals, write_detections, write_proposals
+from inception_rcnn.data import (
+    VOC_CLASSES,
+    AnnotationError,
+    Detections,
+    Picture,
+    Proposals,
+    write_detections,
+    write_proposals,
+)
+from inception_rcnn.data.classes import read_class_list
 from inception_rcnn.data.errors import DataWarning
 from inception_rcnn.data.formats.yolo import read_yolo, read_yolo_names
 from inception_rcnn.detect.train.data import (
     annotated_classes,
+    classes_to_learn,
     read_labelled_folder,
+    read_test,
     read_training_pictures,
     read_validation,
 )
@@ -36,6 +47,7 @@ OBJECTS = {
     "three": [],
 }
 ASIDE = {"four": [("mug", 3, 2, 33, 22)]}
+TEST = {"five": [("lamp", 9, 8, 39, 28)]}
 
 
 def pictures_in(folder: Path, names: dict[str, list]) -> None:
@@ -108,14 +120,14 @@ def cvat_coco(folder: Path) -> None:
 
 
 def cvat_coco_subsets(folder: Path) -> None:
-    for subset, names in (("Train", OBJECTS), ("Validation", ASIDE), ("Test", {"five": []})):
+    for subset, names in (("Train", OBJECTS), ("Validation", ASIDE), ("Test", TEST)):
         pictures_in(folder / "images" / subset, names)
         (folder / "annotations").mkdir(exist_ok=True)
         (folder / "annotations" / f"instances_{subset}.json").write_text(coco(names))
 
 
 def roboflow_coco(folder: Path) -> None:
-    for part, names in (("train", OBJECTS), ("valid", ASIDE), ("test", {"five": []})):
+    for part, names in (("train", OBJECTS), ("valid", ASIDE), ("test", TEST)):
         pictures_in(folder / part, names)
         (folder / part / "_annotations.coco.json").write_text(coco(names, supercategory=True))
     (folder / "README.roboflow.txt").write_text("kitchen\n")
@@ -129,7 +141,7 @@ def roboflow_voc(folder: Path) -> None:
 
 
 def roboflow_yolo(folder: Path) -> None:
-    for part, names in (("train", OBJECTS), ("valid", ASIDE)):
+    for part, names in (("train", OBJECTS), ("valid", ASIDE), ("test", TEST)):
         pictures_in(folder / part / "images", names)
         (folder / part / "labels").mkdir()
         for name, objects in names.items():
@@ -166,11 +178,12 @@ def label_studio_yolo(folder: Path) -> None:
     (folder / "notes.json").write_text('{"categories": [{"id": 0, "name": "mug"}, {"id": 1, "name": "lamp"}]}')
 
 
-LAYOUTS: dict[Callable[[Path], None], bool] = {
-    labelimg: False, labelimg_apart: False, labelimg_with_classes: False, labelimg_yolo: False,
-    cvat_coco: False, cvat_coco_subsets: True,
-    roboflow_coco: True, roboflow_voc: True, roboflow_yolo: True, ultralytics: True, label_studio_coco: False,
-    label_studio_yolo: False,
+# Those that have pictures for validation, and those that have some for a test.
+LAYOUTS: dict[Callable[[Path], None], tuple[bool, bool]] = {
+    labelimg: (False, False), labelimg_apart: (False, False), labelimg_with_classes: (False, False),
+    labelimg_yolo: (False, False), cvat_coco: (False, False), cvat_coco_subsets: (True, True),
+    roboflow_coco: (True, True), roboflow_voc: (True, False), roboflow_yolo: (True, True), ultralytics: (True, False),
+    label_studio_coco: (False, False), label_studio_yolo: (False, False),
 }  # fmt: skip
 
 
@@ -191,9 +204,11 @@ def as_objects(pictures: list[Picture]) -> dict[str, list]:
 def test_the_layouts_of_labelling_tools(tmp_path: Path, layout: Callable[[Path], None]) -> None:
     layout(tmp_path)
     training, validation = read_labelled_folder(tmp_path, CLASSES), read_validation(tmp_path, CLASSES)
+    test = read_test(tmp_path, CLASSES)
     assert as_objects(training) == OBJECTS
-    assert as_objects(validation) == (ASIDE if LAYOUTS[layout] else {})
-    names = [picture.image_id for picture in (*training, *validation)]
+    assert as_objects(validation) == (ASIDE if LAYOUTS[layout][0] else {})
+    assert as_objects(test) == (TEST if LAYOUTS[layout][1] else {})
+    names = [picture.image_id for picture in (*training, *validation, *test)]
     assert len(set(names)) == len(names)
 
 
@@ -304,7 +319,7 @@ def test_outlines_become_their_boxes_and_a_turned_picture_is_upright(tmp_path: P
     write_image(tmp_path / "one.jpg", image, exif=camera)
     (tmp_path / "one.txt").write_text("1 0.1 0.2 0.5 0.1 0.4 0.9\n")
     (tmp_path / "classes.txt").write_text("mug\nlamp\n")
-    ((picture,), _) = read_yolo(tmp_path / "classes.txt", CLASSES)
+    ((picture,), _, _) = read_yolo(tmp_path / "classes.txt", CLASSES)
     assert (picture.width, picture.height) == SIZE[::-1]
     assert picture.boxes == pytest.approx(np.array([[4, 6, 20, 54]]), abs=1e-4)
 
@@ -338,7 +353,7 @@ def test_detections_in_such_a_folder_are_evaluated(
     assert own == sorted({*CLASSES, *({"kitchen"} if layout is roboflow_coco else ())})
     found, proposed = [], []
     for path in sorted(mine.rglob("*.jpg")):
-        objects = {**OBJECTS, **ASIDE, "five": []}[path.stem]
+        objects = {**OBJECTS, **ASIDE, **TEST}[path.stem]
         boxes = np.float32([one[1:] for one in objects]).reshape(-1, 4)
         scores = np.ones(len(objects), np.float32)
         labels = np.array([CLASSES.index(one[0]) for one in objects], np.int64)
@@ -358,7 +373,7 @@ def test_detections_in_such_a_folder_are_evaluated(
     assert json.loads((tmp_path / "n.json").read_text())["recall"]["0.5"] == 1
     evaluate[evaluate.index("trainval")] = "val"
     status, told = run(*evaluate)
-    if LAYOUTS[layout]:
+    if LAYOUTS[layout][0]:
         assert json.loads((tmp_path / "n.json").read_text())["per_class"]["mug"] == 1
         assert "left out" in told
     else:
@@ -366,8 +381,51 @@ def test_detections_in_such_a_folder_are_evaluated(
         assert "of its 3 pictures, none is in --split val; use --split trainval" in told
     evaluate[evaluate.index("val")] = "test"
     status, told = run(*evaluate)
-    assert (status, told.count("\n")) == (2, 1)
-    assert "--split 'test' is unknown; use train, val or trainval" in told
+    if LAYOUTS[layout][1]:
+        assert json.loads((tmp_path / "n.json").read_text())["per_class"] == {**dict.fromkeys(own), "lamp": 1}
+    else:
+        assert (status, told.count("\n")) == (2, 1)
+        assert "--split 'test' is unknown; use train, val or trainval" in told
+    # Without a split it is the test's pictures, or all.
+    del evaluate[evaluate.index("--split") : evaluate.index("--split") + 2]
+    status, told = run(*evaluate)
+    chosen = "test, 1" if LAYOUTS[layout][1] else f"trainval, {4 if LAYOUTS[layout][0] else 3}"
+    assert f"--split {chosen} pictures" in told.replace("\n", " ")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_the_classes_of_a_tools_folder_are_learned_unless_others_are_named(
+    tmp_path: Path, layout: Callable[[Path], None]
+) -> None:
+    layout(tmp_path)
+    own = classes_to_learn([tmp_path])
+    assert sorted(own) == sorted(annotated_classes(tmp_path))
+    if (tmp_path / "classes.txt").is_file():
+        assert own == CLASSES
+
+
+def test_vocs_classes_are_learned_from_sets_that_have_some(tmp_path: Path) -> None:
+    voc = write_voc(tmp_path / "voc", {"a": voc_xml(("mug", 1, 1, 20, 10))}, "trainval")
+    assert classes_to_learn([voc]) == ("mug",)
+    cats = write_voc(tmp_path / "cats", {"b": voc_xml(("cat", 1, 1, 20, 10), ("mug", 1, 1, 20, 10))}, "trainval")
+    assert classes_to_learn([voc, cats]) == VOC_CLASSES
+    own = tmp_path / "own"
+    own.mkdir()
+    labelimg(own)
+    (own / "one.xml").write_text((own / "one.xml").read_text().replace("mug", "cat"))
+    assert set(classes_to_learn([own])) == {"cat", "lamp"}
+    assert classes_to_learn([own, cats]) == VOC_CLASSES
+    assert classes_to_learn([tmp_path / "missing"]) == VOC_CLASSES
+
+
+def test_a_coco_file_names_classes(tmp_path: Path) -> None:
+    file = tmp_path / "classes.json"
+    file.write_text(coco(OBJECTS))
+    assert read_class_list(str(file)) == CLASSES
+    file.with_suffix(".txt").write_text(coco(OBJECTS))
+    with pytest.raises(AnnotationError, match=r"is no name of a class") as told:
+        read_class_list(str(file.with_suffix(".txt")))
+    assert len(str(told.value)) < 250
 
 
 def test_the_pictures_that_a_training_sets_aside_are_evaluated(

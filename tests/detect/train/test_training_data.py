@@ -43,8 +43,9 @@ def test_split_is_by_name_alone() -> None:
     assert 70 < len(validation) < 130
     # These names forever: figures of models trained years apart stay comparable.
     assert [picture.image_id for picture in validation[:3]] == ["000000", "000010", "000040"]
-    again = split_validation(reversed(pictures[:1000]))[1]
+    again = split_validation(pictures[999::-1])[1]
     aside = {picture.image_id for picture in validation}
+    assert split_validation(pictures[:59]) == (pictures[:59], [])
     assert {picture.image_id for picture in again} == {name for name in aside if int(name) < 1000}
 
 
