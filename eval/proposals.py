@@ -22,6 +22,10 @@ _COMPARED = 100
 # As decimal literals: 0.5 + 2 * 0.05 is not 0.6, and an overlap of exactly 6/10 has to reach that.
 _THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
+# COCO's sizes of objects, as areas in pixels, both ends included: of 32 x 32 pixels an object is small and medium.
+SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+_NEVER = np.iinfo(np.int64).max
+
 
 def evaluate_proposals(
     pictures: Sequence[Picture],
@@ -61,7 +65,9 @@ def evaluate_proposals(
         ``"boxes_per_image"``: float.
         ``"recall_at"``: limit ("100", ...) to the recall at IoU 0.5 of the first so many proposals, also called
         coverage; ``"ar_at"``: limit to their average recall; ``"mabo_at"``: limit to their mean average best
-        overlap. Shares are nan if there is no object. ``"intervals"``, if there is a `bootstrap`: the same keys, but
+        overlap. ``"coco_ar_at"``: limit to COCO's average recall, a dict of ``"all"``, ``"small"``, ``"medium"`` and
+        ``"large"``; ``"recall_at_by_size"``: limit to the recall at IoU 0.5 of these objects. Shares are nan if there
+        is no object. ``"intervals"``, if there is a `bootstrap`: the same keys, but
         for ``"boxes_per_image"`` and ``"abo"``, with [low, high] of 95 % in place of each number.
 
     Raises
@@ -82,13 +88,18 @@ def evaluate_proposals(
     -----
     Average recall is the mean of the recalls at IoU 0.5, 0.55, ..., 0.95 over all objects whatever their class. A box
     may cover several objects, as in Hosang et al., who define average recall as twice the area under the recall curve
-    between 0.5 and 1; that is a little less, since at 1 there is next to no recall. COCO's average recall is not this
-    one: there a box counts for one object only, which gives less where objects lie close together.
+    between 0.5 and 1; that is a little less, since at 1 there is next to no recall.
+
+    COCO's average recall is another: at each threshold a box counts for one object only, the one that it overlaps most
+    of those that no better box has. It is what pycocotools computes without categories (``useCats = 0``), with the
+    boxes' order for the scores. That is less where objects lie close together. Sizes are those of objects' boxes: small
+    up to 32 x 32 pixels, medium up to 96 x 96. An object of another size neither takes a box nor counts.
 
     References
     ----------
     Uijlings et al., "Selective Search for Object Recognition", IJCV 2013, section 5 (MABO). Hosang et al.,
     "What makes for effective detection proposals?", PAMI 2016 (recall at a number of proposals, average recall).
+    pycocotools, ``cocoeval.py`` (COCO's average recall).
 
     Examples
     --------
@@ -118,6 +129,10 @@ def evaluate_proposals(
     steps = np.unique(np.array(limits, np.int64))
     best = np.zeros((len(label), len(steps) + 1))
     start = np.cumsum([0, *map(len, objects)])
+    areas = np.concatenate([np.zeros(0), *((one[:, 2] - one[:, 0]) * (one[:, 3] - one[:, 1]) for one in objects)])
+    of_size = {name: (low <= areas) & (areas <= high) for name, (low, high) in SIZES.items()}
+    # By how many boxes COCO's matching has found each object, for each size and threshold.
+    found_by = {name: np.full((len(areas), len(_THRESHOLDS)), _NEVER) for name in SIZES}
     seen = np.zeros(len(pictures), bool)
     total = compared = beyond = 0
     others: list[str] = []
@@ -140,6 +155,16 @@ def evaluate_proposals(
         beyond += _best_overlaps(
             objects[i], array, steps, best[start[i] : start[i + 1]], pictures[i].width, pictures[i].height
         )
+        first = array[: steps[-1] if len(steps) else 0]
+        for name, chosen in of_size.items():
+            rows = np.flatnonzero(chosen[start[i] : start[i + 1]])
+            found = np.full((len(rows), len(_THRESHOLDS)), _NEVER)
+            room = len(rows) * len(first)
+            _match_once(
+                objects[i][rows], first, np.array(_THRESHOLDS), np.empty(room, np.int64), np.empty(room, np.int64),
+                np.empty(room), found,
+            )  # fmt: skip
+            found_by[name][start[i] + rows] = found
 
     if others and not seen.any():
         raise EvaluationError(
@@ -151,12 +176,18 @@ def evaluate_proposals(
 
     columns = {int(n): best[:, np.searchsorted(steps, n)] for n in limits}
     result = _figures(best[:, -1], columns, _mean, _average_recall, lambda c: _mabo(c, label))
+    result |= _by_size(columns, found_by, of_size, lambda values, _: _mean(values))
     result["boxes_per_image"] = total / len(pictures) if pictures else float("nan")
     if names:
         result["abo"] = {name: _mean(best[label == i, -1]) for i, name in enumerate(names)}
     if bootstrap is not None:
         owner = np.repeat(np.arange(len(pictures)), [len(one) for one in objects])
-        result["intervals"] = _intervals(best[:, -1], columns, label, owner, Bootstrap(len(pictures), bootstrap, seed))
+        draws = Bootstrap(len(pictures), bootstrap, seed)
+        result["intervals"] = _intervals(best[:, -1], columns, label, owner, draws)
+        result["intervals"] |= _by_size(
+            columns, found_by, of_size,
+            lambda values, chosen: list(draws.interval(draws.means(owner[chosen], values))),
+        )  # fmt: skip
     return result
 
 
@@ -176,6 +207,25 @@ def _figures(
         "recall_at": {str(n): share(column >= 0.5) for n, column in columns.items()},
         "ar_at": {str(n): average_recall(column) for n, column in columns.items()},
         "mabo_at": {str(n): mabo(column) for n, column in columns.items()},
+    }
+
+
+def _by_size(
+    columns: Mapping[int, NDArray[np.float64]],
+    found_by: Mapping[str, NDArray[np.int64]],
+    of_size: Mapping[str, NDArray[np.bool_]],
+    mean: Callable[[NDArray[Any], NDArray[np.bool_]], Any],
+) -> dict[str, Any]:
+    """Compute recall and COCO's average recall of the objects of each size; `mean` gets numbers, and whose they are."""
+    return {
+        "recall_at_by_size": {
+            str(n): {size: mean(column[chosen] >= 0.5, chosen) for size, chosen in of_size.items()}
+            for n, column in columns.items()
+        },
+        "coco_ar_at": {
+            str(n): {size: mean((found_by[size][chosen] < n).mean(axis=1), chosen) for size, chosen in of_size.items()}
+            for n in columns
+        },
     }
 
 
@@ -211,6 +261,34 @@ def _mabo(best: NDArray[np.float64], label: NDArray[np.int64]) -> float:
 
 def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else float("nan")
+
+
+@kernel("void(float64[:,::1], float32[:,::1], float64[::1], int64[::1], int64[::1], float64[::1], int64[:,::1])")
+def _match_once(objects, boxes, thresholds, box_of, object_of, overlap_of, found):  # type: ignore[no-untyped-def]
+    """Fill `found` (objects, thresholds) with the number of the box that takes the object, best boxes first.
+
+    `found` must be above all numbers of boxes at the start. The three arrays before it are memory for the pairs that
+    overlap by the least threshold.
+    """
+    pairs = 0
+    for b in range(len(boxes)):
+        for i in range(len(objects)):
+            overlap = pair_iou(objects, i, boxes, b)
+            if overlap >= thresholds[0]:
+                box_of[pairs], object_of[pairs], overlap_of[pairs] = b, i, overlap
+                pairs += 1
+    for t in range(len(thresholds)):
+        at = 0
+        while at < pairs:
+            box, most, taken = box_of[at], thresholds[t], -1
+            while at < pairs and box_of[at] == box:
+                i = object_of[at]
+                # Of equal overlaps the last, as in pycocotools.
+                if overlap_of[at] >= most and found[i, t] > box:
+                    most, taken = overlap_of[at], i
+                at += 1
+            if taken >= 0:
+                found[taken, t] = box
 
 
 @kernel("int64(float64[:,::1], float32[:,::1], int64[::1], float64[:,::1], int64, int64)")

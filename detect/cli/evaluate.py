@@ -62,6 +62,7 @@ from ...eval import (
 )
 from ...eval.agreement import warn_of_sizes
 from ...eval.matching import class_names
+from ...eval.proposals import SIZES
 from ...eval.thresholds import parse_target
 from ..runs.names import package_version
 from ..train.data import annotated_classes, read_folder, read_test
@@ -325,8 +326,13 @@ def proposals(
     steps = make_table("IoU", "recall of all boxes")
     for step, value in curve.items():
         steps.add_row(step, _format_metric(value))
-    output.print(table)
-    output.print(steps)
+    by_size = make_table("boxes", *SIZES, title="COCO's average recall: a box counts for one object")
+    for limit, own in result["coco_ar_at"].items():
+        by_size.add_row(f"first {limit}", *(_format_metric(own[size]) for size in SIZES))
+        if intervals:
+            by_size.add_row("", *(format_interval(intervals["coco_ar_at"][limit][size]) for size in SIZES))
+    for one in (table, steps, by_size):
+        output.print(one)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# oneDNN keeps 1,024 compiled kernels, one for each size of picture and number of regions; a training has some 13,000. To
-# compile them again took a third of its CPU time on an Intel Xeon with AMX. All of them take 1.5 GB of memory.
+# oneDNN keeps 1,024 compiled kernels, one for each size of picture and number of regions; a training has some 13,000.
+# To compile them again took a third of its CPU time on an Intel Xeon with AMX. All of them take 1.5 GB of memory.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "20000")
 
 

@@ -113,7 +113,7 @@ def test_a_file_of_proposals_can_be_streamed():
     pictures = [make_picture([A, B]), make_picture([A], image_id="b"), make_picture([B], image_id="c")]
     found = {"b": [A], "a": [A, (50, 50, 60, 57)], "c": []}
     streamed = evaluate_proposals(pictures, ((image_id, boxes) for image_id, boxes in found.items()))
-    assert streamed == evaluate_proposals(pictures, found)
+    np.testing.assert_equal(streamed, evaluate_proposals(pictures, found))
     assert streamed["recall"]["0.7"] == 0.75
 
 
@@ -171,3 +171,70 @@ def test_more_proposals_never_cover_less(seed):
     assert list(result["recall"].values()) == sorted(result["recall"].values(), reverse=True)
     assert result["mabo_at"]["25"] == result["mabo"]
     assert evaluate_proposals([make_picture(boxes[:5])], {"a": boxes[:5]})["mabo"] == 1
+
+
+def coco_average_recall(pictures, proposals, limit):
+    """Average recall by pycocotools without categories: of all, small, medium and large objects."""
+    coco = pytest.importorskip("pycocotools.coco").COCO()
+    from pycocotools.cocoeval import COCOeval
+
+    def as_coco(box):
+        x1, y1, x2, y2 = map(float, box)
+        return {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0, "category_id": 1}
+
+    ids = {picture.image_id: i for i, picture in enumerate(pictures, 1)}
+    boxes = [as_coco(box) | {"image_id": ids[p.image_id]} for p in pictures for box in p.boxes]
+    coco.dataset = {
+        "images": [{"id": i} for i in ids.values()],
+        "categories": [{"id": 1}],
+        "annotations": [box | {"id": i} for i, box in enumerate(boxes, 1)],
+    }
+    coco.createIndex()
+    found = [
+        as_coco(box) | {"image_id": ids[name], "score": 1 / (1 + rank)}
+        for name, own in proposals.items()
+        for rank, box in enumerate(own)
+    ]
+    evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
+    evaluation.params.useCats, evaluation.params.maxDets = 0, [limit]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    recall = evaluation.eval["recall"][:, 0, :, 0]
+    return [float(column.mean()) if column.min() > -1 else np.nan for column in recall.T]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cocos_average_recall_is_that_of_pycocotools(seed, capsys):
+    rng = np.random.default_rng(seed)
+
+    def near(boxes, count):
+        """Boxes near some others, so that several of them want the same object."""
+        chosen = boxes[rng.integers(len(boxes), size=count)]
+        return np.float32(chosen + rng.normal(0, 6, chosen.shape))
+
+    pictures, proposals = [], {}
+    for name in "abcde":
+        corners = rng.uniform(0, 300, (7, 2))
+        objects = np.float32(np.concatenate([corners, corners + rng.uniform(8, 160, (7, 2))], axis=1))
+        crowded = np.concatenate([objects, near(objects, 5)])
+        crowded = crowded[(crowded[:, 2:] - crowded[:, :2] > 4).all(1)]
+        boxes = near(crowded, 60)
+        pictures.append(make_picture(crowded, image_id=name, size=(500, 500)))
+        proposals[name] = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
+    result = evaluate_proposals(pictures, proposals, limits=(3, 20, 100), bootstrap=100)
+    for limit in (3, 20, 100):
+        expected = coco_average_recall(pictures, proposals, limit)
+        own = result["coco_ar_at"][str(limit)]
+        assert [own[size] for size in ("all", "small", "medium", "large")] == pytest.approx(expected, nan_ok=True)
+        low, high = result["intervals"]["coco_ar_at"][str(limit)]["all"]
+        assert low <= own["all"] <= high
+        assert own["all"] <= result["ar_at"][str(limit)] + 1e-9
+    assert result["recall_at_by_size"]["100"]["all"] == result["recall_at"]["100"]
+    capsys.readouterr()
+
+
+def test_a_box_counts_for_one_object_of_coco():
+    result = evaluate_proposals([make_picture([[0, 0, 10, 10], [0, 0, 10, 9]])], {"a": [[0, 0, 10, 10]]})
+    assert result["coco_ar_at"]["100"]["all"] == 0.5
+    assert result["ar_at"]["100"] > 0.9
+    assert np.isnan(result["coco_ar_at"]["100"]["large"])
