@@ -4,7 +4,7 @@ One process, one thread, CPU seconds, median over the pictures; difficult object
 the share of objects that a box covers at an IoU.
 
     python benchmarks/coverage.py VOCdevkit/VOC2007 --split test [--plot coverage.png]
-    python benchmarks/coverage.py val2017/ --annotations instances_val2017.json
+    python benchmarks/coverage.py val2017/ --annotations instances_val2017.json [--classes unseen.txt]
 
 OpenCV's selective search takes part where OpenCV is the contrib build, EdgeBoxes if --edges names the edge model that
 OpenCV publishes for it (model.yml.gz). OpenCV's list begins with its worst boxes, so it is also shown turned round.
@@ -35,6 +35,7 @@ from tables import show
 
 from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.data import Picture, atomic_write, read_coco, read_image, read_voc
+from inception_rcnn.data.classes import read_class_list
 from inception_rcnn.eval import evaluate_proposals
 from inception_rcnn.proposals import MultiBox, SelectiveSearch, merge_proposals
 from inception_rcnn.proposals.search.selective_search import _scale
@@ -158,7 +159,7 @@ def rows_of(
 
 
 def plot(path: Path, summary: dict[str, dict[str, Any]]) -> None:
-    """Draw coverage against the number of boxes."""
+    """Draw coverage and average recall against the number of boxes, and coverage by the objects' size below."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -174,26 +175,33 @@ def plot(path: Path, summary: dict[str, dict[str, Any]]) -> None:
         "OpenCV fast, last first": ("#6b7280", "--", 1.2),
         "EdgeBoxes": ("#7c3aed", "-", 1.2),
     }
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6), sharex=True)
-    for axis, key, title in zip(
-        axes, ("recall_at", "ar_at"), ("coverage at IoU 0.5", "average recall, IoU 0.5 to 0.95"), strict=True
-    ):
+    figure, axes = pyplot.subplot_mosaic([[*"aaabbb"], [*"ccddee"]], figsize=(11, 8.2), height_ratios=(5, 4))
+    drawn = (
+        ("coverage at IoU 0.5", "recall_at", None),
+        ("average recall, IoU 0.5 to 0.95", "ar_at", None),
+        ("coverage, objects up to 32 x 32 pixels", "recall_at_by_size", "small"),
+        ("coverage, up to 96 x 96", "recall_at_by_size", "medium"),
+        ("coverage, larger", "recall_at_by_size", "large"),
+    )
+    for axis, (title, key, size) in zip(axes.values(), drawn, strict=True):
         for name, (colour, line, width) in styles.items():
             if name in summary:
                 most = summary[name]["boxes_per_image"]
                 shown = [limit for limit in LIMITS if limit <= most * 1.25]
-                values = [100 * summary[name][key][str(limit)] for limit in shown]
+                figures = [summary[name][key][str(limit)] for limit in shown]
+                values = [100 * (one if size is None else one[size]) for one in figures]
                 axis.plot(shown, values, color=colour, linestyle=line, linewidth=width, label=name)
         axis.set_xscale("log")
-        axis.set_xticks(TICKS, [str(tick) for tick in TICKS])
+        ticks = TICKS if size is None else TICKS[::3]
+        axis.set_xticks(ticks, [str(tick) for tick in ticks])
         axis.minorticks_off()
         axis.set_xlabel("boxes of a picture")
         axis.set_title(title, fontsize=11)
-        axis.set_ylim(0)
+        axis.set_ylim(0, None if key == "ar_at" else 101)
         axis.yaxis.set_major_formatter("{x:.0f} %")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(fontsize=8, frameon=False, loc="lower right")
+    axes["a"].legend(fontsize=8, frameon=False, loc="lower right")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 
@@ -204,6 +212,11 @@ def read_pictures(options: argparse.Namespace) -> list[Picture]:
         names = json.loads(options.annotations.read_text()).get("categories", [])
         classes = tuple(category["name"] for category in names)
         pictures = read_coco(options.annotations, options.folder, classes, rename=None)
+        if options.classes:
+            chosen = [classes.index(name) for name in read_class_list(str(options.classes))]
+            others = {picture.image_id: ~np.isin(picture.labels, chosen) for picture in pictures}
+            pictures = [replace(one, difficult=one.difficult | others[one.image_id]) for one in pictures]
+            pictures = [picture for picture in pictures if not (picture.difficult | picture.crowd).all()]
     else:
         pictures = read_voc(options.folder, options.split)
     if not pictures:
@@ -218,6 +231,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="in VOC layout, or of the pictures that --annotations are of")
     parser.add_argument("--split", default="test", help="of a folder in VOC layout; default: test")
     parser.add_argument("--annotations", type=Path, help="COCO annotations; all of their classes count as objects")
+    parser.add_argument("--classes", type=Path, help="of --annotations, those whose objects count: a file, one a line")
     parser.add_argument("--pictures", type=int, help="so many, evenly spaced; default: all")
     parser.add_argument("--multibox", default="voc", help="a MultiBox by name or file; default: voc")
     parser.add_argument("--model", default="voc", help="the detector on whose trunk it stands; default: voc")
@@ -272,6 +286,19 @@ def main() -> None:
             [[name, *(percent(100 * one[key][str(limit)]) for limit in limits)] for name, one in summary.items()],
             options.markdown,
         )
+    sizes = ("small", "medium", "large")
+    show(
+        "Coverage at IoU 0.5, %, by the size of objects (small: up to 32 x 32 pixels, medium: 96 x 96), of the first",
+        ["ranking", *(f"{limit}, {size}" for limit in (100, 1000) for size in sizes)],
+        [
+            [
+                name,
+                *(percent(100 * one["recall_at_by_size"][str(limit)][size]) for limit in (100, 1000) for size in sizes),
+            ]
+            for name, one in summary.items()
+        ],
+        options.markdown,
+    )
     show(
         "Where the time goes, CPU s of a picture",
         ["part", "CPU s"],
