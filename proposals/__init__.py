@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .dataset import ProposalDataset
 from .from_file import FileProposals
 from .merge import MergedProposals, load_proposer, merge_proposals
 from .proposer import Proposer
@@ -14,6 +15,7 @@ __all__ = [
     "FileProposals",
     "MergedProposals",
     "MultiBox",
+    "ProposalDataset",
     "Proposer",
     "SelectiveSearch",
     "Strategy",

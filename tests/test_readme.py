@@ -156,9 +156,9 @@ def test_proposals_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for language, text in blocks(page):
         if language == "python" and ("import torch" not in text or find_spec("torch")):
             exec(compile(text, "docs/proposals.md", "exec"), names)
-            if "FromFile" in text:
-                image, boxes = names["loader"].dataset[0]  # type: ignore[attr-defined]
-                assert (image.shape[2], boxes.shape[1]) == (3, 4)
+            if "ProposalDataset" in text:
+                assert names["picture"].shape == (3, 448, 448)  # type: ignore[attr-defined]
+                assert names["target"]["boxes"].shape[1] == 4  # type: ignore[index]
     assert names["picture"].file == "cat.jpg"  # type: ignore[attr-defined]
     found = names["found"]
     assert found.classes[found.labels[0]] == "cat"  # type: ignore[attr-defined]
