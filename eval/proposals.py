@@ -144,12 +144,7 @@ def evaluate_proposals(
         if seen[i]:
             raise EvaluationError(f"picture {image_id!r} is among the proposals twice")
         seen[i] = True
-        array = kernel_array(boxes)
-        array = array if array.size else array.reshape(0, 4)
-        if array.ndim != 2 or array.shape[1] != 4:
-            raise SettingError(f"picture {image_id!r}: proposals must have shape (N, 4), not {array.shape}")
-        if not np.isfinite(array).all():
-            raise SettingError(f"picture {image_id!r}: a coordinate of a proposal is not a finite number")
+        array = _check_boxes(image_id, boxes)
         total += len(array)
         compared += min(len(array), _COMPARED)
         beyond += _best_overlaps(
@@ -158,13 +153,7 @@ def evaluate_proposals(
         first = array[: steps[-1] if len(steps) else 0]
         for name, chosen in of_size.items():
             rows = np.flatnonzero(chosen[start[i] : start[i + 1]])
-            found = np.full((len(rows), len(_THRESHOLDS)), _NEVER)
-            room = len(rows) * len(first)
-            _match_once(
-                objects[i][rows], first, np.array(_THRESHOLDS), np.empty(room, np.int64), np.empty(room, np.int64),
-                np.empty(room), found,
-            )  # fmt: skip
-            found_by[name][start[i] + rows] = found
+            found_by[name][start[i] + rows] = _find_once(objects[i][rows], first)
 
     if others and not seen.any():
         raise EvaluationError(
@@ -189,6 +178,26 @@ def evaluate_proposals(
             lambda values, chosen: list(draws.interval(draws.means(owner[chosen], values))),
         )  # fmt: skip
     return result
+
+
+def _check_boxes(image_id: str, boxes: ArrayLike) -> NDArray[np.float32]:
+    """Return a picture's proposals as an array (N, 4) for kernels."""
+    array = kernel_array(boxes)
+    array = array if array.size else array.reshape(0, 4)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise SettingError(f"picture {image_id!r}: proposals must have shape (N, 4), not {array.shape}")
+    if not np.isfinite(array).all():
+        raise SettingError(f"picture {image_id!r}: a coordinate of a proposal is not a finite number")
+    return array
+
+
+def _find_once(objects: NDArray[np.float64], boxes: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Tell which box finds each object at each threshold, a box one object only; `_NEVER` where none does."""
+    found = np.full((len(objects), len(_THRESHOLDS)), _NEVER)
+    room = len(objects) * len(boxes)
+    memory = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
+    _match_once(objects, boxes, np.array(_THRESHOLDS), *memory, found)
+    return found
 
 
 def _figures(
