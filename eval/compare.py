@@ -63,14 +63,16 @@ def compare_detectors(
         ``"first"``, ``"second"``: ``"mAP"``, ``"per_class"``; ``"threshold"``, the score of the best F1 of all
         classes; ``"detections"``, how many have it; ``"agreeing"``, how many of these have a box of the other detector,
         of the same class and among those above its threshold, at an IoU of 0.5 or more, and ``"agreeing_iou"``, the
-        mean IoU with it; ``"errors"``, see `tide_errors`.
+        mean IoU with it; ``"total"``, how many detections there are at any score, ``"most_per_picture"``, of one
+        picture, and ``"lowest_score"``; ``"errors"``, see `tide_errors`.
 
         ``"difference"``: ``"mAP"`` and ``"per_class"``, each a dict of ``"difference"``, its ``"interval"`` of 95 % and
         its ``"p_value"``. Those of the classes are corrected for their number (Holm).
 
         ``"objects"``: how many are found by ``"both"``, only the ``"first"``, only the ``"second"``, and ``"neither"``,
         each at its threshold. ``"pictures"``: the 20 that decide most, as dicts of ``"image_id"`` and ``"effect"``: by
-        how much the difference of the mAPs is higher with the picture than without it.
+        how much the difference of the mAPs is higher with the picture than without it. For "voc07" these are of areas
+        under the curves: of 11 points one may jump with whatever picture is left out.
 
         ``"metric"``, ``"level"``, ``"draws"``, ``"seed"``.
 
@@ -126,7 +128,8 @@ def compare_detectors(
             "per_class": {name: float(one[0]) for name, one in values[i].items()},
             "threshold": thresholds[i],
             **_agreement(chosen[i], chosen[1 - i]),
-            "errors": tide_errors(pictures, found, names, metric=_summary(metric)),
+            **_extent(pictures, found),
+            "errors": tide_errors(pictures, found, names),
         }
         for i, found in enumerate((first, second))
     ]
@@ -229,6 +232,7 @@ def _difference(draws: Bootstrap, values: NDArray[np.float64]) -> dict[str, Any]
 
 def _effects(matches: Sequence[Mapping[str, Sequence[Matches]]], metric: Rules) -> NDArray[np.float64]:
     """By how much the difference of the mAPs is higher with each picture (P,) than without it."""
+    metric = "voc12" if metric == "voc07" else metric
     first, second = (
         mean_over_classes({name: _without_each(one, metric) for name, one in of_detector.items()})
         for of_detector in matches
@@ -265,6 +269,14 @@ def _choose(
         kept = (one.scores >= threshold) & (labels >= 0)
         chosen.append((one.boxes[kept], labels[kept]))
     return chosen
+
+
+def _extent(pictures: Sequence[Picture], found: Mapping[str, Detections]) -> dict[str, Any]:
+    """Count a detector's detections, whatever their classes; a list that ends early has a curve that does."""
+    scores = [found[one.image_id].scores for one in pictures if one.image_id in found]
+    lowest = min((float(one.min()) for one in scores if len(one)), default=float("nan"))
+    counts = [len(one) for one in scores]
+    return {"total": sum(counts), "most_per_picture": max(counts, default=0), "lowest_score": lowest}
 
 
 def _agreement(

@@ -152,10 +152,13 @@ def _read_ilsvrc(
 
 
 def _print_comparison(result: Mapping[str, Any], first: Path, second: Path, pictures: int) -> None:
-    output.print(f"A: {first}\nB: {second}")
+    for (label, key), path in zip(_LABELS, (first, second), strict=True):
+        own = result[key]
+        extent = f"{own['total']} detections, {own['most_per_picture']} of a picture at most"
+        output.print(f"{label}: {path}: {extent}, scores from {_number(own['lowest_score'])}", soft_wrap=True)
     difference = result["difference"]
     table = make_table(
-        "class", "A", "B", "B - A", "95 % interval", "p", title=f"{result['metric']}, AP on {pictures} pictures"
+        "class", "A", "B", "B - A", "95 % interval", "p, Holm", title=f"{result['metric']}, AP on {pictures} pictures"
     )
     for name, one in difference["per_class"].items():
         table.add_row(
@@ -173,12 +176,12 @@ def _print_comparison(result: Mapping[str, Any], first: Path, second: Path, pict
     )
     output.print(table)
 
-    errors = make_table("what errors cost in mAP (TIDE)", "A", "B")
+    errors = make_table("what errors cost in mAP (TIDE, COCO's AP at IoU 0.5)", "A", "B")
     for name in result["first"]["errors"]["gains"]:
         errors.add_row(name, *(_number(result[key]["errors"]["gains"][name]) for key in ("first", "second")))
     output.print(errors)
-    scores = " and ".join(f"{label}'s from {_number(result[key]['threshold'])}" for label, key in _LABELS)
-    output.print(f"Detections with at least the score of the best F1, {scores} on:", soft_wrap=True)
+    scores = ", ".join(f"{label} {_number(result[key]['threshold'])}" for label, key in _LABELS)
+    output.print(f"At each detector's score of the best F1 ({scores}):", soft_wrap=True)
     objects = make_table("", "", show_header=False)
     for name, key in _OBJECTS:
         objects.add_row(name, str(result["objects"][key]))
@@ -186,13 +189,13 @@ def _print_comparison(result: Mapping[str, Any], first: Path, second: Path, pict
         own = result[key]
         other = "B" if label == "A" else "A"
         objects.add_row(f"boxes of {label}", str(own["detections"]))
-        objects.add_row(f"  that {other} has too, IoU 0.5 or more", str(own["agreeing"]))
+        objects.add_row(f"  with a box of {other} of the same class, IoU 0.5 or more", str(own["agreeing"]))
     output.print(objects)
     where = make_table(
         "picture",
         "better there",
-        "points of the difference",
-        title="The pictures that decide most: the difference changes without them by",
+        "points of mAP",
+        title="The pictures that decide most: what the better one's lead loses without them",
     )
     for picture in result["pictures"][:_SHOWN_PICTURES]:
         better = "B" if picture["effect"] > 0 else "A"

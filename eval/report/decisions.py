@@ -43,9 +43,12 @@ def decision_charts(
 
 
 def _threshold_chart(curve: Any, score: float) -> dict[str, Any]:
-    points = np.unique(np.linspace(0, max(len(curve.score) - 1, 0), _POINTS).round().astype(np.int64))[
-        : len(curve.score)
-    ]
+    # Evenly in scores and in detections, most of which have low scores; with the best F1.
+    number = len(curve.score)
+    by_score = number - np.searchsorted(curve.score[::-1], np.linspace(0, 1, _POINTS), side="left")
+    by_rank = np.linspace(0, max(number - 1, 0), _POINTS).round().astype(np.int64)
+    best = curve.f1.argmax() if number else 0
+    points = np.unique(np.concatenate([by_rank, by_score.clip(0, max(number - 1, 0)), [best]]))[:number]
     columns = ("precision", curve.precision, "var(--accent)"), ("recall", curve.recall, "var(--second)"), (
         "F1", curve.f1, "var(--ink)",
     )  # fmt: skip
