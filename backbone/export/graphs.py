@@ -2,10 +2,11 @@
 
 import contextlib
 import io
+import itertools
 import json
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -243,6 +244,14 @@ def export_part(
     return graph.SerializeToString()
 
 
+Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
+
+
+@contextlib.contextmanager
+def _untold(name: str, steps: int) -> Iterator[Callable[[int], None]]:
+    yield lambda done: None
+
+
 def to_model(
     network: RegionNetwork,
     classes: tuple[str, ...],
@@ -253,6 +262,7 @@ def to_model(
     trained: Mapping[str, object] | None = None,
     samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]] = (),
     before: RegionModel | None = None,
+    progress: Progress = _untold,
 ) -> RegionModel:
     """Pack a trained network as a model, which runs without torch.
 
@@ -277,15 +287,36 @@ def to_model(
     before : RegionModel, optional
         The model that the training began with. Graphs that are the same for both are taken from it, the trunk in 8 bits
         too if its weights have not changed.
+    progress : callable
+        Name and number of steps -> context manager that yields a function; that gets the number of steps done.
 
     Returns
     -------
     RegionModel
         Its ``sha256`` is empty until it is written and read.
     """
-    network = network.cpu().eval()
+    # Each sample for the first pass, and some of them for the ranges of the upper layers and of the trunk.
+    steps = len(samples) + (1 + (scoring == "shared")) * min(len(samples), PICTURES)
+    with progress("first pass and ranges of 8 bits", steps) as report:
+        done = itertools.count()
+        graphs, weights = _derive(
+            network.cpu().eval(), long_side, scoring, samples, before, lambda: report(min(next(done), steps))
+        )
+        report(steps)
+    return RegionModel(classes, long_side, box_regression, weights, graphs, "", dict(trained or {}), scoring)
+
+
+def _derive(
+    network: RegionNetwork,
+    long_side: int,
+    scoring: str,
+    samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32]]],
+    before: RegionModel | None,
+    step: Callable[[], None],
+) -> tuple[dict[str, bytes], dict[str, NDArray[np.float16]]]:
+    """Fit the first pass; return graphs by name, those in 8 bits too if there are samples, and the weights."""
     if samples:
-        fit_first_pass(network, samples, long_side=long_side, scoring=scoring)
+        fit_first_pass(network, samples, long_side=long_side, scoring=scoring, step=step)
     parts = {"finer": network.lateral is not None, "context": network.context is not None}
     graphs = export_graphs(network.classes, scoring, **parts, before=before)
     weights = {name: p.detach().numpy().astype(np.float16) for name, p in network.named_parameters()}
@@ -293,14 +324,14 @@ def to_model(
         inputs = calibration_inputs(network, samples, long_side=long_side, scoring=scoring)
         if inputs:  # There are none if no picture has a proposal.
             by_region = GRAPHS[scoring][-1]
-            graphs[f"{by_region}.int8"] = quantize(graphs[by_region], weights, inputs)
+            graphs[f"{by_region}.int8"] = quantize(graphs[by_region], weights, inputs, step)
         if inputs and scoring == "shared":
             if before is not None and _same_trunk(before, weights):
                 graphs["trunk.int8"] = before.graphs["trunk.int8"]
             else:
                 pictures = [{"picture": prepare_picture(image, long_side)[0]} for image, _ in samples[:PICTURES]]
-                graphs["trunk.int8"] = quantize(graphs["trunk"], weights, pictures)
-    return RegionModel(classes, long_side, box_regression, weights, graphs, "", dict(trained or {}), scoring)
+                graphs["trunk.int8"] = quantize(graphs["trunk"], weights, pictures, step)
+    return graphs, weights
 
 
 def _same_trunk(before: RegionModel, weights: Mapping[str, NDArray[np.float16]]) -> bool:

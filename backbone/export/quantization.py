@@ -8,7 +8,7 @@ ONNX Runtime has a tool for this too. But the tool also rounds the inputs of poo
 and these poolings then take five times as long as in float32. For the head of this network that is half of the gain.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,10 @@ def calibration_inputs(
 
 
 def quantize(
-    graph: bytes, weights: Mapping[str, NDArray[np.float16]], inputs: Sequence[Mapping[str, NDArray[np.float32]]]
+    graph: bytes,
+    weights: Mapping[str, NDArray[np.float16]],
+    inputs: Sequence[Mapping[str, NDArray[np.float32]]],
+    step: Callable[[], None] = lambda: None,
 ) -> bytes:
     """Quantize a graph: its convolutions, and the operators between them, compute in 8 bits.
 
@@ -113,6 +116,8 @@ def quantize(
         float16, named as the initializers.
     inputs : sequence of mapping of str to ndarray, float32
         Inputs by name, to measure the ranges on.
+    step : callable
+        Called before each of the inputs.
 
     Returns
     -------
@@ -147,7 +152,7 @@ def quantize(
         + [node.output[0] for node in pools]
         + activated
     )
-    ranges = _measure_ranges(model, list(rounded), inputs)
+    ranges = _measure_ranges(model, list(rounded), inputs, step)
     for node in pools:  # A maximum of rounded numbers is one of them, so input and output have the same range.
         ranges[node.output[0]] = ranges[node.input[0]]
     constants: list[onnx.TensorProto] = []
@@ -211,7 +216,10 @@ def quantize(
 
 
 def _measure_ranges(
-    model: onnx.ModelProto, names: Sequence[str], inputs: Sequence[Mapping[str, NDArray[np.float32]]]
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    inputs: Sequence[Mapping[str, NDArray[np.float32]]],
+    step: Callable[[], None],
 ) -> dict[str, tuple[float, float]]:
     """Measure the ranges of a graph's tensors; each contains zero."""
     watched = onnx.ModelProto()
@@ -222,6 +230,7 @@ def _measure_ranges(
     session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
     ranges = dict.fromkeys(names, (0.0, 1e-6))
     for batch in inputs:
+        step()
         found = dict(zip(extra, session.run(extra, batch), strict=True)) | dict(batch)
         for name in names:
             values = found[name].ravel()

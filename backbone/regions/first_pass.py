@@ -4,7 +4,7 @@ It is fitted by least squares to the scores that all layers give to some thousan
 `scorer.RegionScorer.first_pass_logits` computes it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ def fit_first_pass(
     long_side: int,
     scoring: str = "shared",
     seed: int = 0,
+    step: Callable[[], None] = lambda: None,
 ) -> None:
     """Fit a network's first pass to its own scores, in place.
 
@@ -52,6 +53,8 @@ def fit_first_pass(
     scoring : {"shared", "crops"}
     seed : int
         Of the random choice of regions where a picture has more than are fitted to.
+    step : callable
+        Called before each picture.
 
     References
     ----------
@@ -62,6 +65,7 @@ def fit_first_pass(
     products, sums, number = torch.zeros(size, size), torch.zeros(size), 0
     with torch.inference_mode():
         for image, boxes in samples:
+            step()
             drawn = boxes[rng.permutation(len(boxes))[: REGIONS[scoring]]]
             if not len(drawn):
                 continue

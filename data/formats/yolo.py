@@ -118,6 +118,13 @@ def read_yolo(
     names = read_yolo_names(names_file)
     labels = np.array([index.get(name, -1) for name in names], np.int64)
     parts = _find_pictures(names_file)
+    if shared := {*parts[0]} & {*parts[1]}:
+        named = first_names(sorted(path.name for path in shared))
+        what = f"{names_file}: {len(shared)} pictures are under train and under val ({named})"
+        if len(shared) < len(parts[1]):
+            raise AnnotationError(f"{what}; name each under one of them")
+        warnings.warn(f"{what}; they are trained on, and measured on no other", DataWarning, stacklevel=4)
+        parts = parts[0], [], parts[2]
     faults: list[str] = []
     counts: Counter[int] = Counter()
     read: list[list[Picture]] = []

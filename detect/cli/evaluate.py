@@ -390,7 +390,10 @@ def read_voc_pictures(
     chosen, split = split, check_choice("--split", split or [*parts][-1], [*parts])
     pictures = parts[split]
     if not chosen:
-        console.print(f"{devkit}: --split {split}, {len(pictures)} pictures")
+        all_of_them = split == "trainval"
+        which = f"all {len(pictures)} picture" if all_of_them else f"the {len(pictures)} picture"
+        console.print(f"on {which}{'s' * (len(pictures) != 1)} of {devkit if all_of_them else f'test in {devkit}'}")
+        split = "all" if all_of_them else split
     if not pictures:
         raise CommandError(
             f"{devkit}: of its {len(training) + len(aside)} pictures, none is in --split {split}; use --split trainval"

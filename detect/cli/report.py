@@ -62,7 +62,8 @@ def report(
                 f"{one.weight:.2f}  {one.name}  only {first}: {one.first_only}, only {finished[1]}: {one.second_only}"
             )
         console.print(
-            f"{len(differences)} pictures differ" + (f", the first {_NAMED} above" if len(differences) > _NAMED else "")
+            f"{len(differences)} picture{' differs' if len(differences) == 1 else 's differ'}"
+            + (f", the first {_NAMED} above" if len(differences) > _NAMED else "")
         )
         if left_out:
             console.print(f"{left_out} pictures are in only one of the two runs, and not on the page")

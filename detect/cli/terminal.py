@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
+import json
 import logging
 import sys
 import time
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from ..runs.summary import RunSummary
 
 SECONDS_BETWEEN_LINES = 60
+SHOWN_ERRORS = 3
 PACKAGE = __name__.partition(".")[0]
 # Names of files are printed as they are: neither styled nor broken at the width of a terminal.
 # FORCE_COLOR, which notebooks and services set, does not make a pipe a terminal on which a bar can be drawn anew.
@@ -141,6 +144,14 @@ def download_bar(what: str) -> Iterator[Callable[[int, int], None]]:
             bar.stop()
 
 
+def _few_errors(failed: int, errors: Path) -> list[str]:
+    """Say what was wrong with files, if they are few; their lines come first in the file of errors."""
+    if failed > SHOWN_ERRORS or not errors.is_file():
+        return []
+    with errors.open(encoding="utf-8") as file:
+        return [f"  {json.loads(line)['message']}" for line in itertools.islice(file, failed)]
+
+
 def show_run(
     run: Callable[..., RunSummary],
     what: str,
@@ -178,7 +189,7 @@ def show_run(
         raise typer.Exit(termination.INTERRUPTED) from None
     for line in summary.closing_lines(output, idle_cores=idle_cores):
         console.print(line)
-    for line in summary.problem_lines(errors):
+    for line in (*summary.problem_lines(errors), *_few_errors(summary.failed, Path(errors))):
         print_problem(line)
     for line in lines:
         console.print(line)

@@ -183,8 +183,8 @@ def train_detector_command(
             proposals = ProposalCache(cache / "proposals", proposer, objectness=objectness, max_pixels=max_pixels)
         run = prepare_run(
             session, cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group,
-            max_pixels=max_pixels, meaning="the losses, which fall; foreground right, the share of regions "
-            "on objects that get their class, which begins anywhere, falls, and rises when the scores are learned; "
+            max_pixels=max_pixels, meaning="the losses, which should fall; foreground right, the share of "
+            "regions on objects that get their class, which may fall at first and should rise then; "
             f"mAP, from 0 to 1, {_on_set_aside(len(validation))}",
         )  # fmt: skip
         samples = _sample_pictures(training, seed)
@@ -246,11 +246,10 @@ def _on_set_aside(pictures: int) -> str:
 def _print_next_commands(output: Path, options: str, devkit: Path, split: str, classes: str | None) -> None:
     """Print how to detect with a new model, and how to evaluate it."""
     model, folder, stem = shlex.quote(str(output)), shlex.quote(str(devkit)), shlex.quote(output.stem)
+    chosen = "" if devkit == Path("others") else f" --split {split}"
     names = "" if classes in (None, "voc") else f" --classes {shlex.quote(classes)}"
     print_once(f"to detect:   inception-rcnn detect {folder} --model {model}{options} --output out-{stem}")
-    print_once(
-        f"to evaluate: inception-rcnn evaluate voc --devkit {folder} --split {split}{names} --detections out-{stem}"
-    )
+    print_once(f"to evaluate: inception-rcnn evaluate voc --devkit {folder}{chosen}{names} --detections out-{stem}")
 
 
 def _find_unlearned(folder: Path, split: str, set_aside: int) -> tuple[Path, str]:
@@ -292,11 +291,11 @@ def _write_detector(
     from ..detector import Detector
     from ..train.validation import match_set_aside
 
-    print_once(f"fitting the first pass and measuring the ranges of 8 bits on {len(samples)} pictures")
+    print_once(f"now {len(samples)} pictures go through the detector, for its first pass and its numbers of 8 bits")
     model = to_model(
         network, names, long_side=recipe.long_side, box_regression=recipe.box_regression, scoring=recipe.scoring,
         trained=trained, samples=[(read_pixels(picture, max_pixels), boxes) for picture, boxes in samples],
-        before=before,
+        before=before, progress=progress_bar,
     )  # fmt: skip
     write_model(output, model, apart=apart)
     measured = [picture for picture in validation if picture.labelled is None and picture.exhaustive]

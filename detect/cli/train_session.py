@@ -17,7 +17,7 @@ from ...data import MAX_PIXELS, VOC_CLASSES
 from ...data.classes import read_class_list
 from ...data.errors import CommandError, first_names, needs_packages
 from ...data.system.atomic_files import only_writer
-from ..train.data import classes_to_learn
+from ..train.data import check_folder, classes_to_learn
 from .terminal import console, print_problem
 from .termination import INTERRUPTED
 
@@ -52,6 +52,8 @@ def warn_once(text: str) -> None:
 
 def read_classes(classes: str | None, data: Sequence[Path], split: str) -> tuple[str, ...]:
     """Read the classes to learn, or choose them by the data, and tell which."""
+    for folder in data:
+        check_folder(folder)
     if classes is not None:
         return read_class_list(classes)
     names = classes_to_learn(data, split)

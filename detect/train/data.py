@@ -55,6 +55,13 @@ def _refuse_misspelt_classes() -> Iterator[None]:
             raise AnnotationError(f"{warning}; spell them alike, in labels and --classes, or learn both") from None
 
 
+def check_folder(folder: Path) -> None:
+    """Raise AnnotationError if there is no such folder."""
+    if not folder.is_dir():
+        problem = "is a file; name the folder that it is in, or the one above" if folder.exists() else "does not exist"
+        raise AnnotationError(f"{folder}: {problem}")
+
+
 @_refuse_misspelt_classes()
 def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "trainval") -> list[Picture]:
     """Read the labelled pictures of a folder for training: VOC, COCO, ILSVRC DET, or as a labelling tool writes it.
@@ -102,9 +109,7 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
     segmentation", CVPR 2014; arXiv 1311.2524v5, sections 4.1 and 4.3.
     """
     classes = check_names("classes", classes)
-    if not folder.is_dir():
-        problem = "is a file; name the folder that it is in, or the one above" if folder.exists() else "does not exist"
-        raise AnnotationError(f"{folder}: {problem}")
+    check_folder(folder)
     if (root := _ilsvrc_root(folder)) is not None:
         return _read_ilsvrc_val(root, classes, "val1") + _read_ilsvrc_train(root, classes)
     spellings = _other_spellings(classes)

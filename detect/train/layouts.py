@@ -103,8 +103,21 @@ def read_tool_classes(folder: Path) -> tuple[str, ...] | None:
 
 
 def coco_classes(files: Iterable[Path]) -> tuple[str, ...]:
-    """List the categories of COCO files, each once, in their order."""
-    return tuple({name: None for file in files for name in names_by_id(read_json(file), "categories", file).values()})
+    """List the categories of COCO files, each once, in their order.
+
+    Not the one that Roboflow puts before the others as their supercategory: it has the project's name and no object.
+    """
+    names: dict[str, None] = {}
+    for file in files:
+        document = read_json(file)
+        named = names_by_id(document, "categories", file)
+        groups = {record["id"]: record.get("supercategory") for record in document["categories"]}
+        used = {record.get("category_id") for record in document.get("annotations", []) if isinstance(record, dict)}
+        for one, name in named.items():
+            others = [group for other, group in groups.items() if other != one]
+            if one in used or not others or any(group != name for group in others):
+                names[name] = None
+    return tuple(names)
 
 
 def _read_part(folder: Path, names: Sequence[str], classes: Sequence[str], rename: Mapping[str, str]) -> list[Picture]:

@@ -155,7 +155,7 @@ def write_run_page(
             ("run", "as in the run"),
             ("name", "name"),
             ("score", "best score"),
-            ("lowest", "best score, lowest first"),
+            ("lowest", "lowest best score"),
             ("weakest", "weakest box"),
             ("count", "number of boxes"),
         ],

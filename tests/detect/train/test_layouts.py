@@ -65,6 +65,7 @@ def coco(names: dict[str, list], prefix: str = "", supercategory: bool = False) 
     first = int(not supercategory)
     categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(CLASSES, 1)]
     if supercategory:  # Roboflow's first category is the name of the project, and has no objects.
+        categories = [category | {"supercategory": "kitchen"} for category in categories]
         categories.insert(0, {"id": 0, "name": "kitchen", "supercategory": "none"})
     images, annotations = [], []
     for number, (name, objects) in enumerate(names.items(), start=first):
@@ -350,7 +351,7 @@ def test_detections_in_such_a_folder_are_evaluated(
     mine.mkdir()
     layout(mine)
     own = sorted(annotated_classes(mine))
-    assert own == sorted({*CLASSES, *({"kitchen"} if layout is roboflow_coco else ())})
+    assert own == sorted(CLASSES)
     found, proposed = [], []
     for path in sorted(mine.rglob("*.jpg")):
         objects = {**OBJECTS, **ASIDE, **TEST}[path.stem]
@@ -389,8 +390,22 @@ def test_detections_in_such_a_folder_are_evaluated(
     # Without a split it is the test's pictures, or all.
     del evaluate[evaluate.index("--split") : evaluate.index("--split") + 2]
     status, told = run(*evaluate)
-    chosen = "test, 1" if LAYOUTS[layout][1] else f"trainval, {4 if LAYOUTS[layout][0] else 3}"
-    assert f"--split {chosen} pictures" in told.replace("\n", " ")
+    chosen = "the 1 picture of test in" if LAYOUTS[layout][1] else f"all {4 if LAYOUTS[layout][0] else 3} pictures"
+    assert f"on {chosen}" in told.replace("\n", " ")
+
+
+def test_pictures_under_train_and_val_are_trained_on(tmp_path: Path) -> None:
+    """As people with few pictures write data.yaml."""
+    roboflow_yolo(tmp_path)
+    settings = tmp_path / "data.yaml"
+    settings.write_text(settings.read_text().replace("../valid/images", "../train/images"))
+    with pytest.warns(DataWarning, match=r"data\.yaml: 3 pictures are under train and under val .*they are trained on"):
+        assert as_objects(read_labelled_folder(tmp_path, CLASSES)) == OBJECTS
+    with pytest.warns(DataWarning):
+        assert read_validation(tmp_path, CLASSES) == []
+    settings.write_text(settings.read_text().replace("val: ../train/images", "val: [train/images, valid/images]"))
+    with pytest.raises(AnnotationError, match=r"3 pictures are under train and under val .*name each under one"):
+        read_labelled_folder(tmp_path, CLASSES)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
