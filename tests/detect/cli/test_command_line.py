@@ -439,7 +439,7 @@ def test_train_detector_interrupted_and_resumed(
     names = ("trunk", "first_pass", "project", "head")
     graphs = dict.fromkeys(names, b"graph")
     monkeypatch.setattr("inception_rcnn.backbone.export.graphs.export_graphs", lambda *network, **parts: dict(graphs))
-    monkeypatch.setattr("inception_rcnn.backbone.export.graphs.quantize", lambda graph, weights, inputs: b"bytes")
+    monkeypatch.setattr("inception_rcnn.backbone.export.graphs.quantize", lambda graph, weights, inputs, step: b"bytes")
     monkeypatch.setattr(
         "inception_rcnn.backbone.export.graphs.fit_first_pass", lambda network, samples, **settings: None
     )
