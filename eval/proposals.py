@@ -24,6 +24,7 @@ _THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 # COCO's sizes of objects, as areas in pixels, both ends included: of 32 x 32 pixels an object is small and medium.
 SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+_LEVELS = np.array(_THRESHOLDS)
 _NEVER = np.iinfo(np.int64).max
 
 
@@ -130,9 +131,9 @@ def evaluate_proposals(
     best = np.zeros((len(label), len(steps) + 1))
     start = np.cumsum([0, *map(len, objects)])
     areas = np.concatenate([np.zeros(0), *((one[:, 2] - one[:, 0]) * (one[:, 3] - one[:, 1]) for one in objects)])
-    of_size = {name: (low <= areas) & (areas <= high) for name, (low, high) in SIZES.items()}
+    of_size = np.array([(low <= areas) & (areas <= high) for low, high in SIZES.values()])
     # By how many boxes COCO's matching has found each object, for each size and threshold.
-    found_by = {name: np.full((len(areas), len(_THRESHOLDS)), _NEVER) for name in SIZES}
+    found_by = np.full((len(areas), len(SIZES), len(_THRESHOLDS)), _NEVER)
     seen = np.zeros(len(pictures), bool)
     total = compared = beyond = 0
     others: list[str] = []
@@ -147,13 +148,15 @@ def evaluate_proposals(
         array = _check_boxes(image_id, boxes)
         total += len(array)
         compared += min(len(array), _COMPARED)
-        beyond += _best_overlaps(
-            objects[i], array, steps, best[start[i] : start[i + 1]], pictures[i].width, pictures[i].height
+        own = slice(start[i], start[i + 1])
+        first = min(len(array), int(steps[-1]) if len(steps) else 0)
+        room = len(objects[i]) * first
+        near = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
+        outside, pairs = _best_overlaps(
+            objects[i], array, steps, best[own], pictures[i].width, pictures[i].height, first, *near
         )
-        first = array[: steps[-1] if len(steps) else 0]
-        for name, chosen in of_size.items():
-            rows = np.flatnonzero(chosen[start[i] : start[i + 1]])
-            found_by[name][start[i] + rows] = _find_once(objects[i][rows], first)
+        beyond += outside
+        _match_once(*(column[:pairs] for column in near), _LEVELS, np.ascontiguousarray(of_size[:, own]), found_by[own])
 
     if others and not seen.any():
         raise EvaluationError(
@@ -191,15 +194,6 @@ def _check_boxes(image_id: str, boxes: ArrayLike) -> NDArray[np.float32]:
     return array
 
 
-def _find_once(objects: NDArray[np.float64], boxes: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Tell which box finds each object at each threshold, a box one object only; `_NEVER` where none does."""
-    found = np.full((len(objects), len(_THRESHOLDS)), _NEVER)
-    room = len(objects) * len(boxes)
-    memory = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
-    _match_once(objects, boxes, np.array(_THRESHOLDS), *memory, found)
-    return found
-
-
 def _figures(
     everything: NDArray[np.float64],
     columns: Mapping[int, NDArray[np.float64]],
@@ -221,20 +215,20 @@ def _figures(
 
 def _by_size(
     columns: Mapping[int, NDArray[np.float64]],
-    found_by: Mapping[str, NDArray[np.int64]],
-    of_size: Mapping[str, NDArray[np.bool_]],
+    found_by: NDArray[np.int64],
+    of_size: NDArray[np.bool_],
     mean: Callable[[NDArray[Any], NDArray[np.bool_]], Any],
 ) -> dict[str, Any]:
     """Compute recall and COCO's average recall of the objects of each size; `mean` gets numbers, and whose they are."""
+
+    def of_each(values: NDArray[Any]) -> dict[str, Any]:  # (objects, sizes)
+        return {size: mean(values[own, k], own) for k, (size, own) in enumerate(zip(SIZES, of_size, strict=True))}
+
     return {
         "recall_at_by_size": {
-            str(n): {size: mean(column[chosen] >= 0.5, chosen) for size, chosen in of_size.items()}
-            for n, column in columns.items()
+            str(n): of_each(np.repeat(column[:, None] >= 0.5, len(SIZES), axis=1)) for n, column in columns.items()
         },
-        "coco_ar_at": {
-            str(n): {size: mean((found_by[size][chosen] < n).mean(axis=1), chosen) for size, chosen in of_size.items()}
-            for n in columns
-        },
+        "coco_ar_at": {str(n): of_each((found_by < n).mean(axis=2)) for n in columns},
     }
 
 
@@ -255,7 +249,7 @@ def _intervals(
         return list(bootstrap.interval(mean_over_classes(values)))
 
     def of_average_recall(column: NDArray[np.float64]) -> list[float]:
-        return of_mean((column[:, None] >= np.array(_THRESHOLDS)).mean(axis=1))
+        return of_mean((column[:, None] >= _LEVELS).mean(axis=1))
 
     return _figures(everything, columns, of_mean, of_average_recall, of_mabo)
 
@@ -272,49 +266,54 @@ def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-@kernel("void(float64[:,::1], float32[:,::1], float64[::1], int64[::1], int64[::1], float64[::1], int64[:,::1])")
-def _match_once(objects, boxes, thresholds, box_of, object_of, overlap_of, found):  # type: ignore[no-untyped-def]
-    """Fill `found` (objects, thresholds) with the number of the box that takes the object, best boxes first.
+@kernel(
+    "UniTuple(int64, 2)(float64[:,::1], float32[:,::1], int64[::1], float64[:,::1], int64, int64, int64, int64[::1], "
+    "int64[::1], float64[::1])"
+)
+def _best_overlaps(  # type: ignore[no-untyped-def]
+    objects, boxes, limits, best, width, height, first, box_of, object_of, overlap_of
+):
+    """Fill `best` (objects, limits + 1), zeros: with the first limits[k] boxes, limits rising, and last with all.
 
-    `found` must be above all numbers of boxes at the start. The three arrays before it are memory for the pairs that
-    overlap by the least threshold.
+    The last three arrays get the pairs of the first so many boxes and the objects that overlap by half, by boxes.
+    Returns how many of the first boxes pass an edge of the picture, and how many pairs there are.
     """
-    pairs = 0
-    for b in range(len(boxes)):
+    k, pairs, everything = 0, 0, len(limits)
+    for b in range(len(boxes) + 1):
+        while k < everything and (limits[k] <= b or b == len(boxes)):
+            for i in range(len(objects)):
+                best[i, k] = best[i, everything]
+            k += 1
+        if b == len(boxes):
+            break
         for i in range(len(objects)):
             overlap = pair_iou(objects, i, boxes, b)
-            if overlap >= thresholds[0]:
+            best[i, everything] = max(best[i, everything], overlap)
+            if overlap >= 0.5 and b < first:
                 box_of[pairs], object_of[pairs], overlap_of[pairs] = b, i, overlap
                 pairs += 1
-    for t in range(len(thresholds)):
-        at = 0
-        while at < pairs:
-            box, most, taken = box_of[at], thresholds[t], -1
-            while at < pairs and box_of[at] == box:
-                i = object_of[at]
-                # Of equal overlaps the last, as in pycocotools.
-                if overlap_of[at] >= most and found[i, t] > box:
-                    most, taken = overlap_of[at], i
-                at += 1
-            if taken >= 0:
-                found[taken, t] = box
-
-
-@kernel("int64(float64[:,::1], float32[:,::1], int64[::1], float64[:,::1], int64, int64)")
-def _best_overlaps(objects, boxes, limits, best, width, height):  # type: ignore[no-untyped-def]
-    """Fill `best` (objects, limits + 1): with the first limits[k] boxes, limits rising, and last with all.
-
-    Returns how many of the first boxes pass an edge of the picture.
-    """
-    for i in range(len(objects)):
-        most, at = 0.0, 0
-        for k in range(len(limits) + 1):
-            end = min(limits[k], len(boxes)) if k < len(limits) else len(boxes)
-            while at < end:
-                most = max(most, pair_iou(objects, i, boxes, at))
-                at += 1
-            best[i, k] = most
     beyond = 0
-    for i in range(min(len(boxes), _COMPARED)):
-        beyond += passes_edge(boxes, i, width, height)
-    return beyond
+    for b in range(min(len(boxes), _COMPARED)):
+        beyond += passes_edge(boxes, b, width, height)
+    return beyond, pairs
+
+
+@kernel("void(int64[::1], int64[::1], float64[::1], float64[::1], boolean[:,::1], int64[:,:,::1])")
+def _match_once(box_of, object_of, overlap_of, thresholds, of_size, found):  # type: ignore[no-untyped-def]
+    """Fill `found` (objects, sizes, thresholds) with the number of the box that takes the object, best boxes first.
+
+    A box takes one object only. `found` must be above all numbers of boxes at the start.
+    """
+    for size in range(len(of_size)):
+        for t in range(len(thresholds)):
+            at = 0
+            while at < len(box_of):
+                box, most, taken = box_of[at], thresholds[t], -1
+                while at < len(box_of) and box_of[at] == box:
+                    i = object_of[at]
+                    # Of equal overlaps the last, as in pycocotools.
+                    if of_size[size, i] and overlap_of[at] >= most and found[i, size, t] > box:
+                        most, taken = overlap_of[at], i
+                    at += 1
+                if taken >= 0:
+                    found[taken, size, t] = box

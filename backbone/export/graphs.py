@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...data.system.processes import Progress
 from ..preprocessing import CROP_SIDE, prepare_picture
 from ..regions.first_pass import fit_first_pass
 from ..regions.network import PROJECTED, RegionNetwork
@@ -242,9 +243,6 @@ def export_part(
     del graph.graph.metadata_props[:]
     del graph.metadata_props[:]
     return graph.SerializeToString()
-
-
-Progress = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 
 
 @contextlib.contextmanager

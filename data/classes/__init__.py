@@ -80,9 +80,9 @@ def read_class_list(name_or_file: str) -> tuple[str, ...]:
 
         lines = [*read_yolo_names(Path(name_or_file))]
     elif name_or_file.lower().endswith(".json") and Path(name_or_file).is_file():
-        from ..formats.records import names_by_id, read_json
+        from ..formats.coco import read_coco_classes  # It too.
 
-        lines = [*names_by_id(read_json(Path(name_or_file)), "categories", Path(name_or_file)).values()]
+        lines = [*read_coco_classes([name_or_file])]
     else:
         lines = _read_class_lines(name_or_file, known)
     names = [name for line in lines if (name := " ".join(line.split()))]

@@ -172,6 +172,36 @@ def coco_pictures(
     return pictures
 
 
+def read_coco_classes(files: Iterable[str | Path]) -> tuple[str, ...]:
+    """List the categories of annotations, each once, in their order.
+
+    Roboflow puts one before the others that is their supercategory. It has the project's name and no object, and is
+    left out.
+
+    Raises
+    ------
+    AnnotationError
+        If a file is malformed.
+    """
+    names: dict[str, None] = {}
+    for file in files:
+        document = read_json(Path(file))
+        named = names_by_id(document, "categories", file)
+        groups = [record.get("supercategory") for record in document["categories"]]
+        for k, (one, name) in enumerate(named.items()):
+            others = groups[:k] + groups[k + 1 :]
+            if not others or any(group != name for group in others) or _has_objects(document, one):
+                names[name] = None
+    return tuple(names)
+
+
+def _has_objects(document: Any, category: Any) -> bool:
+    """Tell whether a category has annotations, which need not be checked yet."""
+    annotations = document.get("annotations")
+    records = annotations if isinstance(annotations, list) else []
+    return any(isinstance(record, dict) and record.get("category_id") == category for record in records)
+
+
 def _taken_names(classes: Sequence[str], rename: Mapping[str, str]) -> list[str]:
     """Return all names of categories that `read_coco` takes for one of the classes."""
     return [*classes, *(name for name, own in rename.items() if own in classes)]

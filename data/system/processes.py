@@ -12,13 +12,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import cv2
 
 from ..errors import print_data_warnings
 
 Item = TypeVar("Item")
+# Name and number of items -> context manager that yields a function; that gets the number of items done.
+Progress: TypeAlias = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 Result = TypeVar("Result")
 
 

@@ -290,7 +290,7 @@ def proposals(
 ) -> None:
     """Recall, average recall and mean average best overlap of ranked boxes."""
     check_outputs(json_file)
-    pictures, names, split = read_voc_pictures(devkit, split, classes)
+    pictures, names, _ = read_voc_pictures(devkit, split, classes)
     sizes: dict[str, tuple[int, int]] = {}
     # Other layouts than VOC's have folders in the names of pictures.
     meant = {without_folders(picture.image_id): picture.image_id for picture in pictures}
@@ -374,31 +374,31 @@ def read_voc_pictures(
     # Also where a set is one folder below, which is a mistake that `read_voc` explains.
     if any(True for name in ("ImageSets", "*/ImageSets") for _ in devkit.glob(name)) and not sets_aside:
         split = split or "test"
-        return (
-            (*_read_voc_split(devkit, split), split)
-            if names is None
-            else (read_voc(devkit, split, names), names, split)
-        )
+        pictures, names = _read_voc_split(devkit, split) if names is None else (read_voc(devkit, split, names), names)
+        return pictures, names, split
     if is_packed(devkit):
         raise CommandError(f"{devkit}: has packed pictures; name the folder that they were packed from")
     if names is None:
         names = read_voc_class_names(devkit, "trainval") if sets_aside else annotated_classes(devkit)
+    if split in (None, "test") and (test := read_test(devkit, names)):
+        if split is None:
+            console.print(f"on the {_count(test)} of test in {devkit}")
+        return test, names, "test"
     training, aside = read_folder(devkit, names)
     parts = {"train": training, "val": aside, "trainval": [*training, *aside]}
-    if not sets_aside and split in (None, "test") and (test := read_test(devkit, names)):
-        parts["test"] = test
-    chosen, split = split, check_choice("--split", split or [*parts][-1], [*parts])
-    pictures = parts[split]
-    if not chosen:
-        all_of_them = split == "trainval"
-        which = f"all {len(pictures)} picture" if all_of_them else f"the {len(pictures)} picture"
-        console.print(f"on {which}{'s' * (len(pictures) != 1)} of {devkit if all_of_them else f'test in {devkit}'}")
-        split = "all" if all_of_them else split
+    if split is None:
+        console.print(f"on all {_count(parts['trainval'])} of {devkit}")
+        return parts["trainval"], names, "all"
+    pictures = parts[check_choice("--split", split, [*parts])]
     if not pictures:
         raise CommandError(
             f"{devkit}: of its {len(training) + len(aside)} pictures, none is in --split {split}; use --split trainval"
         )
     return pictures, names, split
+
+
+def _count(pictures: Sequence[Picture]) -> str:
+    return f"{len(pictures)} picture{'s' * (len(pictures) != 1)}"
 
 
 def _read_voc_split(devkit: Path, split: str) -> tuple[list[Picture], tuple[str, ...]]:

@@ -246,7 +246,7 @@ def _on_set_aside(pictures: int) -> str:
 def _print_next_commands(output: Path, options: str, devkit: Path, split: str, classes: str | None) -> None:
     """Print how to detect with a new model, and how to evaluate it."""
     model, folder, stem = shlex.quote(str(output)), shlex.quote(str(devkit)), shlex.quote(output.stem)
-    chosen = "" if devkit == Path("others") else f" --split {split}"
+    chosen = "" if split == "trainval" else f" --split {split}"  # All pictures are the default.
     names = "" if classes in (None, "voc") else f" --classes {shlex.quote(classes)}"
     print_once(f"to detect:   inception-rcnn detect {folder} --model {model}{options} --output out-{stem}")
     print_once(f"to evaluate: inception-rcnn evaluate voc --devkit {folder}{chosen}{names} --detections out-{stem}")

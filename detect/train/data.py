@@ -8,7 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,13 +32,13 @@ from ...data.arguments import check_names
 from ...data.classes import read_class_list
 from ...data.classes.spelling import MisspeltClassWarning, warn_of_dropped_classes
 from ...data.errors import SettingError, first_names
-from ...data.formats.coco import coco_pictures
+from ...data.formats.coco import coco_pictures, read_coco_classes
 from ...data.formats.faults import raise_faults
 from ...data.formats.records import read_json, read_lines
 from ...data.formats.voc import AnnotationReader, read_voc_class_names
 from ...data.picture_names import PictureFolder
-from ...data.system.processes import prefetch, usable_cores
-from .layouts import LAYOUTS, ToolFolder, coco_classes, read_tool_classes, read_tool_folder
+from ...data.system.processes import Progress, prefetch, usable_cores
+from .layouts import LAYOUTS, ToolFolder, read_tool_classes, read_tool_folder
 from .shards import is_packed, read_shards
 
 MIN_TO_SET_ASIDE = 60
@@ -231,7 +231,7 @@ def annotated_classes(folder: Path) -> tuple[str, ...]:
         If the folder is in none of these layouts, or labels are malformed.
     """
     files = _coco_files(folder)
-    names = coco_classes(files) if files else read_tool_classes(folder)
+    names = read_coco_classes(files) if files else read_tool_classes(folder)
     if names is None:
         raise AnnotationError(
             f"{folder}: neither VOC layout (ImageSets/Main) nor COCO layout nor that of a labelling tool: {LAYOUTS}; "
@@ -527,7 +527,7 @@ def read_training_pictures(
     *,
     tell: Callable[[str], None],
     warn: Callable[[str], None],
-    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+    progress: Progress,
     max_pixels: int = MAX_PIXELS,
 ) -> tuple[list[Picture], list[Picture]]:
     """Read the pictures to train on and those set aside, and check them all before the training.
@@ -658,7 +658,7 @@ def _middle(path: Path, size: int) -> tuple[int, bytes]:
 def _check_files(
     pictures: Sequence[Picture],
     warn: Callable[[str], None],
-    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+    progress: Progress,
     max_pixels: int,
 ) -> dict[str, tuple[int, int]]:
     """Read every picture once, so that faults show before the training; return the sizes of those that can be read.

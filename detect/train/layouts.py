@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from ...data import Picture, find_images
 from ...data.classes.spelling import warn_of_dropped_classes
 from ...data.errors import DataWarning, first_names
-from ...data.formats.coco import coco_pictures
-from ...data.formats.records import names_by_id, read_json
+from ...data.formats.coco import coco_pictures, read_coco_classes
+from ...data.formats.records import read_json
 from ...data.formats.voc import AnnotationReader, read_xml_class_names
 from ...data.formats.yolo import find_yolo, read_yolo, read_yolo_names
 from ...data.picture_names import PictureFolder, forward_slashes, stem, without_suffix
@@ -92,7 +92,7 @@ def read_tool_classes(folder: Path) -> tuple[str, ...] | None:
         If labels are malformed.
     """
     if files := _coco_files(folder):
-        return coco_classes(files)
+        return read_coco_classes(files)
     if (names_file := find_yolo(folder)) is not None:
         return read_yolo_names(names_file)
     if (folder / "train").is_dir() and (found := read_tool_classes(folder / "train")) is not None:
@@ -100,24 +100,6 @@ def read_tool_classes(folder: Path) -> tuple[str, ...] | None:
     if files := sorted(path for path in folder.rglob("*.xml") if path.is_file()):
         return read_xml_class_names(files, folder)
     return None
-
-
-def coco_classes(files: Iterable[Path]) -> tuple[str, ...]:
-    """List the categories of COCO files, each once, in their order.
-
-    Not the one that Roboflow puts before the others as their supercategory: it has the project's name and no object.
-    """
-    names: dict[str, None] = {}
-    for file in files:
-        document = read_json(file)
-        named = names_by_id(document, "categories", file)
-        groups = {record["id"]: record.get("supercategory") for record in document["categories"]}
-        used = {record.get("category_id") for record in document.get("annotations", []) if isinstance(record, dict)}
-        for one, name in named.items():
-            others = [group for other, group in groups.items() if other != one]
-            if one in used or not others or any(group != name for group in others):
-                names[name] = None
-    return tuple(names)
 
 
 def _read_part(folder: Path, names: Sequence[str], classes: Sequence[str], rename: Mapping[str, str]) -> list[Picture]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -28,7 +28,7 @@ from ...data.picture import PackedImage, fingerprint
 from ...data.picture_names import as_text, without_suffix
 from ...data.system.atomic_files import atomic_file, only_writer, remove_leftovers
 from ...data.system.kernels import compile_all
-from ...data.system.processes import ProcessDied, map_processes
+from ...data.system.processes import ProcessDied, Progress, map_processes
 from ...proposals import Proposer
 from ...proposals.proposer import propose_boxes
 from .recipes import check_setting
@@ -206,7 +206,7 @@ def pack_pictures(
     proposer: Proposer | None = None,
     workers: int = 1,
     tell: Callable[[str], None] = lambda text: None,
-    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]],
+    progress: Progress,
     max_pixels: int = MAX_PIXELS,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:

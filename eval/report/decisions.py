@@ -45,7 +45,8 @@ def decision_charts(
 def _threshold_chart(curve: Any, score: float) -> dict[str, Any]:
     # Evenly in scores and in detections, most of which have low scores; with the best F1.
     number = len(curve.score)
-    by_score = number - np.searchsorted(curve.score[::-1], np.linspace(0, 1, _POINTS), side="left")
+    low, high = (float(curve.score[-1]), float(curve.score[0])) if number else (0.0, 1.0)
+    by_score = number - np.searchsorted(curve.score[::-1], np.linspace(low, high, _POINTS), side="left")
     by_rank = np.linspace(0, max(number - 1, 0), _POINTS).round().astype(np.int64)
     best = curve.f1.argmax() if number else 0
     points = np.unique(np.concatenate([by_rank, by_score.clip(0, max(number - 1, 0)), [best]]))[:number]
