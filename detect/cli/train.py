@@ -449,6 +449,7 @@ def train_multibox_command(
     batch: Annotated[int, recipe_option(MultiBoxRecipe, "batch")] = MultiBoxRecipe.batch,
     learning_rate: Annotated[float, recipe_option(MultiBoxRecipe, "learning_rate")] = MultiBoxRecipe.learning_rate,
     long_side: Annotated[int | None, recipe_option(MultiBoxRecipe, "long_side", instead="the detector's")] = None,
+    far_background: Annotated[float, recipe_option(MultiBoxRecipe, "far_background")] = MultiBoxRecipe.far_background,
     split: Split = "trainval",
     seed: Annotated[int, recipe_option(MultiBoxRecipe, "seed")] = MultiBoxRecipe.seed,
     device: Device = "auto",
@@ -483,7 +484,7 @@ def train_multibox_command(
             _load_weights(network, weights, "MultiBox")
         recipe = MultiBoxRecipe(
             train_trunk=weights is not None, epochs=epochs, batch=batch, learning_rate=learning_rate, long_side=side,
-            seed=seed,
+            seed=seed, far_background=far_background,
         )  # fmt: skip
         trained_head = None if start is None else from_model(read_multibox(find_multibox(start)))
         group = join_process_group(device)

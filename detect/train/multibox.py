@@ -159,7 +159,7 @@ class MultiBoxTask:
         with mixed_precision(self.group.device):
             with torch.set_grad_enabled(self.recipe.train_trunk):
                 features = self.trunk.trunk(crops_to_input(example.image, self.group.device))
-            return picture_loss(self.head, features, example.picture)
+            return picture_loss(self.head, features, example.picture, far_background=self.recipe.far_background)
 
     def gradients(
         self, batch: Sequence[list[MultiBoxExample]], pool: Executor

@@ -167,6 +167,9 @@ class MultiBoxRecipe:
     trunk_rate : float
         The trunk's learning rate as a multiple of the head's.
     weight_decay : float
+    far_background : float
+        Weight in the loss of priors that overlap no object by an IoU of 0.1 or more. Below 1, objects of classes that
+        nobody labelled are proposed more often.
 
     Raises
     ------
@@ -189,6 +192,7 @@ class MultiBoxRecipe:
     seed: Seed = 0
     trunk_rate: Weight = 0.1
     weight_decay: Weight = 0.01
+    far_background: Share = 1.0
 
     def __post_init__(self) -> None:
         check_recipe(self)

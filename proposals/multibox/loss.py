@@ -18,6 +18,9 @@ from .priors import place_priors
 # deltas, see `backbone.preprocessing.encode_boxes`. With both, the location and confidence terms have a similar size.
 ALPHA = 0.3
 
+# Background whose overlap (IoU) with every object is below this is far from all of them.
+FAR = 0.1
+
 
 class MatchedPriors(NamedTuple):
     """Targets of the predictions for a picture.
@@ -26,14 +29,14 @@ class MatchedPriors(NamedTuple):
     ----------
     matched : ndarray, shape (P,), bool
         The prior is matched to an object.
-    counted : ndarray, shape (P,), bool
-        The prior's confidence counts in the loss.
+    weights : ndarray, shape (P,), float32
+        How much the prior's confidence counts in the loss.
     residuals : ndarray, shape (P, 4), float32
         Box deltas from the prior to its object; zero where no object is matched.
     """
 
     matched: NDArray[np.bool_]
-    counted: NDArray[np.bool_]
+    weights: NDArray[np.float32]
     residuals: NDArray[np.float32]
 
 
@@ -99,9 +102,10 @@ def set_targets(
     doubtful: NDArray[np.float32],
     *,
     exhaustive: bool = True,
+    far_background: float = 1.0,
     predicted: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> MatchedPriors:
-    """Match priors to objects, and decide which confidences count in the loss.
+    """Match priors to objects, and decide how much each confidence counts in the loss.
 
     With `predicted`, every object gets one prior, and every other prior is background, as published.
 
@@ -120,6 +124,8 @@ def set_targets(
         Difficult objects and crowds: priors that are not `away_from` them count neither way.
     exhaustive : bool
         False where objects may be unlabelled: then no prior counts as background.
+    far_background : float
+        Weight of background that overlaps every object by less than `FAR`.
     predicted : (ndarray (P, 4), ndarray (P,)), optional
         Residuals and logits, for a matching by the cost of what the network predicts, location and confidence (Erhan
         et al., equation 3), instead of by the priors' overlap.
@@ -136,24 +142,27 @@ def set_targets(
     --------
     >>> priors = np.array([[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 5], [0, 0, 10, 4], [50, 50, 60, 60]], np.float32)
     >>> targets = set_targets(priors, priors[:1], np.zeros((0, 4), np.float32))
-    >>> targets.matched.tolist(), targets.counted.tolist()
-    ([True, True, True, False, False], [True, True, True, False, True])
+    >>> targets.matched.tolist(), targets.weights.tolist()
+    ([True, True, True, False, False], [1.0, 1.0, 1.0, 0.0, 1.0])
     """
     matched = np.full(len(priors), -1, np.int64)
-    counted = np.full(len(priors), exhaustive)
+    weights = np.full(len(priors), far_background if exhaustive else 0, np.float32)
     residuals = np.zeros((len(priors), 4), np.float32)
-    counted &= away_from(priors, doubtful)
     if len(objects):
         overlap = box_iou(priors, objects)
+        best, nearest = overlap.max(1), overlap.argmax(1)
+        if exhaustive:
+            weights[best >= FAR] = 1
         matched = match_objects(1 - overlap if predicted is None else _costs(priors, objects, *predicted))
         if predicted is None:
-            best, nearest = overlap.max(1), overlap.argmax(1)
             matched = np.where((matched < 0) & (best >= 0.5), nearest, matched)
-            counted &= best < 0.4
-        own = matched >= 0
-        counted |= own
+            weights[best >= 0.4] = 0
+    weights[~away_from(priors, doubtful)] = 0
+    own = matched >= 0
+    weights[own] = 1
+    if own.any():
         residuals[own] = encode_boxes(priors[own], objects[matched[own]])
-    return MatchedPriors(matched >= 0, counted, residuals)
+    return MatchedPriors(own, weights, residuals)
 
 
 def _costs(
@@ -168,12 +177,13 @@ def _costs(
 
 
 def multibox_loss(
-    residuals: Tensor, logits: Tensor, targets: Tensor, matched: Tensor, counted: Tensor, *, alpha: float = ALPHA
+    residuals: Tensor, logits: Tensor, targets: Tensor, matched: Tensor, weights: Tensor, *, alpha: float = ALPHA
 ) -> tuple[Tensor, Tensor]:
     """Compute the location and the confidence loss, each a sum over predictions.
 
     The location loss is ``alpha / 2 * ||l - g||^2`` of the matched predictions. The confidence loss is ``-log c`` of
-    the matched and ``-log(1 - c)`` of the other counted predictions. Divide both by the number of matched predictions.
+    the matched and ``-log(1 - c)`` of the other predictions, each times its weight. Divide both by the number of
+    matched predictions.
 
     Parameters
     ----------
@@ -183,7 +193,8 @@ def multibox_loss(
         Logits of the confidences c.
     targets : Tensor, shape (..., 4)
         g, see `MatchedPriors`.
-    matched, counted : Tensor, shape (...), bool
+    matched : Tensor, shape (...), bool
+    weights : Tensor, shape (...)
         See `MatchedPriors`.
     alpha : float
         Weight of the location.
@@ -199,18 +210,26 @@ def multibox_loss(
 
     Examples
     --------
-    >>> yes, no = torch.tensor([True, False]), torch.tensor([True, True])
-    >>> location, confidence = multibox_loss(torch.ones(2, 4), torch.zeros(2), torch.zeros(2, 4), yes, no)
+    >>> matched = torch.tensor([True, False])
+    >>> location, confidence = multibox_loss(
+    ...     torch.ones(2, 4), torch.zeros(2), torch.zeros(2, 4), matched, torch.ones(2)
+    ... )
     >>> round(location.item(), 4), round(confidence.item(), 4)  # 0.3 / 2 * 4, 2 log 2
     (0.6, 1.3863)
     """
     location = alpha / 2 * ((residuals - targets)[matched] ** 2).sum()
     each = F.binary_cross_entropy_with_logits(logits, matched.to(logits.dtype), reduction="none")
-    return location, each[counted].sum()
+    counted = weights > 0
+    return location, (weights[counted] * each[counted]).sum()
 
 
 def picture_loss(
-    head: GridHead | VectorHead, features: Tensor, picture: Picture, outputs: tuple[Tensor, Tensor] | None = None
+    head: GridHead | VectorHead,
+    features: Tensor,
+    picture: Picture,
+    outputs: tuple[Tensor, Tensor] | None = None,
+    *,
+    far_background: float = 1.0,
 ) -> tuple[Tensor, Tensor, int]:
     """Location and confidence loss of what a head says of a picture, as sums, and how many predictions are matched.
 
@@ -226,6 +245,8 @@ def picture_loss(
         Its labels, in the pixels that the trunk saw. Difficult objects and crowds count neither way.
     outputs : (Tensor (1, P, 4), Tensor (1, P)), optional
         The head's outputs for the features, if they are computed already.
+    far_background : float
+        See `set_targets`.
 
     Returns
     -------
@@ -260,7 +281,8 @@ def picture_loss(
         boxes[real & ~doubtful],
         boxes[real & doubtful],
         exhaustive=picture.labelled is None,
+        far_background=far_background,
         predicted=predicted,
     )
-    matched, counted, wanted = (torch.from_numpy(array).to(logits.device) for array in targets)
-    return *multibox_loss(residuals, logits, wanted, matched, counted), int(targets.matched.sum())
+    matched, weights, wanted = (torch.from_numpy(array).to(logits.device) for array in targets)
+    return *multibox_loss(residuals, logits, wanted, matched, weights), int(targets.matched.sum())

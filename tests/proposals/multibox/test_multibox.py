@@ -174,7 +174,7 @@ def test_every_object_gets_a_prior_however_little_they_overlap() -> None:
     objects = np.array([[3, 3, 6, 6], [3, 3, 6, 6.5], [0, 0, 64, 5]], np.float32)
     targets = set_targets(priors, objects, NONE)
     assert targets.matched.sum() == 3
-    assert targets.counted.all()
+    assert (targets.weights == 1).all()
     back = decode_boxes(priors[targets.matched], targets.residuals[targets.matched][:, None])[:, 0]
     np.testing.assert_allclose(np.sort(back, 0), np.sort(objects, 0), atol=1e-3)
 
@@ -184,22 +184,32 @@ def test_what_overlaps_by_half_is_matched_too_and_what_nearly_does_counts_neithe
     priors = np.array([[0, 0, 100, y] for y in (100, 60, 50, 49, 40, 39)] + [[200, 0, 300, 90]], np.float32)
     targets = set_targets(priors, objects, NONE)
     assert targets.matched.tolist() == [True, True, True, False, False, False, True]
-    assert targets.counted.tolist() == [True, True, True, False, False, True, True]
+    assert targets.weights.tolist() == [1, 1, 1, 0, 0, 1, 1]
     np.testing.assert_allclose(targets.residuals[1], encode_boxes(priors[1:2], objects[:1])[0])
     assert not targets.residuals[3:6].any()
     # As published, where the network predicts the priors themselves.
     published = set_targets(priors, objects, NONE, predicted=(np.zeros((7, 4), np.float32), np.zeros(7, np.float32)))
     assert published.matched.tolist() == [True, False, False, False, False, False, True]
-    assert published.counted.all()
+    assert (published.weights == 1).all()
 
 
 def test_doubtful_objects_and_unlabelled_ones_are_no_background() -> None:
     priors = np.array([[0, 0, 100, 100], [10, 10, 20, 20], [0, 0, 100, 29], [200, 200, 300, 300]], np.float32)
     crowd = priors[:1]
-    assert set_targets(priors, NONE, crowd).counted.tolist() == [False, False, False, True]
-    assert set_targets(priors, priors[1:2], crowd).counted.tolist() == [False, True, False, True]
-    assert set_targets(priors, priors[1:2], NONE, exhaustive=False).counted.tolist() == [False, True, False, False]
+    assert set_targets(priors, NONE, crowd).weights.tolist() == [0, 0, 0, 1]
+    assert set_targets(priors, priors[1:2], crowd).weights.tolist() == [0, 1, 0, 1]
+    assert set_targets(priors, priors[1:2], NONE, exhaustive=False).weights.tolist() == [0, 1, 0, 0]
     assert not set_targets(priors, NONE, NONE).matched.any()
+
+
+def test_background_far_from_all_objects_weighs_less() -> None:
+    objects = np.array([[0, 0, 100, 100]], np.float32)
+    priors = np.array([[0, 0, 100, y] for y in (60, 45, 11, 9)] + [[200, 0, 300, 90]], np.float32)
+    assert set_targets(priors, objects, NONE, far_background=0.25).weights.tolist() == [1, 0, 1, 0.25, 0.25]
+    assert set_targets(priors, NONE, objects, far_background=0.25).weights.tolist() == [0, 0, 0, 0, 0.25]
+    assert set_targets(priors, NONE, NONE, far_background=0.25).weights.tolist() == [0.25] * 5
+    nothing = set_targets(priors, objects, NONE, exhaustive=False, far_background=0.25)
+    assert nothing.weights.tolist() == [1, 0, 0, 0, 0]
 
 
 def test_matching_by_predictions_weighs_location_and_confidence() -> None:
@@ -220,13 +230,13 @@ def test_loss_by_hand() -> None:
     targets = torch.tensor([[0.0, 0, 0, 0], [0, 0, 0, 0], [0, 3, 0, 0], [0, 0, 0, 0]])
     logits = torch.tensor([0.0, math.log(3), math.log(1 / 4), 5.0])
     matched = torch.tensor([True, False, True, False])
-    counted = torch.tensor([True, True, True, False])
-    location, confidence = multibox_loss(residuals, logits, targets, matched, counted)
+    weights = torch.tensor([1, 0.5, 1, 0])
+    location, confidence = multibox_loss(residuals, logits, targets, matched, weights)
     assert ALPHA == 0.3
     assert location.item() == pytest.approx(0.15 * (1 + 4) + 0.15 * 9)
-    # c = 1/2 matched, c = 3/4 background, c = 1/5 matched, the last not counted.
-    assert confidence.item() == pytest.approx(math.log(2) + math.log(4) + math.log(5))
-    assert multibox_loss(residuals, logits, targets, matched, counted, alpha=1.0)[0].item() == pytest.approx(7)
+    # c = 1/2 matched, c = 3/4 background, c = 1/5 matched, the last not counted, background by half.
+    assert confidence.item() == pytest.approx(math.log(2) + math.log(4) / 2 + math.log(5))
+    assert multibox_loss(residuals, logits, targets, matched, weights, alpha=1.0)[0].item() == pytest.approx(7)
 
 
 def test_gradients_of_the_loss() -> None:
@@ -234,10 +244,10 @@ def test_gradients_of_the_loss() -> None:
     residuals, targets = (torch.randn(6, 4, generator=generator, dtype=torch.float64) for _ in range(2))
     logits = torch.randn(6, generator=generator, dtype=torch.float64)
     matched = torch.tensor([True, False, True, False, False, True])
-    counted = matched | torch.tensor([False, True, False, False, True, False])
+    weights = torch.tensor([1, 0.25, 1, 0, 1, 1], dtype=torch.float64)
     residuals.requires_grad_()
     logits.requires_grad_()
-    assert torch.autograd.gradcheck(lambda a, b: multibox_loss(a, b, targets, matched, counted), (residuals, logits))
+    assert torch.autograd.gradcheck(lambda a, b: multibox_loss(a, b, targets, matched, weights), (residuals, logits))
 
 
 def test_gradients_of_the_heads() -> None:
