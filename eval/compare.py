@@ -13,7 +13,7 @@ from .bootstrap import LEVEL, Bootstrap, mean_over_classes
 from .coco import match_coco
 from .matching import HIT, Matches, evaluated_classes, match_ilsvrc, match_voc, renumber_labels
 from .precision import Metric, weighted_average_precision
-from .reliability import best_threshold
+from .thresholds import evaluate_thresholds
 from .tide import tide_errors
 
 Rules = Literal["voc07", "voc12", "ilsvrc", "coco"]
@@ -61,7 +61,8 @@ def compare_detectors(
     -------
     dict
         ``"first"``, ``"second"``: ``"mAP"``, ``"per_class"``; ``"threshold"``, the score of the best F1 of all
-        classes; ``"detections"``, how many have it; ``"agreeing"``, how many of these have a box of the other detector,
+        classes together, and their ``"precision"``, ``"recall"`` and ``"f1"`` there; ``"detections"``, how many have
+        that score or a higher one; ``"agreeing"``, how many of these have a box of the other detector,
         of the same class and among those above its threshold, at an IoU of 0.5 or more, and ``"agreeing_iou"``, the
         mean IoU with it; ``"total"``, how many detections there are at any score, ``"most_per_picture"``, of one
         picture, and ``"lowest_score"``; ``"errors"``, see `tide_errors`.
@@ -117,7 +118,8 @@ def compare_detectors(
     order = np.argsort(-np.abs(effects), kind="stable")[:_PICTURES]
     # At IoU 0.5, whatever the rules.
     at_half = [{name: one[0] for name, one in of_detector.items()} for of_detector in matches]
-    thresholds = [best_threshold(of_detector)[0].score for of_detector in at_half]
+    best = [evaluate_thresholds(of_detector)["together"] for of_detector in at_half]
+    thresholds = [one["score"] for one in best]
     chosen = [
         _choose(pictures, found, names, threshold)
         for found, threshold in zip((first, second), thresholds, strict=True)
@@ -127,6 +129,7 @@ def compare_detectors(
             "mAP": float(means[i][0]),
             "per_class": {name: float(one[0]) for name, one in values[i].items()},
             "threshold": thresholds[i],
+            **{figure: best[i][figure] for figure in ("precision", "recall", "f1")},
             **_agreement(chosen[i], chosen[1 - i]),
             **_extent(pictures, found),
             "errors": tide_errors(pictures, found, names),

@@ -185,6 +185,9 @@ def _print_comparison(result: Mapping[str, Any], first: Path, second: Path, pict
     objects = make_table("", "", show_header=False)
     for name, key in _OBJECTS:
         objects.add_row(name, str(result["objects"][key]))
+    for name in ("precision", "recall", "f1"):
+        values = ", ".join(f"{label} {_number(result[key][name])}" for label, key in _LABELS)
+        objects.add_row("F1" if name == "f1" else name, values)
     for label, key in _LABELS:
         own = result[key]
         other = "B" if label == "A" else "A"

@@ -11,11 +11,17 @@ from ..confusion import confusion_matrix
 from ..matching import Matches, pool_matches
 from ..thresholds import Target, choose_threshold, threshold_curve
 from ..tide import TIDE_TYPES, tide_errors
-from .charts import escape_text, rounded, shorten_name, wrap_name
+from .charts import escape_text, precision_recall_chart, rounded, shorten_name, wrap_name
 from .mistakes import Card, picture_card
 
 _POINTS = 200
 _CARDS = 12
+_TIDE_LAYOUT = {
+    "height": 360,
+    "bargap": 0.5,
+    "showlegend": False,
+    "yaxis": {"autorange": "reversed", "automargin": True, "showgrid": False},
+}
 
 
 class Comparison(NamedTuple):
@@ -113,7 +119,7 @@ def _confusion_chart(
         "colorscale": [[0, "rgba(76,134,216,0)"], [1, "rgba(76,134,216,1)"]],
         "zmin": 0,
         "zmax": 1,
-        "showscale": False,
+        "colorbar": {"tickformat": ".0%", "thickness": 12, "outlinewidth": 0, "dtick": 0.25},
         "xgap": 1,
         "ygap": 1,
     }
@@ -121,27 +127,26 @@ def _confusion_chart(
 
 
 def _tide_chart(errors: Mapping[str, Any]) -> dict[str, Any]:
-    gains = [errors["gains"][name] for name in TIDE_TYPES]
     measured = not np.isnan(errors["mAP"])
-    trace = {
+    trace = _tide_trace(errors, "var(--bar)")
+    high = 1.3 * max([*trace["x"], 0.01]) if measured else 1
+    xaxis = {"range": [0, high], "tickformat": ".3~f", "nticks": 5}
+    return {"data": [trace] if measured else [], "layout": {**_TIDE_LAYOUT, "xaxis": xaxis}}
+
+
+def _tide_trace(errors: Mapping[str, Any], colour: str) -> dict[str, Any]:
+    gains = [errors["gains"][name] for name in TIDE_TYPES]
+    return {
         "type": "bar",
         "orientation": "h",
         "x": rounded(gains),
         "y": list(TIDE_TYPES),
-        "marker": {"color": "var(--bar)"},
+        "marker": {"color": colour},
         "text": [f"+{gain:.3f}" for gain in gains],
         "textposition": "outside",
         "cliponaxis": False,
         "hovertemplate": "%{y}: %{x:+.4f}<extra></extra>",
     }
-    layout = {
-        "height": 360,
-        "bargap": 0.5,
-        "showlegend": False,
-        "xaxis": {"range": [0, 1.3 * max([*gains, 0.01])] if measured else [0, 1], "tickformat": ".3~f", "nticks": 5},
-        "yaxis": {"autorange": "reversed", "automargin": True, "showgrid": False},
-    }
-    return {"data": [trace] if measured else [], "layout": layout}
 
 
 def comparison_parts(
@@ -156,6 +161,32 @@ def comparison_parts(
     cards = _comparison_cards(pictures, detections, comparison, max_pixels)
     words = describe_comparison(comparison.result, len(pictures))
     return {"comparison": comparison, "compared": words, "deciding": cards}
+
+
+def comparison_charts(
+    result: Mapping[str, Any], other: Mapping[str, Matches], own: Mapping[str, Matches]
+) -> dict[str, dict[str, Any]]:
+    """Make the charts "both" and "costs": mean curves of precision and recall, and TIDE's costs, of A and of B."""
+    curves, bars = [], []
+    sides = (("A", "first", other, "var(--second)"), ("B", "second", own, "var(--accent)"))
+    for label, key, matches, colour in sides:
+        chart = precision_recall_chart(matches)
+        line = {"color": colour, "width": 2.5}
+        hover = f"{label}: precision %{{y:.3f}}, recall %{{x:.3f}}<extra></extra>"
+        # The mean is the last; a single class has no other.
+        for trace in chart["data"][-1:]:
+            points = {"x": trace["x"], "y": trace["y"], "name": label, "mode": "lines", "line": line}
+            curves.append({**points, "hovertemplate": hover})
+        trace = _tide_trace(result[key]["errors"], colour)
+        bars.append({**trace, "name": label, "hovertemplate": f"{label}, %{{y}}: %{{x:+.4f}}<extra></extra>"})
+    unit = {"range": [0, 1.02], "tickformat": ".1f", "dtick": 0.2}
+    layout = {"height": 400, "xaxis": {"title": {"text": "recall"}, **unit}}
+    layout["yaxis"] = {"title": {"text": "precision"}, **unit}
+    most = max([0.01, *(gain for bar in bars for gain in bar["x"])])
+    costs = {**_TIDE_LAYOUT, "height": 400, "showlegend": True, "barmode": "group", "bargap": 0.3}
+    costs["xaxis"] = {"range": [0, 1.3 * most], "tickformat": ".3~f", "nticks": 5}
+    costs["legend"] = {"traceorder": "normal"}
+    return {"both": {"data": curves, "layout": layout}, "costs": {"data": bars, "layout": costs}}
 
 
 def _comparison_cards(

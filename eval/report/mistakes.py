@@ -136,6 +136,8 @@ def missed_objects(
             if own[near] and overlaps[near] >= 0.1:
                 shown.append(("claim", found.boxes[near]))
                 lines.append(f"best {shorten_name(name)}: IoU {overlaps[near]:.3f}, score {found.scores[near]:.3f}")
+                if overlaps[near] >= np.float32(_iou_threshold(boxes[i], metric)):
+                    lines.append("it counts for another object")
             good = np.flatnonzero((overlaps >= np.float32(_iou_threshold(boxes[i], metric))) & ~own)
             if len(good):
                 top = good[found.scores[good].argmax()]

@@ -35,7 +35,7 @@ from .charts import (
     reliability_charts,
     size_chart,
 )
-from .decisions import Comparison, comparison_parts, decision_charts
+from .decisions import Comparison, comparison_charts, comparison_parts, decision_charts
 from .mistakes import PICTURES_PER_CLASS, missed_objects, worst_mistakes
 from .template import page_environment
 
@@ -151,11 +151,12 @@ def write_report(
     classes = evaluated_classes(pictures, classes, VOC_CLASSES)
     folder = Path(folder)
     _check_folder(folder)
+    compared = [] if comparison is None else [comparison.other]
     if metric == "ilsvrc":
-        matches = match_ilsvrc(pictures, detections, classes, blacklist)
+        matches, *others = (match_ilsvrc(pictures, one, classes, blacklist) for one in (detections, *compared))
         pictures = _flag_blacklisted(pictures, classes, blacklist)
     else:
-        matches = match_voc(pictures, detections, classes)
+        matches, *others = (match_voc(pictures, one, classes) for one in (detections, *compared))
     area: Literal["voc07", "voc12"] = "voc07" if metric == "voc07" else "voc12"
     false = false_positives(pictures, detections, matches, similar)
     rows = [_class_row(name, one, area) for name, one in matches.items()]
@@ -177,6 +178,8 @@ def write_report(
         "sizes": size_chart(sizes),
         **decisions,
     }
+    if comparison is not None:
+        figures |= comparison_charts(comparison.result, others[0], matches)
     page = _template().render(
         title=title,
         plotly=Markup(get_plotlyjs()),
@@ -268,6 +271,7 @@ def _headline_facts(
     if not np.isnan(kinds[ERROR_TYPES[0]]):
         worst = max(kinds, key=lambda kind: kinds[kind])
         of_kind = np.asarray(counts)
-        whole = f"{of_kind[ERROR_TYPES.index(worst)]:,} of {of_kind.sum():,} in all"
-        facts.append(("Most frequent error", worst, f"{kinds[worst]:.0%} of a class's top false positives, {whole}"))
+        together = f"{of_kind[ERROR_TYPES.index(worst)]:,} of {of_kind.sum():,} together"
+        remark = f"{kinds[worst]:.0%} of a class's top false positives on average, {together}"
+        facts.append(("Most frequent error", worst, remark))
     return facts

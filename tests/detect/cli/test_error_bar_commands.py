@@ -192,7 +192,7 @@ def test_a_page_of_a_comparison(folder: Path, capsys: pytest.CaptureFixture[str]
     page = (folder / "page" / "report.html").read_text(encoding="utf-8")
     # The sentence at the end of the tables is on the page too.
     assert printed.splitlines()[-1].split(" (95")[0] in page
-    for id in ("thresholds", "confusion", "tide"):
+    for id in ("thresholds", "confusion", "tide", "both", "costs"):
         assert f'class="plot" id="{id}"' in page
     assert "boxes of A: " in page
     assert run("compare", *both, "--annotations", folder / "coco.json", *options) == 2
