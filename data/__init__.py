@@ -1,7 +1,15 @@
 """Pictures and annotations in, detections out: readers and writers, class lists, the box convention."""
 
 from .boxes import box_iou, clip_boxes
-from .classes import COCO_CLASSES, COCO_TO_VOC, ILSVRC_DET_CLASSES, IMAGENET_CLASSES, VOC_CLASSES, read_class_list
+from .classes import (
+    COCO_CLASSES,
+    COCO_TO_VOC,
+    ILSVRC_DET_CLASSES,
+    IMAGENET_CLASSES,
+    TO_ILSVRC_DET,
+    VOC_CLASSES,
+    read_class_list,
+)
 from .detections import Detections
 from .errors import AnnotationError, DetectionError, ImageError, MatlabFileError, ProposalFileError
 from .formats.by_suffix import (
@@ -38,6 +46,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "PROPOSAL_SUFFIXES",
+    "TO_ILSVRC_DET",
     "VOC_CLASSES",
     "AnnotationError",
     "DetectionError",

@@ -43,6 +43,21 @@ IMAGENET_CLASSES: dict[str, str] = _read_wordnet_names("imagenet.txt")
 that gives every class its index."""
 
 
+def _read_class_map(file: str) -> dict[str, dict[str, str]]:
+    classes: dict[str, dict[str, str]] = {}
+    for line in _read_names(file):
+        name, own, other, _ = line.split("\t")
+        classes.setdefault(name, {})[own] = other
+    return classes
+
+
+TO_ILSVRC_DET: dict[str, dict[str, str]] = _read_class_map("ilsvrc_det_map.txt")
+"""Which of the 200 detection classes other classes are: of each list, "imagenet" (by WordNet id), "coco" and "voc" (by
+name), class to WordNet id. Classes that are none of the 200 are left out. Of the table's rows that are marked
+"WordNet", ImageNet's class is the detection class or one of its hyponyms in WordNet 3.0; the others were added by
+hand."""
+
+
 def read_class_list(name_or_file: str) -> tuple[str, ...]:
     r"""Read which classes to learn.
 
