@@ -19,7 +19,7 @@ from .evaluate import JsonFile, check_outputs, write_json
 from .terminal import output
 
 # What runs networks, and what else changes results or speed.
-PACKAGES = ("torch", "torchvision", "onnxruntime", "numpy", "numba", "opencv-python-headless", "pillow", "ray")
+PACKAGES = ("torch", "torchvision", "onnxruntime", "onnx", "numpy", "numba", "opencv-python-headless", "pillow", "ray")
 
 
 def info(json_file: JsonFile = None) -> None:
