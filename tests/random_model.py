@@ -14,12 +14,14 @@ from inception_rcnn.backbone.weights.published import BUNDLED
 CLASSES = ("cat", "dog", "person")
 
 
-def random_network(seed: int = 0, classes: int = len(CLASSES), *, parts: bool = True) -> RegionNetwork:
+def random_network(
+    seed: int = 0, classes: int = len(CLASSES), *, parts: bool = True, class_agnostic: bool = False
+) -> RegionNetwork:
     """Network whose outputs differ between regions; with torch's own initial weights signals die out on the way.
 
     `parts` are finer features and context.
     """
-    network = RegionNetwork(classes, finer=parts, context=parts, seed=seed)
+    network = RegionNetwork(classes, finer=parts, context=parts, class_agnostic=class_agnostic, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for module in network.googlenet.modules():
         if isinstance(module, nn.Conv2d):

@@ -22,7 +22,7 @@ from ..preprocessing import CROP_SIDE, prepare_picture
 from ..regions.first_pass import fit_first_pass
 from ..regions.network import PROJECTED, RegionNetwork
 from ..regions.roi_align import BINS, FINE_CHANNELS, FINE_INPUTS, TRUNK_CHANNELS
-from ..weights.model_file import GRAPHS, RegionModel, in_trunk
+from ..weights.model_file import GRAPHS, RegionModel, in_trunk, network_parts
 from .portable import REGIONS, make_portable
 from .quantization import PICTURES, PROJECTIONS, calibration_inputs, quantize, with_weights
 
@@ -94,6 +94,7 @@ def export_graphs(
     *,
     finer: bool = True,
     context: bool = True,
+    class_agnostic: bool = False,
     before: RegionModel | None = None,
 ) -> dict[str, bytes]:
     """Export the graphs of a model file, without weights: they depend only on the shape of the network.
@@ -103,7 +104,7 @@ def export_graphs(
     classes : int
     scoring : {"shared", "crops"}
         See `RegionModel`.
-    finer, context : bool
+    finer, context, class_agnostic : bool
         See `RegionNetwork`.
     before : RegionModel, optional
         A model whose graphs are taken where they are the same for any classes, which saves most of the time.
@@ -126,13 +127,14 @@ def export_graphs(
     *common, last = GRAPHS[scoring]
     known = before.graphs if before is not None and finer and before.has_finer else {}
     graphs = {name: known.get(name) or export_common(name, finer=finer and name == "project") for name in common}
-    return graphs | {last: _export_by_region(classes, scoring, finer=finer, context=context)}
+    by_region = _export_by_region(classes, scoring, finer=finer, context=context, class_agnostic=class_agnostic)
+    return graphs | {last: by_region}
 
 
 @cache
-def _export_by_region(classes: int, scoring: str, *, finer: bool, context: bool) -> bytes:
+def _export_by_region(classes: int, scoring: str, *, finer: bool, context: bool, class_agnostic: bool) -> bytes:
     """Export the graph that runs once for each region: ``head`` or ``crops``."""
-    network = _network(classes, finer=finer, context=context)
+    network = _network(classes, finer=finer, context=context, class_agnostic=class_agnostic)
     outputs = OUTPUTS if context else OUTPUTS[:2]
     if scoring == "crops":
         crops = {"crops": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}
@@ -143,10 +145,12 @@ def _export_by_region(classes: int, scoring: str, *, finer: bool, context: bool)
     return export_part(Part(network, _score_regions), regions, outputs, dict.fromkeys(regions, (0,)))
 
 
-def _network(classes: int, *, finer: bool = False, context: bool = False) -> RegionNetwork:
+def _network(
+    classes: int, *, finer: bool = False, context: bool = False, class_agnostic: bool = False
+) -> RegionNetwork:
     """Build a network to export, without changing the state of torch's random numbers."""
     with torch.random.fork_rng(devices=[]):
-        return with_all_weights(RegionNetwork(classes, finer=finer, context=context))
+        return with_all_weights(RegionNetwork(classes, finer=finer, context=context, class_agnostic=class_agnostic))
 
 
 def with_all_weights(module: Module) -> Module:
@@ -315,9 +319,8 @@ def _derive(
     """Fit the first pass; return graphs by name, those in 8 bits too if there are samples, and the weights."""
     if samples:
         fit_first_pass(network, samples, long_side=long_side, scoring=scoring, step=step)
-    parts = {"finer": network.lateral is not None, "context": network.context is not None}
-    graphs = export_graphs(network.classes, scoring, **parts, before=before)
     weights = {name: p.detach().numpy().astype(np.float16) for name, p in network.named_parameters()}
+    graphs = export_graphs(network.classes, scoring, **network_parts(weights), before=before)
     if samples:
         inputs = calibration_inputs(network, samples, long_side=long_side, scoring=scoring)
         if inputs:  # There are none if no picture has a proposal.
@@ -362,8 +365,7 @@ def export_whole(model: RegionModel) -> bytes:
     >>> [value.name for value in graph.input], [value.name for value in graph.output]
     (['picture', 'boxes'], ['probabilities', 'deltas'])
     """
-    parts = {"finer": model.has_finer, "context": model.has_context}
-    whole = with_weights(_export_whole(len(model.classes), model.scoring, **parts), model.weights)
+    whole = with_weights(_export_whole(len(model.classes), model.scoring, **model.parts), model.weights)
     metadata = {
         "classes": model.classes, "long_side": model.long_side, "scoring": model.scoring,
         "box_regression": model.box_regression,
@@ -374,15 +376,16 @@ def export_whole(model: RegionModel) -> bytes:
 
 
 @cache
-def _export_whole(classes: int, scoring: str, *, finer: bool, context: bool) -> bytes:
+def _export_whole(classes: int, scoring: str, **parts: bool) -> bytes:
     """Export the graph of `export_whole` without its weights."""
+    network = _network(classes, **parts)
     dimensions: dict[str, dict[int, str]]
     if scoring == "crops":
-        part = Part(_network(classes), _score_crop)
+        part = Part(network, _score_crop)
         inputs = {"picture": torch.zeros(3, 3, CROP_SIDE, CROP_SIDE)}
         dimensions = {"picture": {0: REGIONS}}
     else:
-        part = Part(_network(classes, finer=finer, context=context), _score_picture)
+        part = Part(network, _score_picture)
         boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0]]).repeat(3, 1)
         inputs = {"picture": torch.zeros(1, 3, 96, 128), "boxes": boxes}
         dimensions = {"picture": {2: "height", 3: "width"}, "boxes": {0: REGIONS}}

@@ -142,6 +142,8 @@ class RegionNetwork(nn.Module):
         Number of object classes C; index 0 of the logits is background.
     finer, context : bool
         Whether it has these parts.
+    class_agnostic : bool
+        Whether a region has one row of box deltas for all classes, instead of one for each.
     seed : int
         Of the new layers' initial weights.
 
@@ -154,13 +156,15 @@ class RegionNetwork(nn.Module):
     [(1, 21), (1, 20, 4), (1, 21)]
     """
 
-    def __init__(self, classes: int, *, finer: bool = True, context: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self, classes: int, *, finer: bool = True, context: bool = True, class_agnostic: bool = False, seed: int = 0
+    ) -> None:
         super().__init__()
         self.classes = classes
         self.googlenet = GoogLeNet(classes=1)
         del self.googlenet.classifier
         self.score = nn.Linear(TOP_CHANNELS * len(PARTS), classes + 1)
-        self.delta = nn.Linear(TOP_CHANNELS * len(PARTS), classes * 4)
+        self.delta = nn.Linear(TOP_CHANNELS * len(PARTS), 4 if class_agnostic else classes * 4)
         # A map for each of a region's nine parts; see `regions.first_pass.fit_first_pass`.
         self.first_pass = nn.Conv2d(TRUNK_CHANNELS, len(PARTS), 1, bias=False).requires_grad_(False)
         nn.init.zeros_(self.first_pass.weight)
@@ -255,7 +259,8 @@ class RegionNetwork(nn.Module):
         if kept is not None:
             pooled = pooled * kept[:, :, None, None].to(pooled.dtype)
         pooled = pooled.permute(0, 2, 3, 1).flatten(1)
-        return RegionOutputs(self.score(pooled), self.delta(pooled).unflatten(1, (self.classes, 4)), context)
+        deltas = self.delta(pooled).unflatten(1, (-1, 4)).expand(-1, self.classes, -1)
+        return RegionOutputs(self.score(pooled), deltas, context)
 
     def score_crops(self, features: Tensor) -> RegionOutputs:
         """Score crops by the trunk's features of each: (N, 832, 14, 14) -> `RegionOutputs`."""

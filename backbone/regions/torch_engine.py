@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from ...data.errors import ModelError
 from ..preprocessing import CONTEXT, CROP_SIDE, MEAN_BGR
-from ..weights.model_file import RegionModel, in_trunk
+from ..weights.model_file import RegionModel, in_trunk, network_parts
 from .features import TrunkFeatures
 from .network import RegionNetwork, TrunkMaps, roi_align
 from .placement import Placement
@@ -127,7 +127,7 @@ def torch_network(
     >>> network.trunk(torch.zeros(1, 3, 96, 160)).shape
     torch.Size([1, 832, 6, 10])
     """
-    network = RegionNetwork(classes, finer="lateral.weight" in weights, context="context.weight" in weights)
+    network = RegionNetwork(classes, **network_parts(weights))
     tensors = {name: torch.from_numpy(weight.astype(np.float32)) for name, weight in weights.items()}
     try:
         missing, unexpected = network.load_state_dict(tensors, strict=False)

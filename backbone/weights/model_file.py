@@ -83,6 +83,12 @@ class RegionModel:
         return f"{GRAPHS[self.scoring][-1]}.int8" in self.graphs
 
     @property
+    def parts(self) -> dict[str, bool]:
+        """Which parts the network has, see `network_parts`."""
+        parts = network_parts(self.weights)
+        return {**parts, "class_agnostic": parts["class_agnostic"] and len(self.classes) > 1}
+
+    @property
     def has_finer(self) -> bool:
         """True if it has finer features, see `regions.network.RegionNetwork`."""
         return "lateral.weight" in self.weights
@@ -101,6 +107,16 @@ class RegionModel:
     def trunk_sha256(self) -> str:
         """SHA-256 of `trunk_weights`: layers on top of a trunk work with every model whose trunk has this hash."""
         return hash_weights(self.trunk_weights)
+
+
+def network_parts(weights: Mapping[str, NDArray]) -> dict[str, bool]:
+    """Tell from the weights ``finer``, ``context`` and ``class_agnostic`` of their `RegionNetwork`."""
+    deltas = weights.get("delta.bias")
+    return {
+        "finer": "lateral.weight" in weights,
+        "context": "context.weight" in weights,
+        "class_agnostic": deltas is not None and len(deltas) == 4,
+    }
 
 
 def in_trunk(name: str) -> bool:

@@ -114,6 +114,9 @@ def train_detector_command(
         typer.Option(metavar="FILE", help="Have its head learn along, and write it."),
     ] = None,
     box_regression: Annotated[bool, recipe_option(DetectorRecipe, "box_regression")] = DetectorRecipe.box_regression,
+    class_agnostic: Annotated[
+        bool | None, recipe_option(DetectorRecipe, "class_agnostic", instead="as --start")
+    ] = None,
     long_side: Annotated[int | None, recipe_option(DetectorRecipe, "long_side", instead="that of --start")] = None,
     split: Split = "trainval",
     seed: Annotated[int, recipe_option(DetectorRecipe, "seed")] = DetectorRecipe.seed,
@@ -144,11 +147,14 @@ def train_detector_command(
 
         names = read_classes(classes, data, split)
         before = None if start is None else read_model(find_model(start))
+        if class_agnostic is None:
+            class_agnostic = before is not None and before.parts["class_agnostic"]
         recipe = DetectorRecipe(
             scoring=scoring or (cast(Scoring, before.scoring) if before else DetectorRecipe.scoring),
             long_side=long_side or (before.long_side if before else DetectorRecipe.long_side),
             epochs=epochs, batch=batch, regions=regions, second_look=second_look, optimizer=optimizer,
-            learning_rate=learning_rate, schedule=schedule, freeze=freeze, box_regression=box_regression, seed=seed,
+            learning_rate=learning_rate, schedule=schedule, freeze=freeze, box_regression=box_regression,
+            class_agnostic=class_agnostic, seed=seed,
         )  # fmt: skip
         along = multibox_output is not None
         if method == "multibox":
@@ -331,15 +337,23 @@ def _first_detector(
     from ...backbone.regions.torch_engine import torch_network
     from ...backbone.weights.model_file import in_trunk
 
-    network = RegionNetwork(len(names), finer=recipe.finer, context=recipe.context, seed=recipe.seed)
+    network = RegionNetwork(
+        len(names), finer=recipe.finer, context=recipe.context, class_agnostic=recipe.class_agnostic, seed=recipe.seed
+    )
     if before is None or weights is not None:
         _load_weights(network, weights or "googlenet-bvlc", "the detector")
     if before is not None:
         state = torch_network(before.weights, len(before.classes), "cpu").state_dict()
+        for name in ("delta.weight", "delta.bias"):
+            # Those for all classes begin as the mean of the classes', those of each class as what all shared.
+            rows = state[name].unflatten(0, (-1, 4))
+            of_classes = rows.expand(len(before.classes), *rows.shape[1:]).flatten(0, 1)
+            state[name] = rows.mean(0) if recipe.class_agnostic else of_classes
         if weights is not None:
             state = {name: value for name, value in state.items() if in_trunk(name)}
         elif before.classes != names:
-            state = {name: value for name, value in state.items() if name.startswith("googlenet.")}
+            kept = ("googlenet.", "delta.") if recipe.class_agnostic else ("googlenet.",)
+            state = {name: value for name, value in state.items() if name.startswith(kept)}
             print_once(
                 "the detector of --start has other classes: their scores are learned from nothing, the layers "
                 "below go on"

@@ -69,6 +69,8 @@ class DetectorRecipe:
         Parts that the network has, see `inception_rcnn.backbone.regions.network.RegionNetwork`; not with crops.
     box_regression : bool
         Learn to correct the proposals; the GoogLeNet team did not.
+    class_agnostic : bool
+        Correct the proposals alike for all classes; smaller files where there are many.
     freeze : {"stem", "trunk", "googlenet"}
         Layers that are not trained: before inception 3a; up to 4e, so that a MultiBox fits; or all but the new.
     scales : tuple of float
@@ -122,6 +124,7 @@ class DetectorRecipe:
     finer: bool = True
     context: bool = True
     box_regression: bool = True
+    class_agnostic: bool = False
     freeze: Frozen = "stem"
     scales: Scales = SCALES
     long_side: LongSide = 640

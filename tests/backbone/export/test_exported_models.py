@@ -33,7 +33,10 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(shape).normal(0, 60, shape).astype(np.float32)
 
 
-def test_shared_scoring(region_model: RegionModel) -> None:
+@pytest.mark.parametrize("class_agnostic", [False, True])
+def test_shared_scoring(region_model: RegionModel, class_agnostic: bool) -> None:
+    if class_agnostic:
+        region_model = to_model(random_network(class_agnostic=True), CLASSES, long_side=128)
     session = onnxruntime.InferenceSession(export_whole(region_model), providers=["CPUExecutionProvider"])
     about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     assert about == {"classes": list(CLASSES), "long_side": 128, "scoring": "shared", "box_regression": True}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from inception_rcnn.backbone.preprocessing import prepare_picture
 from inception_rcnn.backbone.regions.onnx_engine import CHUNK
 from inception_rcnn.backbone.regions.placement import choose_device, choose_placement
 from inception_rcnn.backbone.regions.scorer import RegionScorer
-from inception_rcnn.backbone.weights.model_file import RegionModel
+from inception_rcnn.backbone.weights.model_file import RegionModel, read_model, write_model
 from inception_rcnn.data.errors import DeviceError, ModelError
 
 
@@ -61,6 +62,27 @@ def test_torchs_engine_gives_what_onnx_runtime_gives(
     for ours, theirs in zip(found, scorer(image, boxes), strict=True):
         assert ours.dtype == np.float32
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_box_deltas_that_all_classes_share(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from random_model import CLASSES, random_network
+
+    from inception_rcnn.backbone.export.graphs import to_model
+
+    image, boxes = noise_image(0, 120, 90), random_boxes(7, 120, 90)
+    write_model(tmp_path / "m.safetensors", to_model(random_network(class_agnostic=True), CLASSES, long_side=128))
+    model = read_model(tmp_path / "m.safetensors")
+    assert model.weights["delta.weight"].shape[0] == 4
+    (scores, deltas), theirs = (
+        RegionScorer(model, choose_placement("cpu", engine=engine, threads=1))(image, boxes)
+        for engine in ("onnxruntime", "torch")
+    )
+    assert deltas.shape == (7, 3, 4)
+    assert (deltas == deltas[:, :1]).all()
+    np.testing.assert_allclose(scores, theirs[0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(deltas, theirs[1], rtol=1e-3, atol=1e-4)
 
 
 def test_a_gpu_gives_what_the_cpu_gives(scorer: RegionScorer, region_model: RegionModel) -> None:

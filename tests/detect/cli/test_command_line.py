@@ -515,6 +515,17 @@ def test_train_detector_interrupted_and_resumed(
     for name, value in new.weights.items():
         np.testing.assert_array_equal(value, old.weights[name])
 
+    # Box deltas that all classes share begin as their mean; who goes on from them has such too, or each class its own.
+    shared, apart = tmp_path / "shared.safetensors", tmp_path / "apart.safetensors"
+    plain = [*anew[:at], *anew[at + 2 :]]
+    assert run(*[shared if one == again else one for one in plain], "--start", output, "--class-agnostic") == 0
+    expected = old.weights["delta.weight"].astype(np.float32).reshape(20, 4, -1).mean(0)
+    np.testing.assert_allclose(read_model(shared).weights["delta.weight"], expected, atol=1e-3)
+    assert run(*plain, "--start", shared) == 0
+    np.testing.assert_array_equal(read_model(again).weights["delta.bias"], read_model(shared).weights["delta.bias"])
+    assert run(*[apart if one == again else one for one in plain], "--start", shared, "--no-class-agnostic") == 0
+    assert read_model(apart).weights["delta.bias"].tolist() == [*read_model(shared).weights["delta.bias"]] * 20
+
     def fail(*arguments: object, **settings: object) -> None:
         raise FloatingPointError("the loss is not finite at step 3 (a.jpg); lower the learning rate")
 
