@@ -170,6 +170,7 @@ def plot(path: Path, summary: dict[str, dict[str, Any]]) -> None:
         "the same, MultiBox last": ("#c2410c", ":", 1.2),
         "MultiBox": ("#1d4ed8", "-", 1.6),
         "selective search": ("#15803d", "-", 1.6),
+        "selective search, any size": ("#15803d", ":", 1.2),
         "superpixels x2": ("#15803d", "--", 1.6),
         "OpenCV fast": ("#6b7280", "-", 1.2),
         "OpenCV fast, last first": ("#6b7280", "--", 1.2),
@@ -242,7 +243,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="draw the curves into this file (needs matplotlib)")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    peers: dict[str, Callable[[NDArray[np.uint8]], Any]] = {}
+    any_size = SelectiveSearch("fast", min_side=0)
+    peers: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
+        "selective search, any size": lambda image: any_size(image)[0]
+    }
     if hasattr(cv2, "ximgproc"):
         peers["OpenCV fast"] = opencv
     else:
