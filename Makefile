@@ -8,10 +8,10 @@ OUTPUT ?= out
 PIP    := PYTHONWARNINGS="ignore:Editable installation" $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help detect test test-all test-pages test-cpus test-lowest test-newest lint typecheck bench docs docs-links dist clean
+.PHONY: help detect test test-all test-pages test-cpus test-lowest test-newest lint typecheck bench benchmark-voc benchmark-ilsvrc docs docs-links dist clean
 
 help:  ## Show this.
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-11s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-16s %s\n", $$1, $$2}'
 
 IMAGES ?= docs/photographs
 detect: $(VENV)/.detect  ## Find objects in IMAGES=files, folders or globs; results in OUTPUT=out.
@@ -62,6 +62,14 @@ typecheck: $(VENV)/.dev  ## Check types.
 
 bench: $(VENV)/.dev  ## Measure speed: proposals, scoring, the whole, on the sample photographs.
 	$(BIN)/python benchmarks/pipeline.py
+
+# DEVKIT is VOCdevkit/VOC2007, or the folder of ILSVRC's detection set; LIST is one of its lists of pictures, ARGS options of detect.
+benchmark-voc: $(VENV)/.detect  ## From DEVKIT=VOCdevkit/VOC2007 to its table; of LIST=test.
+	PATH="$(abspath $(BIN)):$$PATH" benchmarks/voc2007.sh "$(DEVKIT)" "$(or $(LIST),test)" "$(OUTPUT)" $(ARGS)
+
+benchmark-ilsvrc: $(if $(TRAIN),$(VENV)/.dev,$(VENV)/.detect)  ## From DEVKIT=ILSVRC to its table, by MODEL=FILE; TRAIN=1 trains it.
+	PATH="$(abspath $(BIN)):$$PATH" TRAIN=$(TRAIN) benchmarks/ilsvrc_det.sh "$(DEVKIT)" "$(MODEL)" \
+		"$(or $(LIST),$(if $(TRAIN),val2,val))" "$(OUTPUT)" $(ARGS)
 
 # Pages, anchors and names that are not there are warnings, and a warning is an error.
 SPHINX = $(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going --conf-dir docs/site --doctree-dir build/doctrees

@@ -15,7 +15,7 @@ test -d "$devkit/JPEGImages" || { echo "$devkit/JPEGImages: there is no such fol
 folder=$(cd "$devkit/JPEGImages" && pwd)
 awk -v folder="$folder" 'NF { print folder "/" $1 ".jpg" }' "$list" > "$output/pictures.txt"
 # The curve needs the weak detections too.
-inception-rcnn detect "@$output/pictures.txt" --min-score 0.01 --output "$output" "$@"
+inception-rcnn detect "@$output/pictures.txt" --min-score 0.001 --output "$output" "$@"
 for metric in voc07 voc12; do
 	inception-rcnn evaluate voc --devkit "$devkit" --split "$split" --metric $metric \
 		--detections "$output/detections.json" --json "$output/$metric.json" --report "$output/$metric"
