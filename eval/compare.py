@@ -11,13 +11,19 @@ from ..data.arguments import check_choice
 from ..data.errors import SettingError
 from .bootstrap import LEVEL, Bootstrap, mean_over_classes
 from .coco import match_coco
-from .matching import HIT, Matches, evaluated_classes, match_ilsvrc, match_voc, renumber_labels
-from .precision import Metric, weighted_average_precision
+from .matching import HIT, IGNORED, Matches, evaluated_classes, match_ilsvrc, match_voc, renumber_labels
+from .precision import Metric, mean_of_numbers, weighted_average_precision
 from .thresholds import evaluate_thresholds
 from .tide import tide_errors
 
 Rules = Literal["voc07", "voc12", "ilsvrc", "coco"]
 RULES: tuple[Rules, ...] = ("voc07", "voc12", "ilsvrc", "coco")
+RULE_NAMES: dict[str, str] = {
+    "voc07": "VOC 2007, 11 points, IoU 0.5",
+    "voc12": "VOC 2010 and later, area, IoU 0.5",
+    "ilsvrc": "ILSVRC",
+    "coco": "COCO",
+}
 SIGNIFICANT = 0.05
 """A difference is called one if its p-value is lower."""
 # The pictures named where the detectors differ most.
@@ -64,8 +70,12 @@ def compare_detectors(
         classes together, and their ``"precision"``, ``"recall"`` and ``"f1"`` there; ``"detections"``, how many have
         that score or a higher one; ``"agreeing"``, how many of these have a box of the other detector,
         of the same class and among those above its threshold, at an IoU of 0.5 or more, and ``"agreeing_iou"``, the
-        mean IoU with it; ``"total"``, how many detections there are at any score, ``"most_per_picture"``, of one
-        picture, and ``"lowest_score"``; ``"errors"``, see `tide_errors`.
+        mean IoU with it; ``"not_counted"``, how many of them are on difficult objects; ``"total"``, how many detections
+        there are at any score, ``"most_per_picture"``, of one picture, and ``"lowest_score"``; ``"errors"``, see
+        `tide_errors`.
+
+        ``"same_length"``: if one has longer lists, the ``"boxes"`` of a picture that the other has at most, and the mAP
+        of the ``"first"`` and the ``"second"`` with so many; else None. Longer lists have more recall.
 
         ``"difference"``: ``"mAP"`` and ``"per_class"``, each a dict of ``"difference"``, its ``"interval"`` of 95 % and
         its ``"p_value"``. Those of the classes are corrected for their number (Holm).
@@ -131,6 +141,9 @@ def compare_detectors(
             "threshold": thresholds[i],
             **{figure: best[i][figure] for figure in ("precision", "recall", "f1")},
             **_agreement(chosen[i], chosen[1 - i]),
+            "not_counted": sum(
+                int(((one.outcome == IGNORED) & (one.score >= thresholds[i])).sum()) for one in at_half[i].values()
+            ),
             **_extent(pictures, found),
             "errors": tide_errors(pictures, found, names),
         }
@@ -140,6 +153,7 @@ def compare_detectors(
         "first": summaries[0],
         "second": summaries[1],
         "difference": {"mAP": _difference(draws, means[1] - means[0]), "per_class": per_class},
+        "same_length": _same_length(pictures, (first, second), names, metric, blacklist),
         "objects": _found_objects(at_half, thresholds),
         "pictures": [
             {"image_id": pictures[i].image_id, "effect": float(effects[i])} for i in order if effects[i] != 0
@@ -152,33 +166,58 @@ def compare_detectors(
 
 
 def describe_comparison(result: Mapping[str, Any], pictures: int) -> str:
-    """Say in two sentences what `compare_detectors` found: A is the first detector, B the second.
+    """Say in a few sentences what `compare_detectors` found: A is the first detector, B the second.
 
     Examples
     --------
     >>> figures = {"mAP": 0.5}, {"mAP": 0.52}
     >>> one = {"difference": 0.02, "interval": [-0.01, 0.05], "p_value": 0.2}
     >>> result = {"first": figures[0], "second": figures[1], "difference": {"mAP": one, "per_class": {"cat": one}}}
-    >>> describe_comparison(result, 800).split(";")[0]
-    'On these 800 pictures neither detector is shown to be better: B has an mAP of 52.0, A of 50.0'
-    """
+    >>> print(describe_comparison(result, 800))
+    On these 800 pictures neither is shown to be better. mAP: A 50.00, B 52.00; B leads by 2.00 points (95 % interval -1.00 to 5.00, p = 0.200). By class, none is shown to differ.
+    """  # noqa: E501
     one = result["difference"]["mAP"]
-    low, high = (100 * end for end in one["interval"])
-    means = [100 * result[key]["mAP"] for key in ("second", "first")]
-    figures = (
-        f"B has an mAP of {means[0]:.1f}, A of {means[1]:.1f}; the difference is {100 * one['difference']:+.1f} points "
-        f"(95 % interval {low:+.1f} to {high:+.1f}, p = {one['p_value']:.3f})"
-    )
-    text = f"On these {pictures} pictures neither detector is shown to be better"
+    leads = one["difference"] >= 0
+    low, high = sorted(100 * (end if leads else -end) for end in one["interval"])
+    first, second = (100 * result[key]["mAP"] for key in ("first", "second"))
+    better = "B" if leads else "A"
+    text = f"On these {pictures} pictures neither is shown to be better."
     if one["p_value"] < SIGNIFICANT:
-        text = "B is better" if one["difference"] > 0 else "A is better"
+        text = f"{better} is better."
+    text += (
+        f" mAP: A {first:.2f}, B {second:.2f}; {better} leads by {100 * abs(one['difference']):.2f} points "
+        f"(95 % interval {low:.2f} to {high:.2f}, p = {one['p_value']:.3f})."
+    )
+    if same := result.get("same_length"):
+        text += (
+            f" With at most {same['boxes']} boxes a picture of both: A {100 * same['first']:.2f}, "
+            f"B {100 * same['second']:.2f}."
+        )
     classes = result["difference"]["per_class"]
-    lists = {
-        label: [name for name, own in classes.items() if own["p_value"] < SIGNIFICANT and own["difference"] * sign > 0]
-        for label, sign in (("A", -1), ("B", 1))
-    }
-    told = [f"{label} is shown to be better at {', '.join(names)}" for label, names in lists.items() if names]
-    return f"{text}: {figures}. Of single classes {' and '.join(told) or 'none is shown to differ'}."
+    told, shown = [], 0
+    for label, sign in (("A", -1), ("B", 1)):
+        names = [name for name, own in classes.items() if own["p_value"] < SIGNIFICANT and own["difference"] * sign > 0]
+        shown += len(names)
+        told += [f"{label} is shown to be better at {', '.join(names)}"] * bool(names)
+    left = sum(not np.isnan(own["p_value"]) for own in classes.values()) - shown
+    undecided = f"; undecided: {left}" * bool(left)
+    return f"{text} By class, {' and '.join(told) + undecided if told else 'none is shown to differ'}."
+
+
+def describe_test(result: Mapping[str, Any]) -> str:
+    """Say what the intervals and p-values of `compare_detectors` are.
+
+    Examples
+    --------
+    >>> print(describe_test({"draws": 1000, "seed": 0}))
+    Paired bootstrap over the pictures, 1,000 draws, seed 0: percentile intervals of 95 %, two-sided p-values, none of which can be below 0.001. The p-values of classes are corrected for their number (Holm), the intervals are not: one can exclude 0 although the corrected p-value exceeds 0.05.
+    """  # noqa: E501
+    least = 1 / (result["draws"] + 1)
+    return (
+        f"Paired bootstrap over the pictures, {result['draws']:,} draws, seed {result['seed']}: percentile intervals "
+        f"of 95 %, two-sided p-values, none of which can be below {least:.3f}. The p-values of classes are corrected "
+        "for their number (Holm), the intervals are not: one can exclude 0 although the corrected p-value exceeds 0.05."
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -280,6 +319,27 @@ def _extent(pictures: Sequence[Picture], found: Mapping[str, Detections]) -> dic
     lowest = min((float(one.min()) for one in scores if len(one)), default=float("nan"))
     counts = [len(one) for one in scores]
     return {"total": sum(counts), "most_per_picture": max(counts, default=0), "lowest_score": lowest}
+
+
+def _same_length(
+    pictures: Sequence[Picture],
+    found: Sequence[Mapping[str, Detections]],
+    classes: Sequence[str],
+    metric: Rules,
+    blacklist: Collection[tuple[str, str]],
+) -> dict[str, Any] | None:
+    """Evaluate lists cut to the same number of boxes a picture, if they are not as long."""
+    lengths = [_extent(pictures, one)["most_per_picture"] for one in found]
+    most = min(lengths)
+    if most == max(lengths) or not most:
+        return None
+    result: dict[str, Any] = {"boxes": most}
+    for key, one in zip(("first", "second"), found, strict=True):
+        best = {name: one[name][np.argsort(-one[name].scores, kind="stable")[:most]] for name in one}
+        matches = _match(pictures, best, classes, metric, blacklist)
+        whole = np.ones((1, len(pictures)), np.int32)
+        result[key] = mean_of_numbers(float(_precisions(own, whole, metric)[0]) for own in matches.values())
+    return result
 
 
 def _agreement(

@@ -11,7 +11,7 @@ from ...data.arguments import check_choice
 from ...data.classes import read_class_list
 from ...data.errors import CommandError, EvaluationError
 from ...eval import compare_detectors, write_report
-from ...eval.compare import RULES, Rules, describe_comparison
+from ...eval.compare import RULE_NAMES, RULES, Rules, describe_comparison, describe_test
 from ...eval.matching import class_names
 from ...eval.report.decisions import Comparison
 from ..runs.names import package_version
@@ -121,8 +121,13 @@ def compare(
             names,
             metric=rules,
             blacklist=avoided,
-            title=(devkit or annotations or first).resolve().name,
-            settings={"A": str(first), "B, of this page": str(second), "Version": package_version()},
+            title=f"{_name(first)} against {_name(second)}",
+            settings={
+                "A": str(first),
+                "B": str(second),
+                "Pictures of": str(devkit or annotations),
+                "Version": package_version(),
+            },
             comparison=Comparison(found[0][0], result),
             max_pixels=max_pixels,
         )
@@ -151,15 +156,21 @@ def _read_ilsvrc(
     return pictures, tuple(name_of.values()), found, avoided
 
 
+def _name(path: Path) -> str:
+    """Name a detector by its file, or by the folder of a run."""
+    return path.resolve().parent.name if path.stem == "detections" else path.resolve().stem
+
+
 def _print_comparison(result: Mapping[str, Any], first: Path, second: Path, pictures: int) -> None:
     for (label, key), path in zip(_LABELS, (first, second), strict=True):
         own = result[key]
-        extent = f"{own['total']} detections, {own['most_per_picture']} of a picture at most"
+        extent = f"{own['total'] / pictures:.1f} boxes a picture, {own['most_per_picture']} at most"
         output.print(f"{label}: {path}: {extent}, scores from {_number(own['lowest_score'])}", soft_wrap=True)
     difference = result["difference"]
     table = make_table(
-        "class", "A", "B", "B - A", "95 % interval", "p, Holm", title=f"{result['metric']}, AP on {pictures} pictures"
-    )
+        "class", "A", "B", "B - A", "95 % interval", "p (Holm)",
+        title=f"AP by the rules of {RULE_NAMES[result['metric']]}, {pictures} pictures",
+    )  # fmt: skip
     for name, one in difference["per_class"].items():
         table.add_row(
             name,
@@ -176,12 +187,16 @@ def _print_comparison(result: Mapping[str, Any], first: Path, second: Path, pict
     )
     output.print(table)
 
-    errors = make_table("what errors cost in mAP (TIDE, COCO's AP at IoU 0.5)", "A", "B")
+    before = ", ".join(f"{label} {_number(result[key]['errors']['mAP'])}" for label, key in _LABELS)
+    errors = make_table(f"what errors cost in mAP (TIDE; COCO's AP at IoU 0.5, {before})", "A", "B")
     for name in result["first"]["errors"]["gains"]:
         errors.add_row(name, *(_number(result[key]["errors"]["gains"][name]) for key in ("first", "second")))
     output.print(errors)
     scores = ", ".join(f"{label} {_number(result[key]['threshold'])}" for label, key in _LABELS)
-    output.print(f"At each detector's score of the best F1 ({scores}):", soft_wrap=True)
+    output.print(
+        f"At each detector's score of the best F1 on these pictures ({scores}); on others expect a little less:",
+        soft_wrap=True,
+    )
     objects = make_table("", "", show_header=False)
     for name, key in _OBJECTS:
         objects.add_row(name, str(result["objects"][key]))
@@ -192,19 +207,21 @@ def _print_comparison(result: Mapping[str, Any], first: Path, second: Path, pict
         own = result[key]
         other = "B" if label == "A" else "A"
         objects.add_row(f"boxes of {label}", str(own["detections"]))
+        objects.add_row("  on difficult objects, not counted", str(own["not_counted"]))
         objects.add_row(f"  with a box of {other} of the same class, IoU 0.5 or more", str(own["agreeing"]))
     output.print(objects)
     where = make_table(
         "picture",
         "better there",
-        "points of mAP",
-        title="The pictures that decide most: what the better one's lead loses without them",
+        "points of B - A",
+        title="The pictures with the largest effect on B - A",
     )
     for picture in result["pictures"][:_SHOWN_PICTURES]:
         better = "B" if picture["effect"] > 0 else "A"
-        where.add_row(picture["image_id"], better, f"{100 * abs(picture['effect']):.2f}")
+        where.add_row(picture["image_id"], better, f"{100 * picture['effect']:+.2f}")
     if result["pictures"]:
         output.print(where)
+    output.print(describe_test(result), soft_wrap=True)
     output.print(describe_comparison(result, pictures), soft_wrap=True)
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...data import Detections, Picture
-from ..compare import describe_comparison
+from ..compare import SIGNIFICANT, describe_comparison, describe_test
 from ..confusion import confusion_matrix
 from ..matching import Matches, pool_matches
 from ..thresholds import Target, choose_threshold, threshold_curve
@@ -16,6 +16,8 @@ from .mistakes import Card, picture_card
 
 _POINTS = 200
 _CARDS = 12
+# So many rows of confusions have their shares written in.
+_WRITTEN = 25
 _TIDE_LAYOUT = {
     "height": 360,
     "bargap": 0.5,
@@ -102,6 +104,8 @@ def _confusion_chart(
     for axis, own in (("yaxis", "background"), ("xaxis", "missed")):
         ticks = [escape_text(shorten_name(name)) for name in (*classes, own)]
         layout[axis] |= {"tickvals": places, "ticktext": ticks}
+    # Shares that can be read where they are few enough.
+    written = [[f"{100 * share:.0f}" if share >= 0.02 else "" for share in row] for row in shares]
     texts = [
         [
             f"{wrap_name(one)} as {wrap_name(other)}: {matrix[i, j]:,} of {total[i, 0]:,}"
@@ -116,6 +120,7 @@ def _confusion_chart(
         "y": places,
         "text": texts,
         "hovertemplate": "%{text}<extra></extra>",
+        **({"customdata": written, "texttemplate": "%{customdata}"} if len(names) <= _WRITTEN else {}),
         "colorscale": [[0, "rgba(76,134,216,0)"], [1, "rgba(76,134,216,1)"]],
         "zmin": 0,
         "zmax": 1,
@@ -160,7 +165,10 @@ def comparison_parts(
         return {"comparison": None}
     cards = _comparison_cards(pictures, detections, comparison, max_pixels)
     words = describe_comparison(comparison.result, len(pictures))
-    return {"comparison": comparison, "compared": words, "deciding": cards}
+    return {
+        "comparison": comparison, "compared": words, "test": describe_test(comparison.result), "deciding": cards,
+        "significant": SIGNIFICANT,
+    }  # fmt: skip
 
 
 def comparison_charts(
@@ -199,13 +207,14 @@ def _comparison_cards(
         picture = by_name[one["image_id"]]
         boxes = [("own", box) for box in picture.boxes[~(picture.difficult | picture.crowd)]]
         numbers = []
-        for role, found, key in (("foreign", comparison.other, "first"), ("claim", detections, "second")):
+        for role, found, key in (("first", comparison.other, "first"), ("second", detections, "second")):
             own = found.get(picture.image_id)
             chosen = [] if own is None else [*own.boxes[own.scores >= comparison.result[key]["threshold"]]]
             boxes += [(role, box) for box in chosen]
             numbers.append(len(chosen))
         if boxes:
             better = "B better" if one["effect"] > 0 else "A better"
-            lines = [f"{100 * abs(one['effect']):.2f} points of mAP", f"boxes of A: {numbers[0]}, of B: {numbers[1]}"]
+            effect = f"{100 * one['effect']:+.2f} points of B − A".replace("-", "−")
+            lines = [effect, f"boxes of A: {numbers[0]}, of B: {numbers[1]}"]
             cards.append(picture_card(picture, better, "", "", lines, boxes, max_pixels))
     return cards

@@ -142,9 +142,8 @@ def missed_objects(
             if len(good):
                 top = good[found.scores[good].argmax()]
                 shown.append(("foreign", found.boxes[top]))
-                lines.append(
-                    f"taken for {shorten_name(found.classes[found.labels[top]])}, score {found.scores[top]:.3f}"
-                )
+                other = shorten_name(found.classes[found.labels[top]])
+                lines.append(f"best of another class: {other}, score {found.scores[top]:.3f}")
         if len(lines) == 1:
             lines.append("no detection covers it")
         cards.append(picture_card(picture, name, "", "", lines, shown, max_pixels))

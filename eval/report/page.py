@@ -61,7 +61,7 @@ class ClassRow(NamedTuple):
 
 def format_number(value: float, digits: int = 3) -> str:
     """Write a number as the page shows it; a dash for nan."""
-    return "–" if np.isnan(value) else f"{value:.{digits}f}"
+    return "–" if np.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def write_report(
@@ -195,7 +195,7 @@ def write_report(
             "Pictures": f"{len(pictures):,}",
             "Classes": f"{len(rows):,}",
             "Objects": f"{sum(row.objects for row in rows):,}",
-            "Not counted": f"{sum(int((p.difficult | p.crowd).sum()) for p in pictures):,}",
+            "Difficult, not counted": f"{sum(int((p.difficult | p.crowd).sum()) for p in pictures):,}",
             "Detections": f"{sum(row.detections for row in rows):,}",
         },
         best_score=best_score,
@@ -271,7 +271,8 @@ def _headline_facts(
     if not np.isnan(kinds[ERROR_TYPES[0]]):
         worst = max(kinds, key=lambda kind: kinds[kind])
         of_kind = np.asarray(counts)
-        together = f"{of_kind[ERROR_TYPES.index(worst)]:,} of {of_kind.sum():,} together"
+        number, total = of_kind[ERROR_TYPES.index(worst)], of_kind.sum()
+        together = f"{number / total:.0%} of all classes' ({number:,})"
         remark = f"{kinds[worst]:.0%} of a class's top false positives on average, {together}"
         facts.append(("Most frequent error", worst, remark))
     return facts

@@ -2,17 +2,18 @@
 
 from dataclasses import replace
 from math import isnan, nan
+from pathlib import Path
 
 import numpy as np
 import pytest
 from builders import CLASSES, draw_pictures, make_detections, make_picture, random_scene
 from scipy.stats import kstest
 
-from inception_rcnn.data import Detections
+from inception_rcnn.data import Detections, Picture
 from inception_rcnn.data.errors import SettingError
 from inception_rcnn.eval import compare_detectors, evaluate_coco, evaluate_ilsvrc, evaluate_voc, tide_errors
 from inception_rcnn.eval.bootstrap import Bootstrap
-from inception_rcnn.eval.compare import holm
+from inception_rcnn.eval.compare import describe_comparison, holm
 
 BOX, FAR = [10, 10, 60, 60], [100, 100, 140, 140]
 
@@ -140,3 +141,26 @@ def test_holm() -> None:
 def test_settings_that_are_refused(options: dict) -> None:
     with pytest.raises(SettingError):
         compare_detectors([make_picture([BOX])], {}, {}, CLASSES, **options)
+
+
+def test_longer_lists_are_compared_with_lists_as_short_too() -> None:
+    boxes = np.array([[0, 0, 20, 20], [30, 0, 50, 20]], np.float32)
+    labels, no = np.zeros(2, np.int64), np.zeros(2, bool)
+    pictures = [Picture(str(i), Path(f"{i}.jpg"), 60, 30, boxes, labels, no, no) for i in range(4)]
+    both = {one.image_id: Detections(boxes, np.float32([0.2, 0.9]), labels, ("cat",)) for one in pictures}
+    # The better of the two, whatever its place.
+    one = {name: found[[1]] for name, found in both.items()}
+    result = compare_detectors(pictures, one, both, ("cat",), metric="voc12", bootstrap=100)
+    assert (result["first"]["mAP"], result["second"]["mAP"]) == (0.5, 1)
+    assert result["same_length"] == {"boxes": 1, "first": 0.5, "second": 0.5}
+    assert "With at most 1 boxes a picture of both: A 50.00, B 50.00." in describe_comparison(result, 4)
+    assert compare_detectors(pictures, both, both, ("cat",), bootstrap=100)["same_length"] is None
+
+
+def test_boxes_on_difficult_objects_are_told() -> None:
+    boxes = np.array([[0, 0, 20, 20], [30, 0, 50, 20]], np.float32)
+    labels, no = np.zeros(2, np.int64), np.zeros(2, bool)
+    pictures = [Picture("a", Path("a.jpg"), 60, 30, boxes, labels, np.array([False, True]), no)]
+    found = {"a": Detections(boxes, np.float32([0.9, 0.9]), labels, ("cat",))}
+    result = compare_detectors(pictures, found, found, ("cat",), bootstrap=100)["first"]
+    assert (result["detections"], result["not_counted"], result["precision"], result["recall"]) == (2, 1, 1, 1)

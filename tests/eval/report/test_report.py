@@ -226,7 +226,7 @@ def test_counts_stand_beside_percentages(scene, tmp_path):
     assert f"{hits} of {objects}, at any score" in text
     counts = count_false_positives(matches, false_positives(pictures, found, matches))
     top = np.sum([*counts.values()], axis=0)
-    assert f"{top.max()} of {top.sum()} together" in text
+    assert f"{top.max() / top.sum():.0%} of all classes' ({top.max()})" in text
     for trace in figures_of(path)["kinds"]["data"]:
         kind = ERROR_TYPES.index(trace["name"])
         numbers = [one for one in counts.values() if one.any()]
