@@ -26,7 +26,7 @@ from ..data.score_calibration import ScoreCalibration, mean_calibration
 from ..data.system.kernels import compiling
 from ..proposals import Proposer, SelectiveSearch, load_proposer
 from ..proposals.from_file import FileProposals
-from ..proposals.multibox.file import bundled_multiboxes
+from ..proposals.multibox.file import bundled_multiboxes, default_multibox
 from ..proposals.proposer import Ranked, check_ranked
 from .postprocessing import average_scores, refine_best, suppress
 from .settings import DetectorSettings
@@ -141,7 +141,7 @@ class Detector:
             Where the proposals come from.
         multibox : str or Path, optional
             A bundled MultiBox, or a file that ``inception-rcnn train multibox`` wrote. Default: that which is called as
-            the first model, if it is bundled, else ``"voc"``.
+            the first model, if it is bundled, else ``"voc"``; ``"any"`` if a model has classes that VOC has not.
         proposals_from : str or Path, optional
             A file of proposals, used instead of a method: see `inception_rcnn.proposals.FileProposals`. The detector is
             then called with the name of the picture.
@@ -180,7 +180,8 @@ class Detector:
         names = _model_names(models or ("voc",))
         read = [_read_model(name, scoring) for name in names]
         if multibox is None:
-            multibox = names[0] if names[0] in bundled_multiboxes() else "voc"
+            known = default_multibox({name for model in read for name in model.classes})
+            multibox = names[0] if names[0] in bundled_multiboxes() else known
         placement = choose_placement(device, threads=threads, engine=engine, precision=precision)
         in_8_bits = placement.engine == "onnxruntime" and has_dot_products() and all(model.has_int8 for model in read)
         if precision is None and in_8_bits:

@@ -86,7 +86,7 @@ def detect(
     method: Method = "merged",
     multibox: Annotated[
         str | None,
-        derived_option("NAME|FILE", "A MultiBox.", "that of the model's name, or voc", autocompletion=multibox_names),
+        derived_option("NAME|FILE", "A MultiBox.", "of the model's name, voc, or any", autocompletion=multibox_names),
     ] = None,
     proposals_from: Annotated[
         Path | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -14,7 +15,7 @@ from ...proposals import Proposer, load_proposer
 from ..train.data import read_training_pictures
 from ..train.recipes import DetectorRecipe
 from ..train.shards import LOSSLESS, ImageFormat, Packing, pack_pictures
-from .options import DEFAULT_MAX_PIXELS, MaxPixels, MultiBoxName, derived_option, detector_names
+from .options import DEFAULT_MAX_PIXELS, MaxPixels, derived_option, detector_names, multibox_names
 from .terminal import console, progress_bar
 from .termination import INTERRUPTED
 from .train_options import Classes, Data, Split
@@ -43,7 +44,10 @@ def pack(
         str | None,
         typer.Option(metavar="merged|selective-search", help="Pack the regions of train detector --method too."),
     ] = None,
-    multibox: MultiBoxName = "voc",
+    multibox: Annotated[
+        str | None,
+        derived_option("NAME|FILE", "A MultiBox.", "voc; any, if VOC lacks a class", autocompletion=multibox_names),
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +66,7 @@ def pack(
         raise OSError(2, "no such folder", str(output.parent))
     packing = Packing(long_side, quality, check_choice("--format", image_format, get_args(ImageFormat)))
     names = read_classes(classes, data, split)
-    proposer = None if proposals is None else _load_proposer(proposals, multibox, start)
+    proposer = None if proposals is None else _load_proposer(proposals, multibox, start, names)
     training, validation = read_training_pictures(
         data, names, split, tell=console.print, warn=console.print, progress=progress_bar, max_pixels=max_pixels
     )
@@ -76,15 +80,16 @@ def pack(
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _load_proposer(method: str, multibox: str, start: str | None) -> Proposer:
+def _load_proposer(method: str, multibox: str | None, start: str | None, classes: Sequence[str]) -> Proposer:
     """Load what `train detector` with the same options proposes regions by."""
     settings = {}
     if check_choice("--proposals", method, ("merged", "selective-search")) == "merged":
         with needs_packages("--proposals merged", "detect", "give --proposals selective-search"):
             from ...backbone.weights.model_file import read_model
             from ...backbone.weights.published import find_model
-            from ...proposals.multibox.file import find_multibox, read_multibox
+            from ...proposals.multibox.file import default_multibox, find_multibox, read_multibox
 
+            multibox = multibox or default_multibox(classes)
             before = None if start is None else read_model(find_model(start))
             settings = proposer_settings(multibox, read_multibox(find_multibox(multibox)), start, before)
     return load_proposer(method, **settings)

@@ -32,6 +32,7 @@ from .options import (
     derived_option,
     detector_names,
     list_pictures,
+    multibox_names,
     placement_on,
 )
 from .terminal import show_run
@@ -97,8 +98,8 @@ def propose(
     path = Path(output)
     other = _check_file(output, program, method, annotations, masks=masks)
     paths, lines = list_pictures(images, images_in, column)
-    if model is not None and multibox == "voc":
-        raise CommandError(f"--model {model}: the bundled MultiBox has its detector; name --multibox FILE too")
+    if model is not None and multibox in multibox_names():
+        raise CommandError(f"--model {model}: the MultiBox {multibox} has its detector; name --multibox FILE too")
     settings: dict[str, Any] = {"mode": mode, "superpixel_scale": superpixel_scale, "limit": limit, "seed": seed}
     network = {"multibox": multibox, "detector": model or "voc", "device": device}
     with connected(cluster, workers) if cluster else nullcontext():

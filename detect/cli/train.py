@@ -35,7 +35,7 @@ from ..train.recipes import (
 from ..train.shards import is_packed, read_pixels
 from .evaluate import make_table
 from .examples import examples
-from .options import DEFAULT_MAX_PIXELS, MaxPixels, Quiet, detector_names, multibox_names, weight_names
+from .options import DEFAULT_MAX_PIXELS, MaxPixels, Quiet, derived_option, detector_names, multibox_names, weight_names
 from .terminal import console, download_bar, print_problem, progress_bar
 from .train_options import Cache, Classes, Data, Device, Output, Resume, Split, TimeLimit, recipe_option
 from .train_session import (
@@ -102,13 +102,14 @@ def train_detector_command(
         ),
     ] = "merged",
     multibox: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FILE|new",
+        str | None,
+        derived_option(
+            "NAME|FILE|new",
+            "A MultiBox; new: a head from nothing learns along.",
+            "voc; any, if VOC lacks a class",
             autocompletion=lambda: [*multibox_names(), NEW],
-            help="A MultiBox; new: a head from nothing learns along.",
         ),
-    ] = "voc",
+    ] = None,
     multibox_output: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Have its head learn along, and write it."),
@@ -137,7 +138,7 @@ def train_detector_command(
     with training_session(device, output, *([] if multibox_output is None else [multibox_output])) as session:
         from ...backbone.weights.model_file import read_model
         from ...backbone.weights.published import find_model
-        from ...proposals.multibox.file import find_multibox, read_multibox
+        from ...proposals.multibox.file import default_multibox, find_multibox, read_multibox
         from ...proposals.multibox.network import from_model, head_for
         from ..train.detector import train_detector
         from ..train.multibox import LIMITS, find_priors
@@ -146,6 +147,8 @@ def train_detector_command(
         from ..train.validation import propose_all
 
         names = read_classes(classes, data, split)
+        usual = default_multibox(names)
+        multibox = multibox or usual
         before = None if start is None else read_model(find_model(start))
         if class_agnostic is None:
             class_agnostic = before is not None and before.parts["class_agnostic"]
@@ -237,7 +240,7 @@ def train_detector_command(
             apart=graphs_apart,
         )  # fmt: skip
         options = f" --method {method}" if method != "merged" else ""
-        if method == "merged" and str(multibox_used) != "voc":
+        if method == "merged" and str(multibox_used) != usual:
             options = f" --multibox {shlex.quote(str(multibox_used))}"
         _print_next_commands(output, options, *_find_unlearned(data[0], split, measured), classes)
 

@@ -171,8 +171,7 @@ class MultiBoxRecipe:
         The trunk's learning rate as a multiple of the head's.
     weight_decay : float
     far_background : float
-        Weight in the loss of priors that overlap no object by an IoU of 0.1 or more. Below 1, objects of classes that
-        nobody labelled are proposed more often.
+        Weight of background that no object is near; below 1, unlabelled objects are proposed more often.
 
     Raises
     ------

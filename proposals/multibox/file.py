@@ -3,6 +3,7 @@
 It is safetensors without pickle and code, see `backbone.weights.model_file`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from numpy.typing import NDArray
 
 from ...backbone.weights.model_file import in_trunk, read_tensors, write_tensors
 from ...backbone.weights.published import bundled_models, find_model
+from ...data.classes import VOC_CLASSES
 from ...data.errors import ModelError, reason_of
 from ..calibration import RankingCalibration
 from .priors import FINEST_STRIDE
 
 FORMAT = "inception-rcnn multibox 2"
-# Bundled heads. Each has the name of the detector whose trunk it uses.
+# Bundled heads. Each uses the trunk of the detector of its name, or of "voc" if there is none.
 MODELS = Path(__file__).parents[1] / "models"
 
 
@@ -45,7 +47,7 @@ class MultiBoxModel:
         How its boxes are merged with selective search's.
     classes : tuple of str
         Classes whose objects it learned to propose. All count as one class; its confidences say little about other
-        objects.
+        objects, unless it learned `any_object`.
     trained : dict
         Settings and results of the training, for the record.
     sha256 : str
@@ -63,6 +65,12 @@ class MultiBoxModel:
     classes: tuple[str, ...]
     trained: dict[str, object]
     sha256: str = ""
+
+    @property
+    def any_object(self) -> bool:
+        """Whether it is meant for objects of any class: background that no object is near weighed less in training."""
+        weight = self.trained.get("far_background", 1)
+        return isinstance(weight, (int, float)) and weight < 1
 
     @property
     def head_weights(self) -> dict[str, NDArray[np.float16]]:
@@ -111,6 +119,17 @@ def bundled_multiboxes() -> list[str]:
     True
     """
     return bundled_models(MODELS)
+
+
+def default_multibox(classes: Iterable[str]) -> str:
+    """Name the bundled head that proposes regions for detectors of some classes.
+
+    Examples
+    --------
+    >>> default_multibox(["cat", "dog"]), default_multibox(["cat", "mug"])
+    ('voc', 'any')
+    """
+    return "voc" if set(classes) <= set(VOC_CLASSES) else "any"
 
 
 def find_multibox(name_or_file: str | Path) -> Path:

@@ -23,7 +23,7 @@ from ...backbone.regions.features import PictureFeatures, TrunkFeatures
 from ...backbone.regions.placement import Placement, choose_placement
 from ...backbone.regions.scorer import Trunk
 from ...backbone.weights.model_file import read_model
-from ...backbone.weights.published import find_model
+from ...backbone.weights.published import bundled_models, find_model
 from ...data import clip_boxes
 from ...data.arguments import check_names, check_number
 from ...data.errors import ModelError
@@ -241,7 +241,7 @@ class MultiBox:
             A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
         detector : str or Path
             The detector whose trunk the head of a file was trained on, by name or file. Not used for a bundled head,
-            which uses the bundled detector of its name, and for a file with its own trunk.
+            which uses the bundled detector of its name, or "voc", and for a file with its own trunk.
         device, threads, engine, precision
             See `backbone.regions.placement.choose_placement`.
         limit, iou_threshold, tiles
@@ -320,8 +320,8 @@ class MultiBox:
         return boxes, scores
 
     def has_objectness(self, classes: Sequence[str]) -> bool:
-        """Tell whether it learned all of `classes`; objects of other classes were background in training."""
-        return set(check_names("classes", classes)) <= set(self.model.classes)
+        """Tell whether it learned all of `classes`, or any object; else objects of others were background."""
+        return set(check_names("classes", classes)) <= set(self.model.classes) or self.model.any_object
 
     def _propose_boxes(
         self, features: TrunkFeatures, width: int, height: int
@@ -358,7 +358,7 @@ def load_head(
     """
     path = find_multibox(name_or_file)
     if path.parent == MODELS:
-        detector = name_or_file
+        detector = path.stem if path.stem in bundled_models() else "voc"
     model = read_multibox(path)
     fitting = (t for t in loaded_trunks if t.sha256 == model.trunk_sha256 and placement.can_read(t.placement))
     own_trunk = next(fitting, None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,17 +12,19 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("safetensors")
 skimage_data = pytest.importorskip("skimage.data")
 
-from inception_rcnn.backbone.weights.model_file import read_model
+from inception_rcnn.backbone.weights.model_file import read_model, write_model
 from inception_rcnn.backbone.weights.published import bundled_models, find_model
-from inception_rcnn.data import VOC_CLASSES, Detections, box_iou
+from inception_rcnn.data import COCO_CLASSES, VOC_CLASSES, Detections, box_iou
 from inception_rcnn.detect import Detector
-from inception_rcnn.proposals.multibox.file import find_multibox, read_multibox
+from inception_rcnn.proposals import MultiBox
+from inception_rcnn.proposals.multibox.file import default_multibox, find_multibox, read_multibox
 
 pytestmark = pytest.mark.skipif("voc" not in bundled_models(), reason="the model is not there: train it first")
 
 # Extents as seen by eye, pixels.
 CAT = [5, 0, 390, 300]
 ASTRONAUT = [20, 15, 370, 512]
+CUP, SAUCER = [173, 17, 408, 308], [77, 17, 480, 388]
 
 
 @pytest.fixture(scope="module", params=["voc", "voc-2007", "voc-2", "voc-crops"])
@@ -85,6 +90,31 @@ def test_eight_bits_and_a_first_pass_find_the_same() -> None:
 def test_a_model_has_the_multibox_of_its_name(models: list[str], multibox: str) -> None:
     by_name, named = (Detector.load(models, device="cpu", threads=1, **more) for more in ({}, {"multibox": multibox}))
     assert by_name.description == named.description
+
+
+def test_a_model_of_other_classes_has_the_multibox_of_any_object(tmp_path: Path) -> None:
+    settings = {"device": "cpu", "threads": 1}
+    voc = read_model(find_model("voc"))
+    other = dataclasses.replace(voc, classes=(*VOC_CLASSES[:-1], "mug"))
+    write_model(tmp_path / "mugs.safetensors", other)
+    by_classes = Detector.load(tmp_path / "mugs.safetensors", **settings)
+    named = Detector.load(tmp_path / "mugs.safetensors", multibox="any", **settings)
+    assert by_classes.description == named.description
+    # Its confidences are of any object, those of `voc` are not.
+    assert by_classes.has_objectness
+    assert not Detector.load(tmp_path / "mugs.safetensors", multibox="voc", **settings).has_objectness
+    assert (default_multibox(VOC_CLASSES[3:5]), default_multibox(COCO_CLASSES)) == ("voc", "any")
+
+
+def test_the_multibox_of_any_object_finds_what_voc_does_not_name() -> None:
+    model = read_multibox(find_multibox("any"))
+    assert find_multibox("any").stat().st_size < 4 * 2**20
+    assert model.classes == COCO_CLASSES
+    assert model.any_object
+    assert model.trunk_sha256 == read_model(find_model("voc")).trunk_sha256
+    boxes, scores = MultiBox.load("any", device="cpu", threads=1)(skimage_data.coffee())
+    assert (box_iou(boxes[:3], np.array([CUP, SAUCER], np.float32)).max(0) >= 0.7).all()
+    assert scores[:2].min() > 0.5
 
 
 @pytest.mark.parametrize("name", ["voc", "voc-2007", "voc-2", "voc-crops"])

@@ -90,6 +90,7 @@ def test_the_version_is_that_of_the_installation(capsys: pytest.CaptureFixture[s
         ("train detector --method m", ["merged"]),
         ("detect --model voc-", ["voc-2", "voc-2007", "voc-crops"]),
         ("propose --multibox v", ["voc", "voc-2007"]),
+        ("propose --multibox a", ["any"]),
         ("train detector --weights googlenet-b", ["googlenet-bvlc"]),
         ("detect --model ./", []),
     ],
