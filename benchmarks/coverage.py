@@ -35,7 +35,7 @@ from tables import show
 
 from inception_rcnn.backbone.regions.features import PictureFeatures
 from inception_rcnn.data import Picture, atomic_write, read_coco, read_image, read_voc
-from inception_rcnn.data.classes import read_class_list
+from inception_rcnn.data.classes.reading import read_class_list
 from inception_rcnn.eval import evaluate_proposals
 from inception_rcnn.proposals import MultiBox, SelectiveSearch, merge_proposals
 from inception_rcnn.proposals.search.selective_search import _scale

@@ -8,8 +8,8 @@ from .classes import (
     IMAGENET_CLASSES,
     TO_ILSVRC_DET,
     VOC_CLASSES,
-    read_class_list,
 )
+from .classes.reading import read_class_list
 from .detections import Detections
 from .errors import AnnotationError, DetectionError, ImageError, MatlabFileError, ProposalFileError
 from .formats.by_suffix import (

@@ -8,7 +8,7 @@ import typer
 
 from ...data import Picture, read_ilsvrc_blacklist, read_ilsvrc_results
 from ...data.arguments import check_choice
-from ...data.classes import read_class_list
+from ...data.classes.reading import read_class_list
 from ...data.errors import CommandError, EvaluationError
 from ...eval import compare_detectors, write_report
 from ...eval.compare import RULE_NAMES, RULES, Rules, describe_comparison, describe_test

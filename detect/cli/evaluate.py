@@ -37,7 +37,7 @@ from ...data import (
     read_voc_results,
 )
 from ...data.arguments import check_choice
-from ...data.classes import read_class_list
+from ...data.classes.reading import read_class_list
 from ...data.classes.spelling import similar_classes, suggestion
 from ...data.errors import CommandError, SettingError, first_names
 from ...data.formats.by_suffix import detections_file

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ...data import MAX_PIXELS, VOC_CLASSES
-from ...data.classes import read_class_list
+from ...data.classes.reading import read_class_list
 from ...data.errors import CommandError, first_names, needs_packages
 from ...data.system.atomic_files import only_writer
 from ..train.data import check_folder, classes_to_learn

@@ -29,7 +29,7 @@ from ...data import (
     read_voc,
 )
 from ...data.arguments import check_names
-from ...data.classes import read_class_list
+from ...data.classes.reading import read_class_list
 from ...data.classes.spelling import MisspeltClassWarning, warn_of_dropped_classes
 from ...data.errors import SettingError, first_names
 from ...data.formats.coco import coco_pictures, read_coco_classes

@@ -3,7 +3,7 @@
 import pytest
 
 from inception_rcnn.data.arguments import check_choice
-from inception_rcnn.data.classes import read_class_list
+from inception_rcnn.data.classes.reading import read_class_list
 from inception_rcnn.data.errors import AnnotationError, SettingError, did_you_mean
 
 

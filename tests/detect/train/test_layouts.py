@@ -24,7 +24,7 @@ from inception_rcnn.data import (
     write_detections,
     write_proposals,
 )
-from inception_rcnn.data.classes import read_class_list
+from inception_rcnn.data.classes.reading import read_class_list
 from inception_rcnn.data.errors import DataWarning
 from inception_rcnn.data.formats.yolo import read_yolo, read_yolo_names
 from inception_rcnn.detect.train.data import (

@@ -15,7 +15,7 @@ from builders import coco_document, make_picture, voc_xml, write_coco, write_voc
 from PIL import Image
 
 from inception_rcnn.data import COCO_CLASSES, ILSVRC_DET_CLASSES, VOC_CLASSES, AnnotationError, Picture
-from inception_rcnn.data.classes import read_class_list
+from inception_rcnn.data.classes.reading import read_class_list
 from inception_rcnn.data.errors import DataWarning, SettingError
 from inception_rcnn.detect.train import data as training_data
 from inception_rcnn.detect.train.data import (
