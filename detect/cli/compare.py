@@ -121,13 +121,7 @@ def compare(
             names,
             metric=rules,
             blacklist=avoided,
-            title=f"{_name(first)} against {_name(second)}",
-            settings={
-                "A": str(first),
-                "B": str(second),
-                "Pictures of": str(devkit or annotations),
-                "Version": package_version(),
-            },
+            **_describe_page(first, second, devkit or annotations),
             comparison=Comparison(found[0][0], result),
             max_pixels=max_pixels,
         )
@@ -154,6 +148,11 @@ def _read_ilsvrc(
         found.append((one, class_names(one), text))
     avoided = set() if blacklist is None else read_ilsvrc_blacklist(blacklist, numbers, name_of)
     return pictures, tuple(name_of.values()), found, avoided
+
+
+def _describe_page(first: Path, second: Path, truth: Path | None) -> dict[str, Any]:
+    settings = {"A": str(first), "B": str(second), "Pictures of": str(truth), "Version": package_version()}
+    return {"title": f"{_name(first)} against {_name(second)}", "settings": settings}
 
 
 def _name(path: Path) -> str:
