@@ -32,7 +32,7 @@ from inception_rcnn.detect import Detector
 from inception_rcnn.detect.cli.terminal import progress_bar
 from inception_rcnn.detect.postprocessing import average_scores, suppress
 from inception_rcnn.detect.settings import DetectorSettings
-from inception_rcnn.eval import evaluate_voc
+from inception_rcnn.eval import compare_detectors, evaluate_voc
 from inception_rcnn.proposals import SelectiveSearch
 
 MIN_SCORE = 0.01
@@ -131,8 +131,12 @@ class Rows:
         return Rows, (self.models, self.plain, self.proposals, self.multibox)
 
 
-def table(options: argparse.Namespace, maps: Mapping[str, float]) -> list[list[str]]:
-    """Lines of the table: part, with it, without it, difference."""
+def table(
+    options: argparse.Namespace,
+    maps: Mapping[str, float],
+    compare: Callable[[str, str], Mapping[str, Any]],
+) -> list[list[str]]:
+    """Lines of the table: part, with it, without it, difference, its interval of 95 % and p-value."""
     first = options.models[0]
     pairs = [
         (f"second look at {AGAIN} regions", SECOND_LOOK, first),
@@ -145,15 +149,23 @@ def table(options: argparse.Namespace, maps: Mapping[str, float]) -> list[list[s
     ]
     if options.without_fine_tuning:
         pairs.append(("fine-tuning", first, options.without_fine_tuning))
-    lines = [[part, maps[with_it], maps[without]] for part, with_it, without in pairs if with_it in maps]
+    lines = [
+        (part, maps[with_it], maps[without], compare(without, with_it))
+        for part, with_it, without in pairs
+        if with_it in maps
+    ]
     for count in range(2, len(options.models) + 1):
         members = options.models[:count]
         mean = statistics.mean(maps[name] for name in members)
-        lines.append([f"ensemble of {count}, against its members' mean", maps[" + ".join(members)], mean])
+        lines.append((f"ensemble of {count}, against its members' mean", maps[" + ".join(members)], mean, {}))
     return [
-        [part, f"{100 * with_it:.2f}", f"{100 * without:.2f}", f"{100 * (with_it - without):+.2f}"]
-        for part, with_it, without in lines
-    ]
+        [
+            part, f"{100 * with_it:.2f}", f"{100 * without:.2f}", f"{100 * (with_it - without):+.2f}",
+            "{:+.2f} to {:+.2f}".format(*(100 * end for end in found["interval"])) if found else "",
+            f"{found['p_value']:.3f}" if found else "",
+        ]
+        for part, with_it, without, found in lines
+    ]  # fmt: skip
 
 
 def evenly_spaced(pictures: Sequence[Picture], count: int | None) -> list[Picture]:
@@ -216,9 +228,20 @@ def main() -> None:
     found, seconds = run_on(pictures, rows, options.workers)
     results = {name: evaluate_voc(pictures, one, classes, metric="voc07") for name, one in found.items()}
     maps = {name: result["mAP"] for name, result in results.items()}
+
+    def compare(without: str, with_it: str) -> Mapping[str, Any]:
+        result = compare_detectors(pictures, found[without], found[with_it], classes, metric="voc07")
+        difference: Mapping[str, Any] = result["difference"]["mAP"]
+        return difference
+
     print(f"{len(pictures)} pictures, {options.proposals} regions each\n")
     title = "11-point mAP at IoU 0.5, %"
-    show(f"{title}, of each part", ["part", "with", "without", ""], table(options, maps), options.markdown)
+    show(
+        f"{title}, of each part",
+        ["part", "with", "without", "difference", "95 % interval", "p"],
+        table(options, maps, compare),
+        options.markdown,
+    )
     cpu = {name: f"{statistics.median(values):.2f}" for name, values in seconds.items()}
     show(
         f"{title}, and CPU s of a picture (proposals {cpu['proposals']})",
