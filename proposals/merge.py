@@ -178,7 +178,7 @@ class MergedProposals:
         return self._merge(searched or self.search(features.image), self.multibox.propose(features))
 
     def has_objectness(self, classes: Sequence[str]) -> bool:
-        """Tell whether MultiBox learned all of `classes`; then expected gains serve as probabilities of an object."""
+        """Tell whether MultiBox learned all of `classes`, or any object; then expected gains serve as probabilities."""
         return self.multibox.has_objectness(classes)
 
     def _merge(self, search_boxes: Ranked, multibox_boxes: Ranked) -> Ranked:

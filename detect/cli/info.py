@@ -103,9 +103,15 @@ def _cache_folders() -> list[Path]:
 
 def _version(package: str) -> str:
     try:
-        return version(package)
+        found = version(package)
     except PackageNotFoundError:
         return "not installed"
+    if package == "torchvision":
+        try:
+            import torchvision.ops  # noqa: F401 - of another build than torch's it is there, and fails
+        except (ImportError, RuntimeError) as error:
+            return f"{found}, which does not fit torch ({error}); install both from one index"
+    return found
 
 
 def _megabytes(*paths: Path) -> float:

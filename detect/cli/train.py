@@ -13,7 +13,7 @@ import typer
 from numpy.typing import NDArray
 
 from ...data import Picture
-from ...data.errors import CommandError, EvaluationError, UserError
+from ...data.errors import CommandError, EvaluationError, ModelError, UserError
 from ...data.system.processes import usable_cores
 from ...eval import Matches
 from ...eval.reliability import fit_score_calibration
@@ -49,6 +49,8 @@ from .train_session import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ...backbone.regions.network import RegionNetwork
     from ...backbone.weights.model_file import RegionModel
     from ...proposals.multibox.network import GridHead, VectorHead
@@ -138,7 +140,7 @@ def train_detector_command(
     with training_session(device, output, *([] if multibox_output is None else [multibox_output])) as session:
         from ...backbone.weights.model_file import read_model
         from ...backbone.weights.published import find_model
-        from ...proposals.multibox.file import default_multibox, find_multibox, read_multibox
+        from ...proposals.multibox.file import bundled_multiboxes, default_multibox, find_multibox, read_multibox
         from ...proposals.multibox.network import from_model, head_for
         from ..train.detector import train_detector
         from ..train.multibox import LIMITS, find_priors
@@ -147,9 +149,10 @@ def train_detector_command(
         from ..train.validation import propose_all
 
         names = read_classes(classes, data, split)
-        usual = default_multibox(names)
-        multibox = multibox or usual
         before = None if start is None else read_model(find_model(start))
+        usual = default_multibox(names)
+        if multibox is None:
+            multibox = start if start in bundled_multiboxes() and before and before.classes == names else usual
         if class_agnostic is None:
             class_agnostic = before is not None and before.parts["class_agnostic"]
         recipe = DetectorRecipe(
@@ -300,17 +303,27 @@ def _write_detector(
     from ..detector import Detector
     from ..train.validation import match_set_aside
 
-    print_once(f"now {len(samples)} pictures go through the detector, for its first pass and its numbers of 8 bits")
-    model = to_model(
-        network, names, long_side=recipe.long_side, box_regression=recipe.box_regression, scoring=recipe.scoring,
-        trained=trained, samples=[(read_pixels(picture, max_pixels), boxes) for picture, boxes in samples],
-        before=before, progress=progress_bar,
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "long_side": recipe.long_side, "box_regression": recipe.box_regression, "scoring": recipe.scoring,
+        "trained": trained, "before": before,
+    }  # fmt: skip
+    # What is learned is kept, whatever happens to what only makes it faster.
+    write_model(output, to_model(network, names, **settings), apart=apart)
+    print_once(
+        f"wrote {output}, which can be used; now {len(samples)} pictures go through it up to three times, to make it "
+        "faster (a first pass, and numbers of 8 bits)"
+    )
+    pixels = [(read_pixels(picture, max_pixels), boxes) for picture, boxes in samples]
+    model = to_model(network, names, **settings, samples=pixels, progress=progress_bar)
     write_model(output, model, apart=apart)
     measured = [picture for picture in validation if picture.labelled is None and picture.exhaustive]
     if measured:
         print_once(f"measuring the detector on {len(measured)} pictures set aside")
-        detector = Detector.load(output, device="cpu", method=method, multibox=multibox)
+        try:
+            detector = Detector.load(output, device="cpu", method=method, multibox=multibox)
+        except ModelError as error:  # The training has moved the trunk that the MultiBox stands on.
+            print_once(f"wrote {output}, with scores as they are: {error}")
+            return 0
         matches = match_set_aside(detector, measured, max_pixels)
         if len(measured) >= MIN_CALIBRATION_PICTURES:
             try:
@@ -347,23 +360,42 @@ def _first_detector(
         _load_weights(network, weights or "googlenet-bvlc", "the detector")
     if before is not None:
         state = torch_network(before.weights, len(before.classes), "cpu").state_dict()
-        for name in ("delta.weight", "delta.bias"):
-            # Those for all classes begin as the mean of the classes', those of each class as what all shared.
-            rows = state[name].unflatten(0, (-1, 4))
-            of_classes = rows.expand(len(before.classes), *rows.shape[1:]).flatten(0, 1)
-            state[name] = rows.mean(0) if recipe.class_agnostic else of_classes
         if weights is not None:
             state = {name: value for name, value in state.items() if in_trunk(name)}
-        elif before.classes != names:
-            kept = ("googlenet.", "delta.") if recipe.class_agnostic else ("googlenet.",)
-            state = {name: value for name, value in state.items() if name.startswith(kept)}
-            print_once(
-                "the detector of --start has other classes: their scores are learned from nothing, the layers "
-                "below go on"
-            )
+        else:
+            state = _for_classes(state, before.classes, names, class_agnostic=recipe.class_agnostic)
         own = network.state_dict()
         network.load_state_dict({**own, **{name: value for name, value in state.items() if name in own}})
     return network
+
+
+def _for_classes(
+    state: dict[str, Tensor], before: Sequence[str], names: Sequence[str], *, class_agnostic: bool
+) -> dict[str, Tensor]:
+    """Turn weights of a detector into those of one for other classes, or for the same in another order.
+
+    What belongs to a class is left out if the classes are not the same. Box deltas for all classes begin as the mean
+    of the classes', those of each class as what all shared.
+    """
+    same = sorted(before) == sorted(names)
+    order = [before.index(name) for name in names] if same else []
+    if not same:
+        print_once(
+            "the detector of --start has other classes: their scores are learned from nothing, the layers below go on"
+        )
+    found = {name: value for name, value in state.items() if not name.startswith(("score.", "context.", "delta."))}
+    if same:
+        rows = [0, *(1 + i for i in order)]
+        found |= {name: value[rows] for name, value in state.items() if name.startswith(("score.", "context."))}
+    for name in ("delta.weight", "delta.bias"):
+        deltas = state[name].unflatten(0, (-1, 4))
+        if class_agnostic:
+            found[name] = deltas.mean(0)
+        elif len(deltas) == 1 < len(before):
+            found[name] = deltas.expand(len(names), *deltas.shape[1:]).flatten(0, 1)
+        elif same:
+            found[name] = deltas[order].flatten(0, 1)
+    return found
 
 
 def _load_weights(network: RegionNetwork, name: str, what: str) -> None:

@@ -109,10 +109,10 @@ def set_targets(
 
     With `predicted`, every object gets one prior, and every other prior is background, as published.
 
-    Without it, every object gets one prior, all pairs together of the largest sum of overlaps; and every prior that
-    overlaps an object by at least half is matched too, as in the Faster R-CNN that followed. With tens of thousands of
-    priors, of which neighbours look at nearly the same pixels, one match an object would have the network learn to
-    tell them apart and little else.
+    Without it, every object that a prior touches gets one, all pairs together of the largest sum of overlaps; and
+    every prior that overlaps an object by at least half is matched too, as in the Faster R-CNN that followed. With tens
+    of thousands of priors, of which neighbours look at nearly the same pixels, one match an object would have the
+    network learn to tell them apart and little else.
 
     Parameters
     ----------
@@ -155,6 +155,8 @@ def set_targets(
             weights[best >= FAR] = 1
         matched = match_objects(1 - overlap if predicted is None else _costs(priors, objects, *predicted))
         if predicted is None:
+            # Of an object that no prior touches nothing can be learned.
+            matched[(matched >= 0) & (overlap[np.arange(len(priors)), matched] == 0)] = -1
             matched = np.where((matched < 0) & (best >= 0.5), nearest, matched)
             weights[best >= 0.4] = 0
     weights[~away_from(priors, doubtful)] = 0

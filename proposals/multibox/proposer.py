@@ -357,7 +357,7 @@ def load_head(
         If there is no such head or detector, or they do not belong together.
     """
     path = find_multibox(name_or_file)
-    if path.parent == MODELS:
+    if path.resolve().parent == MODELS.resolve():
         detector = path.stem if path.stem in bundled_models() else "voc"
     model = read_multibox(path)
     fitting = (t for t in loaded_trunks if t.sha256 == model.trunk_sha256 and placement.can_read(t.placement))
@@ -370,7 +370,7 @@ def load_head(
             raise ModelError(
                 f"{name_or_file}: this MultiBox was trained on another trunk (sha256 {model.trunk_sha256[:12]}...) "
                 f"than that of {detector} ({region_model.trunk_sha256[:12]}...); name the detector that it was trained "
-                "on, or train a MultiBox on this one"
+                "on (propose --model), train a MultiBox on this one, or let it learn along (--multibox-output)"
             )
         own_trunk = Trunk(region_model.trunk_weights, region_model.graphs, placement)
     return model, own_trunk, MultiBoxHead(model, own_trunk.placement)
