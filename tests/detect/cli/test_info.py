@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from inception_rcnn.backbone.weights.published import bundled_models
 from inception_rcnn.detect.cli.app import main
+from inception_rcnn.detect.cli.info import collect
 
 
 def run(*arguments: object) -> None:
@@ -35,3 +37,9 @@ def test_info_tells_models_cache_and_why_there_is_no_gpu(
     run("info", "--json", "-")
     again = json.loads(capsys.readouterr().out)
     assert {**again, "cache": None} == {**told, "cache": None}
+
+
+def test_a_torchvision_that_does_not_fit_torch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchvision")
+    monkeypatch.setitem(sys.modules, "torchvision.ops", None)
+    assert "does not fit torch" in collect()["packages"]["torchvision"]
