@@ -37,6 +37,7 @@ def test_the_choices_are_these() -> None:
         ("DetectorRecipe", "optimizer"): ("sgd", "adamw"),
         ("DetectorRecipe", "schedule"): ("cosine", "step"),
         ("DetectorRecipe", "box_regression"): (True, False),
+        ("DetectorRecipe", "class_agnostic"): (True, False),
         ("DetectorRecipe", "finer"): (True, False),
         ("DetectorRecipe", "context"): (True, False),
         ("DetectorRecipe", "freeze"): ("stem", "trunk", "googlenet"),
