@@ -26,7 +26,7 @@ from ..data.score_calibration import ScoreCalibration, mean_calibration
 from ..data.system.kernels import compiling
 from ..proposals import Proposer, SelectiveSearch, load_proposer
 from ..proposals.from_file import FileProposals
-from ..proposals.multibox.file import bundled_multiboxes, default_multibox
+from ..proposals.multibox.file import default_multibox
 from ..proposals.proposer import Ranked, check_ranked
 from .postprocessing import average_scores, refine_best, suppress
 from .settings import DetectorSettings
@@ -180,8 +180,7 @@ class Detector:
         names = _model_names(models or ("voc",))
         read = [_read_model(name, scoring) for name in names]
         if multibox is None:
-            known = default_multibox({name for model in read for name in model.classes})
-            multibox = names[0] if names[0] in bundled_multiboxes() else known
+            multibox = default_multibox({name for model in read for name in model.classes}, names[0])
         placement = choose_placement(device, threads=threads, engine=engine, precision=precision)
         in_8_bits = placement.engine == "onnxruntime" and has_dot_products() and all(model.has_int8 for model in read)
         if precision is None and in_8_bits:

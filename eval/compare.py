@@ -153,7 +153,7 @@ def compare_detectors(
         "first": summaries[0],
         "second": summaries[1],
         "difference": {"mAP": _difference(draws, means[1] - means[0]), "per_class": per_class},
-        "same_length": _same_length(pictures, (first, second), names, metric, blacklist),
+        "same_length": _same_length(pictures, (first, second), summaries, names, metric, blacklist),
         "objects": _found_objects(at_half, thresholds),
         "pictures": [
             {"image_id": pictures[i].image_id, "effect": float(effects[i])} for i in order if effects[i] != 0
@@ -324,22 +324,21 @@ def _extent(pictures: Sequence[Picture], found: Mapping[str, Detections]) -> dic
 def _same_length(
     pictures: Sequence[Picture],
     found: Sequence[Mapping[str, Detections]],
+    summaries: Sequence[Mapping[str, Any]],
     classes: Sequence[str],
     metric: Rules,
     blacklist: Collection[tuple[str, str]],
 ) -> dict[str, Any] | None:
-    """Evaluate lists cut to the same number of boxes a picture, if they are not as long."""
-    lengths = [_extent(pictures, one)["most_per_picture"] for one in found]
-    most = min(lengths)
+    """Evaluate the longer lists cut to the length of the others, if they are not as long."""
+    lengths = [own["most_per_picture"] for own in summaries]
+    most, longer = min(lengths), int(np.argmax(lengths))
     if most == max(lengths) or not most:
         return None
-    result: dict[str, Any] = {"boxes": most}
-    for key, one in zip(("first", "second"), found, strict=True):
-        best = {name: one[name][np.argsort(-one[name].scores, kind="stable")[:most]] for name in one}
-        matches = _match(pictures, best, classes, metric, blacklist)
-        whole = np.ones((1, len(pictures)), np.int32)
-        result[key] = mean_of_numbers(float(_precisions(own, whole, metric)[0]) for own in matches.values())
-    return result
+    best = {name: one[np.argsort(-one.scores, kind="stable")[:most]] for name, one in found[longer].items()}
+    matches, whole = _match(pictures, best, classes, metric, blacklist), np.ones((1, len(pictures)), np.int32)
+    maps = [own["mAP"] for own in summaries]
+    maps[longer] = mean_of_numbers(float(_precisions(own, whole, metric)[0]) for own in matches.values())
+    return {"boxes": most, "first": maps[0], "second": maps[1]}
 
 
 def _agreement(

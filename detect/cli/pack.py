@@ -19,7 +19,7 @@ from .options import DEFAULT_MAX_PIXELS, MaxPixels, derived_option, detector_nam
 from .terminal import console, progress_bar
 from .termination import INTERRUPTED
 from .train_options import Classes, Data, Split
-from .train_session import proposer_settings, read_classes
+from .train_session import proposer_settings, read_classes, usual_multibox
 
 _LONG_SIDE = round(DetectorRecipe.long_side * max(DetectorRecipe.scales))
 
@@ -87,9 +87,9 @@ def _load_proposer(method: str, multibox: str | None, start: str | None, classes
         with needs_packages("--proposals merged", "detect", "give --proposals selective-search"):
             from ...backbone.weights.model_file import read_model
             from ...backbone.weights.published import find_model
-            from ...proposals.multibox.file import default_multibox, find_multibox, read_multibox
+            from ...proposals.multibox.file import find_multibox, read_multibox
 
-            multibox = multibox or default_multibox(classes)
             before = None if start is None else read_model(find_model(start))
+            multibox = multibox or usual_multibox(classes, start, before)
             settings = proposer_settings(multibox, read_multibox(find_multibox(multibox)), start, before)
     return load_proposer(method, **settings)

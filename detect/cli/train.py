@@ -45,6 +45,7 @@ from .train_session import (
     proposer_settings,
     read_classes,
     training_session,
+    usual_multibox,
     warn_once,
 )
 
@@ -140,7 +141,7 @@ def train_detector_command(
     with training_session(device, output, *([] if multibox_output is None else [multibox_output])) as session:
         from ...backbone.weights.model_file import read_model
         from ...backbone.weights.published import find_model
-        from ...proposals.multibox.file import bundled_multiboxes, default_multibox, find_multibox, read_multibox
+        from ...proposals.multibox.file import default_multibox, find_multibox, read_multibox
         from ...proposals.multibox.network import from_model, head_for
         from ..train.detector import train_detector
         from ..train.multibox import LIMITS, find_priors
@@ -152,7 +153,7 @@ def train_detector_command(
         before = None if start is None else read_model(find_model(start))
         usual = default_multibox(names)
         if multibox is None:
-            multibox = start if start in bundled_multiboxes() and before and before.classes == names else usual
+            multibox = usual_multibox(names, start, before)
         if class_agnostic is None:
             class_agnostic = before is not None and before.parts["class_agnostic"]
         recipe = DetectorRecipe(

@@ -94,6 +94,14 @@ def training_session(device: str, *outputs: Path, suffix: str = ".safetensors") 
         raise typer.Exit(INTERRUPTED) from None
 
 
+def usual_multibox(classes: Sequence[str], start: str | None, before: RegionModel | None) -> str:
+    """Name the MultiBox of a training: that of the detector to go on from, if it has the same classes and one."""
+    from ...proposals.multibox.file import default_multibox
+
+    same = before is not None and before.classes == tuple(classes)
+    return default_multibox(classes, start if same else None)
+
+
 def proposer_settings(
     multibox: str, head: MultiBoxModel, start: str | None, before: RegionModel | None
 ) -> dict[str, Any]:

@@ -121,14 +121,16 @@ def bundled_multiboxes() -> list[str]:
     return bundled_models(MODELS)
 
 
-def default_multibox(classes: Iterable[str]) -> str:
-    """Name the bundled head that proposes regions for detectors of some classes.
+def default_multibox(classes: Iterable[str], detector: str | Path | None = None) -> str:
+    """Name the bundled head that proposes regions for detectors of some classes: that of a detector's name, if any.
 
     Examples
     --------
-    >>> default_multibox(["cat", "dog"]), default_multibox(["cat", "mug"])
-    ('voc', 'any')
+    >>> default_multibox(["cat", "dog"]), default_multibox(["cat", "mug"]), default_multibox(["cat"], "voc-2007")
+    ('voc', 'any', 'voc-2007')
     """
+    if detector in bundled_multiboxes():
+        return str(detector)
     return "voc" if set(classes) <= set(VOC_CLASSES) else "any"
 
 
