@@ -1,6 +1,7 @@
 """Work on many items in parallel: threads that prefetch, and processes that may die without ending the run."""
 
 import contextlib
+import ctypes
 import math
 import multiprocessing
 import os
@@ -215,7 +216,17 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
     # With its end in one piece: other workers write there too.
     print_data_warnings(lambda text: sys.stderr.write(f"{text}\n"))
     cv2.setNumThreads(1)  # There is one process for each core.
+    _keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _keep_freed_memory() -> None:
+    """Keep the memory of a picture for the next one: pages from the system are zeroed, in a twentieth of the time."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # glibc
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        mallopt(m_trim_threshold, 256 * 2**20)
+        mallopt(m_mmap_threshold, 32 * 2**20)
 
 
 def _end_when_parent_says() -> None:

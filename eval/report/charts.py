@@ -21,7 +21,7 @@ from ..proposals import evaluate_proposals
 _THRESHOLDS = np.arange(50, 100, 5) / 100
 _LIMITS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 _CURVE_POINTS = 120
-_UNIT = {"range": [0, 1.02], "tickformat": ".1f", "dtick": 0.2}  # of an axis from 0 to 1
+UNIT_AXIS = {"range": [0, 1.02], "tickformat": ".1f", "dtick": 0.2}  # of an axis from 0 to 1
 _POINT = "precision %{y:.3f}, recall %{x:.3f}"
 # Letters. Longer names are cut where there is little room, and broken where there is more.
 _SHORT = 28
@@ -112,8 +112,8 @@ def precision_recall_chart(matches: Mapping[str, Matches]) -> dict[str, Any]:
     layout = {
         "height": 520,
         "showlegend": len(traces) > 1 and not many,
-        "xaxis": _axis("recall", **_UNIT),
-        "yaxis": _axis("precision", **_UNIT),
+        "xaxis": _axis("recall", **UNIT_AXIS),
+        "yaxis": _axis("precision", **UNIT_AXIS),
     }
     return {"data": traces, "layout": layout}
 
@@ -157,11 +157,12 @@ def reliability_charts(calibration: Mapping[str, Any] | None) -> dict[str, dict[
         {**bars, "y": right.tolist(), "name": "right", "marker": {"color": "var(--accent)"}},
         {**bars, "y": (counts - right).tolist(), "name": "false", "marker": {"color": "var(--many)"}},
     ]
-    layout = {"xaxis": _axis("score", **_UNIT | {"range": [0, 1]}), "height": 360, "bargap": 0.04, "barmode": "stack"}
+    score = _axis("score", **UNIT_AXIS | {"range": [0, 1]})
+    layout = {"xaxis": score, "height": 360, "bargap": 0.04, "barmode": "stack"}
     return {
         "calibration": {
             "data": by_score if counts.any() else [],
-            "layout": {**layout, "yaxis": _axis("share right", **_UNIT)},
+            "layout": {**layout, "yaxis": _axis("share right", **UNIT_AXIS)},
         },
         "scores": {"data": in_bins if counts.any() else [], "layout": {**layout, "yaxis": _axis("detections")}},
     }
@@ -201,8 +202,8 @@ def proposal_charts(
     overlap = _axis("IoU", tickformat=".1f", dtick=0.1, range=[0.49, 0.96])
     number = _axis("boxes per picture", type="log", tickvals=_LIMITS, ticktext=[f"{n:,}" for n in _LIMITS])
     return (
-        {"data": by_overlap, "layout": {"xaxis": overlap, "yaxis": _axis("recall", **_UNIT), "height": 360}},
-        {"data": by_number, "layout": {"xaxis": number, "yaxis": _axis("share", **_UNIT), "height": 360}},
+        {"data": by_overlap, "layout": {"xaxis": overlap, "yaxis": _axis("recall", **UNIT_AXIS), "height": 360}},
+        {"data": by_number, "layout": {"xaxis": number, "yaxis": _axis("share", **UNIT_AXIS), "height": 360}},
     )
 
 
@@ -369,6 +370,6 @@ def size_chart(sizes: Mapping[str, Any]) -> dict[str, Any]:
         "height": 360,
         "showlegend": False,
         "xaxis": {"type": "category"},
-        "yaxis": _axis("normalised AP", **_UNIT),
+        "yaxis": _axis("normalised AP", **UNIT_AXIS),
     }
     return {"data": traces, "layout": layout}

@@ -11,7 +11,7 @@ from ..confusion import confusion_matrix
 from ..matching import Matches, pool_matches
 from ..thresholds import Target, choose_threshold, threshold_curve
 from ..tide import TIDE_TYPES, tide_errors
-from .charts import escape_text, precision_recall_chart, rounded, shorten_name, wrap_name
+from .charts import UNIT_AXIS, escape_text, precision_recall_chart, rounded, shorten_name, wrap_name
 from .mistakes import Card, picture_card
 
 _POINTS = 200
@@ -79,7 +79,7 @@ def _threshold_chart(curve: Any, score: float) -> dict[str, Any]:
     layout = {
         "height": 360,
         "xaxis": {"title": {"text": "score"}},
-        "yaxis": {"range": [0, 1.02], "tickformat": ".1f", "dtick": 0.2},
+        "yaxis": UNIT_AXIS,
     }
     return {"data": traces if not np.isnan(score) else [], "layout": layout}
 
@@ -172,13 +172,18 @@ def comparison_parts(
 
 
 def comparison_charts(
-    result: Mapping[str, Any], other: Mapping[str, Matches], own: Mapping[str, Matches]
+    result: Mapping[str, Any], other: Mapping[str, Matches], own: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """Make the charts "both" and "costs": mean curves of precision and recall, and TIDE's costs, of A and of B."""
+    """Make the charts "both" and "costs": mean curves of precision and recall, and TIDE's costs, of A and of B.
+
+    `own` is the chart of B's curves.
+    """
     curves, bars = [], []
-    sides = (("A", "first", other, "var(--second)"), ("B", "second", own, "var(--accent)"))
-    for label, key, matches, colour in sides:
-        chart = precision_recall_chart(matches)
+    sides = (
+        ("A", "first", precision_recall_chart(other), "var(--second)"),
+        ("B", "second", own, "var(--accent)"),
+    )
+    for label, key, chart, colour in sides:
         line = {"color": colour, "width": 2.5}
         hover = f"{label}: precision %{{y:.3f}}, recall %{{x:.3f}}<extra></extra>"
         # The mean is the last; a single class has no other.
@@ -187,9 +192,8 @@ def comparison_charts(
             curves.append({**points, "hovertemplate": hover})
         trace = _tide_trace(result[key]["errors"], colour)
         bars.append({**trace, "name": label, "hovertemplate": f"{label}, %{{y}}: %{{x:+.4f}}<extra></extra>"})
-    unit = {"range": [0, 1.02], "tickformat": ".1f", "dtick": 0.2}
-    layout = {"height": 400, "xaxis": {"title": {"text": "recall"}, **unit}}
-    layout["yaxis"] = {"title": {"text": "precision"}, **unit}
+    layout = {"height": 400, "xaxis": {"title": {"text": "recall"}, **UNIT_AXIS}}
+    layout["yaxis"] = {"title": {"text": "precision"}, **UNIT_AXIS}
     most = max([0.01, *(gain for bar in bars for gain in bar["x"])])
     costs = {**_TIDE_LAYOUT, "height": 400, "showlegend": True, "barmode": "group", "bargap": 0.3}
     costs["xaxis"] = {"range": [0, 1.3 * most], "tickformat": ".3~f", "nticks": 5}

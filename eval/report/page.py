@@ -179,7 +179,7 @@ def write_report(
         **decisions,
     }
     if comparison is not None:
-        figures |= comparison_charts(comparison.result, others[0], matches)
+        figures |= comparison_charts(comparison.result, others[0], figures["curves"])
     page = _template().render(
         title=title,
         plotly=Markup(get_plotlyjs()),
