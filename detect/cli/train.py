@@ -96,6 +96,14 @@ def train_detector_command(
             help="A detector to go on from; may have other classes.",
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            autocompletion=weight_names,
+            help="ImageNet weights that tell what regions of ILSVRC's classes without boxes are.",
+        ),
+    ] = None,
     freeze: Annotated[Frozen, recipe_option(DetectorRecipe, "freeze")] = DetectorRecipe.freeze,
     method: Annotated[
         str,
@@ -147,6 +155,7 @@ def train_detector_command(
         from ..train.multibox import LIMITS, find_priors
         from ..train.process_group import join_process_group
         from ..train.proposal_cache import ProposalCache
+        from ..train.teacher import Teacher
         from ..train.validation import propose_all
 
         names = read_classes(classes, data, split)
@@ -205,6 +214,10 @@ def train_detector_command(
             share = (samples if epochs == 0 else [*training, *validation])[group.rank :: group.world]
             with progress_bar("proposals", len(share)) as report:
                 proposals.fill(share, workers or usable_cores(), report)
+        taught_by = None
+        if teacher is not None:
+            with download_bar(teacher) as report:
+                taught_by = Teacher.load(teacher, names, group.device, report)
         head = None
         if along and proposing is not None:
             head = from_model(proposing)
@@ -212,7 +225,7 @@ def train_detector_command(
             priors = find_priors(training, head="grid", number=PRIORS["grid"], long_side=recipe.long_side, seed=seed)
             head = head_for(priors, seed=seed)
         finished = epochs == 0 or train_detector(
-            network, training, proposals, validation, recipe, multibox=head, run=run
+            network, training, proposals, validation, recipe, multibox=head, teacher=taught_by, run=run
         )
         leave_unless_done(finished, group)
         trained: dict[str, object] = {
@@ -220,6 +233,8 @@ def train_detector_command(
             "multibox": None if proposing is None else _file_name(multibox),
             "weights": _file_name(weights or (None if before else "googlenet-bvlc")),
         }  # fmt: skip
+        if teacher is not None:
+            trained["teacher"] = _file_name(teacher)
         if before is not None:
             trained |= {"start_sha256": before.sha256, "start": before.trained}
             trained = before.trained if epochs == 0 else trained

@@ -28,8 +28,8 @@ def augment(
     image : ndarray, shape (H, W, 3), uint8
     picture : Picture
         Its objects.
-    proposals : ndarray, shape (N, 4), float32
-        In pixels of the picture; those of which less than half is left are dropped.
+    proposals : ndarray, shape (N, 4) or more columns, float32
+        In pixels of the picture; those of which less than half is left are dropped. Further columns stay as they are.
     rng : numpy.random.Generator
     long_sides : sequence of int, optional
         The new picture's longer side is one of these, in pixels; default: no change of size.
@@ -38,7 +38,7 @@ def augment(
     -------
     image : ndarray, shape (h, w, 3), uint8
     picture : Picture
-    proposals : ndarray, shape (M, 4), float32
+    proposals : ndarray, shape (M, 4) or more columns, float32
         All three of the new picture.
 
     Examples
@@ -50,8 +50,10 @@ def augment(
     >>> image.shape[1] == picture.width, len(picture.boxes)
     (True, 1)
     """
+    proposals, more = proposals[:, :4], proposals[:, 4:]
     if rng.random() < 0.5:
-        image, picture, proposals = _cut(image, picture, proposals, rng)
+        image, picture, proposals, kept = _cut(image, picture, proposals, rng)
+        more = more[kept]
     if rng.random() < 0.5:
         image = image[:, ::-1]
         picture = replace(picture, boxes=_mirror(picture.boxes, picture.width))
@@ -60,7 +62,7 @@ def augment(
     gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-16, 16)
     image = np.clip(image.astype(np.float32) * gain + offset, 0, 255).astype(np.uint8)
     if long_sides is None:
-        return image, picture, proposals
+        return image, picture, np.concatenate([proposals, more], axis=1)
     # Sides in whole multiples of 32: a few dozen shapes, for which convolution kernels are made once, instead of
     # thousands; and proportions off by up to 5 % are one more augmentation.
     factor = int(rng.choice(long_sides)) / max(picture.width, picture.height)
@@ -68,7 +70,7 @@ def augment(
     stretch = np.array([width / picture.width, height / picture.height] * 2, np.float32)
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
     picture = replace(picture, width=width, height=height, boxes=picture.boxes * stretch)
-    return resized.astype(np.uint8, copy=False), picture, proposals * stretch
+    return resized.astype(np.uint8, copy=False), picture, np.concatenate([proposals * stretch, more], axis=1)
 
 
 def _mirror(boxes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
@@ -77,7 +79,7 @@ def _mirror(boxes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
 
 def _cut(
     image: NDArray[np.uint8], picture: Picture, proposals: NDArray[np.float32], rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], Picture, NDArray[np.float32]]:
+) -> tuple[NDArray[np.uint8], Picture, NDArray[np.float32], NDArray[np.bool_]]:
     width, height = (max(1, round(side * rng.uniform(0.5, 1))) for side in (picture.width, picture.height))
     x, y = int(rng.integers(picture.width - width + 1)), int(rng.integers(picture.height - height + 1))
     if len(picture.boxes):
@@ -100,4 +102,5 @@ def _cut(
         difficult=picture.difficult[left] | (share[left] < 0.6),
     )  # fmt: skip
     regions, share = inside(proposals)
-    return image[y : y + height, x : x + width], part, regions[share >= 0.5]
+    kept = share >= 0.5
+    return image[y : y + height, x : x + width], part, regions[kept], kept

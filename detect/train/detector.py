@@ -37,6 +37,7 @@ from .device import mixed_precision
 from .loop import NOTHING_KEPT, Order, RunSettings, Schedule, TrainingLoop
 from .recipes import WEIGHT_DECAYS, DetectorRecipe
 from .shards import read_pixels
+from .teacher import Teacher
 from .validation import Proposed, crops_to_input, measure_map, propose_all
 
 # IoU above which a box of a MultiBox that learns along is dropped for a better one. At 0.5, as in detections, an object
@@ -59,6 +60,8 @@ class SampledRegions(NamedTuple):
         Largest IoU with an object.
     objects : ndarray, shape (R,), int64
         Which object that is, of those that are neither difficult nor crowds.
+    objectness : ndarray, shape (R,), float32
+        Probability, by their proposer, that they are an object of any class; 0 of those drawn around known objects.
     """
 
     boxes: NDArray[np.float32]
@@ -66,11 +69,14 @@ class SampledRegions(NamedTuple):
     targets: NDArray[np.float32]
     overlaps: NDArray[np.float32]
     objects: NDArray[np.int64]
+    objectness: NDArray[np.float32]
 
     def select(self, chosen: NDArray[np.int64] | NDArray[np.bool_]) -> SampledRegions:
         """Return some of them, by their indices or a mask."""
-        boxes, labels, targets, overlaps, objects = self
-        return SampledRegions(boxes[chosen], labels[chosen], targets[chosen], overlaps[chosen], objects[chosen])
+        return SampledRegions(
+            self.boxes[chosen], self.labels[chosen], self.targets[chosen], self.overlaps[chosen],
+            self.objects[chosen], self.objectness[chosen],
+        )  # fmt: skip
 
 
 def repeat_factors(pictures: Sequence[Picture], classes: int, rare_share: float) -> NDArray[np.float64]:
@@ -123,12 +129,14 @@ def sample_regions(
     *,
     number: int,
     foreground: float,
+    objectness: NDArray[np.float32] | None = None,
 ) -> SampledRegions:
     """Draw the regions of a picture that one step learns from.
 
     Foreground has an IoU of 0.5 or more with an object, background less. Three quarters of the background have 0.1 or
     more: these are the hard ones. Regions on difficult objects and crowds are neither. Where not every object of the
-    labelled classes is boxed, a region away from the boxes can show an object and is not drawn.
+    labelled classes is boxed, a region away from the boxes can show an object and is not drawn. With objectness, the
+    other quarter is drawn in proportion to it: what a teacher can name.
 
     Parameters
     ----------
@@ -140,6 +148,8 @@ def sample_regions(
         Regions to draw; fewer come back if there are not enough.
     foreground : float
         Largest share of foreground.
+    objectness : ndarray, shape (N,), float32, optional
+        Of the proposals, for a `Teacher`.
 
     Returns
     -------
@@ -150,7 +160,11 @@ def sample_regions(
     Girshick, "Fast R-CNN", ICCV 2015, section 2.3.
     """
     objects = picture.boxes[~(picture.difficult | picture.crowd)]
-    every = label_regions(picture, np.concatenate([objects, _jitter(objects, 4, rng), proposals]))
+    boxes = np.concatenate([objects, _jitter(objects, 4, rng), proposals])
+    known = np.zeros(len(boxes), np.float32)
+    if objectness is not None:
+        known[len(boxes) - len(proposals) :] = objectness
+    every = label_regions(picture, boxes, known)
     chosen_foreground = np.flatnonzero(every.labels > 0)
     hard = np.flatnonzero((every.labels == 0) & (every.overlaps >= 0.1))
     easy = np.flatnonzero((every.labels == 0) & (every.overlaps < 0.1))
@@ -163,12 +177,19 @@ def sample_regions(
     chosen_foreground = chosen_foreground[np.argsort(-order, kind="stable")[:wanted]]
     background = number - len(chosen_foreground)
     chosen_hard = rng.permutation(hard)[: max(round(background * 0.75), background - len(easy))]
-    chosen_easy = rng.permutation(easy)[: background - len(chosen_hard)]
+    chosen_easy = rng.permutation(easy)
+    if objectness is not None:
+        # Drawn one after the other, each by its weight among those that are left (Efraimidis and Spirakis, 2006).
+        turn = np.log(rng.random(len(easy)) + 1e-12) / (every.objectness[chosen_easy] + 1e-6)
+        chosen_easy = chosen_easy[np.argsort(-turn, kind="stable")]
+    chosen_easy = chosen_easy[: background - len(chosen_hard)]
     chosen = np.concatenate([chosen_foreground, chosen_hard, chosen_easy]).astype(np.int64)
     return every.select(chosen)
 
 
-def label_regions(picture: Picture, boxes: NDArray[np.float32]) -> SampledRegions:
+def label_regions(
+    picture: Picture, boxes: NDArray[np.float32], objectness: NDArray[np.float32] | None = None
+) -> SampledRegions:
     """Tell what boxes show: an object if the IoU with it is 0.5 or more, else background.
 
     Parameters
@@ -176,6 +197,8 @@ def label_regions(picture: Picture, boxes: NDArray[np.float32]) -> SampledRegion
     picture : Picture
     boxes : ndarray, shape (N, 4), float32
         In pixels of the picture; what lies outside is cut off.
+    objectness : ndarray, shape (N,), float32, optional
+        Default 0.
 
     Returns
     -------
@@ -194,7 +217,9 @@ def label_regions(picture: Picture, boxes: NDArray[np.float32]) -> SampledRegion
     known = ~(picture.difficult | picture.crowd)
     objects = picture.boxes[known]
     boxes = np.clip(boxes, 0, np.array([picture.width, picture.height] * 2, np.float32))
-    boxes = boxes[((boxes[:, 2:] - boxes[:, :2]) >= 8).all(1)]
+    large = ((boxes[:, 2:] - boxes[:, :2]) >= 8).all(1)
+    known_objectness = np.zeros(len(boxes), np.float32) if objectness is None else objectness
+    boxes, known_objectness = boxes[large], known_objectness[large]
     overlaps, nearest = np.zeros(len(boxes), np.float32), np.zeros(len(boxes), np.int64)
     if len(objects):
         iou = box_iou(boxes, objects)
@@ -204,7 +229,8 @@ def label_regions(picture: Picture, boxes: NDArray[np.float32]) -> SampledRegion
     labels, targets = np.zeros(len(boxes), np.int64), np.zeros((len(boxes), 4), np.float32)
     labels[foreground] = picture.labels[known][nearest[foreground]] + 1
     targets[foreground] = encode_boxes(boxes[foreground], objects[nearest[foreground]])
-    return SampledRegions(boxes, labels, targets, overlaps, nearest).select(foreground | background)
+    every = SampledRegions(boxes, labels, targets, overlaps, nearest, known_objectness)
+    return every.select(foreground | background)
 
 
 def refine_regions(
@@ -215,6 +241,7 @@ def refine_regions(
     rng: np.random.Generator,
     *,
     number: int,
+    objectness: NDArray[np.float32] | None = None,
 ) -> SampledRegions:
     """Draw some of a picture's regions and move each as detection does for its second look.
 
@@ -228,6 +255,8 @@ def refine_regions(
     rng : numpy.random.Generator
     number : int
         Regions to draw.
+    objectness : ndarray, shape (N,), float32, optional
+        Of the regions; the moved ones keep it.
 
     Returns
     -------
@@ -248,11 +277,42 @@ def refine_regions(
     array([1])
     """
     chosen = rng.permutation(len(boxes))[:number]
-    return label_regions(picture, move_by_best(boxes[chosen], logits[chosen, 1:], deltas[chosen]))
+    moved = move_by_best(boxes[chosen], logits[chosen, 1:], deltas[chosen])
+    return label_regions(picture, moved, None if objectness is None else objectness[chosen])
+
+
+def soften(probabilities: Tensor, objectness: Tensor, unlabelled: Tensor) -> Tensor:
+    """Tell what background regions are by a teacher: shares of background and of classes without labels there.
+
+    Parameters
+    ----------
+    probabilities : Tensor, shape (R, C)
+        Of the classes, by the teacher.
+    objectness : Tensor, shape (R,)
+        Probability that a region is an object at all.
+    unlabelled : Tensor, shape (R, C), bool
+        Classes whose objects are not boxed in the region's picture. The others are not there: they would have a box.
+
+    Returns
+    -------
+    Tensor, shape (R, 1 + C)
+        Rows of sum 1.
+
+    Examples
+    --------
+    >>> soften(torch.tensor([[0.5, 0.5]]), torch.tensor([0.5]), torch.tensor([[True, False]]))
+    tensor([[0.7500, 0.2500, 0.0000]])
+    """
+    shares = probabilities * objectness[:, None] * unlabelled
+    return torch.cat([1 - shares.sum(1, keepdim=True), shares], dim=1)
 
 
 def detection_loss(
-    logits: Tensor, deltas: Tensor, labels: Tensor, targets: Tensor, allowed: Tensor | None = None
+    logits: Tensor,
+    deltas: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    background: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Classification and box regression loss, each averaged over all regions.
 
@@ -263,9 +323,10 @@ def detection_loss(
     labels : Tensor, shape (R,), int64
         0 is background.
     targets : Tensor, shape (R, 4)
-    allowed : Tensor, shape (R, 1 + C), bool, optional
-        For background regions of pictures where only some classes are labelled: what the region can be, background or
-        a class that is not labelled there. Their loss is ``-log(sum of the allowed probabilities)``.
+    background : Tensor, shape (R, 1 + C), bool or float32, optional
+        For background regions of pictures where only some classes are labelled. bool: what a region can be, background
+        or a class that is not labelled there; its loss is ``-log(sum of these probabilities)``. float32: what it is by
+        a teacher, see `soften`; its loss is the cross entropy.
 
     Returns
     -------
@@ -280,9 +341,12 @@ def detection_loss(
     """
     log_probability = F.log_softmax(logits, dim=1)
     picked = log_probability.gather(1, labels[:, None])[:, 0]
-    if allowed is not None:
-        any_allowed = log_probability.masked_fill(~allowed, -torch.inf).logsumexp(1)
-        picked = torch.where(labels == 0, any_allowed, picked)
+    if background is not None:
+        if background.dtype == torch.bool:
+            fitting = log_probability.masked_fill(~background, -torch.inf).logsumexp(1)
+        else:
+            fitting = (background * log_probability).sum(1)
+        picked = torch.where(labels == 0, fitting, picked)
     positive = labels.nonzero()[:, 0]
     predicted = deltas[positive, labels[positive] - 1]
     regression = F.smooth_l1_loss(predicted, targets[positive], reduction="sum") / max(1, len(labels))
@@ -294,7 +358,7 @@ class DetectorExample(NamedTuple):
 
     images: NDArray[np.uint8]  # RGB, the picture (1, h, w, 3), or the regions' crops (R, 224, 224, 3)
     picture: Picture  # augmented
-    proposals: NDArray[np.float32]  # (N, 4), in its pixels
+    proposals: NDArray[np.float32]  # (N, 4), in its pixels; with a teacher (N, 5), their objectness last
     regions: SampledRegions | None  # with crops
     rng: np.random.Generator  # of all that is drawn for the example
 
@@ -306,12 +370,17 @@ class DetectorLoader(NamedTuple):
     proposals: Callable[[Picture], Proposed] | None
     long_sides: Sequence[int] | None
     max_pixels: int = MAX_PIXELS
+    taught: bool = False  # by a teacher, who needs objectness
 
     def __call__(self, picture: Picture, rng: np.random.Generator) -> DetectorExample:
         """Read a picture and augment it; with crops, draw its regions and warp them."""
-        boxes = np.zeros((0, 4), np.float32)
+        boxes = np.zeros((0, 5 if self.taught else 4), np.float32)
         if self.proposals is not None:
-            boxes = self.proposals(picture)[0][: self.recipe.candidates]
+            boxes, objectness = self.proposals(picture)
+            if self.taught:
+                assert objectness is not None  # `train_detector` has seen to it.
+                boxes = np.column_stack([boxes, objectness])
+            boxes = boxes[: self.recipe.candidates]
         image = read_pixels(picture, self.max_pixels)
         image, picture, boxes = augment(image, picture, boxes, rng, self.long_sides)
         if self.recipe.scoring == "crops":
@@ -323,7 +392,8 @@ class DetectorLoader(NamedTuple):
     def sample(self, picture: Picture, boxes: NDArray[np.float32], rng: np.random.Generator) -> SampledRegions:
         """Draw regions by the recipe, see `sample_regions`."""
         number, foreground = self.recipe.regions, self.recipe.foreground
-        return sample_regions(picture, boxes, rng, number=number, foreground=foreground)
+        objectness = boxes[:, 4] if self.taught else None
+        return sample_regions(picture, boxes[:, :4], rng, number=number, foreground=foreground, objectness=objectness)
 
 
 class Look(NamedTuple):
@@ -333,7 +403,7 @@ class Look(NamedTuple):
     deltas: Tensor  # (R, C, 4)
     labels: Tensor  # (R,)
     targets: Tensor  # (R, 4)
-    allowed: Tensor  # (R, 1 + C)
+    background: Tensor  # (R, 1 + C), see `detection_loss`
 
 
 class DetectorTask:
@@ -350,14 +420,17 @@ class DetectorTask:
         recipe: DetectorRecipe,
         multibox: GridHead | VectorHead | None,
         run: RunSettings,
+        teacher: Teacher | None = None,
     ) -> None:
         self.network, self.multibox, self.recipe, self.group = network, multibox, recipe, run.group
+        self.teacher = teacher
         self.averaging = recipe.averaging
         self.items, self.proposals, self.validation = pictures, proposals, validation
         self.paths, self.max_pixels = [picture.path for picture in pictures], run.max_pixels
         self.settings: dict[str, object] = {
             "pictures": fingerprint(pictures), **asdict(recipe), "start": weights_hash(network),
             "proposals": getattr(proposals, "settings", ""), "multibox": multibox and weights_hash(multibox),
+            **({} if teacher is None else {"teacher": weights_hash(teacher.network)}),
         }  # fmt: skip
         factors = repeat_factors(pictures, network.classes, recipe.rare_share)
         of_epoch = functools.partial(_epoch_order, factors, recipe.seed)
@@ -373,7 +446,7 @@ class DetectorTask:
         self.parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         shared = recipe.scoring == "shared"
         long_sides = [round(recipe.long_side * scale) for scale in recipe.scales] if shared else None
-        self.load = DetectorLoader(recipe, proposals, long_sides, run.max_pixels)
+        self.load = DetectorLoader(recipe, proposals, long_sides, run.max_pixels, teacher is not None)
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         """Freeze what the recipe says, and make the optimizer of the rest."""
@@ -406,13 +479,17 @@ class DetectorTask:
         return Schedule(self.recipe.learning_rate, self.order.steps, self.recipe.schedule).rate(step)
 
     def _own_proposals(self, features: Tensor, picture: Picture, outputs: tuple[Tensor, Tensor]) -> NDArray[np.float32]:
-        """Rank the boxes of the MultiBox that learns along, from its outputs for a picture's features."""
+        """Rank the boxes of the MultiBox that learns along, from its outputs for a picture's features.
+
+        As `DetectorExample.proposals`.
+        """
         assert self.multibox is not None
         residuals, logits = (output[0].detach().float().cpu().numpy() for output in outputs)
         size = picture.width, picture.height
         priors = place_priors(self.multibox.priors, (features.shape[2], features.shape[3]), size)
         limit = self.recipe.candidates
-        return rank_boxes(priors, residuals, logits, size, limit=limit, iou_threshold=OWN_IOU_THRESHOLD)[0]
+        boxes, scores = rank_boxes(priors, residuals, logits, size, limit=limit, iou_threshold=OWN_IOU_THRESHOLD)
+        return boxes if self.teacher is None else np.column_stack([boxes, scores])
 
     def loss(self, batch: Sequence[DetectorExample]) -> tuple[list[Tensor], Tensor]:
         """Compute the losses of some pictures, each summed, and four counts.
@@ -428,13 +505,17 @@ class DetectorTask:
         device, network = self.group.device, self.network
         location = confidence = torch.zeros((), device=device)
         readers: list[Callable[[Tensor], Tensor]] = []
+        taught: list[Callable[[Tensor], Tensor]] = []
         drawn: list[SampledRegions] = []
         matched = 0
         with mixed_precision(device):
             for example in batch:
                 picture, boxes, regions = example.picture, example.proposals, example.regions
                 # Frozen layers keep no activations for the backward pass.
-                maps = network.trunk_maps(crops_to_input(example.images, device))
+                pixels = crops_to_input(example.images, device)
+                maps = network.trunk_maps(pixels)
+                if self.teacher is not None:
+                    taught.append(self.teacher.reader(pixels))
                 if self.multibox is not None:
                     outputs = self.multibox(maps.features)
                     *parts, count = picture_loss(self.multibox, maps.features, picture, outputs)
@@ -447,17 +528,17 @@ class DetectorTask:
                 else:
                     readers.append(functools.partial(self._read_crops, maps.features))
                 drawn.append(regions)
-            first, context = self._look(batch, readers, drawn)
+            first, context = self._look(batch, readers, taught, drawn)
             looks = [first]
             if self.recipe.second_look:
-                looks.append(self._look(batch, readers, self._refine(batch, drawn, first), context)[0])
-        logits, deltas, labels, targets, allowed = (torch.cat([look[i] for look in looks]) for i in range(5))
+                looks.append(self._look(batch, readers, taught, self._refine(batch, drawn, first), context)[0])
+        logits, deltas, labels, targets, background = (torch.cat(values) for values in zip(*looks, strict=True))
         number = len(labels)
         if number == 0:
             nothing = torch.zeros((), device=device)
             counts = torch.tensor([0, 0, 0, matched], dtype=torch.float64, device=device)
             return [nothing, nothing, location, confidence], counts
-        means = detection_loss(logits, deltas, labels, targets, allowed)
+        means = detection_loss(logits, deltas, labels, targets, background)
         foreground = labels > 0
         right = (logits.argmax(1) == labels) & foreground
         numbers = torch.tensor([number, matched], dtype=torch.float64, device=device)
@@ -472,20 +553,30 @@ class DetectorTask:
         self,
         batch: Sequence[DetectorExample],
         readers: Sequence[Callable[[Tensor], Tensor]],
+        taught: Sequence[Callable[[Tensor], Tensor]],
         drawn: Sequence[SampledRegions],
         context: Tensor | None = None,
     ) -> tuple[Look, Tensor | None]:
-        """Read and score regions of each picture; unless given, the context (P, 1 + C) of each picture too."""
+        """Read and score regions of each picture; unless given, the context (P, 1 + C) of each picture too.
+
+        `taught` are the teacher's readers, if there is one.
+        """
         device, network, numbers = self.group.device, self.network, [len(regions.labels) for regions in drawn]
         labels, targets = (
             torch.from_numpy(np.concatenate([regions[i] for regions in drawn])).to(device) for i in (1, 2)
         )
         allowed = torch.from_numpy(np.stack([self._allowed(example.picture) for example in batch])).to(device)
         of_picture = torch.from_numpy(np.repeat(np.arange(len(batch)), numbers)).to(device)
+        background = allowed[of_picture]
+        if taught and sum(numbers):
+            boxes = (torch.from_numpy(regions.boxes).to(device) for regions in drawn)
+            named = torch.cat([ask(places) for ask, places in zip(taught, boxes, strict=True)])
+            objectness = torch.from_numpy(np.concatenate([regions.objectness for regions in drawn])).to(device)
+            background = soften(named, objectness, background[:, 1:])
         if not sum(numbers):
             nothing = torch.zeros((0, network.classes + 1), device=device)
             deltas = torch.zeros((0, network.classes, 4), device=device)
-            return Look(nothing, deltas, labels, targets, allowed[of_picture]), context
+            return Look(nothing, deltas, labels, targets, background), context
         whole = self.recipe.scoring == "shared" and network.context is not None and context is None
         read, kept = [], []
         for example, reader, regions in zip(batch, readers, drawn, strict=True):
@@ -506,7 +597,7 @@ class DetectorTask:
             logits, deltas = logits[rows], deltas[rows]
         if context is not None:
             logits = logits + context[of_picture]
-        return Look(logits.float(), deltas.float(), labels, targets, allowed[of_picture]), context
+        return Look(logits.float(), deltas.float(), labels, targets, background), context
 
     def _refine(
         self, batch: Sequence[DetectorExample], drawn: Sequence[SampledRegions], look: Look
@@ -519,7 +610,7 @@ class DetectorTask:
             refined.append(
                 refine_regions(
                     example.picture, regions.boxes, logits[own], deltas[own], example.rng,
-                    number=self.recipe.second_look,
+                    number=self.recipe.second_look, objectness=regions.objectness,
                 )
             )  # fmt: skip
             start = own.stop
@@ -599,6 +690,7 @@ def train_detector(
     recipe: DetectorRecipe,
     *,
     multibox: GridHead | VectorHead | None = None,
+    teacher: Teacher | None = None,
     run: RunSettings = NOTHING_KEPT,
 ) -> bool:
     """Fine-tune a region network in place.
@@ -616,6 +708,9 @@ def train_detector(
     recipe : DetectorRecipe
     multibox : GridHead or VectorHead, optional
         The head of a MultiBox on the network's trunk, trained in place too; the trunk learns from both. Not with crops.
+    teacher : Teacher, optional
+        Says what regions are in pictures where some classes are not labelled. Needs `proposals` that have objectness,
+        or a `multibox`. Not with crops.
     run : RunSettings
         Its ``report`` gets ``"classification"``, ``"regression"``, ``"accuracy"`` too, with a MultiBox ``"location"``
         and ``"confidence"``, and at the end of every epoch ``"mAP"``.
@@ -632,7 +727,8 @@ def train_detector(
     CheckpointError
         If the checkpoint was made with other settings or pictures, or there are fewer pictures than one batch.
     SettingError
-        If a MultiBox is to learn along with crops, or there are neither proposals nor a MultiBox.
+        If a MultiBox is to learn along with crops or a teacher is to teach with them, if there are neither proposals
+        nor a MultiBox, or if a teacher gets no objectness.
 
     References
     ----------
@@ -644,4 +740,9 @@ def train_detector(
         )
     if multibox is None and proposals is None:
         raise SettingError("there are no regions to learn from; give proposals, or a MultiBox that learns along")
-    return TrainingLoop(DetectorTask(network, pictures, proposals, validation, recipe, multibox, run), run).run()
+    if teacher is not None and recipe.scoring == "crops":
+        raise SettingError("a teacher reads regions out of whole pictures; use scoring shared, or no teacher")
+    if teacher is not None and proposals is not None and pictures and proposals(pictures[0])[1] is None:
+        raise SettingError("a teacher needs the objectness of regions; use the MultiBox any, or one of these classes")
+    task = DetectorTask(network, pictures, proposals, validation, recipe, multibox, run, teacher)
+    return TrainingLoop(task, run).run()
