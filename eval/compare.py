@@ -184,9 +184,10 @@ def describe_comparison(result: Mapping[str, Any], pictures: int) -> str:
     text = f"On these {pictures} pictures neither is shown to be better."
     if one["p_value"] < SIGNIFICANT:
         text = f"{better} is better."
+    points = f"{100 * abs(one['difference']):.2f} points"
+    gap = f"no difference, {points}" if points == "0.00 points" else f"{better} leads by {points}"
     text += (
-        f" mAP: A {first:.2f}, B {second:.2f}; {better} leads by {100 * abs(one['difference']):.2f} points "
-        f"(95 % interval {low:.2f} to {high:.2f}, p = {one['p_value']:.3f})."
+        f" mAP: A {first:.2f}, B {second:.2f}; {gap} (95 % interval {low:.2f} to {high:.2f}, p = {one['p_value']:.3f})."
     )
     if same := result.get("same_length"):
         text += (

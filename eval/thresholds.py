@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 
 from ..data.errors import SettingError, did_you_mean
-from .bootstrap import Bootstrap
+from .bootstrap import LEVEL, Bootstrap
 from .matching import HIT, IGNORED, Matches, pool_matches
 
 _CURVE_POINTS = 101
+_TAIL = (1 - LEVEL) / 2
 
 
 class ThresholdCurve(NamedTuple):
@@ -163,7 +165,8 @@ def evaluate_thresholds(
 
         If there is a `bootstrap`, each dict has ``"intervals"`` with [low, high] of 95 %. Those of precision, recall
         and F1 say what this score would give on other pictures. That of the score says what would have been chosen
-        on them.
+        on them. Where all draws have the same precision or recall, as with four detections that are right, the
+        bootstrap says nothing, and the interval is that of a binomial share (Clopper and Pearson).
 
     Raises
     ------
@@ -177,7 +180,8 @@ def evaluate_thresholds(
 
     References
     ----------
-    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 and 14.
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 and 14. Clopper and Pearson, "The use of
+    confidence or fiducial limits", Biometrika 1934.
 
     Examples
     --------
@@ -234,9 +238,19 @@ def _measure(matches: Matches, target: Target, draws: Bootstrap | None) -> dict[
         if target.figure == "score"
         else draws.percentiles(np.array([choose_threshold(threshold_curve(matches, w), target) for w in draws.weights]))
     )
-    return result | {
-        "intervals": {
-            "score": list(chosen),
-            **{name: list(draws.interval(one)) for name, one in zip(("precision", "recall", "f1"), drawn, strict=True)},
-        }
-    }
+    precision, recall, f1 = (list(draws.interval(one)) for one in drawn)
+    hits, claimed, objects = sums.sum(0).tolist()
+    if precision[0] == precision[1]:
+        precision = _binomial_interval(hits, claimed)
+    if recall[0] == recall[1]:
+        recall = _binomial_interval(hits, objects)
+    if f1[0] == f1[1]:
+        f1 = [2 * p * r / (p + r) if p + r else 0.0 for p, r in zip(precision, recall, strict=True)]
+    return result | {"intervals": {"score": list(chosen), "precision": precision, "recall": recall, "f1": f1}}
+
+
+def _binomial_interval(successes: int, trials: int) -> list[float]:
+    """Compute the interval of a share from counts alone."""
+    low = float(betaincinv(successes, trials - successes + 1, _TAIL)) if successes else 0.0
+    high = float(betaincinv(successes + 1, trials - successes, 1 - _TAIL)) if successes < trials else 1.0
+    return [low, high]

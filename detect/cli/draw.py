@@ -58,6 +58,11 @@ def draw(
     except KeyboardInterrupt:
         print_problem(f"interrupted after {begun} of {total} pictures")
         raise typer.Exit(INTERRUPTED) from None
+    if drawings is not None and output is None:
+        console.print(f"these take the place of the run's drawings; {finished / 'report.html'} is as it was")
+    least = (run.record.get("settings") or {}).get("min_score")
+    if draw_score is not None and isinstance(least, float) and draw_score < least:
+        print_problem(f"the run has no detections below {least:g}, its --min-score")
     for one in failures[:_NAMED]:
         print_problem(f"passed over: {one.line['message']}")
     written = ", ".join(str(folder) for folder in vars(exports).values() if folder is not None)

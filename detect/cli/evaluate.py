@@ -65,7 +65,7 @@ from ...eval.matching import class_names
 from ...eval.proposals import SIZES
 from ...eval.thresholds import parse_target
 from ..runs.names import package_version
-from ..train.data import annotated_classes, read_folder, read_test
+from ..train.data import annotated_classes, read_folder, read_test, read_validation
 from ..train.shards import is_packed
 from .examples import examples
 from .options import DEFAULT_MAX_PIXELS, MaxPixels, detections_copy
@@ -85,7 +85,7 @@ Split = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Image set; of other layouts train, val, trainval or test.  [default: test, or all if there is none]",
+        help="Image set; of other layouts train, val, trainval or test.  [default: test, else val, else all]",
         show_default=False,
     ),
 ]
@@ -156,7 +156,8 @@ def voc(
     if at is not None:
         _add_thresholds(result, match_voc(pictures, found, names), pictures, found, at, bootstrap)
     write_json(json_file, result)
-    _write_report(report, f"{devkit.resolve().name}, {split}", detections, pictures, found, names, rules, max_pixels)
+    title = f"{devkit.resolve().name}, {split}"
+    _write_report(report, title, detections, pictures, found, names, rules, result, max_pixels)
     _print_per_class(result, f"{metric}, {len(pictures)} pictures")
     _print_thresholds(result)
 
@@ -220,7 +221,7 @@ def ilsvrc(
         _add_thresholds(result, match_ilsvrc(pictures, found, names, avoided), pictures, found, at, bootstrap)
     write_json(json_file, result)
     title = annotations.resolve().stem
-    _write_report(report, title, detections, pictures, found, names, "ilsvrc", max_pixels, avoided)
+    _write_report(report, title, detections, pictures, found, names, "ilsvrc", result, max_pixels, avoided)
     _print_per_class(result, f"ILSVRC, {len(pictures)} pictures")
     _print_thresholds(result)
 
@@ -364,7 +365,7 @@ def read_voc_pictures(
 
     The classes are `classes`; else those of the set's ``classes.txt``; else VOC's, or the set's own if it has none of
     these. A set in another layout than VOC's has the splits of a training, ``train``, ``val`` (set aside) and
-    ``trainval``, and maybe ``test``, which is the default; if there is none, all pictures are.
+    ``trainval``, and maybe ``test``, which is the default; if there is none, its own ``val`` is, else all pictures.
     """
     own = devkit / "classes.txt"
     source = classes or (str(own) if own.is_file() else None)
@@ -384,6 +385,10 @@ def read_voc_pictures(
         if split is None:
             console.print(f"on the {_count(test)} of test in {devkit}")
         return test, names, "test"
+    if split is None and (own_val := read_validation(devkit, names)):
+        # The others are what a training learned from.
+        console.print(f"on the {_count(own_val)} of val in {devkit}; --split trainval has all")
+        return own_val, names, "val"
     training, aside = read_folder(devkit, names)
     parts = {"train": training, "val": aside, "trainval": [*training, *aside]}
     if split is None:
@@ -548,7 +553,7 @@ def check_classes(classes: Sequence[str], known: Collection[str], path: Path) ->
     if known and not set(known) & set(classes):
         raise EvaluationError(
             f"{path}: none of its classes is evaluated here; it has {first_names(sorted(known), 10)}, and "
-            f"evaluated are {first_names(classes, 10)}; --classes names others"
+            f"evaluated are {first_names(classes, 10)}; name annotations of its classes, or other --classes"
         )
 
 
@@ -684,6 +689,7 @@ def _write_report(
     found: Mapping[str, Detections],
     classes: Sequence[str],
     metric: Any,
+    result: Mapping[str, Any],
     max_pixels: int,
     blacklist: Collection[tuple[str, str]] = (),
 ) -> None:
@@ -697,6 +703,7 @@ def _write_report(
             blacklist=blacklist,
             title=title,
             settings={"Detections": str(path), "Version": package_version()},
+            result=result,
             max_pixels=max_pixels,
         )
         console.print(f"report -> {page}")

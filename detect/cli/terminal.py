@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_LINES = 60
 SHOWN_ERRORS = 3
+# Columns from which a progress line has room for the time passed, and for what is slowest.
+WIDE = 110
 PACKAGE = __name__.partition(".")[0]
 # Names of files are printed as they are: neither styled nor broken at the width of a terminal.
 # FORCE_COLOR, which notebooks and services set, does not make a pipe a terminal on which a bar can be drawn anew.
@@ -98,12 +100,17 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
 
     Where there is no terminal, a line is printed every `SECONDS_BETWEEN_LINES`.
     """
-    speed = _Speed(table_column=Column(no_wrap=True))
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), speed)
+    whole, wide = Column(no_wrap=True), console.width >= WIDE
+    speed, left = _Speed(table_column=whole), TimeRemainingColumn(table_column=whole)
+    columns = (
+        TextColumn(what, table_column=whole),
+        BarColumn(40 if wide else 12),
+        MofNCompleteColumn(table_column=whole),
+    )
+    times = *((TimeElapsedColumn(), TextColumn("passed,")) if wide else ()), left, TextColumn("left")
+    what_for = (TextColumn("{task.fields[note]}"),) if wide else ()
+    bar = Progress(*columns, speed, *times, *what_for, console=console, disable=console.quiet)
     told = time.monotonic()
-    times = TimeElapsedColumn(), TextColumn("passed,"), TimeRemainingColumn(), TextColumn("left")
-    what_for = TextColumn("{task.fields[note]}")
-    bar = Progress(*columns, *times, what_for, console=console, disable=console.quiet)
 
     def report(done: int, note: str = "") -> None:
         if not bar.tasks:
@@ -114,8 +121,8 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[..., None]]:
         nonlocal told
         if not console.is_terminal and time.monotonic() - told >= SECONDS_BETWEEN_LINES and not task.finished:
             told = time.monotonic()
-            left = f"{TimeRemainingColumn().render(task)} left" if task.time_remaining else ""
-            parts = f"{what}: {done} of {total}", str(speed.render(task)), left, note
+            remaining = f"{left.render(task)} left" if task.time_remaining else ""
+            parts = f"{what}: {done} of {total}", str(speed.render(task)), remaining, note
             console.print(", ".join(part for part in parts if part))
 
     try:

@@ -205,9 +205,10 @@ def train_detector_command(
             proposals = ProposalCache(cache / "proposals", proposer, objectness=objectness, max_pixels=max_pixels)
         run = prepare_run(
             session, cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group,
-            max_pixels=max_pixels, meaning="the losses, which should fall; foreground right, the share of "
-            "regions on objects that get their class, which may fall at first and should rise then; "
-            f"mAP, from 0 to 1, {_on_set_aside(len(validation))}",
+            max_pixels=max_pixels, meaning="  losses: should fall\n"
+            "  foreground right: share of regions on objects that get their class; may be near 0 first, then rises\n"
+            f"  mAP: from 0 to 1, {_on_set_aside(len(validation))}\n"
+            "  min left: until the weights are learned; then comes what makes the model faster",
         )  # fmt: skip
         samples = _sample_pictures(training, seed)
         if proposals is not None:
@@ -261,7 +262,9 @@ def train_detector_command(
         options = f" --method {method}" if method != "merged" else ""
         if method == "merged" and str(multibox_used) != usual:
             options = f" --multibox {shlex.quote(str(multibox_used))}"
-        _print_next_commands(output, options, *_find_unlearned(data[0], split, measured), classes)
+        devkit, part = _find_unlearned(data[0], split, measured)
+        pictures = _folder_of(validation, training) if devkit == data[0] else devkit
+        _print_next_commands(output, options, devkit, part, classes, pictures)
 
 
 def _on_set_aside(pictures: int) -> str:
@@ -271,12 +274,22 @@ def _on_set_aside(pictures: int) -> str:
     return f"on {pictures} picture{'s' * (pictures > 1)} set aside{few}"
 
 
-def _print_next_commands(output: Path, options: str, devkit: Path, split: str, classes: str | None) -> None:
-    """Print how to detect with a new model, and how to evaluate it."""
+def _folder_of(pictures: Sequence[Picture], others: Sequence[Picture]) -> Path | None:
+    """Return the folder of some pictures, if they are in one that no other is in or below."""
+    folders = {picture.path.parent for picture in pictures}
+    folder = folders.pop() if len(folders) == 1 else None
+    return None if folder is None or any(folder in other.path.parents for other in others) else folder
+
+
+def _print_next_commands(
+    output: Path, options: str, devkit: Path, split: str, classes: str | None, pictures: Path | None = None
+) -> None:
+    """Print how to detect with a new model in `pictures`, by default all of the folder, and how to evaluate it."""
     model, folder, stem = shlex.quote(str(output)), shlex.quote(str(devkit)), shlex.quote(output.stem)
     chosen = "" if split == "trainval" else f" --split {split}"  # All pictures are the default.
     names = "" if classes in (None, "voc") else f" --classes {shlex.quote(classes)}"
-    print_once(f"to detect:   inception-rcnn detect {folder} --model {model}{options} --output out-{stem}")
+    shown = folder if pictures is None else shlex.quote(str(pictures))
+    print_once(f"to detect:   inception-rcnn detect {shown} --model {model}{options} --output out-{stem}")
     print_once(f"to evaluate: inception-rcnn evaluate voc --devkit {folder}{chosen}{names} --detections out-{stem}")
 
 
@@ -567,8 +580,8 @@ def train_multibox_command(
             trained_head = head_for(priors, seed=seed)
         run = prepare_run(
             session, cache, f"{output.stem}.multibox", resume=resume, time_limit=time_limit, group=group,
-            max_pixels=max_pixels, meaning="the losses, which fall, of the boxes' location and of their confidence; "
-            f"recall, the share of objects covered by the first boxes, {_on_set_aside(len(validation))}",
+            max_pixels=max_pixels, meaning="  location, confidence: losses of the boxes; should fall\n"
+            f"  recall: share of objects covered by the first boxes, {_on_set_aside(len(validation))}",
         )  # fmt: skip
         leave_unless_done(train_multibox(trained_head, network, training, validation, recipe, run), group)
         trained = {
@@ -629,8 +642,8 @@ def train_classifier_command(
         group = join_process_group(device)
         run = prepare_run(
             session, cache, f"{output.stem}.classifier", resume=resume, time_limit=time_limit, group=group,
-            max_pixels=max_pixels, meaning="the loss, which falls; wrong, the share of pictures given another class; "
-            f"top-1 and top-5 error, {_on_set_aside(len(validation))}",
+            max_pixels=max_pixels, meaning="  loss: should fall\n  wrong: share of pictures given another class\n"
+            f"  top-1 and top-5 error: {_on_set_aside(len(validation))}",
         )  # fmt: skip
 
         def warn(text: str) -> None:  # in the process that met the picture, whichever that is

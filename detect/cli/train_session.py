@@ -90,7 +90,7 @@ def training_session(device: str, *outputs: Path, suffix: str = ".safetensors") 
     except FloatingPointError as error:
         raise CommandError(str(error)) from None
     except KeyboardInterrupt:
-        warn_once("interrupted; the same command with --resume goes on from what the cache holds, a minute's work less")
+        warn_once("interrupted; add --resume to the same command, and it goes on: at most a minute's work is lost")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -173,13 +173,14 @@ def prepare_run(
         print_once(f"{checkpoint}: no such checkpoint, so from the beginning")
     print_once(f"{cache}: has the proposals, checkpoints and log of this training; delete it when all is trained")
     if meaning:
-        print_once(f"in a line of progress: {meaning}")
+        print_once(f"a line of progress has:\n{meaning}")
     write = open_log(log)
 
     def report(row: dict[str, float]) -> None:
         write(row)
         columns = [text.format(row[column]) for column, text in _COLUMNS.items() if column in row]
-        print_once("  ".join([*columns, f"{row['seconds_left'] / 60:.0f} min left"]))
+        # Rounded up: no minute is left when it ends, and not before.
+        print_once("  ".join([*columns, f"{math.ceil(row['seconds_left'] / 60)} min left"]))
 
     return replace(run, report=report)
 

@@ -294,8 +294,7 @@ class TrainingLoop(Generic[Example]):
                     self.save(done)
                     saved = time.monotonic()
                 if stops or done % ROW_STEPS == 0:
-                    left = (time.monotonic() - began) / (done - start) * (order.steps - done)
-                    self.report(done, np.array(figures), left)
+                    self.report(start, done, np.array(figures), began)
                     figures.clear()
                 if late_processes and done < order.steps:
                     return False
@@ -439,8 +438,12 @@ class TrainingLoop(Generic[Example]):
             task = self.task
             save_checkpoint(self.settings.checkpoint, task.modules, task.optimizer, done, task.settings)
 
-    def report(self, done: int, figures: NDArray[np.float64], seconds_left: float) -> None:
-        """Report a row in the first process; at the end of an epoch with measurements on the pictures set aside."""
+    def report(self, start: int, done: int, figures: NDArray[np.float64], began: float) -> None:
+        """Report a row in the first process; at the end of an epoch with measurements on the pictures set aside.
+
+        `start` is the step, and `began` the time, at which this process began: from the steps since then, the
+        measurements with them, follows how long the others take.
+        """
         order = self.task.order
         row = {
             "step": done,
@@ -448,12 +451,12 @@ class TrainingLoop(Generic[Example]):
             "epoch": self.task.recipe.epochs * done / order.steps,
             **self.task.row(figures),
             "learning_rate": self.task.rate(done - 1),
-            "seconds_left": seconds_left,
         }
         if done == order.steps:
             self.take_averages()
         if done in order.epoch_ends:
             self.task.validate(row)
+        row["seconds_left"] = (time.monotonic() - began) / (done - start) * (order.steps - done)
         if self.settings.group.rank == 0:
             self.settings.report(row)
 

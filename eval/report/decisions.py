@@ -37,20 +37,28 @@ class Comparison(NamedTuple):
 
 
 def decision_charts(
-    pictures: Sequence[Picture], detections: Mapping[str, Detections], matches: Mapping[str, Matches]
+    pictures: Sequence[Picture],
+    detections: Mapping[str, Detections],
+    matches: Mapping[str, Matches],
+    chosen: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, dict[str, Any]], float]:
-    """Make the charts "thresholds", "confusion" and "tide"; also return the score of the best F1, or nan."""
+    """Make the charts "thresholds", "confusion" and "tide"; also return the score of the best F1, or nan.
+
+    With `chosen`, what `evaluate_thresholds` returned, the score is the one that was chosen there.
+    """
     together = pool_matches([*matches.values()])
     curve = threshold_curve(together)
-    score = choose_threshold(curve, Target("f1"))
+    score, reason = choose_threshold(curve, Target("f1")), "best F1"
+    if chosen is not None:
+        score, reason = chosen["together"]["score"], chosen["at"]
     return {
-        "thresholds": _threshold_chart(curve, score),
+        "thresholds": _threshold_chart(curve, score, reason),
         "confusion": _confusion_chart(pictures, detections, tuple(matches), score),
         "tide": _tide_chart(tide_errors(pictures, detections, tuple(matches))),
     }, score
 
 
-def _threshold_chart(curve: Any, score: float) -> dict[str, Any]:
+def _threshold_chart(curve: Any, score: float, reason: str) -> dict[str, Any]:
     # Evenly in scores and in detections, most of which have low scores; with the best F1.
     number = len(curve.score)
     low, high = (float(curve.score[-1]), float(curve.score[0])) if number else (0.0, 1.0)
@@ -74,7 +82,7 @@ def _threshold_chart(curve: Any, score: float) -> dict[str, Any]:
     ]
     if not np.isnan(score):
         line = {"color": "var(--muted)", "width": 1.5, "dash": "dash"}
-        marked = {"mode": "lines", "line": line, "hoverinfo": "skip", "name": f"best F1, {score:.3f}"}
+        marked = {"mode": "lines", "line": line, "hoverinfo": "skip", "name": f"{reason}, {score:.3f}"}
         traces.append({"x": rounded([score, score]), "y": [0, 1], **marked})
     layout = {
         "height": 360,
@@ -118,9 +126,9 @@ def _confusion_chart(
         "z": [rounded(row) for row in shares],
         "x": places,
         "y": places,
-        "text": texts,
-        "hovertemplate": "%{text}<extra></extra>",
-        **({"customdata": written, "texttemplate": "%{customdata}"} if len(names) <= _WRITTEN else {}),
+        "customdata": texts,
+        "hovertemplate": "%{customdata}<extra></extra>",
+        **({"text": written, "texttemplate": "%{text}"} if len(names) <= _WRITTEN else {}),
         "colorscale": [[0, "rgba(76,134,216,0)"], [1, "rgba(76,134,216,1)"]],
         "zmin": 0,
         "zmax": 1,

@@ -76,6 +76,7 @@ def write_report(
     proposals: Mapping[str, ArrayLike] | None = None,
     title: str = "Detection report",
     settings: Mapping[str, str] = {},
+    result: Mapping[str, Any] | None = None,
     comparison: Comparison | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Path:
@@ -105,6 +106,9 @@ def write_report(
     settings : mapping of str to str
         What was evaluated, shown below the heading, such as ``{"Detections": "out/detections.json", "Set": "VOC2007,
         test"}``. The page has no date unless it is given here: the same input gives the same page.
+    result : mapping, optional
+        What `evaluate_voc` or `evaluate_ilsvrc` returned for the same: its ``"intervals"`` are shown. With
+        ``"thresholds"``, what `evaluate_thresholds` returned, the score chosen there takes the place of the best F1's.
     comparison : Comparison or None
         Another detector that these detections are compared with.
     max_pixels : int
@@ -167,7 +171,9 @@ def write_report(
     gallery = 12 if len(classes) <= 50 else 24
     by_overlap, by_number = proposal_charts(pictures, detections, matches, proposals)
     calibration = summarise_reliability(matches)
-    decisions, best_score = decision_charts(pictures, detections, matches)
+    intervals = (result or {}).get("intervals") or {"per_class": {}}
+    chosen = (result or {}).get("thresholds")
+    decisions, best_score = decision_charts(pictures, detections, matches, chosen)
     figures = {
         "curves": precision_recall_chart(matches),
         **reliability_charts(calibration),
@@ -185,7 +191,9 @@ def write_report(
         plotly=Markup(get_plotlyjs()),
         figures=figures,
         rows=rows,
-        facts=_headline_facts(rows, shares["mean"], sum(counts.values())),
+        facts=_headline_facts(rows, shares["mean"], sum(counts.values()), intervals.get("mAP")),
+        intervals=intervals["per_class"],
+        chosen=chosen,
         settings=settings,
         calibration=calibration,
         kinds=kinds,
@@ -215,7 +223,13 @@ def _template() -> Any:
     """Read the page's template."""
     environment = page_environment()
     environment.filters["number"] = format_number
+    environment.filters["interval"] = _format_interval
     return environment.get_template("report.html")
+
+
+def _format_interval(ends: Sequence[float] | None) -> str:
+    """Write the ends of an interval; nothing for none."""
+    return "" if ends is None or np.isnan(ends).any() else " to ".join(map(format_number, ends))
 
 
 def _check_folder(folder: Path) -> None:
@@ -252,15 +266,18 @@ def _class_row(name: str, matches: Matches, metric: Literal["voc07", "voc12"]) -
 
 
 def _headline_facts(
-    rows: Sequence[ClassRow], kinds: Mapping[str, float], counts: NDArray[np.int64] | int
+    rows: Sequence[ClassRow],
+    kinds: Mapping[str, float],
+    counts: NDArray[np.int64] | int,
+    interval: Sequence[float] | None,
 ) -> list[tuple[str, str, str]]:
     """Label, value and remark of each figure at the head of the page; `counts` are of all classes, by kind."""
     measured = sorted((row for row in rows if row.objects), key=lambda row: row.ap)
     mean = mean_of_numbers(row.ap for row in measured)
     found = sum(row.found for row in measured)
-    facts = [
-        ("mAP", format_number(mean), f"mean over {len(measured)} classes" if len(measured) != 1 else "of one class")
-    ]
+    of = f"mean over {len(measured)} classes" if len(measured) != 1 else "of one class"
+    width = f"; 95 % interval {ends}" if (ends := _format_interval(interval)) else ""
+    facts = [("mAP", format_number(mean), of + width)]
     if measured:
         objects = sum(row.objects for row in measured)
         facts.append(("Objects found", f"{found / objects:.0%}", f"{found:,} of {objects:,}, at any score"))

@@ -7,6 +7,7 @@ import pytest
 from builders import CLASSES, draw_pictures, make_detections, make_picture, random_scene
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from test_reliability import CLASS
 
 from inception_rcnn.data.errors import SettingError
@@ -16,6 +17,8 @@ from inception_rcnn.eval.matching import HIT, IGNORED, Matches
 from inception_rcnn.eval.thresholds import choose_threshold, parse_target, threshold_curve
 
 TARGETS = ("f1", "precision=0.5", "precision=1", "recall=0.5", "recall=1", "score=0.3")
+
+A, B, FAR = [0, 0, 20, 10], [40, 0, 60, 10], [150, 100, 170, 110]
 
 
 def figures_at(matches: Matches, score: float) -> tuple[float, float, float]:
@@ -74,8 +77,29 @@ def test_intervals_are_those_of_pictures_drawn_for_real(at: str) -> None:
         scores = np.array([choose_threshold(threshold_curve(one), parse_target(at)) for one in slow])
         assert own["intervals"]["score"] == pytest.approx(bootstrap.percentiles(scores), nan_ok=True)
     drawn = np.array([figures_at(one, own["score"]) for one in slow]).T
+    compared = 0
     for name, values in zip(("precision", "recall", "f1"), drawn, strict=True):
-        assert own["intervals"][name] == pytest.approx(bootstrap.interval(values), nan_ok=True)
+        low, high = bootstrap.interval(values)
+        if low != high:
+            assert own["intervals"][name] == pytest.approx((low, high), nan_ok=True)
+            compared += 1
+    assert compared
+
+
+def test_four_of_four_is_no_certainty() -> None:
+    pictures = [make_picture([A, B], [0, 0], str(i)) for i in range(2)]
+    found = {str(i): make_detections([A, B], [0.9, 0.8], [0, 0], CLASSES) for i in range(2)}
+    own = evaluate_thresholds(match_voc(pictures, found, CLASSES), "precision=0.9", bootstrap=100)["per_class"]["cat"]
+    assert own["precision"] == own["recall"] == own["f1"] == 1
+    low, high = binomtest(4, 4).proportion_ci(0.95, "exact")
+    for name in ("precision", "recall", "f1"):
+        assert own["intervals"][name] == pytest.approx((low, high))
+    assert low < 0.5
+    # Nothing right: the other end.
+    wrong = {str(i): make_detections([FAR], [0.9], [0], CLASSES) for i in range(2)}
+    own = evaluate_thresholds(match_voc(pictures, wrong, CLASSES), "score=0.5", bootstrap=100)["per_class"]["cat"]
+    assert own["intervals"]["precision"] == pytest.approx(binomtest(0, 2).proportion_ci(0.95, "exact"))
+    assert own["intervals"]["recall"] == pytest.approx(binomtest(0, 4).proportion_ci(0.95, "exact"))
 
 
 def test_by_the_rules_of_coco() -> None:
@@ -89,9 +113,6 @@ def test_by_the_rules_of_coco() -> None:
 def test_targets_that_are_refused(at: str) -> None:
     with pytest.raises(SettingError, match="chosen at"):
         parse_target(at)
-
-
-A, B, FAR = [0, 0, 20, 10], [40, 0, 60, 10], [150, 100, 170, 110]
 
 
 def confusion(objects: list, labels: list, boxes: list, claimed: list, **flags: list) -> dict[tuple[int, int], int]:

@@ -149,13 +149,13 @@ def write_run_page(
     values = {
         "kind": "run",
         "title": run.name,
-        "subtitle": str(folder.absolute()),
+        "subtitle": os.path.abspath(folder),
         "shows": [("all", "all pictures"), ("found", "with boxes"), ("nothing", "nothing found")],
         "sorts": [
             ("run", "as in the run"),
             ("name", "name"),
             ("score", "best score"),
-            ("lowest", "lowest best score"),
+            ("lowest", "least best score"),
             ("weakest", "weakest box"),
             ("count", "number of boxes"),
         ],
@@ -243,7 +243,7 @@ def write_comparison_page(
     values = {
         "kind": "comparison",
         "title": " and ".join(titles),
-        "subtitle": f"{first.absolute()}, {second.absolute()}",
+        "subtitle": f"{os.path.abspath(first)}, {os.path.abspath(second)}",
         "shows": [
             ("all", "all pictures"),
             ("differ", "with a difference"),

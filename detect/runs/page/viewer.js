@@ -18,6 +18,7 @@ function openPicture(k) {
   $("files").replaceChildren(...links.map(([text, href]) => Object.assign(document.createElement("a"), {textContent: text, href, target: "_blank", rel: "noopener"})));
   $("previous").disabled = k === 0;
   $("next").disabled = k === order.length - 1;
+  highlightBox("");
   updatePicture();
   fit();
 }
@@ -146,7 +147,13 @@ function highlightBox(box) {
   stage.classList.toggle("dimmed", box !== "");
 }
 
-viewer.addEventListener("pointerover", event => highlightBox(event.target.closest("[data-box]")?.dataset.box ?? ""));
+// What appears below a pointer that rests was not pointed at.
+let restsAt = "";
+const place = event => `${event.clientX} ${event.clientY}`;
+for (const kind of ["click", "pointermove"]) addEventListener(kind, event => { restsAt = place(event); }, true);
+viewer.addEventListener("pointerover", event => {
+  if (place(event) !== restsAt) highlightBox(event.target.closest("[data-box]")?.dataset.box ?? "");
+});
 viewer.addEventListener("close", () => {
   const p = order[viewed];
   viewed = -1;

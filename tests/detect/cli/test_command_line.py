@@ -458,8 +458,8 @@ def test_train_detector_interrupted_and_resumed(
     assert run(*train, "--time-limit", 0) == 0
     written = capsys.readouterr().err
     assert "2 pictures to train on, 0 set aside" in written
-    assert "in a line of progress: the losses, which should fall; " in written
-    assert "mAP, from 0 to 1, not measured: no picture is set aside\n" in written
+    assert "a line of progress has:\n  losses: should fall\n" in written
+    assert "mAP: from 0 to 1, not measured: no picture is set aside\n" in written
     assert "time is up; the same command with --resume goes on" in written
     assert not output.exists()
     # Another without --resume does not destroy what there is to go on from.

@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -14,7 +15,7 @@ from builders import make_detections, make_picture
 from PIL import Image
 
 from inception_rcnn.data import Detections, Picture
-from inception_rcnn.eval import EvaluationError, evaluate_ilsvrc, evaluate_voc
+from inception_rcnn.eval import EvaluationError, evaluate_ilsvrc, evaluate_thresholds, evaluate_voc
 from inception_rcnn.eval.errors import ERROR_TYPES, count_false_positives, false_positives
 from inception_rcnn.eval.matching import HIT, IGNORED, Matches, match_voc
 from inception_rcnn.eval.report.mistakes import _cut_around
@@ -157,6 +158,31 @@ def test_numbers_are_those_of_the_evaluation(scene, tmp_path, metric):
         row = len(text) - 1 - text[::-1].index("Precision and recall")
         row = [i for i in range(row) if text[i] == name][-1]
         assert text[row + 1] == ("–" if np.isnan(ap) else f"{ap:.3f}")
+
+
+def test_intervals_and_the_chosen_score_are_shown(scene, tmp_path):
+    pictures, found = scene
+    result = evaluate_voc(pictures, found, CLASSES, bootstrap=100)
+    matches = match_voc(pictures, found, CLASSES)
+    chosen = evaluate_thresholds(matches, "precision=0.5", bootstrap=100)
+    path = write_report(tmp_path, pictures, found, CLASSES, result={**result, "thresholds": chosen})
+    text = " ".join(" ".join(Elements(path.read_text(encoding="utf-8")).text[""]).split())
+    low, high = result["intervals"]["mAP"]
+    assert f"95 % interval {low:.3f} to {high:.3f}" in text
+    for name in ("cat", "person", "cup"):
+        low, high = result["intervals"]["per_class"][name]
+        assert f"{low:.3f} to {high:.3f}" in text
+    own = chosen["together"]
+    low, high = own["intervals"]["precision"]
+    assert f"Chosen at precision=0.5: a score of {own['score']:.3f}" in text
+    assert f"precision is {own['precision']:.3f} ({low:.3f} to {high:.3f})" in text
+    plain = write_report(tmp_path, pictures, found, CLASSES).read_text(encoding="utf-8")
+    assert "95 % interval" not in plain
+    assert "The best F1 is reached at a score of" in plain
+    never = write_report(
+        tmp_path, pictures, found, CLASSES, result={"thresholds": evaluate_thresholds(matches, "recall=1")}
+    )
+    assert "No score reaches recall=1." in never.read_text(encoding="utf-8")
 
 
 def test_what_was_evaluated_is_said(scene, tmp_path):
@@ -416,7 +442,8 @@ def opened(browser, page):
     browser.get_log("browser")
     browser.get(page.as_uri())
     yield browser
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    # plotly.js warns of what it cannot draw.
+    assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
     assert browser.execute_script("return window.hacked") is None
 
 
@@ -437,6 +464,19 @@ def test_plots_are_drawn(opened):
     assert len(lines) == 5
     assert all(line.get_attribute("d") for line in lines)
     assert len(opened.find_elements("css selector", "#kinds .barlayer .trace")) == 4
+
+
+def test_shares_are_written_in_the_confusions(opened):
+    written: list[str] = []
+    for _ in range(100):  # plotly.js writes them after the rest.
+        written = opened.execute_script(
+            "return [...document.querySelectorAll('#confusion .heatmap-label text')].map(one => one.textContent)"
+        )
+        if written:
+            break
+        time.sleep(0.1)
+    assert len([cell for cell in written if cell]) > 4
+    assert all(not cell or 0 <= int(cell) <= 100 for cell in written)
 
 
 def test_nothing_is_asked_of_the_network(opened):
