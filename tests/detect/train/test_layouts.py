@@ -387,10 +387,11 @@ def test_detections_in_such_a_folder_are_evaluated(
     else:
         assert (status, told.count("\n")) == (2, 1)
         assert "--split 'test' is unknown; use train, val or trainval" in told
-    # Without a split it is the test's pictures, or all.
+    # Without a split it is the test's pictures, else those of a val of its own, else all.
     del evaluate[evaluate.index("--split") : evaluate.index("--split") + 2]
     status, told = run(*evaluate)
-    chosen = "the 1 picture of test in" if LAYOUTS[layout][1] else f"all {4 if LAYOUTS[layout][0] else 3} pictures"
+    val = "the 1 picture of val in" if LAYOUTS[layout][0] else "all 3 pictures"
+    chosen = "the 1 picture of test in" if LAYOUTS[layout][1] else val
     assert f"on {chosen}" in told.replace("\n", " ")
 
 
