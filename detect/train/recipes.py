@@ -87,7 +87,7 @@ class DetectorRecipe:
         Share of inception 5b's channels that a region loses.
     rare_share : float
         Classes in less than this share of the pictures are shown more often, see
-        `inception_rcnn.detect.train.detector.repeat_factors`.
+        `inception_rcnn.detect.train.sampling.repeat_factors`.
     momentum : float
         Of SGD.
     new_layer_rate, multibox_rate : float

@@ -22,9 +22,10 @@ from inception_rcnn.backbone.regions.network import roi_align
 from inception_rcnn.data import ILSVRC_DET_CLASSES, IMAGENET_CLASSES, TO_ILSVRC_DET, Picture
 from inception_rcnn.data.errors import CheckpointError, ModelError, SettingError
 from inception_rcnn.detect.train.augmentation import augment
-from inception_rcnn.detect.train.detector import detection_loss, sample_regions, soften, train_detector
+from inception_rcnn.detect.train.detector import detection_loss, soften, train_detector
 from inception_rcnn.detect.train.loop import RunSettings
 from inception_rcnn.detect.train.recipes import DetectorRecipe
+from inception_rcnn.detect.train.sampling import sample_regions
 from inception_rcnn.detect.train.teacher import Teacher, taught_classes
 from inception_rcnn.proposals.multibox.network import GridHead
 

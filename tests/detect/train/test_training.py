@@ -23,15 +23,10 @@ from inception_rcnn.data import Picture, box_iou
 from inception_rcnn.data.errors import CheckpointError, SettingError
 from inception_rcnn.detect.postprocessing import refine_best
 from inception_rcnn.detect.settings import DetectorSettings
-from inception_rcnn.detect.train.detector import (
-    detection_loss,
-    refine_regions,
-    repeat_factors,
-    sample_regions,
-    train_detector,
-)
+from inception_rcnn.detect.train.detector import detection_loss, train_detector
 from inception_rcnn.detect.train.loop import RunSettings
 from inception_rcnn.detect.train.recipes import DetectorRecipe
+from inception_rcnn.detect.train.sampling import refine_regions, repeat_factors, sample_regions
 from inception_rcnn.detect.train.validation import measure_map
 from inception_rcnn.proposals.multibox.network import GridHead
 
