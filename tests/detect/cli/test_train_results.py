@@ -14,7 +14,12 @@ pytest.importorskip("torch")
 
 from inception_rcnn.data import Detections
 from inception_rcnn.detect.cli.app import app
-from inception_rcnn.detect.cli.train import _find_unlearned, _print_next_commands, _print_precision
+from inception_rcnn.detect.cli.train import (
+    _find_unlearned,
+    _folder_of,
+    _print_next_commands,
+    _print_precision,
+)
 from inception_rcnn.eval import match_voc
 
 
@@ -64,6 +69,16 @@ def test_of_ilsvrc_and_of_packed_pictures_others_are_to_be_named(tmp_path: Path)
         assert _find_unlearned(tmp_path / name, "trainval", 5) == (Path("others"), "trainval")
 
 
+def test_pictures_set_aside_have_a_folder_if_they_are_alone_in_it() -> None:
+    one, two, other = (
+        make_picture([], image_id=name, path=Path("mine", name)) for name in ("val/1.jpg", "val/2.jpg", "train/3.jpg")
+    )
+    below = make_picture([], image_id="4", path=Path("mine/val/more/4.jpg"))
+    assert _folder_of([one, two], [other]) == Path("mine/val")
+    for aside, trained in (([one, other], []), ([one], [two]), ([one, two], [below]), ([], [other])):
+        assert _folder_of(aside, trained) is None
+
+
 def test_the_next_commands_are_such(capsys: pytest.CaptureFixture[str]) -> None:
     _print_next_commands(Path("my model.safetensors"), " --multibox b.safetensors", Path("mine"), "val", "mine.txt")
     lines = capsys.readouterr().err.splitlines()
@@ -77,3 +92,5 @@ def test_the_next_commands_are_such(capsys: pytest.CaptureFixture[str]) -> None:
     context = commands[name].commands[rules].make_context(name, arguments)
     assert context.params["classes"] == "mine.txt"
     assert context.params["detections"] == Path("out-my model")
+    _print_next_commands(Path("m.safetensors"), "", Path("mine"), "val", None, Path("mine/images/val"))
+    assert "inception-rcnn detect mine/images/val --model" in capsys.readouterr().err
