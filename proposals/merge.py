@@ -193,6 +193,7 @@ def load_proposer(
     limit: int | None = None,
     mode: Mode = "fast",
     superpixel_scale: float | None = None,
+    min_side: float = 20,
     seed: int = 0,
     multibox: str | Path = "voc",
     detector: str | Path = "voc",
@@ -209,7 +210,7 @@ def load_proposer(
     method : {"merged", "selective-search", "multibox"}
     limit : int, optional
         Return at most this many boxes, the best. The default is 200 for "multibox", else all boxes.
-    mode, superpixel_scale, seed
+    mode, superpixel_scale, min_side, seed
         See `SelectiveSearch`; `superpixel_scale` is 2 by default for "merged".
     multibox : str or Path
         A bundled head, or a file that ``inception-rcnn train multibox`` wrote.
@@ -233,9 +234,8 @@ def load_proposer(
     check_choice("method", method, METHODS)
     check_limit(limit)
     scale = superpixel_scale if superpixel_scale is not None else 2.0 if method == "merged" else 1.0
-    search = SelectiveSearch(
-        mode, superpixel_scale=scale, seed=seed, limit=limit if method == "selective-search" else None
-    )
+    first = limit if method == "selective-search" else None
+    search = SelectiveSearch(mode, superpixel_scale=scale, min_side=min_side, seed=seed, limit=first)
     if method == "selective-search":
         return search
     from ..backbone.regions.placement import choose_placement

@@ -59,6 +59,9 @@ def propose(
     superpixel_scale: Annotated[
         float | None, derived_option("S", "2 gives half as many boxes.", "2 if merged, 1")
     ] = None,
+    min_side: Annotated[
+        float, typer.Option(min=0, metavar="N", help="Smaller regions are left out; pixels of a picture 500 wide.")
+    ] = 20,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The best N boxes of a picture.")] = None,
     multibox: MultiBoxName = "voc",
     model: Annotated[
@@ -100,7 +103,9 @@ def propose(
     paths, lines = list_pictures(images, images_in, column)
     if model is not None and multibox in multibox_names():
         raise CommandError(f"--model {model}: the MultiBox {multibox} has its detector; name --multibox FILE too")
-    settings: dict[str, Any] = {"mode": mode, "superpixel_scale": superpixel_scale, "limit": limit, "seed": seed}
+    settings: dict[str, Any] = {
+        "mode": mode, "superpixel_scale": superpixel_scale, "min_side": min_side, "limit": limit, "seed": seed,
+    }  # fmt: skip
     network = {"multibox": multibox, "detector": model or "voc", "device": device}
     with connected(cluster, workers) if cluster else nullcontext():
         proposer, workers = _load(method, settings, network, workers, len(paths), cluster)

@@ -528,6 +528,16 @@ def test_names_that_a_program_would_confuse(photos, tmp_path):
         propose_pictures(paths_of(folder), tmp_path / "file", SEARCH, program="detreg")
 
 
+def test_regions_of_any_size(photos, tmp_path):
+    output = tmp_path / "all.parquet"
+    assert run_command("propose", photos, "--output", output, "--method", "selective-search", "--min-side", "0") == 0
+    for one in read_proposals(output):
+        boxes, scores = SelectiveSearch("fast", min_side=0)(read_image(photos / one.file))
+        np.testing.assert_array_equal(one.boxes, boxes)
+        np.testing.assert_array_equal(one.scores, scores)
+        assert (boxes[:, 2:] - boxes[:, :2]).min() * 500 / one.width < 20
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
