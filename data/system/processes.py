@@ -142,7 +142,7 @@ def map_processes(
             try:
                 for item in queue:
                     lost = [item]  # in case that submitting it fails
-                    under_way.append((item, pool.submit(_call, item)))
+                    under_way.append((item, _submit(pool, _call, item)))
                     if len(under_way) >= (limit or 4 * workers):
                         break
                 lost = []
@@ -174,14 +174,14 @@ def _one_by_one(
             try:
                 if alone is None:
                     alone = _start_pool(1, work)
-                    alone.submit(int).result()
+                    _submit(alone, int).result()
             except BrokenProcessPool as error:
                 raise ProcessStartError(
                     "processes cannot be started here; run a script from a file and put what it does under "
                     '`if __name__ == "__main__":`, or use workers=1'
                 ) from error
             try:
-                yield item, alone.submit(_call, item).result()
+                yield item, _submit(alone, _call, item).result()
             except BrokenProcessPool:
                 alone.shutdown()
                 alone = None
@@ -193,6 +193,21 @@ def _one_by_one(
 
 def _start_pool(count: int, work: Callable[[Any], Any]) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(work,))
+
+
+def _submit(pool: ProcessPoolExecutor, work: Callable[..., Result], *items: Any) -> Future[Result]:
+    """Hand work to a pool, which may start a process for it: that begins with SIGTERM blocked, see `_start_worker`.
+
+    If it blocked that by itself, one that came while it starts would end it, and so could one that came to a thread of
+    a library that was there before.
+    """
+    if not hasattr(signal, "sigwaitinfo"):  # on macOS
+        return pool.submit(work, *items)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return pool.submit(work, *items)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _work: Callable[[Any], Any]
@@ -211,7 +226,6 @@ def _start_worker(work: Callable[[Any], Any]) -> None:
     # items in hand are finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_when_parent_says, daemon=True).start()
     # With its end in one piece: other workers write there too.
     print_data_warnings(lambda text: sys.stderr.write(f"{text}\n"))
