@@ -149,10 +149,10 @@ function highlightBox(box) {
 
 // What appears below a pointer that rests was not pointed at.
 let restsAt = "";
-const place = event => `${event.clientX} ${event.clientY}`;
-for (const kind of ["click", "pointermove"]) addEventListener(kind, event => { restsAt = place(event); }, true);
+const pointedAt = event => `${event.clientX} ${event.clientY}`;
+for (const kind of ["click", "pointermove"]) addEventListener(kind, event => { restsAt = pointedAt(event); }, true);
 viewer.addEventListener("pointerover", event => {
-  if (place(event) !== restsAt) highlightBox(event.target.closest("[data-box]")?.dataset.box ?? "");
+  if (pointedAt(event) !== restsAt) highlightBox(event.target.closest("[data-box]")?.dataset.box ?? "");
 });
 viewer.addEventListener("close", () => {
   const p = order[viewed];
