@@ -244,6 +244,22 @@ def test_a_picture_without_an_original_is_shown_as_it_was_drawn(browser: Any, tm
     page.check()
 
 
+def test_a_pointer_that_rests_picks_no_box_out(opened: Opened) -> None:
+    from selenium.webdriver import ActionChains
+
+    opened.slide(0.05)
+    tile = opened.all(".open")[0]
+    ActionChains(opened.browser).move_to_element(tile).click().perform()
+    # It rests where it clicked, on whatever appears there.
+    assert opened.do("return document.querySelectorAll('#viewer .lit').length") == 0
+    assert not opened.do("return document.getElementById('stage').classList.contains('dimmed')")
+    ActionChains(opened.browser).move_to_element(opened.one("#found tr")).perform()
+    assert opened.do("return document.querySelectorAll('#viewer .lit').length") > 0
+    # The next picture is shown with all of its boxes.
+    opened.one("#next").click()
+    assert opened.do("return document.querySelectorAll('#viewer .lit').length") == 0
+
+
 def test_the_keyboard(opened: Opened) -> None:
     names = list(FOUND)
     opened.do("document.querySelector('.open').focus()")

@@ -27,6 +27,17 @@ from inception_rcnn.detect.runs.page.detections import compare_detections, write
 from inception_rcnn.detect.runs.page.proposals import write_proposals_page
 
 
+def test_the_scripts_of_a_page_share_no_name() -> None:
+    """They become one script: a name that two declare would leave the page blank, which only a browser shows."""
+    declared = re.compile(r"^(?:const|let|var|class|function\*?|async function)\s+(.+?)(?:[=({;]|$)", re.M)
+    names: list[str] = []
+    for script in sorted(Path(writing.__file__).parent.glob("*.js")):
+        for line in declared.findall(script.read_text(encoding="utf-8")):
+            names += [one.strip() for one in line.split(",")]
+    assert len(names) > 50
+    assert sorted(names) == sorted(set(names))
+
+
 class Page(HTMLParser):
     """A page's elements, its scripts and styles, and what its scripts are given."""
 
