@@ -38,7 +38,7 @@ def taught_classes(classes: Sequence[str]) -> NDArray[np.int64]:
     Examples
     --------
     >>> columns = taught_classes(["zebra", "volleyball", "my cup"])
-    >>> [(columns == i).sum() for i in range(3)]
+    >>> [int((columns == i).sum()) for i in range(3)]
     [1, 1, 0]
     """
     index = {name: i for i, name in enumerate(classes)}
