@@ -60,7 +60,7 @@ def propose(
         float | None, derived_option("S", "2 gives half as many boxes.", "2 if merged, 1")
     ] = None,
     min_side: Annotated[
-        float, typer.Option(min=0, metavar="N", help="Smaller regions are left out; pixels of a picture 500 wide.")
+        int, typer.Option(min=0, metavar="N", help="Smaller regions are left out; pixels of a picture 500 wide.")
     ] = 20,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="The best N boxes of a picture.")] = None,
     multibox: MultiBoxName = "voc",

@@ -206,7 +206,7 @@ def train_detector_command(
         run = prepare_run(
             session, cache, f"{output.stem}.detector", resume=resume, time_limit=time_limit, group=group,
             max_pixels=max_pixels, meaning="  losses: should fall\n"
-            "  foreground right: share of regions on objects that get their class; may be near 0 first, then rises\n"
+            "  foreground right: share of regions on objects that get their class; may fall to 0 first, then rises\n"
             f"  mAP: from 0 to 1, {_on_set_aside(len(validation))}\n"
             "  min left: until the weights are learned; then comes what makes the model faster",
         )  # fmt: skip

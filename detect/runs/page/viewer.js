@@ -104,7 +104,7 @@ function updatePicture() {
     });
   }
   $("found").replaceChildren(...tableRows(p));
-  $("found-none").hidden = $("found").rows.length > 0;
+  $("found-none").hidden = $("found").rows.length > 0 || (ranked && !objects);
   $("found-table").hidden = $("found").rows.length === 0;
 }
 
