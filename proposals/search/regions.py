@@ -40,6 +40,7 @@ class _Tree(NamedTuple):
     spans: NDArray[np.int32]  # (2 * R - 1, 2): of each region the first number, and one past the last
     before: NDArray[np.int32]  # numbers on both sides of each change
     after: NDArray[np.int32]
+    corner: int  # number of the initial region at the top left
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,8 @@ class Regions:
 
     def mask(self, index: int) -> NDArray[np.bool_]:
         """Draw the mask of a region, shape (H, W)."""
-        tree, first, end = self._find(index)
+        level, first, end, *_ = self._places[index]
+        tree = self._trees[level]
         numbers = tree.numbers[tree.raster.labels]
         return np.asarray((numbers >= first) & (numbers < end))
 
@@ -175,15 +177,10 @@ class Regions:
         >>> bool((decode(regions.run_lengths(7)) == regions.mask(7)).all())
         True
         """
-        tree, first, end = self._find(index)
-        height, width = self.shape
-        # A region ends where the column right of it begins.
-        left, right = max(int(self.boxes[index, 0]) - 1, 0), min(int(self.boxes[index, 2]) + 2, width)
-        changes = slice(*tree.raster.columns[[left, right]])
-        counts = self._buffer
-        inside = first <= tree.numbers[tree.raster.labels[0, 0]] < end
+        level, first, end, start, stop = self._places[index]
+        tree, (height, width), counts = self._trees[level], self.shape, self._buffer
         length = _encode(
-            tree.raster.changes[changes], tree.before[changes], tree.after[changes], first, end, inside,
+            tree.raster.changes, tree.before, tree.after, start, stop, first, end, first <= tree.corner < end,
             height * width, counts,
         )  # fmt: skip
         return {"size": [height, width], "counts": counts[:length].tobytes()}
@@ -201,10 +198,19 @@ class Regions:
         outlines, _ = cv2.findContours(twice, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         return [(outline[:, 0] * np.float32(0.5) + np.float32(0.25)).astype(np.float32) for outline in outlines]
 
-    def _find(self, index: int) -> tuple[_Tree, int, int]:
-        level, node = self.nodes[index]
-        tree = self._trees[level]
-        return tree, *map(int, tree.spans[node])
+    @cached_property
+    def _places(self) -> list[list[int]]:
+        """Of each region: its tree, its first number, one past its last, its first change, one past its last."""
+        places = np.empty((len(self.nodes), 5), np.int64)
+        places[:, 0] = self.nodes[:, 0]
+        # A region ends where the column right of it begins.
+        left = (self.boxes[:, 0].astype(np.int64) - 1).clip(min=0)
+        right = (self.boxes[:, 2].astype(np.int64) + 2).clip(max=self.shape[1])
+        for level, tree in enumerate(self._trees):
+            own = self.nodes[:, 0] == level
+            places[own, 1:3] = tree.spans[self.nodes[own, 1]]
+            places[own, 3], places[own, 4] = tree.raster.columns[left[own]], tree.raster.columns[right[own]]
+        return places.tolist()
 
     @cached_property
     def _buffer(self) -> NDArray[np.uint8]:
@@ -224,7 +230,8 @@ class Regions:
             # They are columns of a wider array, which is another type to a kernel; one row or none would not be.
             _number_leaves(np.ascontiguousarray(hierarchy.merges), count, spans)
             numbers = spans[:count, 0].copy()
-            trees.append(_Tree(raster, numbers, spans, numbers[raster.before], numbers[raster.after]))
+            corner = int(numbers[raster.labels[0, 0]])
+            trees.append(_Tree(raster, numbers, spans, numbers[raster.before], numbers[raster.after], corner))
         return trees
 
 
@@ -258,19 +265,19 @@ def _number_leaves(merges, count, spans):  # type: ignore[no-untyped-def]
             spans[other, 0] = spans[node, 0] + spans[one, 1]
 
 
-@kernel("int64(int32[::1], int32[::1], int32[::1], int64, int64, boolean, int64, uint8[::1])")
-def _encode(changes, before, after, first, end, inside, total, counts):  # type: ignore[no-untyped-def]
+@kernel("int64(int32[::1], int32[::1], int32[::1], int64, int64, int64, int64, boolean, int64, uint8[::1])")
+def _encode(changes, before, after, start, stop, first, end, inside, total, counts):  # type: ignore[no-untyped-def]
     """Write run lengths as pycocotools' rleToString does: each less that of two before, 5 bits a byte, lowest first."""
     length = written = 0
     place = two_before = one_before = 0
     # The first run is of pixels outside, and has no length if the first pixel is inside.
     position = 0 if inside else -1
-    i = 0
+    i = start
     while True:
         if position != 0:
-            while i < len(changes) and (first <= before[i] < end) == (first <= after[i] < end):
+            while i < stop and (first <= before[i] < end) == (first <= after[i] < end):
                 i += 1
-            position = changes[i] if i < len(changes) else total
+            position = changes[i] if i < stop else total
             i += 1
         run = position - place
         rest = run - two_before if written > 2 else run
