@@ -66,9 +66,8 @@ def is_localised(picture: Picture, found: Detections) -> bool:
     """Whether the best detection has the right class and lies on an object of it."""
     if not len(found):
         return False
-    best = int(found.scores.argmax())
-    own = picture.boxes[picture.labels == CLASSES.index(found.classes[found.labels[best]])]
-    return bool(len(own)) and bool(box_iou(found.boxes[[best]], own).max() >= 0.5)
+    own = picture.boxes[picture.labels == CLASSES.index(found.classes[found.labels[0]])]  # The best comes first.
+    return bool(len(own)) and bool(box_iou(found.boxes[:1], own).max() >= 0.5)
 
 
 def main() -> None:
@@ -98,7 +97,7 @@ def main() -> None:
             small, scale = resize_picture(image, SIDE)
             read = teacher.reader(crops_to_input(small[None], "cpu"))
             named = read(torch.from_numpy(boxes * np.float32(scale))).numpy()
-            foreground = 1 - voc.scorers[0].score(voc.features(image), boxes)[0][:, :1]
+            foreground = 1 - voc.scorers[0].score(features, boxes)[0][:, :1]
             shares = (named * foreground).astype(np.float32)
             probabilities = np.concatenate([1 - shares.sum(1, keepdims=True), shares], axis=1)
             size = picture.width, picture.height

@@ -194,6 +194,11 @@ def train_detector_command(
             if along and (start is None or settings["detector"] != start):
                 print_once(f"{multibox} was trained on another trunk; its head learns to stand on this one")
         group = join_process_group(device)
+        taught_by = None
+        if teacher is not None:
+            # Before the pictures are read, and proposals computed for hours: it may know none of the classes.
+            with download_bar(teacher) as report:
+                taught_by = Teacher.load(teacher, names, group.device, report)
         training, validation = read_training_pictures(
             data, names, split, tell=print_once, warn=warn_once, progress=progress_bar,
             max_pixels=max_pixels,
@@ -215,10 +220,6 @@ def train_detector_command(
             share = (samples if epochs == 0 else [*training, *validation])[group.rank :: group.world]
             with progress_bar("proposals", len(share)) as report:
                 proposals.fill(share, workers or usable_cores(), report)
-        taught_by = None
-        if teacher is not None:
-            with download_bar(teacher) as report:
-                taught_by = Teacher.load(teacher, names, group.device, report)
         head = None
         if along and proposing is not None:
             head = from_model(proposing)
