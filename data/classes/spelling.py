@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataWarning, SettingError, did_you_mean, first_names
+from . import COCO_TO_VOC, ILSVRC_DET_CLASSES, TO_ILSVRC_DET
+
+_WORDNET_IDS = {name: wnid for wnid, name in ILSVRC_DET_CLASSES.items()}
 
 
 class MisspeltClassWarning(DataWarning):
@@ -49,6 +52,41 @@ def find_labels(names: Iterable[str], classes: Sequence[str], setting: str = "on
             meant = f" (name several so: {one_by_one})" if several else did_you_mean(name, classes)
             raise SettingError(f"{setting} {name[:40]!r}: no such class{meant}; there are {first_names(classes, 20)}")
     return np.array(sorted(label_of[name] for name in names), np.int64)
+
+
+def labels_in(names: Iterable[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Find classes in another list, where VOC, COCO or ILSVRC may call them otherwise.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names, or WordNet ids of ILSVRC's detection classes.
+    classes : sequence of str
+        The other list.
+
+    Returns
+    -------
+    ndarray, shape (number of names,), int64
+        Indices into `classes`; -1 where it has no such class.
+
+    Examples
+    --------
+    >>> labels_in(["airplane", "tie", "zebra"], ["zebra", "aeroplane"]).tolist()
+    [1, -1, 0]
+    >>> labels_in(["tie", "n02374451"], ["horse"]).tolist()
+    [-1, 0]
+    """
+    label_of = {name: label for label, name in reversed([*enumerate(classes)])}
+    meaning = {meant: label_of[name] for name in reversed(classes) for meant in _meanings(name)}
+    found = ([label_of.get(name), *(meaning.get(meant) for meant in _meanings(name))] for name in names)
+    return np.array([next((label for label in labels if label is not None), -1) for labels in found], np.int64)
+
+
+def _meanings(name: str) -> list[str]:
+    """List what a name is elsewhere: in VOC's spelling, and the WordNet id of ILSVRC's class."""
+    spelt = COCO_TO_VOC.get(name, name)
+    ids = (name, _WORDNET_IDS.get(name), TO_ILSVRC_DET["coco"].get(name), TO_ILSVRC_DET["voc"].get(name))
+    return [spelt, *(wnid for wnid in ids if wnid in ILSVRC_DET_CLASSES)]
 
 
 def similar_classes(names: Iterable[str], classes: Iterable[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ import typer
 from numpy.typing import NDArray
 
 from ...data import Picture
+from ...data.classes.spelling import labels_in
 from ...data.errors import CommandError, EvaluationError, ModelError, UserError
 from ...data.system.processes import usable_cores
 from ...eval import Matches
@@ -389,42 +390,48 @@ def _first_detector(
     if before is None or weights is not None:
         _load_weights(network, weights or "googlenet-bvlc", "the detector")
     if before is not None:
+        own = network.state_dict()
         state = torch_network(before.weights, len(before.classes), "cpu").state_dict()
         if weights is not None:
             state = {name: value for name, value in state.items() if in_trunk(name)}
         else:
-            state = _for_classes(state, before.classes, names, class_agnostic=recipe.class_agnostic)
-        own = network.state_dict()
+            state = _for_classes(state, own, before.classes, names, class_agnostic=recipe.class_agnostic)
         network.load_state_dict({**own, **{name: value for name, value in state.items() if name in own}})
     return network
 
 
 def _for_classes(
-    state: dict[str, Tensor], before: Sequence[str], names: Sequence[str], *, class_agnostic: bool
+    state: dict[str, Tensor],
+    first: Mapping[str, Tensor],
+    before: Sequence[str],
+    names: Sequence[str],
+    *,
+    class_agnostic: bool,
 ) -> dict[str, Tensor]:
     """Turn weights of a detector into those of one for other classes, or for the same in another order.
 
-    What belongs to a class is left out if the classes are not the same. Box deltas for all classes begin as the mean
-    of the classes', those of each class as what all shared.
+    Classes that both have keep their scores and deltas. The scores of the others are left out, and their deltas begin
+    as the mean of all; so do deltas that all classes share.
     """
-    same = sorted(before) == sorted(names)
-    order = [before.index(name) for name in names] if same else []
-    if not same:
-        print_once(
-            "the detector of --start has other classes: their scores are learned from nothing, the layers below go on"
-        )
+    import torch
+
+    order = labels_in(names, before)
+    known = torch.from_numpy(order >= 0)
+    if not known.all():
+        new = f"the scores of {(~known).sum()} of {len(names)}" if known.any() else "their scores"
+        print_once(f"the detector of --start has other classes: {new} are learned from nothing, the layers below go on")
     found = {name: value for name, value in state.items() if not name.startswith(("score.", "context.", "delta."))}
-    if same:
-        rows = [0, *(1 + i for i in order)]
-        found |= {name: value[rows] for name, value in state.items() if name.startswith(("score.", "context."))}
+    rows = torch.from_numpy(np.concatenate([[0] if known.any() else [], 1 + order[order >= 0]]).astype(np.int64))
+    kept = torch.cat([known.any()[None], known])
+    for name, value in state.items():
+        if name.startswith(("score.", "context.")) and name in first:
+            found[name] = first[name].clone()
+            found[name][kept] = value[rows]
     for name in ("delta.weight", "delta.bias"):
         deltas = state[name].unflatten(0, (-1, 4))
-        if class_agnostic:
-            found[name] = deltas.mean(0)
-        elif len(deltas) == 1 < len(before):
-            found[name] = deltas.expand(len(names), *deltas.shape[1:]).flatten(0, 1)
-        elif same:
-            found[name] = deltas[order].flatten(0, 1)
+        mean = deltas.mean(0)
+        each = [deltas[label] if 0 <= label < len(deltas) else mean for label in order]
+        found[name] = mean if class_agnostic else torch.cat(each)
     return found
 
 

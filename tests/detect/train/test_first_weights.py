@@ -36,13 +36,25 @@ def test_classes_in_another_order_keep_their_scores_and_deltas() -> None:
 
 
 def test_the_layers_below_go_on_with_other_classes(capsys: pytest.CaptureFixture[str]) -> None:
-    network, start = first(("mug", "cat")), random_model().weights
-    assert "has other classes" in capsys.readouterr().err
+    network, start = first(("mug", "cup")), random_model().weights
+    assert "has other classes: their scores are learned" in capsys.readouterr().err
     for name, value in network.state_dict().items():
         # Finer features too: they belong to no class.
         if not name.startswith(("score.", "context.", "delta.")):
             np.testing.assert_array_equal(value.numpy(), start[name].astype(np.float32), err_msg=name)
     assert not network.state_dict()["context.weight"].any()
+
+
+def test_classes_that_the_start_knows_keep_their_scores_and_deltas(capsys: pytest.CaptureFixture[str]) -> None:
+    logits, deltas = outputs(first(CLASSES))
+    # A domestic cat, a class without boxes before, and a person; ILSVRC's names.
+    names = ("n02121808", "zebra", "person")
+    network = first(names)
+    assert "the scores of 1 of 3 are learned from nothing" in capsys.readouterr().err
+    some, moved = outputs(network)
+    np.testing.assert_allclose(some[:, [0, 1, 3]], logits[:, [0, 1, 3]], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(moved[:, [0, 2]], deltas[:, [0, 2]], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(moved[:, 1], deltas.mean(1), rtol=1e-5, atol=1e-5)
 
 
 def test_deltas_that_all_classes_share_go_on_with_any_classes() -> None:
