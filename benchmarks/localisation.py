@@ -1,11 +1,11 @@
 """How well ILSVRC's 200 classes are found in ILSVRC 2012's validation pictures, in which the labelled class is boxed.
 
-    python benchmarks/localisation.py ILSVRC2012_VAL [--model ilsvrc] [--half even] [--markdown]
+    python benchmarks/localisation.py ILSVRC2012 [--model ilsvrc] [--half even] [--markdown]
 
-ILSVRC2012_VAL has the pictures, and Annotations/ with their XML files. Pictures are left out whose class is none of the
-200 and above none. Beside the detector stands a classifier alone, on the same regions: its probabilities, summed over
-ImageNet's classes that are one of the 200, times the probability, by `voc`, that a region is no background. Without
---model only that is measured.
+ILSVRC2012 is the kit's folder, or has the pictures and Annotations/ with their XML files. Pictures are left out whose
+class is none of the 200 and above none. Beside the detector stands a classifier alone, on the same regions: its
+probabilities, summed over ImageNet's classes that are one of the 200, times the probability, by `voc`, that a region is
+no background. Without --model only that is measured.
 
 localised: share of pictures whose best detection has the right class and an IoU of 0.5 or more with an object of it.
 mAP: area AP at IoU 0.5, mean of the classes with three objects or more, of all detections.
@@ -14,7 +14,6 @@ mAP: area AP at IoU 0.5, mean of the classes with three objects or more, of all 
 import argparse
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 # Before numpy and numba are imported: their thread pools are made once.
@@ -29,18 +28,15 @@ from tables import show
 from inception_rcnn.backbone.preprocessing import resize_picture
 from inception_rcnn.data import (
     ILSVRC_DET_CLASSES,
-    IMAGENET_CLASSES,
     Detections,
-    Picture,
-    box_iou,
-    read_ilsvrc,
     read_image,
 )
 from inception_rcnn.detect import Detector
 from inception_rcnn.detect.cli.terminal import progress_bar
 from inception_rcnn.detect.postprocessing import suppress
 from inception_rcnn.detect.settings import DetectorSettings
-from inception_rcnn.detect.train.teacher import Teacher, taught_classes
+from inception_rcnn.detect.train.localisation import is_localised, read_localisation_pictures
+from inception_rcnn.detect.train.teacher import Teacher
 from inception_rcnn.detect.train.validation import crops_to_input
 from inception_rcnn.eval import evaluate_voc
 
@@ -48,26 +44,6 @@ CLASSES = tuple(ILSVRC_DET_CLASSES.values())
 SIDE = 448  # of the classifier's picture
 FEWEST = 3  # objects of a class
 SETTINGS = DetectorSettings(min_score=0.001)
-
-
-def read_pictures(folder: Path, half: str) -> list[Picture]:
-    """Read the pictures of a half, by the last digit of their names, with labels of the 200 classes."""
-    pictures = read_ilsvrc(folder / "Annotations", classes=IMAGENET_CLASSES, image_root=folder)
-    of_detection, kept = taught_classes(CLASSES), []
-    for picture in pictures:
-        labels = of_detection[picture.labels]
-        wanted = half == "both" or int(picture.image_id[-1]) % 2 == (half == "odd")
-        if wanted and len(labels) and (labels >= 0).all():
-            kept.append(replace(picture, labels=labels, classes=CLASSES))
-    return kept
-
-
-def is_localised(picture: Picture, found: Detections) -> bool:
-    """Whether the best detection has the right class and lies on an object of it."""
-    if not len(found):
-        return False
-    own = picture.boxes[picture.labels == CLASSES.index(found.classes[found.labels[0]])]  # The best comes first.
-    return bool(len(own)) and bool(box_iou(found.boxes[:1], own).max() >= 0.5)
 
 
 def main() -> None:
@@ -82,7 +58,7 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    pictures = read_pictures(options.folder, options.half)[: options.pictures]
+    pictures = read_localisation_pictures(options.folder, CLASSES, options.half)[: options.pictures]
     teacher = Teacher.load(options.teacher, CLASSES, "cpu")
     voc = Detector.load("voc", multibox="any", threads=1, min_score=SETTINGS.min_score)
     detector = voc if options.model is None else Detector.load(options.model, threads=1, min_score=SETTINGS.min_score)

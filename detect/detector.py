@@ -19,6 +19,7 @@ from ..backbone.weights.model_file import SCORINGS, RegionModel, read_model
 from ..backbone.weights.published import bundled_models, find_model
 from ..data import Detections
 from ..data.arguments import check_choice, check_numbers
+from ..data.class_measures import hidden_classes
 from ..data.classes.spelling import find_labels
 from ..data.errors import ModelError, SettingError
 from ..data.nms import NMS_KERNELS, SOFT_NMS_KERNELS
@@ -217,6 +218,15 @@ class Detector:
         """
         found = [one for scorer in self.scorers if (one := scorer.model.calibration) is not None]
         return mean_calibration(found) if self.settings.calibrated and len(found) == len(self.scorers) else None
+
+    @property
+    def hidden_classes(self) -> tuple[str, ...]:
+        """Classes that are not drawn: the model has not learned them well enough, of an ensemble none of the models.
+
+        See `inception_rcnn.data.class_measures.hidden_classes`.
+        """
+        hidden = [{*hidden_classes(scorer.model.classes, scorer.model.measures)} for scorer in self.scorers]
+        return tuple(name for name in self.classes if all(name in one for one in hidden))
 
     @property
     def kernels(self) -> tuple[Any, ...]:

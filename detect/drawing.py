@@ -4,6 +4,7 @@ import colorsys
 import io
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,29 @@ from ..data.score_calibration import ScoreCalibration
 # drawn boxes should be right.
 DRAW_SCORE = 0.4
 GOLDEN_RATIO = 0.6180339887
+
+
+class DrawRule(NamedTuple):
+    """Which detections are drawn: those with at least a score, but none of some classes.
+
+    Examples
+    --------
+    >>> boxes = np.float32([[0, 0, 8, 8]] * 3)
+    >>> found = Detections(boxes, [0.9, 0.6, 0.2], [0, 1, 1], ("cup", "zebra"))
+    >>> DrawRule(0.5)(found).names, DrawRule(0.5, ("cup",))(found).names
+    (['cup', 'zebra'], ['zebra'])
+    """
+
+    score: float
+    hidden: tuple[str, ...] = ()
+
+    def __call__(self, found: Detections) -> Detections:
+        """Return the detections that are drawn."""
+        # In float32, as a run has scores: in JSON they have decimals.
+        drawn = found.scores.astype(np.float32) >= np.float32(self.score)
+        if self.hidden:
+            drawn &= ~np.isin(found.labels, [i for i, name in enumerate(found.classes) if name in self.hidden])
+        return found[drawn]
 
 
 def default_draw_score(calibration: ScoreCalibration | None) -> float:

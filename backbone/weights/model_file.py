@@ -19,6 +19,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ...data import atomic_write
+from ...data.class_measures import ClassMeasure
 from ...data.errors import ModelError, reason_of
 from ...data.score_calibration import ScoreCalibration
 
@@ -27,7 +28,7 @@ FORMAT = "inception-rcnn region model 4"
 OLDER_FORMATS = ("inception-rcnn region model 3",)
 GRAPHS_FORMAT = "inception-rcnn graphs 1"
 # What is derived from the weights and can be fitted to them again; see `write_tensors`.
-DERIVED = ("first_pass.weight", "calibration")
+DERIVED = ("first_pass.weight", "calibration", "measures")
 # Larger files are not read into memory: GoogLeNet's weights in float32, with all classifiers, have 53 MB.
 MAX_BYTES = 512 * 2**20
 # Graphs of each scoring. The last runs once for a region, the others once for a picture.
@@ -60,6 +61,8 @@ class RegionModel:
         through the whole network.
     calibration : ScoreCalibration or None
         What makes a detection's score the probability that it is right; None if it was not fitted.
+    measures : tuple of ClassMeasure, or None
+        What each class was learned from and reached; None if it was not measured.
     """
 
     classes: tuple[str, ...]
@@ -71,6 +74,7 @@ class RegionModel:
     trained: dict[str, object]
     scoring: str = "shared"
     calibration: ScoreCalibration | None = None
+    measures: tuple[ClassMeasure, ...] | None = None
 
     @property
     def has_first_pass(self) -> bool:
@@ -160,6 +164,8 @@ def write_model(path: str | Path, model: RegionModel, *, apart: bool = False) ->
     }
     if model.calibration is not None:
         description["calibration"] = asdict(model.calibration)
+    if model.measures is not None:
+        description["measures"] = [asdict(one) for one in model.measures]
     write_tensors(path, "model", description, model.weights, model.graphs, apart=DERIVED if apart else None)
 
 
@@ -324,8 +330,9 @@ def read_model(path: str | Path) -> RegionModel:
         if missing := [name for name in GRAPHS[scoring] if name not in graphs]:
             raise ValueError(f"has no graph {missing[0]}")
         calibration = _read_calibration(description.get("calibration"), len(classes))
+        measures = _read_measures(description.get("measures"), len(classes))
         return RegionModel(
-            tuple(classes), long_side, box_regression, weights, graphs, sha256, trained, scoring, calibration
+            tuple(classes), long_side, box_regression, weights, graphs, sha256, trained, scoring, calibration, measures
         )
     except (KeyError, ValueError) as error:
         raise ModelError(f"{path}: a region model with a broken header ({reason_of(error)}); {advice}") from None
@@ -347,3 +354,21 @@ def _read_calibration(stored: Any, classes: int) -> ScoreCalibration | None:
     if len(calibration.scales) != classes:
         raise ValueError(f"calibration is for {len(calibration.scales)} classes, and there are {classes}")
     return calibration
+
+
+def _read_measures(stored: Any, classes: int) -> tuple[ClassMeasure, ...] | None:
+    """Make measures of what a description holds; None is none.
+
+    Raises
+    ------
+    ValueError
+        If they are no measures of so many classes.
+    """
+    if stored is None:
+        return None
+    wanted = {field.name for field in fields(ClassMeasure)}
+    if not isinstance(stored, list) or any(not isinstance(one, dict) or one.keys() != wanted for one in stored):
+        raise ValueError("measures do not hold boxes, value and number of each class")
+    if len(stored) != classes:
+        raise ValueError(f"there are measures of {len(stored)} classes, and {classes} classes")
+    return tuple(ClassMeasure(**one) for one in stored)

@@ -19,6 +19,7 @@ from ...data.system.atomic_files import only_writer
 from ...data.system.remote import is_url
 from ..runs.names import RESULT_FILES, package_version
 from . import termination
+from .classes import classes
 from .classify import classify, evaluate_imagenet
 from .compare import compare
 from .detect import detect
@@ -117,7 +118,7 @@ def _paths(value: Any) -> Iterable[str]:
             yield from (str(one), str(one).removeprefix("@"), *(os.path.join(one, name) for name in RESULT_FILES))
 
 
-for command in (detect, draw, propose, compare, ensemble, classify, report, export, pack, info):
+for command in (detect, draw, propose, compare, ensemble, classify, report, export, pack, classes, info):
     app.command(epilog=examples(command.__name__))(command)
 evaluate.command("imagenet", epilog=examples("evaluate imagenet"))(evaluate_imagenet)
 app.add_typer(evaluate, name="evaluate")

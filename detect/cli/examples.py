@@ -41,6 +41,10 @@ _EXAMPLES = {
         "pack --data VOC2007 --output packed",
         "pack --data mine/ --classes mine.txt --format jpeg --output packed",
     ),
+    "classes": (
+        "classes voc",
+        "classes mine.safetensors --json -",
+    ),
     "info": (
         "info",
         "info --json -",

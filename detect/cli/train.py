@@ -13,6 +13,7 @@ import typer
 from numpy.typing import NDArray
 
 from ...data import Picture
+from ...data.class_measures import ClassMeasure
 from ...data.classes.spelling import labels_in
 from ...data.errors import CommandError, EvaluationError, ModelError, UserError
 from ...data.system.processes import usable_cores
@@ -105,6 +106,13 @@ def train_detector_command(
             help="ImageNet weights that tell what regions of ILSVRC's classes without boxes are.",
         ),
     ] = None,
+    localisation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="ILSVRC 2012's pictures, whose odd half measures the classes that no folder has boxes of.",
+        ),
+    ] = None,
     freeze: Annotated[Frozen, recipe_option(DetectorRecipe, "freeze")] = DetectorRecipe.freeze,
     method: Annotated[
         str,
@@ -153,6 +161,7 @@ def train_detector_command(
         from ...proposals.multibox.file import default_multibox, find_multibox, read_multibox
         from ...proposals.multibox.network import from_model, head_for
         from ..train.detector import train_detector
+        from ..train.localisation import read_localisation_pictures
         from ..train.multibox import LIMITS, find_priors
         from ..train.process_group import join_process_group
         from ..train.proposal_cache import ProposalCache
@@ -204,6 +213,11 @@ def train_detector_command(
             data, names, split, tell=print_once, warn=warn_once, progress=progress_bar,
             max_pixels=max_pixels,
         )  # fmt: skip
+        boxed = np.bincount([label for picture in training for label in picture.labels.tolist()], minlength=len(names))
+        one_class: list[Picture] = []
+        if localisation is not None:
+            shown = read_localisation_pictures(localisation, names, "odd")
+            one_class = [picture for picture in shown if not boxed[picture.labels[0]]]
         proposals = None
         if not along:
             proposer = load_proposer(method, **settings)
@@ -257,9 +271,8 @@ def train_detector_command(
         multibox_used = multibox if multibox_output is None else multibox_output
         measured = _write_detector(
             output, network, before, names, recipe, trained,
-            [(picture, boxes[picture.image_id]) for picture in samples], validation, method=method,
-            multibox=multibox_used, max_pixels=max_pixels,
-            apart=graphs_apart,
+            [(picture, boxes[picture.image_id]) for picture in samples], validation, one_class, boxed.tolist(),
+            method=method, multibox=multibox_used, max_pixels=max_pixels, apart=graphs_apart,
         )  # fmt: skip
         options = f" --method {method}" if method != "merged" else ""
         if method == "merged" and str(multibox_used) != usual:
@@ -319,6 +332,8 @@ def _write_detector(
     trained: Mapping[str, object],
     samples: Sequence[tuple[Picture, NDArray[np.float32]]],
     validation: Sequence[Picture],
+    one_class: Sequence[Picture],
+    boxed: Sequence[int],
     *,
     method: str,
     multibox: str | Path,
@@ -327,11 +342,14 @@ def _write_detector(
 ) -> int:
     """Write a trained detector, with its first pass and 8 bits, and calibrated scores if enough pictures are aside.
 
-    Returns on how many pictures set aside it was measured; what is measured is printed.
+    It is measured on the pictures of `validation`, and on those of `one_class` for classes that have no boxes; `boxed`
+    are the objects of each class that it learned from. Returns on how many of `validation` it was measured; what is
+    measured is printed.
     """
     from ...backbone.export.graphs import to_model
     from ...backbone.weights.model_file import write_model
     from ..detector import Detector
+    from ..train.localisation import localise
     from ..train.validation import match_set_aside
 
     settings: dict[str, Any] = {
@@ -347,9 +365,9 @@ def _write_detector(
     pixels = [(read_pixels(picture, max_pixels), boxes) for picture, boxes in samples]
     model = to_model(network, names, **settings, samples=pixels, progress=progress_bar)
     write_model(output, model, apart=apart)
-    measured = [picture for picture in validation if picture.labelled is None and picture.exhaustive]
-    if measured:
-        print_once(f"measuring the detector on {len(measured)} pictures set aside")
+    measured = [picture for picture in validation if picture.exhaustive]
+    if measured or one_class:
+        print_once(f"measuring the detector on {len(measured) + len(one_class)} pictures set aside")
         try:
             detector = Detector.load(output, device="cpu", method=method, multibox=multibox)
         except ModelError as error:  # The training has moved the trunk that the MultiBox stands on.
@@ -358,12 +376,38 @@ def _write_detector(
         matches = match_set_aside(detector, measured, max_pixels)
         if len(measured) >= MIN_CALIBRATION_PICTURES:
             try:
-                write_model(output, replace(model, calibration=fit_score_calibration(matches)), apart=apart)
+                model = replace(model, calibration=fit_score_calibration(matches))
             except EvaluationError as error:
                 print_once(f"the scores stay as they are: {error}")
+        write_model(output, model, apart=apart)
+        detector = Detector.load(output, device="cpu", method=method, multibox=multibox)
+        counts = localise(lambda one: detector(read_pixels(one, max_pixels), one.path.name), one_class, len(names))
+        measures = _measure_classes(matches, boxed, *counts)
+        write_model(output, replace(model, measures=measures), apart=apart)
         _print_precision(matches, len(measured))
+        if one_class:
+            taught = [one for one in measures if not one.boxes and one.value is not None]
+            mean = np.mean([one.value for one in taught])
+            print_once(
+                f"localised {mean:.3f}, mean of {len(taught)} classes without boxes, on {len(one_class)} pictures"
+            )
     print_once(f"wrote {output}")
     return len(measured)
+
+
+def _measure_classes(
+    matches: Mapping[str, Matches], boxed: Sequence[int], localised: NDArray[np.int64], pictures: NDArray[np.int64]
+) -> tuple[ClassMeasure, ...]:
+    """Put together what each class was learned from and reached."""
+    precisions, measures = summarise_matches(matches, "voc07")["per_class"], []
+    for label, (name, boxes) in enumerate(zip(matches, boxed, strict=True)):
+        right, number = int(localised[label]), int(pictures[label])
+        value = right / number if number else None
+        if boxes:
+            number = matches[name].positives
+            value = float(precisions[name]) if number else None
+        measures.append(ClassMeasure(boxes, value, number))
+    return tuple(measures)
 
 
 def _print_precision(matches: Mapping[str, Matches], pictures: int) -> None:
@@ -482,7 +526,8 @@ def _write_head(
     )
     calibration = None
     try:
-        calibration = calibrate(validation, found, max_pixels)
+        # Where classes have no boxes, a proposal of such an object would count as one of background.
+        calibration = calibrate([one for one in validation if one.labelled is None], found, max_pixels)
     except UserError as error:
         print_once(f"how to merge its boxes with selective search's could not be measured: {error}")
     write_multibox(

@@ -34,7 +34,7 @@ from ...data.system.kernels import compile_all
 from ...data.system.processes import ProcessDied, prefetch
 from ...data.system.remote import local_copy
 from ..detector import Detector
-from ..drawing import default_draw_score
+from ..drawing import DrawRule, default_draw_score
 from .cluster import LOCAL, Stage, check_dot_products, connected, map_cluster
 from .destination import Destination
 from .failures import FULL_OR_FORBIDDEN, Failure, as_resumable, failure
@@ -109,7 +109,8 @@ def detect_batch(
     max_pixels : int
         See `inception_rcnn.data.read_image`.
     draw_score : float, optional
-        Weaker detections are written but not drawn. Default `drawing.default_draw_score`.
+        Weaker detections are written but not drawn. Default `drawing.default_draw_score`, and the detector's
+        ``hidden_classes`` are not drawn either, unless its settings name classes.
     format : {"json", "parquet", "both"}
         Which files of detections are written. The other one of an earlier run is removed.
     settings : dict, optional
@@ -152,8 +153,9 @@ def detect_batch(
         If `MAX_FAILURES_IN_A_ROW` pictures one after the other cannot be scored: the error of the last.
     """
     began = time.perf_counter()
-    if draw_score is None:
-        draw_score = default_draw_score(detector.calibration)
+    rule = DrawRule(default_draw_score(detector.calibration), () if detector.settings.only else detector.hidden_classes)
+    if draw_score is not None:
+        rule = DrawRule(draw_score)
     check_choice("format", format, [*FORMATS])
     placement = detector.scorers[0].placement
     if cluster is not None and placement.device == "cpu" and placement.threads is None:
@@ -161,7 +163,7 @@ def detect_batch(
     files, place = RunFiles(paths), Destination(output)
     output = place.path
     # Other pictures may have the same names below another folder.
-    depends_on = [detector.description, draw_score, package_version(), files.folder]
+    depends_on = [detector.description, rule, package_version(), files.folder]
     wanted = [*depends_on, coco_ids, drawings, report, format]
     results = ("errors.jsonl", "run.json", *FORMATS[format], *([REPORT] if report else []))
     exports = exports or Exports()
@@ -178,8 +180,9 @@ def detect_batch(
     anew = "that file and the folder pictures beside it"
     with Journal(output / JOURNAL, depends_on, files, columns=6, other_pictures=True, anew=anew) as journal:
         _remove_outdated(output, journal, pictures)
-        run = _Run(detector, output, draw_score, max_pixels, journal, pictures)
-        run.summary.resumed, run.summary.draw_score = journal.finished, draw_score
+        run = _Run(detector, output, rule, max_pixels, journal, pictures)
+        run.summary.resumed = journal.finished
+        run.summary.draw_score, run.summary.hidden_classes = rule
         if cluster is None:
             run.detect(workers or 1, progress, stop)
         else:
@@ -327,7 +330,7 @@ class _Run:
 
     detector: Detector
     output: Path
-    draw_score: float
+    rule: DrawRule
     max_pixels: int
     journal: Journal
     pictures: _Pictures
@@ -381,7 +384,7 @@ class _Run:
         todo = [i for i in range(len(self.pictures)) if not self.journal.offsets[i]]
         placement = self.detector.scorers[0].placement
         on_gpu = placement.device == "cuda"
-        works = detection_works(self.detector, self.draw_score, self.max_pixels, apart=on_gpu)
+        works = detection_works(self.detector, self.rule, self.max_pixels, apart=on_gpu)
         stages = [Stage(work) for work in works]
         stages[-1] = stages[-1]._replace(gpus=1) if on_gpu else stages[-1]._replace(cpus=placement.threads or 1)
         items = ((i, self.pictures[i]) for i in todo)
@@ -410,7 +413,7 @@ class _Run:
 
     def draw(self, picture: PictureOfRun, searched: Searched, found: Detections) -> None:
         """Draw a picture and keep its result."""
-        self.keep(picture, draw_picture(picture, searched, found, self.draw_score, self.summary))
+        self.keep(picture, draw_picture(picture, searched, found, self.rule, self.summary))
 
     def keep(self, picture: PictureOfRun, scored: Scored) -> None:
         """Save the drawn picture, then add the result to the journal."""
@@ -451,7 +454,7 @@ class _Run:
         """Make what else is asked for of the detections that are drawn."""
         files, positions = self.pictures.files, list(self.journal.positions)
         pictures = (
-            FoundPicture(name, files.path(i), width, height, found[found.scores >= self.draw_score])
+            FoundPicture(name, files.path(i), width, height, self.rule(found))
             for i, (name, width, height, found) in zip(positions, self.entries(Counter()), strict=True)
         )
         folder = os.path.basename(files.folder.rstrip("/"))
@@ -474,7 +477,7 @@ class _Run:
         for i in self.journal.positions:
             record, table = self.journal.read(i)
             found = Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), classes)
-            objects.update(classes[label] for label in found.labels[found.scores >= self.draw_score])
+            objects.update(self.rule(found).names)
             yield self.pictures.files.name(i), record.width, record.height, found
 
 

@@ -18,7 +18,7 @@ from ...data.images.containers import Member
 from ...data.images.sources import Source
 from ...data.picture_names import as_text
 from ...data.system.remote import is_url
-from ..drawing import DRAW_SCORE
+from ..drawing import DRAW_SCORE, DrawRule
 from .names import RESULT_FILES, RunFiles
 
 Entry = tuple[str, int, int, Detections]
@@ -97,6 +97,12 @@ class FinishedRun:
         """The score from which detections were drawn."""
         value = self.record.get("draw_score")
         return float(value) if isinstance(value, (int, float)) else DRAW_SCORE
+
+    @property
+    def rule(self) -> DrawRule:
+        """Which detections were drawn."""
+        hidden = self.record.get("hidden_classes")
+        return DrawRule(self.draw_score, tuple(map(str, hidden)) if isinstance(hidden, list) else ())
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from ...data.images.sources import Source
 from ...data.picture_names import without_suffix
 from ...data.system.atomic_files import replace_file
 from ...data.system.processes import prefetch, usable_cores
-from ..drawing import as_jpeg, draw_detections
+from ..drawing import DrawRule, as_jpeg, draw_detections
 from .failures import FULL_OR_FORBIDDEN, Failure, failure
 from .finished import FinishedRun
 from .names import drawn_names, label_names
@@ -213,7 +213,7 @@ def export_run(
     run : FinishedRun
     exports : Exports
     draw_score : float, optional
-        Weaker detections are left out; default as in the run.
+        Weaker detections are left out; default as in the run, which may have left out classes too.
     only : iterable of str
         Classes to keep; none for all.
     max_pixels : int
@@ -239,7 +239,10 @@ def export_run(
     OSError
         If the results cannot be written.
     """
-    summary, failures = RunSummary(draw_score=run.draw_score if draw_score is None else draw_score), []
+    rule = run.rule if draw_score is None else DrawRule(draw_score)
+    if only:
+        rule = DrawRule(rule.score)  # What the user names is drawn.
+    summary, failures = RunSummary(draw_score=rule.score, hidden_classes=rule.hidden), []
     names, classes = run.names, run.classes
     # Without pictures there are no classes.
     labels = find_labels(only, classes) if only and names else np.arange(len(classes))
@@ -250,9 +253,8 @@ def export_run(
     def pictures() -> Iterator[FoundPicture]:
         for i, (_, width, height, found) in enumerate(run.entries()):
             progress(i)
-            # As numbers of the type that the run compared: in JSON they have decimals.
-            strong = found.scores.astype(np.float32) >= np.float32(summary.draw_score)
-            chosen = found[strong & np.isin(found.labels, labels)]
+            drawn = rule(found)
+            chosen = drawn[np.isin(drawn.labels, labels)]
             objects.update(chosen.names)
             yield FoundPicture(names[i], source(names[i]), width, height, chosen)
 

@@ -17,7 +17,7 @@ from ...data.images.reading import DecodedImage, read_stamped
 from ...data.images.sources import Source
 from ...proposals import Proposer, SelectiveSearch
 from ...proposals.proposer import Ranked
-from ..drawing import as_jpeg, draw_detections
+from ..drawing import DrawRule, as_jpeg, draw_detections
 from .failures import Failure, failure, name_machine
 from .journal import Record
 from .summary import RunSummary
@@ -105,7 +105,7 @@ def score_picture(picture: PictureOfRun, searched: Searched, detector: Detector,
 
 
 def draw_picture(
-    picture: PictureOfRun, searched: Searched, found: Detections, draw_score: float, summary: RunSummary
+    picture: PictureOfRun, searched: Searched, found: Detections, rule: DrawRule, summary: RunSummary
 ) -> Scored:
     """Draw the detections, and put together what is kept of the picture."""
     image, repair, more_frames = searched.decoded
@@ -113,7 +113,7 @@ def draw_picture(
     try:
         if picture.drawn:
             with summary.timed("draw"):
-                drawing = as_jpeg(draw_detections(image, found, draw_score))
+                drawing = as_jpeg(draw_detections(image, rule(found), rule.score))
     except Exception as error:  # It cannot be drawn in that size, however often; its detections are good.
         problem = failure(picture.path, error)._replace(retryable=False)
     height, width = image.shape[:2]
@@ -163,11 +163,11 @@ class ScoreWork:
     Parameters
     ----------
     detector : Detector
-    draw_score : float
+    rule : DrawRule
     """
 
     detector: Detector
-    draw_score: float
+    rule: DrawRule
     in_a_row: int = field(default=0, init=False)
 
     def __call__(self, picture: PictureOfRun, given: Timed) -> Timed:
@@ -189,7 +189,7 @@ class ScoreWork:
                 raise
             return Timed(failure(picture.path, error), summary.seconds)
         self.in_a_row = 0
-        return Timed(draw_picture(picture, searched, found, self.draw_score, summary), summary.seconds)
+        return Timed(draw_picture(picture, searched, found, self.rule, summary), summary.seconds)
 
 
 @dataclass
@@ -205,20 +205,21 @@ class DetectWork:
 
 
 def detection_works(
-    detector: Detector, draw_score: float, max_pixels: int, *, apart: bool
+    detector: Detector, rule: DrawRule, max_pixels: int, *, apart: bool
 ) -> Sequence[SearchWork | ScoreWork | DetectWork]:
     """Divide a detection among workers.
 
     Parameters
     ----------
     detector : Detector
-    draw_score : float
+    rule : DrawRule
+        Which detections are drawn.
     max_pixels : int
     apart : bool
         Whether the network has workers of its own. The others then load none: they search only if selective search
         does.
     """
-    scoring = ScoreWork(detector, draw_score)
+    scoring = ScoreWork(detector, rule)
     if not apart:
         return [DetectWork(SearchWork(detector, max_pixels, elsewhere=True), scoring)]
     return [SearchWork(search_alone(detector.proposer), max_pixels, elsewhere=True), scoring]

@@ -69,6 +69,8 @@ class RunSummary:
         needed.
     draw_score : float, or None
         The score from which detections are drawn; None for proposals.
+    hidden_classes : tuple of str
+        Classes that are not drawn, see `inception_rcnn.data.class_measures.hidden_classes`.
 
     Examples
     --------
@@ -87,6 +89,7 @@ class RunSummary:
     repaired: int = 0
     more_frames: int = 0
     draw_score: float | None = None
+    hidden_classes: tuple[str, ...] = ()
 
     def add_seconds(self, stage: str, seconds: float) -> None:
         """Add to the time of a stage, from any thread."""
@@ -148,6 +151,12 @@ class RunSummary:
             lines.append(f"{waited}; more --workers would be faster")
         if self.objects is not None and self.draw_score is not None:
             lines.append(found_line(self.objects, self.draw_score))
+        if self.hidden_classes:
+            are = "class is" if len(self.hidden_classes) == 1 else "classes are"
+            lines.append(
+                f"{len(self.hidden_classes)} {are} not drawn, since the model does not find them well enough: "
+                "`inception-rcnn classes` lists them, --draw-score draws all"
+            )
         if self.more_frames:
             lines.append(more_frames_line(self.more_frames))
         return lines

@@ -474,12 +474,11 @@ def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0)
 
 
 def split_validation(pictures: Sequence[Picture], one_in: int = 30) -> tuple[list[Picture], list[Picture]]:
-    """Set aside one exhaustively labelled picture in `one_in` for validation, by a hash of its name.
+    """Set aside one picture in `one_in` for validation, by a hash of its name.
 
-    Of fewer than 60 pictures none is: one or two tell nothing, and would be missed in the training.
-
-    These are the same on every machine, whatever other pictures there are. With other classes, other pictures can be
-    exhaustively labelled: a detector that starts from one of other classes may have learned from pictures set aside.
+    In each all objects of the classes that are boxed at all are boxed. Of fewer than 60 pictures none is set aside: one
+    or two tell nothing, and would be missed in the training. They are the same on every machine, whatever other
+    pictures there are, and whatever classes are learned.
 
     Returns
     -------
@@ -491,7 +490,7 @@ def split_validation(pictures: Sequence[Picture], one_in: int = 30) -> tuple[lis
         return [*pictures], []
     for picture in pictures:
         digest = hashlib.sha256(picture.image_id.encode()).digest()
-        aside = picture.labelled is None and int.from_bytes(digest[:4], "big") % one_in == 0
+        aside = picture.exhaustive and int.from_bytes(digest[:4], "big") % one_in == 0
         (validation if aside else training).append(picture)
     return training, validation
 

@@ -420,8 +420,8 @@ class DetectorTask:
         return dict(zip(names, means, strict=False)) | {"accuracy": float(accuracy)}
 
     def validate(self, row: dict[str, float]) -> None:
-        """Add the mAP in the first process, if there are pictures where everything is labelled."""
-        validation = [picture for picture in self.validation if picture.labelled is None]
+        """Add the mAP in the first process, if there are pictures where all objects of some classes are labelled."""
+        validation = [picture for picture in self.validation if picture.exhaustive]
         if self.group.rank > 0 or not validation:
             return
         where: dict[str, Any] = {

@@ -52,7 +52,7 @@ def measure_map(
     ----------
     network : RegionNetwork
     pictures : sequence of Picture
-        Those with ``labelled`` not None are left out: objects that are found there may be unlabelled.
+        In which all objects of some classes, or of all, are boxed; see `on_labelled`.
     proposals : callable
         Picture -> boxes (N, 4) float32 in its pixels, best first, and their objectness (N,) or None.
     scoring, box_regression, long_side
@@ -72,7 +72,7 @@ def measure_map(
     >>> measure_map(RegionNetwork(20), [], lambda picture: (np.zeros((0, 4), np.float32), None), **settings)
     nan
     """
-    pictures = [picture for picture in pictures if picture.labelled is None]
+    pictures = [picture for picture in pictures if picture.exhaustive]
     named = next((picture.classes for picture in pictures if picture.classes is not None), None)
     classes = named or tuple(str(label) for label in range(network.classes))
 
@@ -103,13 +103,27 @@ def measure_map(
         if box_regression:
             deltas = torch.cat([output.deltas for output in outputs])[:-1].float().cpu().numpy()
         size = picture.width, picture.height
-        return suppress(boxes, probabilities, deltas, size, classes, DetectorSettings(min_score=0.01), objectness)
+        found = suppress(boxes, probabilities, deltas, size, classes, DetectorSettings(min_score=0.01), objectness)
+        return on_labelled(picture, found)
 
     network.eval()
     with thread_pool(usable_cores() if device == "cpu" else 1) as pool:
         found = dict(zip((picture.image_id for picture in pictures), pool.map(detect, pictures), strict=True))
     network.train()
     return float(evaluate_voc(pictures, found, classes, metric="voc07")["mAP"]) if pictures else math.nan
+
+
+def on_labelled(picture: Picture, found: Detections) -> Detections:
+    """Return the detections of classes that are boxed in a picture: of the others nobody knows whether they are right.
+
+    Examples
+    --------
+    >>> empty, none = np.zeros((0, 4), np.float32), np.zeros(0, bool)
+    >>> picture = Picture("a", Path("a.jpg"), 20, 10, empty, np.zeros(0, np.int64), none, none, labelled=(1,))
+    >>> on_labelled(picture, Detections(np.float32([[0, 0, 8, 8]] * 2), [0.9, 0.8], [0, 1], ("cat", "dog"))).names
+    ['dog']
+    """
+    return found if picture.labelled is None else found[np.isin(found.labels, picture.labelled)]
 
 
 def match_set_aside(
@@ -122,7 +136,8 @@ def match_set_aside(
     detector : Detector
         Its own calibration, if it has one, and ``min_score`` are not used.
     pictures : sequence of Picture
-        With labels of the detector's classes. Those in which objects may be unlabelled are left out.
+        With labels of the detector's classes. Those in which objects of labelled classes may be unlabelled are left
+        out.
     max_pixels : int
         See `inception_rcnn.data.read_image`.
 
@@ -144,10 +159,10 @@ def match_set_aside(
     >>> match_set_aside(Detector.load("voc", device="cpu"), [])["cat"].positives
     0
     """
-    pictures = [picture for picture in pictures if picture.labelled is None and picture.exhaustive]
+    pictures = [picture for picture in pictures if picture.exhaustive]
     settings = replace(detector.settings, calibrated=False, min_score=0.01)
     raw = Detector(detector.scorers, detector.proposer, settings)
-    found = {one.image_id: raw(read_pixels(one, max_pixels), one.path.name) for one in pictures}
+    found = {one.image_id: on_labelled(one, raw(read_pixels(one, max_pixels), one.path.name)) for one in pictures}
     return match_voc(pictures, found, detector.classes)
 
 

@@ -140,6 +140,7 @@ def write_run_page(
         "kind": "run",
         "classes": classes,
         "threshold": run.draw_score,
+        "hidden": [name in run.rule.hidden for name in classes],
         "fractions": False,
         "originals": originals,
         "folder": _folder(run),
@@ -218,7 +219,7 @@ def write_comparison_page(
             f"{first} and {second}: have no picture of the same name; compare runs over the same pictures"
         )
     classes = list(dict.fromkeys(name for one in runs for name in one.classes))
-    threshold = runs[0].draw_score
+    threshold, hidden = runs[0].draw_score, [name in runs[0].rule.hidden for name in classes]
     differences: list[Difference] = []
 
     def rows() -> Iterator[Row]:
@@ -226,7 +227,7 @@ def write_comparison_page(
         for i, (name, width, height, found) in enumerate(runs[0].entries()):
             if name in others:
                 columns = compare_detections(found, others[name], classes)
-                differences.append(_difference(name, columns, threshold))
+                differences.append(_difference(name, columns, threshold, hidden))
                 path = runs[0].small_source(name)
                 drawings = [runs[0].drawing(drawn[0][i]), runs[1].drawing(drawn[1][name])]
                 yield Row(name, width, height, path, columns, _address_below(runs[0].pictures, path), drawings)
@@ -235,6 +236,7 @@ def write_comparison_page(
         "kind": "comparison",
         "classes": classes,
         "threshold": threshold,
+        "hidden": hidden,
         "fractions": False,
         "originals": _originals(output, runs[0]),
         "folder": _folder(runs[0]),
@@ -308,11 +310,13 @@ def compare_detections(
     return tables[0], tables[1]
 
 
-def _difference(name: str, columns: Sequence[Mapping[str, NDArray[Any]]], threshold: float) -> Difference:
-    level = np.float32(threshold)
+def _difference(
+    name: str, columns: Sequence[Mapping[str, NDArray[Any]]], threshold: float, hidden: Sequence[bool]
+) -> Difference:
+    level, drawn = np.float32(threshold), ~np.array(hidden, bool)
     weight, counts = 0.0, []
     for one in columns:
-        alone = (one["scores"] >= level) & (one["partners"] < level)
+        alone = (one["scores"] >= level) & (one["partners"] < level) & drawn[one["labels"]]
         weight += float((one["scores"] - one["partners"])[alone].sum())
         counts.append(int(alone.sum()))
     return Difference(name, weight, *counts)

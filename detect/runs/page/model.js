@@ -52,7 +52,7 @@ const objects = ranked ? runs[1] : undefined;
 
 const state = {
   threshold: ranked ? Math.min(100, longest) : page.threshold,
-  chosen: new Set(),  // classes; none: all
+  chosen: new Set(),  // classes; none: all that are drawn
   text: "", show: "all", sort: $("sort").value, reversed: false,
 };
 
@@ -72,11 +72,10 @@ function filterNames() {
   for (let p = 0; p < total; p++) named[p] = !wanted || folded[p].includes(wanted) ? 1 : 0;
 }
 
-function classMask() {
-  const mask = new Uint8Array(page.classes.length).fill(state.chosen.size ? 0 : 1);
-  for (const label of state.chosen) mask[label] = 1;
-  return mask;
-}
+// Classes that the model does not find well enough are shown where they are chosen.
+const isHidden = label => Boolean(page.hidden?.[label]);
+const isChosen = label => state.chosen.size ? state.chosen.has(label) : !isHidden(label);
+const classMask = () => Uint8Array.from(page.classes.keys(), label => isChosen(label) ? 1 : 0);
 
 // The best score of the chosen classes, wherever the threshold is.
 function surveyBest() {
@@ -189,7 +188,7 @@ function eachShown(r, p, take) {
   }
   const threshold = Math.fround(state.threshold);
   for (let i = starts[p]; i < starts[p + 1] && scores[i] >= threshold; i++) {
-    if (!state.chosen.size || state.chosen.has(labels[i])) take(i);
+    if (isChosen(labels[i])) take(i);
   }
 }
 

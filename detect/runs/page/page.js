@@ -80,7 +80,8 @@ function makeClasses() {
   const all = new Int32Array(page.classes.length);
   for (const {labels} of runs) if (labels) for (const label of labels) all[label]++;
   mostOfClass = Math.max(1, ...sums);
-  const list = [...page.classes.keys()].filter(label => all[label]).sort((a, b) => sums[b] - sums[a] || all[b] - all[a]);
+  const list = [...page.classes.keys()].filter(label => all[label])
+    .sort((a, b) => isHidden(a) - isHidden(b) || sums[b] - sums[a] || all[b] - all[a]);
   for (const label of list) {
     const item = document.createElement("li"), button = document.createElement("button"), name = document.createElement("span"), count = document.createElement("span");
     const bar = document.createElement("i"), dot = document.createElement("i");
@@ -91,7 +92,8 @@ function makeClasses() {
     button.setAttribute("aria-pressed", "false");
     name.className = "name";
     name.textContent = page.classes[label];
-    name.title = page.classes[label];
+    name.title = page.classes[label] + (isHidden(label) ? ": not shown unless chosen, since the model does not find it well enough" : "");
+    button.classList.toggle("unsure", isHidden(label));
     count.className = "count";
     button.append(bar, dot, name, count);
     Object.assign(button, {label, count, bar});
@@ -170,7 +172,10 @@ function command() {
   const everything = order.length === total;
   const pictures = everything ? page.command.images : order.length <= LISTED ? Array.from(order, p => page.folder + names[p]) : ["@shown.txt"];
   const only = state.chosen.size ? Array.from(state.chosen, label => page.classes[label]) : page.command.only;
-  return ["inception-rcnn", "detect", ...pictures, ...page.command.options, ...only.flatMap(name => ["--only", name]), "--draw-score", String(digits(state.threshold)), "--output", "shown"].map(word).join(" ");
+  // A score that is named draws all classes.
+  const asBefore = !only.length && page.hidden.includes(true) && state.threshold === page.threshold;
+  const score = asBefore ? [] : ["--draw-score", String(digits(state.threshold))];
+  return ["inception-rcnn", "detect", ...pictures, ...page.command.options, ...only.flatMap(name => ["--only", name]), ...score, "--output", "shown"].map(word).join(" ");
 }
 const listing = () => Array.from(order, p => `${page.folder}${names[p]}\n`).join("");
 

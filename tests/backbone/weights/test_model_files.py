@@ -18,6 +18,7 @@ pytest.importorskip("safetensors")
 from safetensors.numpy import save
 
 from inception_rcnn.backbone.weights.model_file import FORMAT, RegionModel, read_model, write_model
+from inception_rcnn.data.class_measures import ClassMeasure
 from inception_rcnn.data.errors import ModelError
 from inception_rcnn.data.score_calibration import ScoreCalibration
 
@@ -140,6 +141,35 @@ def test_a_calibration_comes_back(tmp_path: Path) -> None:
 def test_a_broken_calibration(tmp_path: Path, calibration: object, why: str) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(save(TENSORS, header(calibration=calibration)))
+    assert why in refused(path)
+
+
+def test_measures_come_back(tmp_path: Path) -> None:
+    measures = (ClassMeasure(12, 1 / 3, 4), ClassMeasure(0, None, 0))
+    for apart in (False, True):
+        write_model(tmp_path / "a.safetensors", dataclasses.replace(MODEL, measures=measures), apart=apart)
+        assert read_model(tmp_path / "a.safetensors").measures == measures
+    assert b"measures" not in (tmp_path / "a.safetensors").read_bytes()  # They are with the graphs.
+    write_model(tmp_path / "a.safetensors", MODEL)
+    assert read_model(tmp_path / "a.safetensors").measures is None
+
+
+@pytest.mark.parametrize(
+    ("measures", "why"),
+    [
+        ({"boxes": 1}, "measures do not hold boxes, value and number of each class"),
+        ([1], "measures do not hold"),
+        ([{"boxes": 1, "value": 0.5}], "measures do not hold"),
+        ([], "there are measures of 0 classes, and 1 classes"),
+        ([{"boxes": -1, "value": 0.5, "number": 1}], "boxes must be"),
+        ([{"boxes": 1, "value": float("nan"), "number": 1}], "value must be"),
+        ([{"boxes": 1, "value": "0.5", "number": 1}], "value must be"),
+        ([{"boxes": 1, "value": 0.5, "number": [1]}], "number must be"),
+    ],
+)
+def test_broken_measures(tmp_path: Path, measures: object, why: str) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(save(TENSORS, header(measures=measures)))
     assert why in refused(path)
 
 

@@ -92,6 +92,7 @@ def test_a_calibration_that_it_has_is_not_used(pictures: list[Picture]) -> None:
 
 
 def test_pictures_in_which_objects_may_be_unlabelled_are_left_out(pictures: list[Picture]) -> None:
+    # Scores of cats in a picture where cats are not boxed, and in one where some may be unboxed.
     partly = [replace(pictures[0], image_id="x", labelled=(1,)), replace(pictures[0], image_id="y", exhaustive=False)]
     assert calibrate_scores(detector(), [*pictures, *partly]) == calibrate_scores(detector(), pictures)
     with pytest.raises(EvaluationError, match="no detection is right; give more pictures"):

@@ -442,5 +442,10 @@ def test_map_of_a_network_that_knows_the_answer(two_pictures: list[Picture], sco
     assert everything(two_pictures, behind) == pytest.approx(1 / 3)
     assert everything(two_pictures, lambda picture: (behind(picture)[0], None)) < 0.1
     assert network.training
-    partly = [dataclasses.replace(two_pictures[0], labelled=(1,))]
-    assert math.isnan(everything(partly, ones))
+    # A class that is not boxed in a picture does not count there, and nothing does if not all objects are boxed.
+    nothing = dataclasses.replace(make_picture([], path=two_pictures[0].path), image_id="0")
+    same = lambda picture: (two_pictures[1].boxes[:1], None)  # noqa: E731
+    alone = everything(two_pictures[1:], same)
+    assert everything([nothing, two_pictures[1]], same) < alone
+    assert everything([dataclasses.replace(nothing, labelled=(0, 2)), two_pictures[1]], same) == alone
+    assert math.isnan(everything([dataclasses.replace(two_pictures[0], exhaustive=False)], ones))

@@ -50,8 +50,12 @@ def test_split_is_by_name_alone() -> None:
 
 
 def test_pictures_that_are_not_labelled_exhaustively_only_train() -> None:
-    training, validation = split_validation([named(str(number), labelled=(3,)) for number in range(500)])
+    names = [str(number) for number in range(500)]
+    training, validation = split_validation([dataclasses.replace(named(name), exhaustive=False) for name in names])
     assert (len(training), len(validation)) == (500, 0)
+    # Of some classes all objects are boxed, or of all: the same are set aside.
+    some, every = (split_validation([named(name, labelled=one) for name in names])[1] for one in ((3,), None))
+    assert [picture.image_id for picture in some] == [picture.image_id for picture in every] != []
 
 
 def test_both_layouts(tmp_path: Path) -> None:

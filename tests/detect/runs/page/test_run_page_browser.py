@@ -423,6 +423,22 @@ def test_the_command_line(opened: Opened, run: Path) -> None:
     assert opened.download("list", "shown.txt").splitlines() == words[2:5]
 
 
+def test_classes_that_are_not_drawn_are_shown_where_they_are_chosen(browser: Any, tmp_path: Path) -> None:
+    settings = {"images": ["photos"], "model": ["ilsvrc"]}
+    folder = make_run(tmp_path / "run", recorded={"hidden_classes": [CLASSES[0]], "settings": settings})
+    page = Opened(browser, write_run_page(folder))
+    assert page.boxes == expected(0.5, {1, 2})
+    last = page.do("return classButtons.at(-1)")
+    assert last.text.startswith(CLASSES[0])
+    page.one("#command").click()
+    assert "--draw-score" not in page.one("#command-text").get_attribute("value")  # It would draw all classes.
+    last.click()
+    assert page.boxes == expected(0.5, {0})
+    page.one("#command").click()
+    assert "--only cat --draw-score 0.5" in page.one("#command-text").get_attribute("value")
+    page.check()
+
+
 def test_the_other_parts(opened: Opened) -> None:
     opened.one("nav a[href='#run']").click()
     assert "greedy" in opened.one("[data-part=run]").text

@@ -1,0 +1,72 @@
+"""`inception-rcnn classes`: what a detector was taught, what it reached, and what is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import make_picture
+
+pytest.importorskip("torch")
+
+from random_model import CLASSES, random_model
+
+from inception_rcnn.backbone.weights.model_file import write_model
+from inception_rcnn.data import Detections
+from inception_rcnn.data.class_measures import ClassMeasure, hidden_classes
+from inception_rcnn.detect.cli.app import main
+from inception_rcnn.detect.cli.train import _measure_classes
+from inception_rcnn.eval import match_voc
+
+MEASURES = (ClassMeasure(120, 0.5, 9), ClassMeasure(0, 0.125, 8), ClassMeasure(0, None, 0))
+
+
+def run(*arguments: object) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    assert not caught.value.code
+
+
+def test_what_each_class_was_learned_from_and_reached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.safetensors"
+    write_model(path, dataclasses.replace(random_model(), measures=MEASURES))
+    run("classes", path)
+    lines = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
+    assert ["cat", "120", "0.500", "9", "yes"] in lines
+    assert ["dog", "none", "0.125", "8", "no"] in lines
+    assert ["person", "none", "-", "0", "no"] in lines
+    assert lines[-1] == ["1", "of", "3", "classes", "are", "drawn", "by", "`detect`"]
+    run("classes", path, "--json", "-")
+    told = json.loads(capsys.readouterr().out)
+    assert told["dog"] == {"boxes": 0, "value": 0.125, "number": 8, "drawn": False}
+    assert list(told) == [*CLASSES]
+
+
+def test_a_detector_that_was_not_measured_draws_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.safetensors"
+    write_model(path, random_model())
+    run("classes", path)
+    assert capsys.readouterr().out.split()[:3] == [*CLASSES]
+    run("classes", path, "--json", "-")
+    assert json.loads(capsys.readouterr().out) == {name: {"drawn": True} for name in CLASSES}
+
+
+def test_a_weak_class_is_hidden_only_where_a_teacher_taught() -> None:
+    weak, strong = ClassMeasure(5, 0.1, 3), ClassMeasure(5, 0.2, 3)
+    assert hidden_classes(CLASSES, (weak, strong, weak)) == ()
+    assert hidden_classes(CLASSES, (weak, strong, MEASURES[1])) == ("cat", "person")
+    assert hidden_classes(CLASSES, None) == ()
+
+
+def test_measures_of_a_training() -> None:
+    box = np.float32([[0, 0, 20, 10]])
+    pictures = [make_picture(box, [0], image_id=name) for name in "ab"]
+    found = {"a": Detections(box, np.float32([0.9]), np.array([0]), CLASSES)}
+    matches = match_voc(pictures, found, CLASSES)
+    localised, shown = np.array([0, 1, 0]), np.array([0, 4, 0])
+    # Cats have boxes and were seen; dogs have none; persons have boxes that no picture set aside has.
+    measures = _measure_classes(matches, [7, 0, 3], localised, shown)
+    assert measures == (ClassMeasure(7, 6 / 11, 2), ClassMeasure(0, 0.25, 4), ClassMeasure(3, None, 0))
