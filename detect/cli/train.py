@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ...backbone.regions.network import RegionNetwork
     from ...backbone.weights.model_file import RegionModel
     from ...proposals.multibox.network import GridHead, VectorHead
+    from ..train.teacher import Teacher
 
 
 # With fewer pictures set aside the scores are not calibrated, and a figure is said to be of so few.
@@ -195,7 +196,6 @@ def train_detector_command(
             raise CommandError(
                 "--multibox-output: a MultiBox learns along with shared scoring only, and the regions are its own"
             )
-        network = _first_detector(names, before, weights, recipe)
         known = method != "selective-search" and multibox != NEW
         proposing = read_multibox(find_multibox(multibox)) if known else None
         settings: dict[str, Any] = {}
@@ -209,6 +209,7 @@ def train_detector_command(
             # Before the pictures are read, and proposals computed for hours: it may know none of the classes.
             with download_bar(teacher) as report:
                 taught_by = Teacher.load(teacher, names, group.device, report)
+        network = _first_detector(names, before, weights, recipe, taught_by)
         training, validation = read_training_pictures(
             data, names, split, tell=print_once, warn=warn_once, progress=progress_bar,
             max_pixels=max_pixels,
@@ -421,9 +422,16 @@ def _print_precision(matches: Mapping[str, Matches], pictures: int) -> None:
 
 
 def _first_detector(
-    names: tuple[str, ...], before: RegionModel | None, weights: str | None, recipe: DetectorRecipe
+    names: tuple[str, ...],
+    before: RegionModel | None,
+    weights: str | None,
+    recipe: DetectorRecipe,
+    teacher: Teacher | None = None,
 ) -> RegionNetwork:
-    """Make the network that a training begins with: an earlier detector's, ImageNet weights, or some of both."""
+    """Make the network that a training begins with: an earlier detector's, ImageNet weights, or some of both.
+
+    If the upper layers are ImageNet's, the scores of classes that a teacher knows begin as the teacher's.
+    """
     from ...backbone.regions.network import RegionNetwork
     from ...backbone.regions.torch_engine import torch_network
     from ...backbone.weights.model_file import in_trunk
@@ -441,7 +449,21 @@ def _first_detector(
         else:
             state = _for_classes(state, own, before.classes, names, class_agnostic=recipe.class_agnostic)
         network.load_state_dict({**own, **{name: value for name, value in state.items() if name in own}})
+    if teacher is not None and (before is None or weights is not None):
+        _begin_as_taught(network, teacher)
     return network
+
+
+def _begin_as_taught(network: RegionNetwork, teacher: Teacher) -> None:
+    """Give the scores of classes the weights that a teacher has for them, alike in all parts of a region."""
+    import torch
+
+    weight, bias, known = teacher.class_weights()
+    rows = 1 + known.nonzero()[:, 0]
+    parts = network.score.in_features // weight.shape[1]
+    with torch.no_grad():
+        network.score.weight[rows] = weight[known].repeat(1, parts) / parts
+        network.score.bias[rows] = bias[known]
 
 
 def _for_classes(

@@ -107,6 +107,19 @@ class Teacher:
         return cls(state, classes, device)
 
     @torch.no_grad()
+    def class_weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the classifier's weights (C, 1024) and biases (C,) for the classes, and which it knows (C,).
+
+        Of a class that several of ImageNet's are, their mean. The mean over all of ImageNet's classes, which does not
+        matter to a softmax, is taken off, so that a logit of 0 is that of no class.
+        """
+        numbers = self.sums.sum(0)
+        shares = (self.sums / numbers.clamp(min=1)).T.cpu()
+        layer = self.network.classifier
+        weight, bias = (values.detach().cpu() - values.detach().cpu().mean(0) for values in (layer.weight, layer.bias))
+        return shares @ weight, shares @ bias, (numbers > 0).cpu()
+
+    @torch.no_grad()
     def reader(self, picture: Tensor) -> Callable[[Tensor], Tensor]:
         """Return a function of regions (N, 4) of a picture (1, 3, H, W) that returns probabilities (N, C)."""
         features = self.network.trunk(picture)

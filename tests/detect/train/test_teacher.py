@@ -15,12 +15,13 @@ pytest.importorskip("safetensors")
 
 from builders import make_picture, random_boxes
 from PIL import Image
-from random_model import random_network
+from random_model import random_model, random_network
 
 from inception_rcnn.backbone.googlenet import GoogLeNet
 from inception_rcnn.backbone.regions.network import roi_align
 from inception_rcnn.data import ILSVRC_DET_CLASSES, IMAGENET_CLASSES, TO_ILSVRC_DET, Picture
 from inception_rcnn.data.errors import CheckpointError, ModelError, SettingError
+from inception_rcnn.detect.cli.train import _first_detector
 from inception_rcnn.detect.train.augmentation import augment
 from inception_rcnn.detect.train.detector import detection_loss, soften, train_detector
 from inception_rcnn.detect.train.loop import RunSettings
@@ -81,6 +82,33 @@ def test_a_classifier_of_other_classes_is_no_teacher() -> None:
         Teacher(GoogLeNet(10).state_dict(), CLASSES, "cpu")
     with pytest.raises(SettingError, match="knows none of the classes"):
         Teacher(classifier(), ["my cup", "my pen"], "cpu")
+
+
+def test_scores_begin_as_the_teachers_where_the_upper_layers_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, names = classifier(), ("zebra", "my cup", "dog")
+    monkeypatch.setattr("inception_rcnn.backbone.weights.published.load_imagenet", lambda name, report: (state, False))
+    recipe, boxes = DetectorRecipe(finer=False, context=False), torch.tensor([[4.0, 4.0, 90.0, 70.0]])
+    network = _first_detector(names, None, "bvlc", recipe, Teacher(state, names, "cpu")).eval()
+    picture = 50 * torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    layer = torch.nn.Linear(1024, 1000)
+    layer.load_state_dict({name: state[f"classifier.{name}"] for name in ("weight", "bias")})
+    with torch.no_grad():
+        logits, _ = network(picture, boxes)
+        top = network.googlenet.top(roi_align(network.trunk(picture), boxes))
+        # The nine parts weigh the same.
+        every = layer(torch.nn.functional.avg_pool2d(top, 3, 2).mean((2, 3)))[0]
+    for label in (0, 2):
+        wanted = every[taught_classes(names) == label].mean() - every.mean()
+        assert logits[0, 1 + label].item() == pytest.approx(wanted.item(), rel=1e-3, abs=1e-3)
+    # What the teacher does not know, and what is in no picture of its own, begins as ever.
+    plain = _first_detector(names, None, "bvlc", recipe)
+    assert torch.equal(network.score.weight[[0, 2]], plain.score.weight[[0, 2]])
+    # So do all where the upper layers are a detector's.
+    start = random_model()
+    taught, untaught = (
+        _first_detector(names, start, None, recipe, one) for one in (Teacher(state, names, "cpu"), None)
+    )
+    assert torch.equal(taught.score.weight, untaught.score.weight)
 
 
 @pytest.mark.parametrize("seed", range(3))
