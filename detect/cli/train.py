@@ -107,6 +107,10 @@ def train_detector_command(
             help="ImageNet weights that tell what regions of ILSVRC's classes without boxes are.",
         ),
     ] = None,
+    unlabelled: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Pictures without labels, for a teacher to explain; repeat for more."),
+    ] = None,
     localisation: Annotated[
         Path | None,
         typer.Option(
@@ -209,10 +213,12 @@ def train_detector_command(
             # Before the pictures are read, and proposals computed for hours: it may know none of the classes.
             with download_bar(teacher) as report:
                 taught_by = Teacher.load(teacher, names, group.device, report)
+        elif unlabelled:
+            raise CommandError("--unlabelled: only a teacher can tell what is in such pictures; add --teacher")
         network = _first_detector(names, before, weights, recipe, taught_by)
         training, validation = read_training_pictures(
             data, names, split, tell=print_once, warn=warn_once, progress=progress_bar,
-            max_pixels=max_pixels,
+            max_pixels=max_pixels, unlabelled=unlabelled or (),
         )  # fmt: skip
         boxed = np.bincount([label for picture in training for label in picture.labels.tolist()], minlength=len(names))
         one_class: list[Picture] = []

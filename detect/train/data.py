@@ -24,6 +24,7 @@ from ...data import (
     ImageError,
     Picture,
     atomic_write,
+    find_images,
     read_ilsvrc,
     read_image,
     read_voc,
@@ -36,7 +37,7 @@ from ...data.formats.coco import coco_pictures, read_coco_classes
 from ...data.formats.faults import raise_faults
 from ...data.formats.records import read_json, read_lines
 from ...data.formats.voc import AnnotationReader, read_voc_class_names
-from ...data.picture_names import PictureFolder
+from ...data.picture_names import PictureFolder, without_suffix
 from ...data.system.processes import Progress, prefetch, usable_cores
 from .layouts import LAYOUTS, ToolFolder, read_tool_classes, read_tool_folder
 from .shards import is_packed, read_shards
@@ -528,6 +529,7 @@ def read_training_pictures(
     warn: Callable[[str], None],
     progress: Progress,
     max_pixels: int = MAX_PIXELS,
+    unlabelled: Sequence[Path] = (),
 ) -> tuple[list[Picture], list[Picture]]:
     """Read the pictures to train on and those set aside, and check them all before the training.
 
@@ -548,6 +550,8 @@ def read_training_pictures(
         Name and number of the items -> context manager that yields a function; that gets the number of items done.
     max_pixels : int
         See `inception_rcnn.data.read_image`.
+    unlabelled : sequence of Path
+        Folders of more pictures to train on, in which nothing is boxed; for a teacher.
 
     Returns
     -------
@@ -576,6 +580,9 @@ def read_training_pictures(
         by_folder.append((folder, [*own[0], *own[1]]))
         training += own[0]
         validation += own[1]
+    for folder in unlabelled:
+        by_folder.append((folder, read_unlabelled(folder, classes)))
+        training += by_folder[-1][1]
     _check_distinct_files(by_folder)
     sizes = _check_files([*training, *validation], warn, progress, max_pixels)
     training, validation = (
@@ -601,6 +608,33 @@ def read_training_pictures(
     names = f" ({', '.join(picture.image_id for picture in validation)})" if 0 < len(validation) <= 3 else ""
     tell(f"{len(training)} pictures to train on, {len(validation)} set aside{names}")
     return training, validation
+
+
+def read_unlabelled(folder: Path, classes: Sequence[str]) -> list[Picture]:
+    """Read the pictures of a folder in which nothing is boxed: of no class it is known where its objects are.
+
+    Raises
+    ------
+    AnnotationError
+        If there are none.
+
+    Examples
+    --------
+    >>> read_unlabelled(Path("absent"), ("zebra",))
+    Traceback (most recent call last):
+    inception_rcnn.data.errors.AnnotationError: absent: has no pictures
+    """
+    paths = [] if not folder.is_dir() else [Path(path) for path in find_images(folder)]
+    if not paths:
+        raise AnnotationError(f"{folder}: has no pictures")
+    nothing, flags = np.zeros((0, 4), np.float32), np.zeros(0, bool)
+    return [
+        Picture(
+            without_suffix(path.relative_to(folder).as_posix()), path, 0, 0, nothing, np.zeros(0, np.int64), flags,
+            flags, labelled=(), classes=tuple(classes),
+        )
+        for path in paths
+    ]  # fmt: skip
 
 
 def _names_there(folders: Sequence[Path]) -> str:

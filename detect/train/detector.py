@@ -282,8 +282,9 @@ class DetectorTask:
                     taught.append(self.teacher.reader(pixels))
                 if self.multibox is not None:
                     outputs = self.multibox(maps.features)
-                    *parts, count = picture_loss(self.multibox, maps.features, picture, outputs)
-                    location, confidence, matched = location + parts[0], confidence + parts[1], matched + count
+                    if picture.labelled != ():  # It learns where objects are from boxes alone.
+                        *parts, count = picture_loss(self.multibox, maps.features, picture, outputs)
+                        location, confidence, matched = location + parts[0], confidence + parts[1], matched + count
                     if self.proposals is None:
                         boxes = self._own_proposals(maps.features, picture, outputs)
                 if regions is None:

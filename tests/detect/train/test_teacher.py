@@ -219,6 +219,17 @@ def test_a_multibox_that_learns_along_gives_the_objectness(pictures: list[Pictur
     assert all(torch.isfinite(value).all() for value in state.values())
 
 
+def test_pictures_without_labels_teach_no_multibox(pictures: list[Picture]) -> None:
+    nothing = make_picture([], path=pictures[0].path, labelled=())
+    head, fresh = (GridHead(np.full((2, 1, 2), 30, np.float32), channels=4) for _ in range(2))
+    before = random_network(1).state_dict()
+    state = train([nothing], Certain(), multibox=head, averaging=0.0)
+    assert not torch.equal(state["score.weight"], before["score.weight"])
+    # All but what weight decay takes off.
+    for name, value in head.state_dict().items():
+        torch.testing.assert_close(value, fresh.state_dict()[name], rtol=1e-3, atol=1e-6)
+
+
 def test_what_a_teacher_needs(pictures: list[Picture]) -> None:
     with pytest.raises(SettingError, match="needs the objectness of regions; use the MultiBox any"):
         train(pictures, Certain(), objectness=False)

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from builders import coco_document, make_picture, voc_xml, write_coco, write_voc
+from builders import coco_document, make_picture, voc_xml, write_coco, write_image, write_voc
 from PIL import Image
 
 from inception_rcnn.data import COCO_CLASSES, ILSVRC_DET_CLASSES, VOC_CLASSES, AnnotationError, Picture
@@ -251,6 +251,28 @@ def test_ilsvrc_with_other_classes(kit: Path) -> None:
         read_validation(kit, ["ant", ANT])
     with pytest.raises(AnnotationError, match="none of its 200 classes is among the 1 to learn"):
         read_labelled_folder(kit, ["unicorn"])
+
+
+def test_pictures_without_labels(tmp_path: Path) -> None:
+    voc = voc_folder(tmp_path / "voc", "cat")
+    write_image(voc / "JPEGImages" / "000005.jpg", np.zeros((40, 60, 3), np.uint8))
+    for name in ("x/a.jpg", "b.png"):
+        write_image(tmp_path / "photos" / name, np.zeros((20, 30, 3), np.uint8))
+    (tmp_path / "photos" / "c.jpg").write_bytes(b"")
+    told: list[str] = []
+
+    def read(*unlabelled: Path) -> list[Picture]:
+        progress = lambda what, total: nullcontext(lambda done: None)  # noqa: E731
+        read = read_training_pictures(
+            [voc], ("cat", "zebra"), "trainval", tell=str, warn=told.append, progress=progress, unlabelled=unlabelled
+        )
+        return read[0]
+
+    training = read(tmp_path / "photos")
+    assert [(one.image_id, one.labelled, one.width) for one in training[1:]] == [("b", (), 30), ("x/a", (), 30)]
+    assert told == [f"passed over: {tmp_path}/photos/c.jpg: is empty; copy or download it again"]
+    with pytest.raises(AnnotationError, match="absent: has no pictures"):
+        read(tmp_path / "absent")
 
 
 def test_training_pictures_are_checked(kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
