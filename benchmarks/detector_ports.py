@@ -2,7 +2,7 @@
 
 MODELS names the files, their SHA-256 and the public repository on GitHub that each is from; none is part of this
 project. They run in the packages ncnn, onnxruntime, ai-edge-litert and, for Darknet's files, opencv-python-headless
-below 5. Of COCO's 80 classes those that are VOC's are used.
+below 5.
 """
 
 import hashlib
@@ -21,10 +21,8 @@ from inception_rcnn.data.nms import nms_per_class
 Pixels: TypeAlias = NDArray[np.uint8]
 Floats: TypeAlias = NDArray[np.float32]
 Network: TypeAlias = Callable[[Pixels], tuple[Floats, Floats]]
-"""An RGB picture (H, W, 3) -> boxes (N, 4), ``x1 y1 x2 y2`` in its pixels, and their scores (N, 20) by VOC's class."""
+"""RGB (H, W, 3) -> boxes (N, 4), ``x1 y1 x2 y2`` in pixels, and scores (N, 80); of VOC's classes (N, 20)."""
 
-VOC_NAMES = [COCO_TO_VOC.get(name, name) for name in COCO_CLASSES]
-VOC_COLUMNS = [VOC_NAMES.index(name) for name in VOC_CLASSES]
 # COCO's category ids: ten of the numbers from 1 to 90 are none.
 COCO_IDS = np.setdiff1d(np.arange(1, 91), [12, 26, 29, 30, 45, 66, 68, 69, 71, 83])
 MIN_SCORE, MOST = 0.01, 300  # of a detection; detections of a picture
@@ -138,9 +136,9 @@ def nanodet(files: Sequence[Path], size: int, plus: bool = False) -> Network:
         outputs = network(planes((fitted.pixels[..., ::-1] - mean) / deviation)[0], "in0" if plus else "input.1", exits)
         if plus:
             logits, sides = np.split(outputs[0].T, [len(COCO_CLASSES)], axis=1)
-            scores = sigmoid(logits[:, VOC_COLUMNS])
+            scores = sigmoid(logits)
         else:
-            scores, sides = np.concatenate(outputs[:3])[:, VOC_COLUMNS], np.concatenate(outputs[3:])
+            scores, sides = np.concatenate(outputs[:3]), np.concatenate(outputs[3:])
         rows = np.flatnonzero(scores.max(axis=1) >= MIN_SCORE)
         powers = np.exp(sides[rows].reshape(-1, 4, 8))
         distances = (powers @ np.arange(8) / powers.sum(axis=2)).astype(np.float32)
@@ -169,7 +167,7 @@ def yolox(files: Sequence[Path], size: int) -> Network:
         fitted = fit(image, size, 114, centred=False)
         output = network(planes(fitted.pixels[..., ::-1]))[0]
         boxes = np.concatenate([output[:, :2] + cells[:, :2], np.exp(output[:, 2:4])], axis=1) * cells[:, 2:]
-        return fitted.undo(corners(boxes)), output[:, 4:5] * best_only(output[:, 5:])[:, VOC_COLUMNS]
+        return fitted.undo(corners(boxes)), output[:, 4:5] * best_only(output[:, 5:])
 
     return find
 
@@ -183,7 +181,7 @@ def ultralytics(files: Sequence[Path], size: int, objectness: bool = False) -> N
         (output,) = network(fitted.pixels[None].astype(np.float32) / 255)
         rows = output[0] if objectness else output[0].T
         scores = rows[:, 4:5] * rows[:, 5:] if objectness else rows[:, 4:]
-        return fitted.undo(corners(rows[:, :4] * size)), scores[:, VOC_COLUMNS]
+        return fitted.undo(corners(rows[:, :4] * size)), scores
 
     return find
 
@@ -203,7 +201,7 @@ def yolo_fastest(files: Sequence[Path], size: int) -> Network:
             centres = (grid(size, size, (stride,))[:, :2] + sigmoid(rows[..., :2])) * stride
             extents = np.exp(rows[..., 2:4]) * own[:, None]
             boxes.append(np.concatenate([centres, extents], axis=2).reshape(-1, 4))
-            scores.append((sigmoid(rows[..., 4:5]) * sigmoid(rows[..., 5:][..., VOC_COLUMNS])).reshape(-1, 20))
+            scores.append((sigmoid(rows[..., 4:5]) * sigmoid(rows[..., 5:])).reshape(-1, 80))
         return corners(np.concatenate(boxes)) / size * sides(image), np.concatenate(scores)
 
     return find
@@ -215,7 +213,7 @@ def ssd(files: Sequence[Path], size: int) -> Network:
 
     def find(image: Pixels) -> tuple[Floats, Floats]:
         boxes, labels, scores, _ = network(cv2.resize(image, (size, size))[None])
-        of_class = np.where(labels[0][:, None] + 1 == COCO_IDS[VOC_COLUMNS], scores[0][:, None], np.float32(0))
+        of_class = np.where(labels[0][:, None] + 1 == COCO_IDS, scores[0][:, None], np.float32(0))
         return boxes[0][:, [1, 0, 3, 2]] * sides(image), of_class
 
     return find
@@ -293,18 +291,27 @@ MODELS = (
 )  # fmt: skip
 
 
-def load(model: Model, folder: Path) -> Callable[[Pixels], Detections]:
-    """Return a function from a picture to its detections; refuse files that are not those of the table."""
+def load(model: Model, folder: Path, classes: Sequence[str]) -> Callable[[Pixels], Detections]:
+    """Return a function from a picture to its detections, of VOC's or COCO's classes.
+
+    Refuses files that are not those of the table, and classes that the model does not know.
+    """
     paths = [folder / Path(name).name for name in model.files]
     for path, digest in zip(paths, model.files.values(), strict=True):
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise ValueError(f"{path} is another file than that of {model.repository}")
+    names = list(VOC_CLASSES if model.trained_on == VOC else COCO_CLASSES)
+    if tuple(classes) == VOC_CLASSES:
+        names = [COCO_TO_VOC.get(name, name) for name in names]
+    if unknown := set(classes) - set(names):
+        raise ValueError(f"it knows no {min(unknown)}")
+    columns = [names.index(name) for name in classes]
     network = model.load(paths, model.size, **model.settings)
 
     def detect(image: Pixels) -> Detections:
         boxes, scores = network(image)
         boxes = np.clip(boxes, 0, sides(image))
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2])
-        return Detections(*nms_per_class(boxes, scores, model.iou, MIN_SCORE, MOST), VOC_CLASSES)
+        return Detections(*nms_per_class(boxes, scores[:, columns], model.iou, MIN_SCORE, MOST), classes)
 
     return detect

@@ -6,9 +6,11 @@ IoU 0.5.
 
     python benchmarks/detectors.py VOCdevkit/VOC2007 FILES --split test [--pictures 100] [--plot detectors.png]
         [--only NAME]... [--save FOLDER]
+    python benchmarks/detectors.py PICTURES FILES --annotations instances.json ...
 
 FILES is a folder with the files that `MODELS` of detector_ports.py lists. What is missing is told and left out. --save
-writes the detections of each, NAME.parquet, for `inception-rcnn compare`.
+writes the detections of each, NAME.parquet, for `inception-rcnn compare`. --annotations is a file of COCO: its 80
+classes are found then, in the pictures of a folder, and measured by COCO's rules.
 """
 
 import argparse
@@ -30,12 +32,27 @@ from models import evenly_spaced
 from tables import show
 
 from inception_rcnn import backbone, proposals
-from inception_rcnn.data import VOC_CLASSES, Detections, Picture, read_image, read_voc, write_detections
+from inception_rcnn.data import (
+    COCO_CLASSES,
+    VOC_CLASSES,
+    Detections,
+    Picture,
+    read_coco,
+    read_image,
+    read_voc,
+    write_detections,
+)
 from inception_rcnn.detect import Detector
-from inception_rcnn.eval import evaluate_voc
+from inception_rcnn.eval import evaluate_coco, evaluate_voc
+from inception_rcnn.eval.precision import Metric
 
 Detect: TypeAlias = Callable[[Pixels], Detections]
-OURS: dict[str, dict[str, Any]] = {"ours, voc": {}, "ours, voc, int8": {"precision": "int8"}}
+OURS: dict[str, dict[str, Any]] = {
+    "ours, voc": {"model": "voc"},
+    "ours, voc, int8": {"model": "voc", "precision": "int8"},
+    "ours, coco": {"model": "coco"},
+    "ours, coco, int8": {"model": "coco", "precision": "int8"},
+}
 
 
 def measure(
@@ -56,8 +73,8 @@ def measure(
     return found, {name: statistics.median(own) for name, own in seconds.items()}
 
 
-def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
-    """Draw mAP against CPU seconds; a name goes to the first side of its point where it covers nothing."""
+def plot(path: Path, points: dict[str, tuple[float, float]], measure: str) -> None:
+    """Draw a measure against CPU seconds; a name goes to the first side of its point where it covers nothing."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -72,7 +89,7 @@ def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
     axis.set_xlabel("CPU seconds of a picture, one thread")
-    axis.set_ylabel("mAP, 11 points, %")
+    axis.set_ylabel(f"{measure}, %")
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
@@ -94,16 +111,20 @@ def plot(path: Path, points: dict[str, tuple[float, float]]) -> None:
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="in VOC layout")
+    parser.add_argument("folder", type=Path, help="in VOC layout; with --annotations the pictures")
     parser.add_argument("files", type=Path, help="folder with the models' files")
     parser.add_argument("--split", default="test", help="default: test")
+    parser.add_argument("--annotations", type=Path, metavar="FILE", help="of COCO: measure its 80 classes")
     parser.add_argument("--pictures", type=int, help="so many, evenly spaced; default: all")
     parser.add_argument("--only", action="append", metavar="NAME", help="this detector; repeat for more; default: all")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the detections of each")
     parser.add_argument("--plot", type=Path, help="draw mAP against CPU seconds into this file")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    known = [*OURS, *(model.name for model in MODELS)]
+    coco = options.annotations is not None
+    classes = COCO_CLASSES if coco else VOC_CLASSES
+    ours = {name: settings for name, settings in OURS.items() if settings["model"] == ("coco" if coco else "voc")}
+    known = [*ours, *(model.name for model in MODELS)]
     wanted = options.only or known
     if unknown := set(wanted) - set(known):
         parser.error(f"--only {unknown.pop()}: the detectors are {', '.join(known)}")
@@ -112,15 +133,19 @@ def main() -> None:
         if model.name not in wanted:
             continue
         try:
-            detectors[model.name] = load(model, options.files)
+            detectors[model.name] = load(model, options.files, classes)
         except (OSError, ValueError, ImportError, AttributeError) as error:
             print(f"{model.name} is left out: {error}", file=sys.stderr)
     try:
-        pictures = evenly_spaced(read_voc(options.folder, options.split), options.pictures)
-        for name, settings in OURS.items():
-            if name not in wanted:
-                continue
-            detectors[name] = Detector.load("voc", device="cpu", threads=1, min_score=MIN_SCORE, **settings)
+        annotated = (
+            read_coco(options.annotations, options.folder, classes, None)
+            if coco
+            else read_voc(options.folder, options.split)
+        )
+        pictures = evenly_spaced(annotated, options.pictures)
+        for name, settings in ours.items():
+            if name in wanted:
+                detectors[name] = Detector.load(**settings, device="cpu", threads=1, min_score=MIN_SCORE)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
@@ -129,27 +154,37 @@ def main() -> None:
     if options.save:
         options.save.mkdir(parents=True, exist_ok=True)
     found, seconds = measure(pictures, detectors)
-    own_files = [Path(room.__file__).with_name("models") / "voc.safetensors" for room in (backbone, proposals)]
-    own_bytes = sum(path.stat().st_size for path in own_files)
-    about = {name: ("VOC, COCO, others", "640", own_bytes) for name in OURS}
+    about: dict[str, tuple[str, str, int]] = {}
+    for name, settings in ours.items():
+        if name in detectors:
+            file = f"{settings['model']}.safetensors"
+            own_files = [Path(room.__file__).with_name("models") / file for room in (backbone, proposals)]
+            about[name] = "VOC, COCO, others", "640", sum(path.stat().st_size for path in own_files)
     for model in MODELS:
         if model.name in detectors:
             total = sum((options.files / Path(name).name).stat().st_size for name in model.files)
             about[model.name] = model.trained_on, str(model.size), total
     rows, points = [], {}
     for name in sorted(detectors, key=lambda name: seconds[name]):
-        old = 100 * evaluate_voc(pictures, found[name], VOC_CLASSES, "voc07")["mAP"]
-        area = 100 * evaluate_voc(pictures, found[name], VOC_CLASSES, "voc12")["mAP"]
-        points[name] = seconds[name], old
+        if coco:
+            result = evaluate_coco(pictures, found[name], classes=classes)
+            figures = {"AP at IoU 0.5": result["AP50"], "COCO's AP": result["AP"]}
+        else:
+            metrics: dict[str, Metric] = {"mAP, 11 points": "voc07", "mAP, area": "voc12"}
+            figures = {
+                key: evaluate_voc(pictures, found[name], classes, metric)["mAP"] for key, metric in metrics.items()
+            }
+        points[name] = seconds[name], 100 * next(iter(figures.values()))
         trained_on, size, total = about[name]
         if options.save:
             entries = ((f"{p.image_id}.jpg", p.width, p.height, found[name][p.image_id]) for p in pictures)
-            write_detections(options.save / f"{name}.parquet", entries, VOC_CLASSES)
-        rows.append([name, trained_on, size, f"{old:.1f}", f"{area:.1f}", f"{seconds[name]:.3f}", f"{total / 1e6:.1f}"])
-    columns = ["detector", "trained on", "input", "mAP, 11 points", "mAP, area", "CPU s", "MB"]
+            write_detections(options.save / f"{name}.parquet", entries, classes)
+        measured = [f"{100 * figure:.1f}" for figure in figures.values()]
+        rows.append([name, trained_on, size, *measured, f"{seconds[name]:.3f}", f"{total / 1e6:.1f}"])
+    columns = ["detector", "trained on", "input", *figures, "CPU s", "MB"]
     show(f"{len(pictures)} pictures", columns, rows, markdown=True)
     if options.plot:
-        plot(options.plot, points)
+        plot(options.plot, points, next(iter(figures)))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def stored_graph(name: str, *, finer: bool = False) -> bytes:
     """Return a graph that is the same in all models from a bundled one, or a new one where there is none."""
     stored = BUNDLED / "voc.safetensors"
     model = read_model(stored) if stored.is_file() else None
-    if model is None or (finer if name == "project" else True) != model.has_finer:
+    if model is None or (finer if name == "project" else True) != model.parts["finer"]:
         return real_export_common(name, finer=finer)
     return model.graphs[name]
 

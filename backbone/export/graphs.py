@@ -125,7 +125,7 @@ def export_graphs(
         - ``crops``, for scoring crops: ``crops`` (N, 3, 224, 224) -> the same three.
     """
     *common, last = GRAPHS[scoring]
-    known = before.graphs if before is not None and finer and before.has_finer else {}
+    known = before.graphs if before is not None and finer and before.parts["finer"] else {}
     graphs = {name: known.get(name) or export_common(name, finer=finer and name == "project") for name in common}
     by_region = _export_by_region(classes, scoring, finer=finer, context=context, class_agnostic=class_agnostic)
     return graphs | {last: by_region}
@@ -338,7 +338,7 @@ def _derive(
 def _same_trunk(before: RegionModel, weights: Mapping[str, NDArray[np.float16]]) -> bool:
     """Tell whether a model has a trunk in 8 bits that is of these weights."""
     same = (np.array_equal(weight, before.weights.get(name, 0)) for name, weight in weights.items() if in_trunk(name))
-    return "trunk.int8" in before.graphs and before.has_finer == ("lateral.weight" in weights) and all(same)
+    return "trunk.int8" in before.graphs and before.parts["finer"] == ("lateral.weight" in weights) and all(same)
 
 
 def export_whole(model: RegionModel) -> bytes:

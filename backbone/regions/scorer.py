@@ -229,7 +229,7 @@ class RegionScorer:
 
     def _with_whole(self, boxes: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
         """Add the whole picture as the last region, if the model has context."""
-        if not self.model.has_context:
+        if not self.model.parts["context"]:
             return boxes
         return np.concatenate([boxes, np.array([[0, 0, width, height]], np.float32)])
 

@@ -93,16 +93,6 @@ class RegionModel:
         return {**parts, "class_agnostic": parts["class_agnostic"] and len(self.classes) > 1}
 
     @property
-    def has_finer(self) -> bool:
-        """True if it has finer features, see `regions.network.RegionNetwork`."""
-        return "lateral.weight" in self.weights
-
-    @property
-    def has_context(self) -> bool:
-        """True if the whole picture is one more region, see `regions.network.RegionNetwork`."""
-        return "context.weight" in self.weights
-
-    @property
     def trunk_weights(self) -> dict[str, NDArray[np.float16]]:
         """Weights of the layers up to inception 4e."""
         return {name: weight for name, weight in self.weights.items() if in_trunk(name)}

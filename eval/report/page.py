@@ -289,7 +289,9 @@ def _headline_facts(
         worst = max(kinds, key=lambda kind: kinds[kind])
         of_kind = np.asarray(counts)
         number, total = of_kind[ERROR_TYPES.index(worst)], of_kind.sum()
-        together = f"{number / total:.0%} of all classes' ({number:,})"
-        remark = f"{kinds[worst]:.0%} of a class's top false positives on average, {together}"
+        remark = f"{kinds[worst]:.0%} of the top false positives ({number:,})"
+        if len(measured) > 1:
+            together = f"{number / total:.0%} of all classes' ({number:,})"
+            remark = f"{kinds[worst]:.0%} of a class's top false positives on average, {together}"
         facts.append(("Most frequent error", worst, remark))
     return facts

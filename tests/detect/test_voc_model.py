@@ -133,5 +133,5 @@ def test_files_are_small_say_what_they_are_and_share_a_trunk(name: str) -> None:
     assert model.trunk_sha256 == read_model(find_model(trunk)).trunk_sha256
     if has_multibox:
         assert model.trunk_sha256 == read_multibox(find_multibox(name)).trunk_sha256
-        assert (model.has_finer, model.has_context, "trunk.int8" in model.graphs) == (True, True, True)
+        assert (model.parts["finer"], model.parts["context"], "trunk.int8" in model.graphs) == (True, True, True)
         assert model.calibration is not None
