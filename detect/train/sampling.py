@@ -30,7 +30,8 @@ class SampledRegions(NamedTuple):
     objects : ndarray, shape (R,), int64
         Which object that is, of those that are neither difficult nor crowds.
     objectness : ndarray, shape (R,), float32
-        Probability, by their proposer, that they are an object of any class; 0 of those drawn around known objects.
+        Probability, by their proposer, that they are an object of any class and no part of a likelier one, see
+        `without_parts`; 0 of those drawn around known objects.
     """
 
     boxes: NDArray[np.float32]
@@ -153,7 +154,8 @@ def sample_regions(
         chosen_easy = chosen_easy[np.argsort(-turn, kind="stable")]
     chosen_easy = chosen_easy[: background - len(chosen_hard)]
     chosen = np.concatenate([chosen_foreground, chosen_hard, chosen_easy]).astype(np.int64)
-    return every.select(chosen)
+    # Parts are drawn as often: that they are none of the classes has to be learned.
+    return every._replace(objectness=without_parts(every.boxes, every.objectness)).select(chosen)
 
 
 def label_regions(
@@ -200,6 +202,38 @@ def label_regions(
     targets[foreground] = encode_boxes(boxes[foreground], objects[nearest[foreground]])
     every = SampledRegions(boxes, labels, targets, overlaps, nearest, known_objectness)
     return every.select(foreground | background)
+
+
+def without_parts(boxes: NDArray[np.float32], objectness: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Lower the objectness of boxes that are rather a part of an object: those inside a likelier and much larger box.
+
+    A classifier names an object by its parts, too: a patch of a zebra is a zebra to it.
+
+    Parameters
+    ----------
+    boxes : ndarray, shape (N, 4), float32
+    objectness : ndarray, shape (N,), float32
+
+    Returns
+    -------
+    ndarray, shape (N,), float32
+        ``objectness * (1 - p)``, where p is the largest objectness of a box that is above a box's own, and that covers
+        four fifths of it while the IoU is less than 0.5.
+
+    Examples
+    --------
+    >>> boxes = np.float32([[0, 0, 40, 40], [0, 0, 10, 10], [0, 0, 40, 30], [35, 0, 60, 40]])
+    >>> without_parts(boxes, np.float32([0.8, 0.5, 0.5, 0.5])).round(2).tolist()
+    [0.800000011920929, 0.10000000149011612, 0.5, 0.5]
+    """
+    if not len(boxes):
+        return objectness
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    iou = box_iou(boxes, boxes)
+    # Of areas a and b the intersection is iou / (1 + iou) * (a + b).
+    covered = iou / (1 + iou) * (areas[:, None] + areas) / np.maximum(areas[:, None], 1e-6)
+    whole = (covered >= 0.8) & (iou < 0.5) & (objectness > objectness[:, None])
+    return objectness * (1 - np.where(whole, objectness, np.float32(0)).max(1))
 
 
 def refine_regions(

@@ -26,7 +26,7 @@ from inception_rcnn.detect.train.augmentation import augment
 from inception_rcnn.detect.train.detector import detection_loss, soften, train_detector
 from inception_rcnn.detect.train.loop import RunSettings
 from inception_rcnn.detect.train.recipes import DetectorRecipe
-from inception_rcnn.detect.train.sampling import sample_regions
+from inception_rcnn.detect.train.sampling import sample_regions, without_parts
 from inception_rcnn.detect.train.teacher import Teacher, taught_classes
 from inception_rcnn.proposals.multibox.network import GridHead
 
@@ -145,12 +145,30 @@ def test_what_may_be_an_object_is_drawn_first() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         regions = sample_regions(picture, proposals, rng, number=40, foreground=0.25, objectness=objectness)
-        easy = regions.objectness[(regions.labels == 0) & (regions.overlaps < 0.1)]
-        drawn += easy.tolist()
-        # Those around known objects have nothing to teach.
-        assert set(np.unique(regions.objectness)) <= {0.0, np.float32(0.9), np.float32(0.01)}
+        easy = regions.boxes[(regions.labels == 0) & (regions.overlaps < 0.1)]
+        drawn += [objectness[(proposals == box).all(1)][0] for box in easy]
+        # Those around known objects have nothing to teach, and parts of likelier boxes less.
+        some = {0.0, *np.float32([0.9, 0.01]), *np.float32([0.01]) * (1 - np.float32([0.9]))}
+        assert set(np.unique(regions.objectness)) <= some
     assert len(drawn) > 100
     assert np.mean(np.array(drawn) > 0.5) > 0.9
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_of_likelier_boxes(seed: int) -> None:
+    boxes = random_boxes(40, seed=seed)
+    objectness = np.random.default_rng(seed).random(40).astype(np.float32)
+    expected = []
+    for i, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+        most = 0.0
+        for j, (u1, v1, u2, v2) in enumerate(boxes.tolist()):
+            common = max(0.0, min(x2, u2) - max(x1, u1)) * max(0.0, min(y2, v2) - max(y1, v1))
+            own, other = (x2 - x1) * (y2 - y1), (u2 - u1) * (v2 - v1)
+            if objectness[j] > objectness[i] and common >= 0.8 * own and common < 0.5 * (own + other - common):
+                most = max(most, float(objectness[j]))
+        expected.append(objectness[i] * (1 - most))
+    np.testing.assert_allclose(without_parts(boxes, objectness), expected, rtol=1e-5)
+    assert without_parts(boxes[:0], objectness[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("seed", range(20))
