@@ -19,6 +19,7 @@ from ...data import (
     COCO_TO_VOC,
     ILSVRC_DET_CLASSES,
     MAX_PIXELS,
+    TO_ILSVRC_DET,
     VOC_CLASSES,
     AnnotationError,
     ImageError,
@@ -122,7 +123,7 @@ def read_labelled_folder(folder: Path, classes: Sequence[str], split: str = "tra
         ]
         # VOC has no list of its classes: those of the challenge, and in a set of somebody's own those that occur.
         occurring = {classes[label] for picture in pictures for label in picture.labels}
-        challenge = {*VOC_CLASSES, *COCO_TO_VOC}
+        challenge = {spellings.get(name, name) for name in (*VOC_CLASSES, *COCO_TO_VOC)}
         return _mark_unboxed(pictures, classes, challenge if occurring <= challenge else occurring)
     roots = [root for root in (folder / "images", folder / "train2017") if root.is_dir()]
     pictures = []
@@ -288,8 +289,16 @@ def _coco_files(folder: Path) -> list[Path]:
 
 
 def _other_spellings(classes: Sequence[str]) -> dict[str, str]:
-    """Map the other names that VOC or COCO have for some of the classes to the names in `classes`."""
+    """Map the other names that VOC or COCO have for some of the classes to the names in `classes`.
+
+    If all are ILSVRC's, by name or WordNet id, so are VOC's and COCO's classes that are one of them.
+    """
     pairs = [*COCO_TO_VOC.items(), *((voc, coco) for coco, voc in COCO_TO_VOC.items())]
+    called = {meant: wnid for wnid, name in ILSVRC_DET_CLASSES.items() for meant in (wnid, name)}
+    if all(name in called for name in classes):
+        own = {called[name]: name for name in classes}
+        known = [*TO_ILSVRC_DET["coco"].items(), *TO_ILSVRC_DET["voc"].items()]
+        pairs = [(name, own[wnid]) for name, wnid in known if wnid in own]
     return {other: name for other, name in pairs if name in classes and other not in classes}
 
 

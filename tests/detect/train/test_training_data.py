@@ -136,6 +136,28 @@ def test_either_spelling_is_read(tmp_path: Path, classes: tuple[str, ...], name:
         assert picture.labels.tolist() == [("aeroplane", "airplane").index(name)]
 
 
+@pytest.mark.parametrize("classes", [tuple(ILSVRC_DET_CLASSES.values()), tuple(ILSVRC_DET_CLASSES)])
+def test_classes_of_voc_and_coco_are_ilsvrcs(tmp_path: Path, classes: tuple[str, ...]) -> None:
+    names = dict(zip(classes, ILSVRC_DET_CLASSES.values(), strict=True))
+    voc = voc_folder(tmp_path / "voc", "tvmonitor", "diningtable", "bottle", "cat")
+    coco = coco_folder(tmp_path / "coco", "tv", "cup", "hot dog", "truck", categories=("mouse",))
+    read = {}
+    for folder in (voc, coco):
+        (picture,) = read_labelled_folder(folder, classes)
+        assert picture.labelled is not None
+        found = [names[classes[label]] for label in picture.labels]
+        read[folder.name] = found, [names[classes[label]] for label in picture.labelled]
+    assert read["voc"][0] == ["tv or monitor", "table", "domestic cat"]
+    assert len(read["voc"][1]) == 18  # All of VOC's that ILSVRC has: it lacks bottles and potted plants.
+    assert read["coco"] == (
+        ["tv or monitor", "cup or mug", "hotdog"],
+        ["computer mouse", "cup or mug", "hotdog", "tv or monitor"],
+    )
+    # Somebody's own classes are what they are called.
+    with pytest.raises(AnnotationError, match="none of its categories"):
+        read_labelled_folder(coco, ("tv or monitor", "my cup"))
+
+
 def test_classes_that_a_data_set_does_not_have_are_not_background(tmp_path: Path) -> None:
     voc = voc_folder(tmp_path / "voc", "cat", "wombat")
     coco = coco_folder(tmp_path / "coco", "cat", "truck", categories=("kiwi",))
