@@ -47,11 +47,12 @@ from inception_rcnn.eval import evaluate_coco, evaluate_voc
 from inception_rcnn.eval.precision import Metric
 
 Detect: TypeAlias = Callable[[Pixels], Detections]
-OURS: dict[str, dict[str, Any]] = {
-    "ours, voc": {"model": "voc"},
-    "ours, voc, int8": {"model": "voc", "precision": "int8"},
-    "ours, coco": {"model": "coco"},
-    "ours, coco, int8": {"model": "coco", "precision": "int8"},
+# The bundled model of each, and its settings.
+OURS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ours, voc": ("voc", {}),
+    "ours, voc, int8": ("voc", {"precision": "int8"}),
+    "ours, coco": ("coco", {}),
+    "ours, coco, int8": ("coco", {"precision": "int8"}),
 }
 
 
@@ -123,7 +124,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     coco = options.annotations is not None
     classes = COCO_CLASSES if coco else VOC_CLASSES
-    ours = {name: settings for name, settings in OURS.items() if settings["model"] == ("coco" if coco else "voc")}
+    ours = {name: own for name, own in OURS.items() if own[0] == ("coco" if coco else "voc")}
     known = [*ours, *(model.name for model in MODELS)]
     wanted = options.only or known
     if unknown := set(wanted) - set(known):
@@ -143,21 +144,24 @@ def main() -> None:
             else read_voc(options.folder, options.split)
         )
         pictures = evenly_spaced(annotated, options.pictures)
-        for name, settings in ours.items():
-            if name in wanted:
-                detectors[name] = Detector.load(**settings, device="cpu", threads=1, min_score=MIN_SCORE)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    for name, (bundled, settings) in ours.items():
+        if name in wanted:
+            try:
+                detectors[name] = Detector.load(bundled, device="cpu", threads=1, min_score=MIN_SCORE, **settings)
+            except (ValueError, OSError) as error:
+                print(f"{name} is left out: {error}", file=sys.stderr)
     if not detectors:
         sys.exit(2)
     if options.save:
         options.save.mkdir(parents=True, exist_ok=True)
     found, seconds = measure(pictures, detectors)
     about: dict[str, tuple[str, str, int]] = {}
-    for name, settings in ours.items():
+    for name, (bundled, _) in ours.items():
         if name in detectors:
-            file = f"{settings['model']}.safetensors"
+            file = f"{bundled}.safetensors"
             own_files = [Path(room.__file__).with_name("models") / file for room in (backbone, proposals)]
             about[name] = "VOC, COCO, others", "640", sum(path.stat().st_size for path in own_files)
     for model in MODELS:

@@ -51,6 +51,7 @@ from inception_rcnn.data import (
     read_voc,
     read_voc_results,
 )
+from inception_rcnn.data.class_measures import ClassMeasure
 from inception_rcnn.data.formats.yolo import find_yolo, read_yolo, read_yolo_names
 from inception_rcnn.data.images.reading import decode_image
 from inception_rcnn.data.score_calibration import ScoreCalibration
@@ -210,7 +211,9 @@ def _models(folder: Path) -> None:
     weights = {name: np.ones((2, 3), np.float16) for name in ("googlenet.conv1.weight", "first_pass.weight")}
     graphs = {name: b"\x08\x0a" for name in (*GRAPHS["shared"], "head.int8")}
     calibration = ScoreCalibration((1, 2), (0, 0.5), 0.4)
-    model = RegionModel(NAMES, 640, True, weights, graphs, "", {"epochs": 1}, calibration=calibration)
+    measures = ClassMeasure(9, False, 0.5, 3), ClassMeasure(0, True, None, 0)
+    about = {"calibration": calibration, "measures": measures}
+    model = RegionModel(NAMES, 640, True, weights, graphs, "", {"epochs": 1}, **about)
     write_model(folder / "model.safetensors", model)
     priors, head = np.ones((2, 3, 2), np.float32), {"head.weight": np.ones((2, 3), np.float16)}
     multibox = MultiBoxModel(priors, 8, 640, head, b"a", b"", "0" * 64, RankingCalibration(), NAMES, {"epochs": 1})

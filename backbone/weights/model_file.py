@@ -358,7 +358,7 @@ def _read_measures(stored: Any, classes: int) -> tuple[ClassMeasure, ...] | None
         return None
     wanted = {field.name for field in fields(ClassMeasure)}
     if not isinstance(stored, list) or any(not isinstance(one, dict) or one.keys() != wanted for one in stored):
-        raise ValueError("measures do not hold boxes, value and number of each class")
+        raise ValueError("measures do not hold boxes, taught, value and number of each class")
     if len(stored) != classes:
         raise ValueError(f"there are measures of {len(stored)} classes, and {classes} classes")
     return tuple(ClassMeasure(**one) for one in stored)

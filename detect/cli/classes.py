@@ -22,20 +22,20 @@ def classes(
     told = collect(model)
     check_outputs(json_file)
     write_json(json_file, told)
-    measured = [name for name, one in told.items() if "value" in one]
-    if not measured:
+    if not any("value" in one for one in told.values()):
         for name in told:
-            output.print(name, markup=False)
+            output.print(name)
         output.print(f"{len(told)} classes; the file does not say what they reached", soft_wrap=True)
         return
-    table = make_table("class", "boxes learned from", "AP", "of objects", "localised", "of pictures", "drawn")
+    table = make_table("class", "learned from", "AP", "of objects", "localised", "of pictures", "drawn")
     for name, one in told.items():
         value = "-" if one["value"] is None else f"{one['value']:.3f}"
         cells = [value, str(one["number"]), "", ""] if one["boxes"] else ["", "", value, str(one["number"])]
-        table.add_row(name, str(one["boxes"]) if one["boxes"] else "none", *cells, "yes" if one["drawn"] else "no")
+        source = f"{one['boxes']} boxes" if one["boxes"] else "a teacher" if one["taught"] else "nothing"
+        table.add_row(name, source, *cells, "yes" if one["drawn"] else "no")
     output.print(table)
     drawn = sum(one["drawn"] for one in told.values())
-    output.print(f"{drawn} of {len(told)} classes are drawn by `detect`", soft_wrap=True, markup=False)
+    output.print(f"{drawn} of {len(told)} classes are drawn by `detect`", soft_wrap=True)
 
 
 def collect(model: str) -> dict[str, dict[str, Any]]:
@@ -49,7 +49,7 @@ def collect(model: str) -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict of str to dict
-        By class: ``drawn``; and if the file has them, ``boxes``, ``value`` and ``number`` of a
+        By class: ``drawn``; and if the file has them, ``boxes``, ``taught``, ``value`` and ``number`` of a
         `inception_rcnn.data.class_measures.ClassMeasure`.
 
     Raises

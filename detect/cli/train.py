@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
 
 # With fewer pictures set aside the scores are not calibrated, and a figure is said to be of so few.
 MIN_CALIBRATION_PICTURES = 20
+# Pictures on which a class without boxes is measured, at most.
+MOST_OF_A_CLASS = 10
 # Of --multibox: no file, but a head with weights of its own.
 NEW = "new"
 
@@ -166,7 +169,6 @@ def train_detector_command(
         from ...proposals.multibox.file import default_multibox, find_multibox, read_multibox
         from ...proposals.multibox.network import from_model, head_for
         from ..train.detector import train_detector
-        from ..train.localisation import read_localisation_pictures
         from ..train.multibox import LIMITS, find_priors
         from ..train.process_group import join_process_group
         from ..train.proposal_cache import ProposalCache
@@ -222,9 +224,8 @@ def train_detector_command(
         )  # fmt: skip
         boxed = np.bincount([label for picture in training for label in picture.labels.tolist()], minlength=len(names))
         one_class: list[Picture] = []
-        if localisation is not None:
-            shown = read_localisation_pictures(localisation, names, "odd")
-            one_class = [picture for picture in shown if not boxed[picture.labels[0]]]
+        if localisation is not None and group.rank == 0:
+            one_class = _pictures_of_one_class(localisation, names, training, boxed)
         proposals = None
         if not along:
             proposer = load_proposer(method, **settings)
@@ -276,9 +277,10 @@ def train_detector_command(
             found = propose_all(head, network.trunk, samples, limit=LIMITS[-1], **where)
             boxes = {name: own for name, (own, _) in found.items()}
         multibox_used = multibox if multibox_output is None else multibox_output
+        sources = _learned_from(names, boxed, taught_by, before if weights is None else None, new=epochs > 0)
         measured = _write_detector(
             output, network, before, names, recipe, trained,
-            [(picture, boxes[picture.image_id]) for picture in samples], validation, one_class, boxed.tolist(),
+            [(picture, boxes[picture.image_id]) for picture in samples], validation, one_class, sources,
             method=method, multibox=multibox_used, max_pixels=max_pixels, apart=graphs_apart,
         )  # fmt: skip
         options = f" --method {method}" if method != "merged" else ""
@@ -287,6 +289,43 @@ def train_detector_command(
         devkit, part = _find_unlearned(data[0], split, measured)
         pictures = _folder_of(validation, training) if devkit == data[0] else devkit
         _print_next_commands(output, options, devkit, part, classes, pictures)
+
+
+def _pictures_of_one_class(
+    folder: Path, names: tuple[str, ...], training: Sequence[Picture], boxed: NDArray[np.int64]
+) -> list[Picture]:
+    """Read pictures to measure the classes without boxes on, without those that the training learns from."""
+    from ..train.localisation import read_localisation_pictures
+
+    shown = read_localisation_pictures(folder, names, "odd", MOST_OF_A_CLASS)
+    shown = [picture for picture in shown if not boxed[picture.labels[0]]]
+    learned = {picture.path.stem for picture in training}
+    kept = [picture for picture in shown if picture.path.stem not in learned]
+    if len(kept) < len(shown):
+        left_out = len(shown) - len(kept)
+        are = "picture is" if left_out == 1 else "pictures are"
+        print_once(f"--localisation: {left_out} {are} left out, as the training learns from them")
+    if not kept:
+        print_once("--localisation: has no picture of a class without boxes")
+    return kept
+
+
+def _learned_from(
+    names: Sequence[str], boxed: NDArray[np.int64], teacher: Teacher | None, before: RegionModel | None, *, new: bool
+) -> list[ClassMeasure]:
+    """Tell what each class was learned from, by now or by the detector of --start, and what that one had reached."""
+    taught = np.zeros(len(names), bool) if teacher is None else teacher.class_weights()[2].numpy()
+    known = [-1] * len(names) if before is None or before.measures is None else labels_in(names, before.classes)
+    sources = []
+    for label, own in enumerate(known):
+        boxes = int(boxed[label])
+        one = ClassMeasure(boxes, bool(taught[label]) and not boxes, None, 0)
+        if own >= 0:
+            assert before is not None
+            assert before.measures is not None
+            one = before.measures[own] if not new or not (one.boxes or one.taught) else one
+        sources.append(one)
+    return sources
 
 
 def _on_set_aside(pictures: int) -> str:
@@ -340,7 +379,7 @@ def _write_detector(
     samples: Sequence[tuple[Picture, NDArray[np.float32]]],
     validation: Sequence[Picture],
     one_class: Sequence[Picture],
-    boxed: Sequence[int],
+    sources: Sequence[ClassMeasure],
     *,
     method: str,
     multibox: str | Path,
@@ -349,9 +388,8 @@ def _write_detector(
 ) -> int:
     """Write a trained detector, with its first pass and 8 bits, and calibrated scores if enough pictures are aside.
 
-    It is measured on the pictures of `validation`, and on those of `one_class` for classes that have no boxes; `boxed`
-    are the objects of each class that it learned from. Returns on how many of `validation` it was measured; what is
-    measured is printed.
+    It is measured on the pictures of `validation`, and on those of `one_class` for classes that have no boxes; what is
+    measured is printed. `sources` are what the classes were learned from. Returns the number of pictures set aside.
     """
     from ...backbone.export.graphs import to_model
     from ...backbone.weights.model_file import write_model
@@ -372,48 +410,56 @@ def _write_detector(
     pixels = [(read_pixels(picture, max_pixels), boxes) for picture, boxes in samples]
     model = to_model(network, names, **settings, samples=pixels, progress=progress_bar)
     write_model(output, model, apart=apart)
-    measured = [picture for picture in validation if picture.exhaustive]
-    if measured or one_class:
-        print_once(f"measuring the detector on {len(measured) + len(one_class)} pictures set aside")
-        try:
-            detector = Detector.load(output, device="cpu", method=method, multibox=multibox)
-        except ModelError as error:  # The training has moved the trunk that the MultiBox stands on.
-            print_once(f"wrote {output}, with scores as they are: {error}")
-            return 0
-        matches = match_set_aside(detector, measured, max_pixels)
-        if len(measured) >= MIN_CALIBRATION_PICTURES:
+    if not validation and not one_class:
+        write_model(output, replace(model, measures=tuple(sources)), apart=apart)
+        print_once(f"wrote {output}")
+        return 0
+    load = functools.partial(Detector.load, output, device="cpu", method=method, multibox=multibox)
+    try:
+        detector = load()
+    except ModelError as error:  # The training has moved the trunk that the MultiBox stands on.
+        print_once(f"wrote {output}, with scores as they are: {error}")
+        return 0
+    matches = None
+    if validation:
+        print_once(f"measuring the detector on {len(validation)} pictures set aside")
+        matches = match_set_aside(detector, validation, max_pixels)
+        if len(validation) >= MIN_CALIBRATION_PICTURES:
             try:
                 model = replace(model, calibration=fit_score_calibration(matches))
+                write_model(output, model, apart=apart)
+                detector = load()
             except EvaluationError as error:
                 print_once(f"the scores stay as they are: {error}")
-        write_model(output, model, apart=apart)
-        detector = Detector.load(output, device="cpu", method=method, multibox=multibox)
-        counts = localise(lambda one: detector(read_pixels(one, max_pixels), one.path.name), one_class, len(names))
-        measures = _measure_classes(matches, boxed, *counts)
-        write_model(output, replace(model, measures=measures), apart=apart)
-        _print_precision(matches, len(measured))
-        if one_class:
-            taught = [one for one in measures if not one.boxes and one.value is not None]
-            mean = np.mean([one.value for one in taught])
-            print_once(
-                f"localised {mean:.3f}, mean of {len(taught)} classes without boxes, on {len(one_class)} pictures"
-            )
+        _print_precision(matches, len(validation))
+    counts = np.zeros((2, len(names)), np.int64)
+    if one_class:
+        with progress_bar("pictures of one class", len(one_class)) as report:
+            counts = np.stack(localise(detector, one_class, print_problem, report, max_pixels))
+        share = counts[0].sum() / max(counts[1].sum(), 1)
+        print_once(
+            f"without boxes: {share:.3f} of {counts[1].sum()} pictures localised; classes: {(counts[1] > 0).sum()}"
+        )
+    write_model(output, replace(model, measures=_measure_classes(sources, matches, *counts)), apart=apart)
     print_once(f"wrote {output}")
-    return len(measured)
+    return len(validation)
 
 
 def _measure_classes(
-    matches: Mapping[str, Matches], boxed: Sequence[int], localised: NDArray[np.int64], pictures: NDArray[np.int64]
+    sources: Sequence[ClassMeasure],
+    matches: Mapping[str, Matches] | None,
+    localised: NDArray[np.int64],
+    pictures: NDArray[np.int64],
 ) -> tuple[ClassMeasure, ...]:
-    """Put together what each class was learned from and reached."""
-    precisions, measures = summarise_matches(matches, "voc07")["per_class"], []
-    for label, (name, boxes) in enumerate(zip(matches, boxed, strict=True)):
-        right, number = int(localised[label]), int(pictures[label])
-        value = right / number if number else None
-        if boxes:
-            number = matches[name].positives
-            value = float(precisions[name]) if number else None
-        measures.append(ClassMeasure(boxes, value, number))
+    """Put together what each class was learned from and what it reached; what is not measured now stays."""
+    precisions = {} if matches is None else summarise_matches(matches, "voc07")["per_class"]
+    objects = [] if matches is None else [one.positives for one in matches.values()]
+    measures = [*sources]
+    for label, (one, right, number) in enumerate(zip(sources, localised.tolist(), pictures.tolist(), strict=True)):
+        if one.boxes and objects and objects[label]:
+            measures[label] = replace(one, value=float([*precisions.values()][label]), number=objects[label])
+        elif number and not one.boxes:
+            measures[label] = replace(one, value=right / number, number=number)
     return tuple(measures)
 
 
@@ -436,7 +482,7 @@ def _first_detector(
 ) -> RegionNetwork:
     """Make the network that a training begins with: an earlier detector's, ImageNet weights, or some of both.
 
-    If the upper layers are ImageNet's, the scores of classes that a teacher knows begin as the teacher's.
+    If the upper layers are a teacher's, so are the scores of the classes that it knows.
     """
     from ...backbone.regions.network import RegionNetwork
     from ...backbone.regions.torch_engine import torch_network
@@ -455,15 +501,21 @@ def _first_detector(
         else:
             state = _for_classes(state, own, before.classes, names, class_agnostic=recipe.class_agnostic)
         network.load_state_dict({**own, **{name: value for name, value in state.items() if name in own}})
-    if teacher is not None and (before is None or weights is not None):
+    if teacher is not None:
         _begin_as_taught(network, teacher)
     return network
 
 
 def _begin_as_taught(network: RegionNetwork, teacher: Teacher) -> None:
-    """Give the scores of classes the weights that a teacher has for them, alike in all parts of a region."""
+    """Give the scores of classes the weights that a teacher has for them, where the upper layers are the teacher's.
+
+    Each of a region's nine parts has a ninth of them.
+    """
     import torch
 
+    own, its = (one.inception_5b.state_dict() for one in (network.googlenet, teacher.network))
+    if not all(torch.equal(value.cpu(), its[name].cpu()) for name, value in own.items()):
+        return
     weight, bias, known = teacher.class_weights()
     rows = 1 + known.nonzero()[:, 0]
     parts = network.score.in_features // weight.shape[1]

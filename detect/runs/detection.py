@@ -109,7 +109,7 @@ def detect_batch(
     max_pixels : int
         See `inception_rcnn.data.read_image`.
     draw_score : float, optional
-        Weaker detections are written but not drawn. Default `drawing.default_draw_score`, and the detector's
+        Weaker detections are written but not drawn. Default `drawing.default_draw_score`. The detector's
         ``hidden_classes`` are not drawn either, unless its settings name classes.
     format : {"json", "parquet", "both"}
         Which files of detections are written. The other one of an earlier run is removed.
@@ -153,9 +153,8 @@ def detect_batch(
         If `MAX_FAILURES_IN_A_ROW` pictures one after the other cannot be scored: the error of the last.
     """
     began = time.perf_counter()
-    rule = DrawRule(default_draw_score(detector.calibration), () if detector.settings.only else detector.hidden_classes)
-    if draw_score is not None:
-        rule = DrawRule(draw_score)
+    score = default_draw_score(detector.calibration) if draw_score is None else draw_score
+    rule = DrawRule(score, () if detector.settings.only else detector.hidden_classes)
     check_choice("format", format, [*FORMATS])
     placement = detector.scorers[0].placement
     if cluster is not None and placement.device == "cpu" and placement.threads is None:

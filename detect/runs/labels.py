@@ -213,9 +213,9 @@ def export_run(
     run : FinishedRun
     exports : Exports
     draw_score : float, optional
-        Weaker detections are left out; default as in the run, which may have left out classes too.
+        Weaker detections are left out; default as in the run.
     only : iterable of str
-        Classes to keep; none for all.
+        Classes to keep; none for all that the run drew.
     max_pixels : int
         See `inception_rcnn.data.read_image`.
     progress : callable
@@ -239,9 +239,8 @@ def export_run(
     OSError
         If the results cannot be written.
     """
-    rule = run.rule if draw_score is None else DrawRule(draw_score)
-    if only:
-        rule = DrawRule(rule.score)  # What the user names is drawn.
+    rule = run.rule
+    rule = DrawRule(rule.score if draw_score is None else draw_score, () if only else rule.hidden)
     summary, failures = RunSummary(draw_score=rule.score, hidden_classes=rule.hidden), []
     names, classes = run.names, run.classes
     # Without pictures there are no classes.

@@ -154,8 +154,8 @@ class RunSummary:
         if self.hidden_classes:
             are = "class is" if len(self.hidden_classes) == 1 else "classes are"
             lines.append(
-                f"{len(self.hidden_classes)} {are} not drawn, since the model does not find them well enough: "
-                "`inception-rcnn classes` lists them, --draw-score draws all"
+                f"{len(self.hidden_classes)} {are} not drawn, as the model finds too little of them: "
+                "`inception-rcnn classes MODEL` lists them, --only NAME draws one"
             )
         if self.more_frames:
             lines.append(more_frames_line(self.more_frames))

@@ -38,7 +38,7 @@ from ...data.formats.coco import coco_pictures, read_coco_classes
 from ...data.formats.faults import raise_faults
 from ...data.formats.records import read_json, read_lines
 from ...data.formats.voc import AnnotationReader, read_voc_class_names
-from ...data.picture_names import PictureFolder, without_suffix
+from ...data.picture_names import PictureFolder
 from ...data.system.processes import Progress, prefetch, usable_cores
 from .layouts import LAYOUTS, ToolFolder, read_tool_classes, read_tool_folder
 from .shards import is_packed, read_shards
@@ -486,9 +486,9 @@ def balanced_halves(pictures: Sequence[Picture], classes: int, *, seed: int = 0)
 def split_validation(pictures: Sequence[Picture], one_in: int = 30) -> tuple[list[Picture], list[Picture]]:
     """Set aside one picture in `one_in` for validation, by a hash of its name.
 
-    In each all objects of the classes that are boxed at all are boxed. Of fewer than 60 pictures none is set aside: one
-    or two tell nothing, and would be missed in the training. They are the same on every machine, whatever other
-    pictures there are, and whatever classes are learned.
+    Every object of the classes that a folder boxes must be boxed in such a picture. Of fewer than 60 pictures none is
+    set aside: one or two tell nothing, and would be missed in the training. They are the same on every machine,
+    whatever other pictures there are, and whatever classes are learned.
 
     Returns
     -------
@@ -588,7 +588,7 @@ def read_training_pictures(
         own = read_folder(folder, classes, split)
         by_folder.append((folder, [*own[0], *own[1]]))
         training += own[0]
-        validation += own[1]
+        validation += [picture for picture in own[1] if picture.exhaustive]  # Of the others no figure is right.
     for folder in unlabelled:
         by_folder.append((folder, read_unlabelled(folder, classes)))
         training += by_folder[-1][1]
@@ -639,7 +639,7 @@ def read_unlabelled(folder: Path, classes: Sequence[str]) -> list[Picture]:
     nothing, flags = np.zeros((0, 4), np.float32), np.zeros(0, bool)
     return [
         Picture(
-            without_suffix(path.relative_to(folder).as_posix()), path, 0, 0, nothing, np.zeros(0, np.int64), flags,
+            path.as_posix(), path, 0, 0, nothing, np.zeros(0, np.int64), flags,
             flags, labelled=(), classes=tuple(classes),
         )
         for path in paths

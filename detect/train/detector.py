@@ -282,9 +282,8 @@ class DetectorTask:
                     taught.append(self.teacher.reader(pixels))
                 if self.multibox is not None:
                     outputs = self.multibox(maps.features)
-                    if picture.labelled != ():  # It learns where objects are from boxes alone.
-                        *parts, count = picture_loss(self.multibox, maps.features, picture, outputs)
-                        location, confidence, matched = location + parts[0], confidence + parts[1], matched + count
+                    *parts, count = picture_loss(self.multibox, maps.features, picture, outputs)
+                    location, confidence, matched = location + parts[0], confidence + parts[1], matched + count
                     if self.proposals is None:
                         boxes = self._own_proposals(maps.features, picture, outputs)
                 if regions is None:
@@ -422,7 +421,7 @@ class DetectorTask:
 
     def validate(self, row: dict[str, float]) -> None:
         """Add the mAP in the first process, if there are pictures where all objects of some classes are labelled."""
-        validation = [picture for picture in self.validation if picture.exhaustive]
+        validation = self.validation
         if self.group.rank > 0 or not validation:
             return
         where: dict[str, Any] = {

@@ -6,7 +6,8 @@ its objects. Objects of other classes are not boxed, so that average precision c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -14,14 +15,27 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data import IMAGENET_CLASSES, Detections, Picture, box_iou, read_ilsvrc
+from ...data import (
+    IMAGENET_CLASSES,
+    MAX_PIXELS,
+    Detections,
+    ImageError,
+    Picture,
+    box_iou,
+    read_ilsvrc,
+    read_image,
+)
 from ...data.errors import AnnotationError
+from ...data.formats.faults import raise_faults
+from ..detector import Detector
 from .teacher import taught_classes
 
 Half: TypeAlias = Literal["odd", "even", "both"]
 
 
-def read_localisation_pictures(folder: str | Path, classes: Sequence[str], half: Half) -> list[Picture]:
+def read_localisation_pictures(
+    folder: str | Path, classes: Sequence[str], half: Half, most: int | None = None
+) -> list[Picture]:
     """Read ILSVRC 2012's validation pictures whose class is one of a detector's, with boxes of it.
 
     Parameters
@@ -30,9 +44,11 @@ def read_localisation_pictures(folder: str | Path, classes: Sequence[str], half:
         The kit's folder, with ``Annotations/CLS-LOC/val`` and ``Data/CLS-LOC/val``; or one that has the pictures, and
         their XML files in ``Annotations``.
     classes : sequence of str
-        Names or WordNet ids of classes of the detection challenge, and perhaps others.
+        As of `inception_rcnn.detect.train.teacher.taught_classes`.
     half : {"odd", "even", "both"}
         Which pictures, by the last digit of their number.
+    most : int, optional
+        Pictures of a class, the first ones; of a class such as "dog" there are thousands.
 
     Returns
     -------
@@ -42,7 +58,7 @@ def read_localisation_pictures(folder: str | Path, classes: Sequence[str], half:
     Raises
     ------
     AnnotationError
-        If there is no such folder, or an annotation is malformed.
+        If there is no such folder, an annotation is malformed, or a picture is missing or has no number.
 
     Examples
     --------
@@ -55,13 +71,22 @@ def read_localisation_pictures(folder: str | Path, classes: Sequence[str], half:
     if not (folder / "Annotations").is_dir():
         raise AnnotationError(f"{folder}: has no folder Annotations; name ILSVRC 2012's, with boxes")
     annotations, root = (kit, None) if kit.is_dir() else (folder / "Annotations", folder)
-    of_classes, kept = taught_classes(classes), []
+    of_classes, counts = taught_classes(classes), Counter[int]()
+    kept: list[Picture] = []
     for picture in read_ilsvrc(annotations, classes=IMAGENET_CLASSES, image_root=root):
         labels = of_classes[picture.labels]
-        wanted = half == "both" or int(picture.image_id[-1]) % 2 == (half == "odd")
-        if wanted and len(labels) and (labels >= 0).all():
+        if not len(labels) or (labels < 0).any():
+            continue
+        if not picture.image_id[-1:].isdecimal():
+            raise AnnotationError(f"{annotations}: {picture.image_id} has no number; ILSVRC's pictures end with one")
+        own = int(labels[0])
+        in_half = half == "both" or int(picture.image_id[-1]) % 2 == (half == "odd")
+        if in_half and (most is None or counts[own] < most):
+            counts[own] += 1
             labelled = tuple(sorted({*labels.tolist()}))
             kept.append(replace(picture, labels=labels, labelled=labelled, classes=tuple(classes)))
+    faults = [f"{picture.path}: there is no such picture" for picture in kept if not picture.path.is_file()]
+    raise_faults(faults, annotations, "name a folder with the pictures and their annotations")
     return kept
 
 
@@ -83,31 +108,44 @@ def is_localised(picture: Picture, found: Detections) -> bool:
 
 
 def localise(
-    detect: Callable[[Picture], Detections], pictures: Iterable[Picture], classes: int
+    detector: Detector,
+    pictures: Sequence[Picture],
+    warn: Callable[[str], None],
+    report: Callable[[int], None] = lambda done: None,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count for each class the pictures that show it, and those of them that are localised, see `is_localised`.
 
     Parameters
     ----------
-    detect : callable
-        Picture -> what is found in it.
-    pictures : iterable of Picture
+    detector : Detector
+    pictures : sequence of Picture
         See `read_localisation_pictures`.
-    classes : int
-        Their number.
+    warn : callable
+        Gets a line for each picture that cannot be read; it does not count.
+    report : callable
+        Gets the number of pictures done.
+    max_pixels : int
+        See `inception_rcnn.data.read_image`.
 
     Returns
     -------
-    localised, pictures : ndarray, shape (classes,), int64
+    localised, pictures : ndarray, shape (number of the detector's classes,), int64
 
     Examples
     --------
-    >>> localise(lambda picture: Detections.empty(("zebra",)), [], 1)
-    (array([0]), array([0]))
+    >>> localised, shown = localise(Detector.load("voc", device="cpu"), [], print)
+    >>> localised.shape, int(shown.sum())
+    ((20,), 0)
     """
-    right, shown = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
-    for picture in pictures:
-        label = picture.labels[0]
-        shown[label] += 1
-        right[label] += is_localised(picture, detect(picture))
+    right, shown = np.zeros((2, len(detector.classes)), np.int64)
+    for done, picture in enumerate(pictures, 1):
+        try:
+            image = read_image(picture.path, max_pixels)
+        except ImageError as error:
+            warn(f"passed over: {error}")
+        else:
+            shown[picture.labels[0]] += 1
+            right[picture.labels[0]] += is_localised(picture, detector(image, picture.path.name))
+        report(done)
     return right, shown

@@ -154,8 +154,10 @@ def sample_regions(
         chosen_easy = chosen_easy[np.argsort(-turn, kind="stable")]
     chosen_easy = chosen_easy[: background - len(chosen_hard)]
     chosen = np.concatenate([chosen_foreground, chosen_hard, chosen_easy]).astype(np.int64)
-    # Parts are drawn as often: that they are none of the classes has to be learned.
-    return every._replace(objectness=without_parts(every.boxes, every.objectness)).select(chosen)
+    if objectness is not None:
+        # Parts are drawn as often: that they are none of the classes has to be learned.
+        every = every._replace(objectness=without_parts(every.boxes, every.objectness))
+    return every.select(chosen)
 
 
 def label_regions(

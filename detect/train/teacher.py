@@ -19,6 +19,7 @@ from ...backbone.googlenet import GoogLeNet
 from ...backbone.regions.network import roi_align
 from ...backbone.weights.published import load_imagenet
 from ...data import ILSVRC_DET_CLASSES, IMAGENET_CLASSES, TO_ILSVRC_DET
+from ...data.classes.spelling import labels_in
 from ...data.errors import ModelError, SettingError
 
 
@@ -28,7 +29,8 @@ def taught_classes(classes: Sequence[str]) -> NDArray[np.int64]:
     Parameters
     ----------
     classes : sequence of str
-        Names or WordNet ids of classes of the ILSVRC detection challenge, and perhaps others.
+        Of ILSVRC's detection challenge by name or WordNet id, of VOC and COCO those that are one of them; and perhaps
+        others.
 
     Returns
     -------
@@ -41,8 +43,7 @@ def taught_classes(classes: Sequence[str]) -> NDArray[np.int64]:
     >>> [int((columns == i).sum()) for i in range(3)]
     [1, 1, 0]
     """
-    index = {name: i for i, name in enumerate(classes)}
-    detected = {wnid: index.get(name, index.get(wnid, -1)) for wnid, name in ILSVRC_DET_CLASSES.items()}
+    detected = dict(zip(ILSVRC_DET_CLASSES, labels_in(ILSVRC_DET_CLASSES, classes).tolist(), strict=True))
     known = TO_ILSVRC_DET["imagenet"]
     return np.array([detected[known[wnid]] if wnid in known else -1 for wnid in IMAGENET_CLASSES])
 
@@ -114,10 +115,15 @@ class Teacher:
         matter to a softmax, is taken off, so that a logit of 0 is that of no class.
         """
         numbers = self.sums.sum(0)
-        shares = (self.sums / numbers.clamp(min=1)).T.cpu()
+        shares = (self.sums / numbers.clamp(min=1)).T.cpu().double()
         layer = self.network.classifier
-        weight, bias = (values.detach().cpu() - values.detach().cpu().mean(0) for values in (layer.weight, layer.bias))
-        return shares @ weight, shares @ bias, (numbers > 0).cpu()
+        # In float64: rounded to float32 the sums are the same on every machine.
+        weight, bias = (values.detach().cpu().double() for values in (layer.weight, layer.bias))
+        return (
+            (shares @ (weight - weight.mean(0))).float(),
+            (shares @ (bias - bias.mean())).float(),
+            (numbers > 0).cpu(),
+        )
 
     @torch.no_grad()
     def reader(self, picture: Tensor) -> Callable[[Tensor], Tensor]:

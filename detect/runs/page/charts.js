@@ -16,8 +16,9 @@ if (ranked) for (let i = 0; i <= 200; i++) {
 }
 
 function drawHistogram() {
-  const mask = classMask(), chart = $("chart");
-  const counts = runs.map(({starts, scores, labels}) => {
+  const chart = $("chart");
+  const counts = runs.map(({starts, scores, labels}, r) => {
+    const mask = classMask(r);
     const histogram = new Float64Array(bins);
     for (let p = 0; p < total; p++) {
       if (named[p]) for (let i = starts[p]; i < starts[p + 1]; i++) if (mask[labels[i]]) histogram[Math.min(bins - 1, Math.floor(scores[i] * bins))]++;

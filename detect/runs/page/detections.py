@@ -140,7 +140,7 @@ def write_run_page(
         "kind": "run",
         "classes": classes,
         "threshold": run.draw_score,
-        "hidden": [name in run.rule.hidden for name in classes],
+        "hidden": [_hidden(run, classes)],
         "fractions": False,
         "originals": originals,
         "folder": _folder(run),
@@ -219,7 +219,7 @@ def write_comparison_page(
             f"{first} and {second}: have no picture of the same name; compare runs over the same pictures"
         )
     classes = list(dict.fromkeys(name for one in runs for name in one.classes))
-    threshold, hidden = runs[0].draw_score, [name in runs[0].rule.hidden for name in classes]
+    threshold, hidden = runs[0].draw_score, [_hidden(one, classes) for one in runs]
     differences: list[Difference] = []
 
     def rows() -> Iterator[Row]:
@@ -276,6 +276,12 @@ def write_comparison_page(
     return differences, len(names) + len(others) - 2 * common
 
 
+def _hidden(run: FinishedRun, classes: Sequence[str]) -> list[bool]:
+    """Tell for each class whether a run does not draw it."""
+    hidden = run.rule.hidden
+    return [name in hidden for name in classes]
+
+
 def compare_detections(
     first: Detections, second: Detections, classes: Sequence[str]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
@@ -311,11 +317,12 @@ def compare_detections(
 
 
 def _difference(
-    name: str, columns: Sequence[Mapping[str, NDArray[Any]]], threshold: float, hidden: Sequence[bool]
+    name: str, columns: Sequence[Mapping[str, NDArray[Any]]], threshold: float, hidden: Sequence[Sequence[bool]]
 ) -> Difference:
-    level, drawn = np.float32(threshold), ~np.array(hidden, bool)
+    level = np.float32(threshold)
     weight, counts = 0.0, []
-    for one in columns:
+    for one, own in zip(columns, hidden, strict=True):
+        drawn = ~np.array(own, bool)
         alone = (one["scores"] >= level) & (one["partners"] < level) & drawn[one["labels"]]
         weight += float((one["scores"] - one["partners"])[alone].sum())
         counts.append(int(alone.sum()))
@@ -411,7 +418,7 @@ def _setting_rows(runs: Sequence[_Run]) -> list[tuple[str, list[str]]]:
 
 
 def _settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("version", "folder", "draw_score", "models", "detector", "proposer", "settings")
+    keys = ("version", "folder", "draw_score", "hidden_classes", "models", "detector", "proposer", "settings")
     return {"asked for" if key == "settings" else key: record[key] for key in keys if key in record}
 
 

@@ -72,17 +72,17 @@ function filterNames() {
   for (let p = 0; p < total; p++) named[p] = !wanted || folded[p].includes(wanted) ? 1 : 0;
 }
 
-// Classes that the model does not find well enough are shown where they are chosen.
-const isHidden = label => Boolean(page.hidden?.[label]);
-const isChosen = label => state.chosen.size ? state.chosen.has(label) : !isHidden(label);
-const classMask = () => Uint8Array.from(page.classes.keys(), label => isChosen(label) ? 1 : 0);
+// Classes of which a run's model finds too little are shown where they are chosen.
+const isHidden = (label, r) => Boolean(page.hidden?.[r][label]);
+const isChosen = (label, r) => state.chosen.size ? state.chosen.has(label) : !isHidden(label, r);
+const classMask = r => Uint8Array.from(page.classes.keys(), label => isChosen(label, r) ? 1 : 0);
 
 // The best score of the chosen classes, wherever the threshold is.
 function surveyBest() {
   if (ranked) return;
-  const mask = classMask();
   best.fill(0);
-  for (const {starts, scores, labels} of runs) {
+  for (const [r, {starts, scores, labels}] of runs.entries()) {
+    const mask = classMask(r);
     for (let p = 0; p < total; p++) {
       let i = starts[p];
       while (i < starts[p + 1] && !mask[labels[i]]) i++;
@@ -94,9 +94,9 @@ function surveyBest() {
 // One pass over the boxes that are shown, which are sorted by falling score in each picture.
 function survey() {
   if (ranked) return surveyRanks();
-  const mask = classMask(), threshold = Math.fround(state.threshold);
+  const threshold = Math.fround(state.threshold);
   runs.forEach(({starts, scores, labels, partners}, r) => {
-    const counts = shown[r], classes = byClass[r].fill(0), difference = alone[r];
+    const mask = classMask(r), counts = shown[r], classes = byClass[r].fill(0), difference = alone[r];
     for (let p = 0; p < total; p++) {
       let count = 0, apart = 0;
       for (let i = starts[p], end = starts[p + 1]; i < end && scores[i] >= threshold; i++) {
@@ -188,7 +188,7 @@ function eachShown(r, p, take) {
   }
   const threshold = Math.fround(state.threshold);
   for (let i = starts[p]; i < starts[p + 1] && scores[i] >= threshold; i++) {
-    if (isChosen(labels[i])) take(i);
+    if (isChosen(labels[i], r)) take(i);
   }
 }
 

@@ -75,13 +75,14 @@ $("reverse").addEventListener("click", () => {
 // The classes, most frequent first as the page opens; a click shows one, more clicks more of them.
 const classButtons = [];
 let mostOfClass = 1;
+const unsure = label => runs.every((_, r) => isHidden(label, r));
 function makeClasses() {
   const sums = page.classes.map((_, label) => Math.max(...byClass.map(one => one[label])));
   const all = new Int32Array(page.classes.length);
   for (const {labels} of runs) if (labels) for (const label of labels) all[label]++;
   mostOfClass = Math.max(1, ...sums);
   const list = [...page.classes.keys()].filter(label => all[label])
-    .sort((a, b) => isHidden(a) - isHidden(b) || sums[b] - sums[a] || all[b] - all[a]);
+    .sort((a, b) => unsure(a) - unsure(b) || sums[b] - sums[a] || all[b] - all[a]);
   for (const label of list) {
     const item = document.createElement("li"), button = document.createElement("button"), name = document.createElement("span"), count = document.createElement("span");
     const bar = document.createElement("i"), dot = document.createElement("i");
@@ -92,8 +93,8 @@ function makeClasses() {
     button.setAttribute("aria-pressed", "false");
     name.className = "name";
     name.textContent = page.classes[label];
-    name.title = page.classes[label] + (isHidden(label) ? ": not shown unless chosen, since the model does not find it well enough" : "");
-    button.classList.toggle("unsure", isHidden(label));
+    name.title = page.classes[label] + (unsure(label) ? ": not shown unless chosen, as the model finds too little of it" : "");
+    button.classList.toggle("unsure", unsure(label));
     count.className = "count";
     button.append(bar, dot, name, count);
     Object.assign(button, {label, count, bar});
@@ -172,10 +173,7 @@ function command() {
   const everything = order.length === total;
   const pictures = everything ? page.command.images : order.length <= LISTED ? Array.from(order, p => page.folder + names[p]) : ["@shown.txt"];
   const only = state.chosen.size ? Array.from(state.chosen, label => page.classes[label]) : page.command.only;
-  // A score that is named draws all classes.
-  const asBefore = !only.length && page.hidden.includes(true) && state.threshold === page.threshold;
-  const score = asBefore ? [] : ["--draw-score", String(digits(state.threshold))];
-  return ["inception-rcnn", "detect", ...pictures, ...page.command.options, ...only.flatMap(name => ["--only", name]), ...score, "--output", "shown"].map(word).join(" ");
+  return ["inception-rcnn", "detect", ...pictures, ...page.command.options, ...only.flatMap(name => ["--only", name]), "--draw-score", String(digits(state.threshold)), "--output", "shown"].map(word).join(" ");
 }
 const listing = () => Array.from(order, p => `${page.folder}${names[p]}\n`).join("");
 

@@ -145,7 +145,7 @@ def test_a_broken_calibration(tmp_path: Path, calibration: object, why: str) -> 
 
 
 def test_measures_come_back(tmp_path: Path) -> None:
-    measures = (ClassMeasure(12, 1 / 3, 4), ClassMeasure(0, None, 0))
+    measures = (ClassMeasure(12, False, 1 / 3, 4), ClassMeasure(0, True, None, 0))
     for apart in (False, True):
         write_model(tmp_path / "a.safetensors", dataclasses.replace(MODEL, measures=measures), apart=apart)
         assert read_model(tmp_path / "a.safetensors").measures == measures
@@ -157,14 +157,15 @@ def test_measures_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("measures", "why"),
     [
-        ({"boxes": 1}, "measures do not hold boxes, value and number of each class"),
+        ({"boxes": 1}, "measures do not hold boxes, taught, value and number of each class"),
         ([1], "measures do not hold"),
         ([{"boxes": 1, "value": 0.5}], "measures do not hold"),
         ([], "there are measures of 0 classes, and 1 classes"),
-        ([{"boxes": -1, "value": 0.5, "number": 1}], "boxes must be"),
-        ([{"boxes": 1, "value": float("nan"), "number": 1}], "value must be"),
-        ([{"boxes": 1, "value": "0.5", "number": 1}], "value must be"),
-        ([{"boxes": 1, "value": 0.5, "number": [1]}], "number must be"),
+        ([{"boxes": -1, "taught": False, "value": 0.5, "number": 1}], "boxes must be"),
+        ([{"boxes": 1, "taught": "no", "value": 0.5, "number": 1}], "taught"),
+        ([{"boxes": 1, "taught": False, "value": float("nan"), "number": 1}], "value must be"),
+        ([{"boxes": 1, "taught": False, "value": "0.5", "number": 1}], "value must be"),
+        ([{"boxes": 1, "taught": False, "value": 0.5, "number": [1]}], "number must be"),
     ],
 )
 def test_broken_measures(tmp_path: Path, measures: object, why: str) -> None:

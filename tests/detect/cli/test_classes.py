@@ -18,10 +18,10 @@ from inception_rcnn.backbone.weights.model_file import write_model
 from inception_rcnn.data import Detections
 from inception_rcnn.data.class_measures import ClassMeasure, hidden_classes
 from inception_rcnn.detect.cli.app import main
-from inception_rcnn.detect.cli.train import _measure_classes
+from inception_rcnn.detect.cli.train import _learned_from, _measure_classes
 from inception_rcnn.eval import match_voc
 
-MEASURES = (ClassMeasure(120, 0.5, 9), ClassMeasure(0, 0.125, 8), ClassMeasure(0, None, 0))
+MEASURES = (ClassMeasure(120, False, 0.5, 9), ClassMeasure(0, True, 0.125, 8), ClassMeasure(0, True, None, 0))
 
 
 def run(*arguments: object) -> None:
@@ -35,13 +35,13 @@ def test_what_each_class_was_learned_from_and_reached(tmp_path: Path, capsys: py
     write_model(path, dataclasses.replace(random_model(), measures=MEASURES))
     run("classes", path)
     lines = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
-    assert ["cat", "120", "0.500", "9", "yes"] in lines
-    assert ["dog", "none", "0.125", "8", "no"] in lines
-    assert ["person", "none", "-", "0", "no"] in lines
+    assert ["cat", "120", "boxes", "0.500", "9", "yes"] in lines
+    assert ["dog", "a", "teacher", "0.125", "8", "no"] in lines
+    assert ["person", "a", "teacher", "-", "0", "no"] in lines
     assert lines[-1] == ["1", "of", "3", "classes", "are", "drawn", "by", "`detect`"]
     run("classes", path, "--json", "-")
     told = json.loads(capsys.readouterr().out)
-    assert told["dog"] == {"boxes": 0, "value": 0.125, "number": 8, "drawn": False}
+    assert told["dog"] == {"boxes": 0, "taught": True, "value": 0.125, "number": 8, "drawn": False}
     assert list(told) == [*CLASSES]
 
 
@@ -55,9 +55,13 @@ def test_a_detector_that_was_not_measured_draws_all(tmp_path: Path, capsys: pyte
 
 
 def test_a_weak_class_is_hidden_only_where_a_teacher_taught() -> None:
-    weak, strong = ClassMeasure(5, 0.1, 3), ClassMeasure(5, 0.2, 3)
-    assert hidden_classes(CLASSES, (weak, strong, weak)) == ()
-    assert hidden_classes(CLASSES, (weak, strong, MEASURES[1])) == ("cat", "person")
+    weak, few, unmeasured, absent = (
+        ClassMeasure(boxes, False, value, number)
+        for boxes, value, number in ((90, 0.1, 30), (90, 0.1, 3), (90, None, 0), (0, None, 0))
+    )
+    assert hidden_classes("abcd", (weak, few, unmeasured, absent)) == ()
+    strong, poor, unseen = (ClassMeasure(0, True, value, 5) for value in (0.2, 0.19, None))
+    assert hidden_classes("abcdefg", (weak, few, unmeasured, absent, strong, poor, unseen)) == ("a", "f", "g")
     assert hidden_classes(CLASSES, None) == ()
 
 
@@ -68,5 +72,21 @@ def test_measures_of_a_training() -> None:
     matches = match_voc(pictures, found, CLASSES)
     localised, shown = np.array([0, 1, 0]), np.array([0, 4, 0])
     # Cats have boxes and were seen; dogs have none; persons have boxes that no picture set aside has.
-    measures = _measure_classes(matches, [7, 0, 3], localised, shown)
-    assert measures == (ClassMeasure(7, 6 / 11, 2), ClassMeasure(0, 0.25, 4), ClassMeasure(3, None, 0))
+    sources = [ClassMeasure(7, False, None, 0), ClassMeasure(0, True, None, 0), ClassMeasure(3, False, 0.7, 2)]
+    cat, dog, person = _measure_classes(sources, matches, localised, shown)
+    assert (cat, dog) == (ClassMeasure(7, False, 6 / 11, 2), ClassMeasure(0, True, 0.25, 4))
+    assert person == sources[2]
+    assert _measure_classes(sources, None, localised, shown)[0] == sources[0]
+
+
+def test_what_the_detector_before_was_learned_from_stays() -> None:
+    names, boxed = ("dog", "zebra", "domestic cat"), np.array([5, 0, 0])
+    before = dataclasses.replace(random_model(), measures=(ClassMeasure(9, False, 0.6, 12), *MEASURES[1:]))
+    # Dogs are learned again, zebras never were, and cats keep what they had.
+    assert _learned_from(names, boxed, None, before, new=True) == [
+        ClassMeasure(5, False, None, 0),
+        ClassMeasure(0, False, None, 0),
+        ClassMeasure(9, False, 0.6, 12),
+    ]
+    assert _learned_from(names, boxed, None, before, new=False)[0] == MEASURES[1]
+    assert _learned_from(names, boxed, None, None, new=False)[2] == ClassMeasure(0, False, None, 0)

@@ -134,22 +134,24 @@ def test_classes_that_the_model_does_not_find_well_enough_are_not_drawn(
     assert all_drawn.objects is not None
     hidden, *others = all_drawn.objects
     assert others
-    measures = [ClassMeasure(0, 0.1 if name == hidden else 0.5, 9) for name in detector.classes]
+    measures = [ClassMeasure(0, True, 0.1 if name == hidden else 0.5, 9) for name in detector.classes]
     scorer.model = dataclasses.replace(scorer.model, measures=tuple(measures))
     summary = detect_batch(paths, tmp_path / "out", detector)
     assert summary.objects == {name: all_drawn.objects[name] for name in others}
     assert json.loads((tmp_path / "out" / "run.json").read_text())["hidden_classes"] == [hidden]
     assert any("1 class is not drawn" in line for line in summary.closing_lines("out"))
-    # They are written all the same, and drawn where a score or the class is asked for.
+    # They are written all the same, and drawn where the class is asked for.
     boxes = [read_detections(tmp_path / name, key="file_name")["b.png"].boxes.tolist() for name in ("all", "out")]
     assert boxes[0] == boxes[1]
-    assert detect_batch(paths, tmp_path / "score", detector, draw_score=0.4).objects == all_drawn.objects
+    weaker = detect_batch(paths, tmp_path / "score", detector, draw_score=0.1)
+    assert weaker.objects.keys() >= {*others}
+    assert hidden not in weaker.objects
     named = Detector(detector.scorers, detector.proposer, dataclasses.replace(detector.settings, only=(hidden,)))
     assert detect_batch(paths, tmp_path / "only", named).objects.keys() == {hidden}
     finished = FinishedRun(tmp_path / "out")
     assert export_run(finished, Exports(yolo=tmp_path / "1"))[0].objects == summary.objects
     assert export_run(finished, Exports(yolo=tmp_path / "2"), only=[hidden])[0].objects.keys() == {hidden}
-    assert export_run(finished, Exports(yolo=tmp_path / "3"), draw_score=0.4)[0].objects == all_drawn.objects
+    assert export_run(finished, Exports(yolo=tmp_path / "3"), draw_score=0.1)[0].objects == weaker.objects
 
 
 def test_the_page_of_a_run(photos: Path, tmp_path: Path, detector: Detector) -> None:

@@ -10,7 +10,7 @@ from builders import make_picture, write_image
 
 pytest.importorskip("torch")
 
-from inception_rcnn.data import Detections
+from inception_rcnn.data import AnnotationError, Detections
 from inception_rcnn.detect.train.localisation import is_localised, localise, read_localisation_pictures
 
 CLASSES = ("zebra", "my cup", "n02084071")  # the last is the dog
@@ -62,5 +62,49 @@ def test_the_best_detection_tells(boxes: np.ndarray, scores: list[float], labels
     picture = make_picture(BOX, [1], size=(60, 40))
     found = Detections(boxes, np.float32(scores), np.array(labels, np.int64), ("cat", "zebra"))
     assert is_localised(picture, found) == right
-    counts = localise(lambda one: found, [picture, picture], 2)
-    assert [count.tolist() for count in counts] == [[0, 2 * right], [0, 2]]
+
+
+def test_counts_by_class(tmp_path: Path) -> None:
+    shown = [
+        make_picture(BOX, [label], path=write_image(tmp_path / f"{i}.png", np.full((40, 60, 3), i, np.uint8)))
+        for i, label in enumerate([1, 1, 0])
+    ]
+    (tmp_path / "empty.png").touch()
+    told: list[str] = []
+    done: list[int] = []
+
+    class Zebras:
+        """Finds a zebra in each picture."""
+
+        classes = ("cat", "zebra")
+
+        def __call__(self, image: np.ndarray, name: str) -> Detections:
+            return Detections(BOX, np.float32([0.5]), np.array([1]), self.classes)
+
+    pictures = [*shown, make_picture(BOX, [1], path=tmp_path / "empty.png")]
+    counts = localise(Zebras(), pictures, told.append, done.append)
+    assert [count.tolist() for count in counts] == [[0, 2], [1, 2]]
+    assert done == [1, 2, 3, 4]
+    assert len(told) == 1
+    assert "empty.png: is empty" in told[0]
+
+
+def test_what_cannot_be_measured_on(tmp_path: Path) -> None:
+    folder = tmp_path / "Annotations"
+    folder.mkdir()
+    (folder / "a1.xml").write_text(XML.format("a1", NAMES[1]))
+    with pytest.raises(AnnotationError, match=r"a1\.JPEG: there is no such picture"):
+        read_localisation_pictures(tmp_path, CLASSES, "odd")
+    assert read_localisation_pictures(tmp_path, CLASSES, "even") == []
+    (folder / "a1.xml").rename(folder / "cat.xml")
+    with pytest.raises(AnnotationError, match="cat has no number"):
+        read_localisation_pictures(tmp_path, CLASSES, "odd")
+
+
+def test_not_more_than_so_many_of_a_class(tmp_path: Path) -> None:
+    (tmp_path / "Annotations").mkdir()
+    for number in range(12):
+        (tmp_path / "Annotations" / f"{number:02}.xml").write_text(XML.format(number, NAMES[1 if number % 3 else 3]))
+        write_image(tmp_path / f"{number:02}.JPEG", np.zeros((40, 60, 3), np.uint8))
+    kept = read_localisation_pictures(tmp_path, CLASSES, "both", most=2)
+    assert [one.image_id for one in kept] == ["00", "01", "02", "03"]

@@ -246,6 +246,10 @@ def test_pictures_without_labels_teach_no_multibox(pictures: list[Picture]) -> N
     # All but what weight decay takes off.
     for name, value in head.state_dict().items():
         torch.testing.assert_close(value, fresh.state_dict()[name], rtol=1e-3, atol=1e-6)
+    # Those with labels do.
+    train(pictures[:1], Certain(), multibox=head, averaging=0.0)
+    moved = (head.state_dict()["reduce.weight"] - fresh.state_dict()["reduce.weight"]).abs().max()
+    assert moved > 1e-5
 
 
 def test_what_a_teacher_needs(pictures: list[Picture]) -> None:

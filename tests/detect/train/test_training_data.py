@@ -291,7 +291,8 @@ def test_pictures_without_labels(tmp_path: Path) -> None:
         return read[0]
 
     training = read(tmp_path / "photos")
-    assert [(one.image_id, one.labelled, one.width) for one in training[1:]] == [("b", (), 30), ("x/a", (), 30)]
+    assert [(one.path.name, one.labelled, one.width) for one in training[1:]] == [("b.png", (), 30), ("a.jpg", (), 30)]
+    assert len({one.image_id for one in training}) == 3
     assert told == [f"passed over: {tmp_path}/photos/c.jpg: is empty; copy or download it again"]
     with pytest.raises(AnnotationError, match="absent: has no pictures"):
         read(tmp_path / "absent")
