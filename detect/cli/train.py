@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from ...data import Picture
 from ...data.class_measures import ClassMeasure
-from ...data.classes.spelling import labels_in
 from ...data.errors import CommandError, EvaluationError, ModelError, UserError
 from ...data.system.processes import usable_cores
 from ...eval import Matches
@@ -58,7 +57,6 @@ if TYPE_CHECKING:
     from ...backbone.regions.network import RegionNetwork
     from ...backbone.weights.model_file import RegionModel
     from ...proposals.multibox.network import GridHead, VectorHead
-    from ..train.teacher import Teacher
 
 
 # With fewer pictures set aside the scores are not calibrated, and a figure is said to be of so few.
@@ -168,7 +166,9 @@ def train_detector_command(
         from ...backbone.weights.published import find_model
         from ...proposals.multibox.file import default_multibox, find_multibox, read_multibox
         from ...proposals.multibox.network import from_model, head_for
+        from ..train.class_measures import learned_from
         from ..train.detector import train_detector
+        from ..train.first_weights import first_detector
         from ..train.multibox import LIMITS, find_priors
         from ..train.process_group import join_process_group
         from ..train.proposal_cache import ProposalCache
@@ -217,7 +217,10 @@ def train_detector_command(
                 taught_by = Teacher.load(teacher, names, group.device, report)
         elif unlabelled:
             raise CommandError("--unlabelled: only a teacher can tell what is in such pictures; add --teacher")
-        network = _first_detector(names, before, weights, recipe, taught_by)
+        imagenet = None
+        if before is None or weights is not None:
+            imagenet = _read_imagenet(weights or "googlenet-bvlc", "the detector")
+        network = first_detector(names, before, imagenet, recipe, taught_by, print_once)
         training, validation = read_training_pictures(
             data, names, split, tell=print_once, warn=warn_once, progress=progress_bar,
             max_pixels=max_pixels, unlabelled=unlabelled or (),
@@ -277,7 +280,8 @@ def train_detector_command(
             found = propose_all(head, network.trunk, samples, limit=LIMITS[-1], **where)
             boxes = {name: own for name, (own, _) in found.items()}
         multibox_used = multibox if multibox_output is None else multibox_output
-        sources = _learned_from(names, boxed, taught_by, before if weights is None else None, new=epochs > 0)
+        kept = before if weights is None else None
+        sources = learned_from(names, boxed, kept, taught=teacher is not None, new=epochs > 0)
         measured = _write_detector(
             output, network, before, names, recipe, trained,
             [(picture, boxes[picture.image_id]) for picture in samples], validation, one_class, sources,
@@ -308,24 +312,6 @@ def _pictures_of_one_class(
     if not kept:
         print_once("--localisation: has no picture of a class without boxes")
     return kept
-
-
-def _learned_from(
-    names: Sequence[str], boxed: NDArray[np.int64], teacher: Teacher | None, before: RegionModel | None, *, new: bool
-) -> list[ClassMeasure]:
-    """Tell what each class was learned from, by now or by the detector of --start, and what that one had reached."""
-    taught = np.zeros(len(names), bool) if teacher is None else teacher.class_weights()[2].numpy()
-    known = [-1] * len(names) if before is None or before.measures is None else labels_in(names, before.classes)
-    sources = []
-    for label, own in enumerate(known):
-        boxes = int(boxed[label])
-        one = ClassMeasure(boxes, bool(taught[label]) and not boxes, None, 0)
-        if own >= 0:
-            assert before is not None
-            assert before.measures is not None
-            one = before.measures[own] if not new or not (one.boxes or one.taught) else one
-        sources.append(one)
-    return sources
 
 
 def _on_set_aside(pictures: int) -> str:
@@ -394,6 +380,7 @@ def _write_detector(
     from ...backbone.export.graphs import to_model
     from ...backbone.weights.model_file import write_model
     from ..detector import Detector
+    from ..train.class_measures import measure_classes
     from ..train.localisation import localise
     from ..train.validation import match_set_aside
 
@@ -440,27 +427,9 @@ def _write_detector(
         print_once(
             f"without boxes: {share:.3f} of {counts[1].sum()} pictures localised; classes: {(counts[1] > 0).sum()}"
         )
-    write_model(output, replace(model, measures=_measure_classes(sources, matches, *counts)), apart=apart)
+    write_model(output, replace(model, measures=measure_classes(sources, matches, *counts)), apart=apart)
     print_once(f"wrote {output}")
     return len(validation)
-
-
-def _measure_classes(
-    sources: Sequence[ClassMeasure],
-    matches: Mapping[str, Matches] | None,
-    localised: NDArray[np.int64],
-    pictures: NDArray[np.int64],
-) -> tuple[ClassMeasure, ...]:
-    """Put together what each class was learned from and what it reached; what is not measured now stays."""
-    precisions = {} if matches is None else summarise_matches(matches, "voc07")["per_class"]
-    objects = [] if matches is None else [one.positives for one in matches.values()]
-    measures = [*sources]
-    for label, (one, right, number) in enumerate(zip(sources, localised.tolist(), pictures.tolist(), strict=True)):
-        if one.boxes and objects and objects[label]:
-            measures[label] = replace(one, value=float([*precisions.values()][label]), number=objects[label])
-        elif number and not one.boxes:
-            measures[label] = replace(one, value=right / number, number=number)
-    return tuple(measures)
 
 
 def _print_precision(matches: Mapping[str, Matches], pictures: int) -> None:
@@ -473,101 +442,15 @@ def _print_precision(matches: Mapping[str, Matches], pictures: int) -> None:
     print_once(f"mAP {result['mAP']:.3f} {_on_set_aside(pictures)}")
 
 
-def _first_detector(
-    names: tuple[str, ...],
-    before: RegionModel | None,
-    weights: str | None,
-    recipe: DetectorRecipe,
-    teacher: Teacher | None = None,
-) -> RegionNetwork:
-    """Make the network that a training begins with: an earlier detector's, ImageNet weights, or some of both.
-
-    If the upper layers are a teacher's, so are the scores of the classes that it knows.
-    """
-    from ...backbone.regions.network import RegionNetwork
-    from ...backbone.regions.torch_engine import torch_network
-    from ...backbone.weights.model_file import in_trunk
-
-    network = RegionNetwork(
-        len(names), finer=recipe.finer, context=recipe.context, class_agnostic=recipe.class_agnostic, seed=recipe.seed
-    )
-    if before is None or weights is not None:
-        _load_weights(network, weights or "googlenet-bvlc", "the detector")
-    if before is not None:
-        own = network.state_dict()
-        state = torch_network(before.weights, len(before.classes), "cpu").state_dict()
-        if weights is not None:
-            state = {name: value for name, value in state.items() if in_trunk(name)}
-        else:
-            state = _for_classes(state, own, before.classes, names, class_agnostic=recipe.class_agnostic)
-        network.load_state_dict({**own, **{name: value for name, value in state.items() if name in own}})
-    if teacher is not None:
-        _begin_as_taught(network, teacher)
-    return network
-
-
-def _begin_as_taught(network: RegionNetwork, teacher: Teacher) -> None:
-    """Give the scores of classes the weights that a teacher has for them, where the upper layers are the teacher's.
-
-    Each of a region's nine parts has a ninth of them.
-    """
-    import torch
-
-    own, its = (one.inception_5b.state_dict() for one in (network.googlenet, teacher.network))
-    if not all(torch.equal(value.cpu(), its[name].cpu()) for name, value in own.items()):
-        return
-    weight, bias, known = teacher.class_weights()
-    rows = 1 + known.nonzero()[:, 0]
-    parts = network.score.in_features // weight.shape[1]
-    with torch.no_grad():
-        network.score.weight[rows] = weight[known].repeat(1, parts) / parts
-        network.score.bias[rows] = bias[known]
-
-
-def _for_classes(
-    state: dict[str, Tensor],
-    first: Mapping[str, Tensor],
-    before: Sequence[str],
-    names: Sequence[str],
-    *,
-    class_agnostic: bool,
-) -> dict[str, Tensor]:
-    """Turn weights of a detector into those of one for other classes, or for the same in another order.
-
-    Classes that both have keep their scores and deltas. The scores of the others are left out, and their deltas begin
-    as the mean of all; so do deltas that all classes share.
-    """
-    import torch
-
-    order = labels_in(names, before)
-    known = torch.from_numpy(order >= 0)
-    if not known.all():
-        new = f"the scores of {(~known).sum()} of {len(names)}" if known.any() else "their scores"
-        print_once(f"the detector of --start has other classes: {new} are learned from nothing, the layers below go on")
-    found = {name: value for name, value in state.items() if not name.startswith(("score.", "context.", "delta."))}
-    rows = torch.from_numpy(np.concatenate([[0] if known.any() else [], 1 + order[order >= 0]]).astype(np.int64))
-    kept = torch.cat([known.any()[None], known])
-    for name, value in state.items():
-        if name.startswith(("score.", "context.")) and name in first:
-            found[name] = first[name].clone()
-            found[name][kept] = value[rows]
-    for name in ("delta.weight", "delta.bias"):
-        deltas = state[name].unflatten(0, (-1, 4))
-        mean = deltas.mean(0)
-        each = [deltas[label] if 0 <= label < len(deltas) else mean for label in order]
-        found[name] = mean if class_agnostic else torch.cat(each)
-    return found
-
-
-def _load_weights(network: RegionNetwork, name: str, what: str) -> None:
-    """Give a network ImageNet weights, with a progress bar if there is something to download."""
+def _read_imagenet(name: str, what: str) -> Mapping[str, Tensor]:
+    """Read ImageNet weights, with a progress bar if there is something to download."""
     from ...backbone.weights.published import load_imagenet
 
     with download_bar(name) as report:
         state, batch_norm = load_imagenet(name, report)
     if batch_norm:
         raise CommandError(f"{name}: {what} is built on the published form; give BVLC's weights")
-    network.googlenet.load_state_dict({layer: state[layer] for layer in network.googlenet.state_dict()})
+    return state
 
 
 def _file_name(name_or_file: str | None) -> str | None:
@@ -692,7 +575,8 @@ def train_multibox_command(
             side = long_side or detector.long_side
         else:
             network, side = RegionNetwork(1, finer=False, context=False), long_side or MultiBoxRecipe.long_side
-            _load_weights(network, weights, "MultiBox")
+            state = _read_imagenet(weights, "MultiBox")
+            network.googlenet.load_state_dict({layer: state[layer] for layer in network.googlenet.state_dict()})
         recipe = MultiBoxRecipe(
             train_trunk=weights is not None, epochs=epochs, batch=batch, learning_rate=learning_rate, long_side=side,
             seed=seed, far_background=far_background,

@@ -18,7 +18,7 @@ from inception_rcnn.backbone.weights.model_file import write_model
 from inception_rcnn.data import Detections
 from inception_rcnn.data.class_measures import ClassMeasure, hidden_classes
 from inception_rcnn.detect.cli.app import main
-from inception_rcnn.detect.cli.train import _learned_from, _measure_classes
+from inception_rcnn.detect.train.class_measures import learned_from, measure_classes
 from inception_rcnn.eval import match_voc
 
 MEASURES = (ClassMeasure(120, False, 0.5, 9), ClassMeasure(0, True, 0.125, 8), ClassMeasure(0, True, None, 0))
@@ -73,20 +73,20 @@ def test_measures_of_a_training() -> None:
     localised, shown = np.array([0, 1, 0]), np.array([0, 4, 0])
     # Cats have boxes and were seen; dogs have none; persons have boxes that no picture set aside has.
     sources = [ClassMeasure(7, False, None, 0), ClassMeasure(0, True, None, 0), ClassMeasure(3, False, 0.7, 2)]
-    cat, dog, person = _measure_classes(sources, matches, localised, shown)
+    cat, dog, person = measure_classes(sources, matches, localised, shown)
     assert (cat, dog) == (ClassMeasure(7, False, 6 / 11, 2), ClassMeasure(0, True, 0.25, 4))
     assert person == sources[2]
-    assert _measure_classes(sources, None, localised, shown)[0] == sources[0]
+    assert measure_classes(sources, None, localised, shown)[0] == sources[0]
 
 
 def test_what_the_detector_before_was_learned_from_stays() -> None:
     names, boxed = ("dog", "zebra", "domestic cat"), np.array([5, 0, 0])
     before = dataclasses.replace(random_model(), measures=(ClassMeasure(9, False, 0.6, 12), *MEASURES[1:]))
     # Dogs are learned again, zebras never were, and cats keep what they had.
-    assert _learned_from(names, boxed, None, before, new=True) == [
+    assert learned_from(names, boxed, before, taught=False, new=True) == [
         ClassMeasure(5, False, None, 0),
         ClassMeasure(0, False, None, 0),
         ClassMeasure(9, False, 0.6, 12),
     ]
-    assert _learned_from(names, boxed, None, before, new=False)[0] == MEASURES[1]
-    assert _learned_from(names, boxed, None, None, new=False)[2] == ClassMeasure(0, False, None, 0)
+    assert learned_from(names, boxed, before, taught=False, new=False)[0] == MEASURES[1]
+    assert learned_from(names, boxed, taught=False, new=False)[2] == ClassMeasure(0, False, None, 0)

@@ -11,13 +11,13 @@ from random_model import CLASSES, random_model, random_network
 
 from inception_rcnn.backbone.export.graphs import to_model
 from inception_rcnn.backbone.regions.network import RegionNetwork
-from inception_rcnn.detect.cli.train import _first_detector
+from inception_rcnn.detect.train.first_weights import first_detector
 from inception_rcnn.detect.train.recipes import DetectorRecipe
 
 
 def first(names: tuple[str, ...], *, shared: bool = False, before: RegionNetwork | None = None) -> RegionNetwork:
     start = random_model() if before is None else to_model(before, CLASSES, long_side=128)
-    return _first_detector(names, start, None, DetectorRecipe(class_agnostic=shared)).eval()
+    return first_detector(names, start, None, DetectorRecipe(class_agnostic=shared), tell=print).eval()
 
 
 def outputs(network: RegionNetwork) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +37,7 @@ def test_classes_in_another_order_keep_their_scores_and_deltas() -> None:
 
 def test_the_layers_below_go_on_with_other_classes(capsys: pytest.CaptureFixture[str]) -> None:
     network, start = first(("mug", "cup")), random_model().weights
-    assert "has other classes: their scores are learned" in capsys.readouterr().err
+    assert "has other classes: their scores are learned" in capsys.readouterr().out
     for name, value in network.state_dict().items():
         # Finer features too: they belong to no class.
         if not name.startswith(("score.", "context.", "delta.")):
@@ -50,7 +50,7 @@ def test_classes_that_the_start_knows_keep_their_scores_and_deltas(capsys: pytes
     # A domestic cat, a class without boxes before, and a person; ILSVRC's names.
     names = ("n02121808", "zebra", "person")
     network = first(names)
-    assert "the scores of 1 of 3 are learned from nothing" in capsys.readouterr().err
+    assert "the scores of 1 of 3 are learned from nothing" in capsys.readouterr().out
     some, moved = outputs(network)
     np.testing.assert_allclose(some[:, [0, 1, 3]], logits[:, [0, 1, 3]], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(moved[:, [0, 2]], deltas[:, [0, 2]], rtol=1e-5, atol=1e-5)

@@ -21,9 +21,9 @@ from inception_rcnn.backbone.googlenet import GoogLeNet
 from inception_rcnn.backbone.regions.network import roi_align
 from inception_rcnn.data import ILSVRC_DET_CLASSES, IMAGENET_CLASSES, TO_ILSVRC_DET, Picture
 from inception_rcnn.data.errors import CheckpointError, ModelError, SettingError
-from inception_rcnn.detect.cli.train import _first_detector
 from inception_rcnn.detect.train.augmentation import augment
 from inception_rcnn.detect.train.detector import detection_loss, soften, train_detector
+from inception_rcnn.detect.train.first_weights import first_detector
 from inception_rcnn.detect.train.loop import RunSettings
 from inception_rcnn.detect.train.recipes import DetectorRecipe
 from inception_rcnn.detect.train.sampling import sample_regions, without_parts
@@ -84,11 +84,10 @@ def test_a_classifier_of_other_classes_is_no_teacher() -> None:
         Teacher(classifier(), ["my cup", "my pen"], "cpu")
 
 
-def test_scores_begin_as_the_teachers_where_the_upper_layers_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_begin_as_the_teachers_where_the_upper_layers_are_its_own() -> None:
     state, names = classifier(), ("zebra", "my cup", "dog")
-    monkeypatch.setattr("inception_rcnn.backbone.weights.published.load_imagenet", lambda name, report: (state, False))
     recipe, boxes = DetectorRecipe(finer=False, context=False), torch.tensor([[4.0, 4.0, 90.0, 70.0]])
-    network = _first_detector(names, None, "bvlc", recipe, Teacher(state, names, "cpu")).eval()
+    network = first_detector(names, None, state, recipe, Teacher(state, names, "cpu")).eval()
     picture = 50 * torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     layer = torch.nn.Linear(1024, 1000)
     layer.load_state_dict({name: state[f"classifier.{name}"] for name in ("weight", "bias")})
@@ -101,13 +100,11 @@ def test_scores_begin_as_the_teachers_where_the_upper_layers_are_its_own(monkeyp
         wanted = every[taught_classes(names) == label].mean() - every.mean()
         assert logits[0, 1 + label].item() == pytest.approx(wanted.item(), rel=1e-3, abs=1e-3)
     # What the teacher does not know, and what is in no picture of its own, begins as ever.
-    plain = _first_detector(names, None, "bvlc", recipe)
+    plain = first_detector(names, None, state, recipe)
     assert torch.equal(network.score.weight[[0, 2]], plain.score.weight[[0, 2]])
     # So do all where the upper layers are a detector's.
     start = random_model()
-    taught, untaught = (
-        _first_detector(names, start, None, recipe, one) for one in (Teacher(state, names, "cpu"), None)
-    )
+    taught, untaught = (first_detector(names, start, None, recipe, one) for one in (Teacher(state, names, "cpu"), None))
     assert torch.equal(taught.score.weight, untaught.score.weight)
 
 
