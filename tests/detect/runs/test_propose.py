@@ -555,7 +555,7 @@ def test_regions_of_any_size(photos, tmp_path):
         (["--output", "x.npz", "--mode", "slow"], "mode 'slow' is unknown; use single, fast or quality"),
         (["--output", "x.npz", "--superpixel-scale", "0"], "superpixel_scale"),
         (["--output", "x.npz", "--method", "edges"], "use merged, selective-search or multibox"),
-        (["--output", "x.npz", "--multibox", "absent"], "absent: no such model or file; bundled models: any, voc"),
+        (["--output", "x.npz", "--multibox", "absent"], "absent: no such model or file; bundled models: any, coco"),
         (["--output", "x.npz", "--model", "absent"], "name --multibox FILE too"),
     ],
 )
