@@ -37,7 +37,9 @@ def test_from_a_teacher_to_measured_classes(
 ) -> None:
     torch.manual_seed(0)
     state = GoogLeNet(1000).state_dict()
-    monkeypatch.setattr("inception_rcnn.backbone.weights.published.load_imagenet", lambda name, report: (state, False))
+    # The teacher's first: to be patched, its module is imported, with the real function in it.
+    for module in ("detect.train.teacher", "backbone.weights.published"):
+        monkeypatch.setattr(f"inception_rcnn.{module}.load_imagenet", lambda name, report: (state, False))
     voc, more, shown = tmp_path / "voc", tmp_path / "more", tmp_path / "ILSVRC2012"
     (shown / "Annotations").mkdir(parents=True)
     for i in range(6):
