@@ -396,9 +396,8 @@ def _write_detector(
     )
     pixels = [(read_pixels(picture, max_pixels), boxes) for picture, boxes in samples]
     model = to_model(network, names, **settings, samples=pixels, progress=progress_bar)
-    write_model(output, model, apart=apart)
+    write_model(output, replace(model, measures=tuple(sources)), apart=apart)
     if not validation and not one_class:
-        write_model(output, replace(model, measures=tuple(sources)), apart=apart)
         print_once(f"wrote {output}")
         return 0
     load = functools.partial(Detector.load, output, device="cpu", method=method, multibox=multibox)

@@ -44,14 +44,15 @@ def learned_from(
     True
     """
     by_teacher = {*taught_classes(names).tolist()} if taught else set()
-    measures = None if before is None else before.measures
-    known = [-1] * len(names) if before is None or measures is None else labels_in(names, before.classes)
+    known: dict[int, ClassMeasure] = {}
+    if before is not None and before.measures is not None:
+        places = enumerate(labels_in(names, before.classes).tolist())
+        known = {label: before.measures[own] for label, own in places if own >= 0}
     sources = []
-    for label, own in enumerate(known):
-        boxes = int(boxed[label])
+    for label, boxes in enumerate(boxed.tolist()):
         one = ClassMeasure(boxes, label in by_teacher and not boxes, None, 0)
-        stays = own >= 0 and not (new and (one.boxes or one.taught))
-        sources.append(measures[own] if stays and measures is not None else one)
+        learned = new and (one.boxes or one.taught)
+        sources.append(one if learned else known.get(label, one))
     return sources
 
 
@@ -82,12 +83,12 @@ def measure_classes(
     >>> measure_classes([zebra], None, np.array([1]), np.array([4]))[0].value
     0.25
     """
-    precisions = {} if matches is None else summarise_matches(matches, "voc07")["per_class"]
-    objects = [] if matches is None else [one.positives for one in matches.values()]
-    measures = [*sources]
-    for label, (one, right, number) in enumerate(zip(sources, localised.tolist(), pictures.tolist(), strict=True)):
-        if one.boxes and objects and objects[label]:
-            measures[label] = replace(one, value=float([*precisions.values()][label]), number=objects[label])
-        elif number and not one.boxes:
-            measures[label] = replace(one, value=right / number, number=number)
-    return tuple(measures)
+    values, numbers = localised / np.maximum(pictures, 1), pictures
+    boxed = np.array([one.boxes > 0 for one in sources])
+    if matches is None:
+        numbers = np.where(boxed, 0, numbers)
+    else:
+        values = np.where(boxed, [*summarise_matches(matches, "voc07")["per_class"].values()], values)
+        numbers = np.where(boxed, [one.positives for one in matches.values()], numbers)
+    measured = zip(sources, values.tolist(), numbers.tolist(), strict=True)
+    return tuple(replace(one, value=value, number=number) if number else one for one, value, number in measured)

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...data import (
+    COCO_CLASSES,
     COCO_TO_VOC,
     ILSVRC_DET_CLASSES,
     MAX_PIXELS,
-    TO_ILSVRC_DET,
     VOC_CLASSES,
     AnnotationError,
     ImageError,
@@ -32,7 +32,7 @@ from ...data import (
 )
 from ...data.arguments import check_names
 from ...data.classes.reading import read_class_list
-from ...data.classes.spelling import MisspeltClassWarning, warn_of_dropped_classes
+from ...data.classes.spelling import MisspeltClassWarning, labels_in, warn_of_dropped_classes
 from ...data.errors import SettingError, first_names
 from ...data.formats.coco import coco_pictures, read_coco_classes
 from ...data.formats.faults import raise_faults
@@ -294,11 +294,10 @@ def _other_spellings(classes: Sequence[str]) -> dict[str, str]:
     If all are ILSVRC's, by name or WordNet id, so are VOC's and COCO's classes that are one of them.
     """
     pairs = [*COCO_TO_VOC.items(), *((voc, coco) for coco, voc in COCO_TO_VOC.items())]
-    called = {meant: wnid for wnid, name in ILSVRC_DET_CLASSES.items() for meant in (wnid, name)}
-    if all(name in called for name in classes):
-        own = {called[name]: name for name in classes}
-        known = [*TO_ILSVRC_DET["coco"].items(), *TO_ILSVRC_DET["voc"].items()]
-        pairs = [(name, own[wnid]) for name, wnid in known if wnid in own]
+    if {*ILSVRC_DET_CLASSES, *ILSVRC_DET_CLASSES.values()}.issuperset(classes):
+        known = [*COCO_CLASSES, *VOC_CLASSES]
+        labels = labels_in(known, classes).tolist()
+        pairs = [(name, classes[label]) for name, label in zip(known, labels, strict=True) if label >= 0]
     return {other: name for other, name in pairs if name in classes and other not in classes}
 
 

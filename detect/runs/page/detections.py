@@ -140,7 +140,7 @@ def write_run_page(
         "kind": "run",
         "classes": classes,
         "threshold": run.draw_score,
-        "hidden": [_hidden(run, classes)],
+        "hidden": [_hidden(run, classes).tolist()],
         "fractions": False,
         "originals": originals,
         "folder": _folder(run),
@@ -236,7 +236,7 @@ def write_comparison_page(
         "kind": "comparison",
         "classes": classes,
         "threshold": threshold,
-        "hidden": hidden,
+        "hidden": [one.tolist() for one in hidden],
         "fractions": False,
         "originals": _originals(output, runs[0]),
         "folder": _folder(runs[0]),
@@ -276,10 +276,10 @@ def write_comparison_page(
     return differences, len(names) + len(others) - 2 * common
 
 
-def _hidden(run: FinishedRun, classes: Sequence[str]) -> list[bool]:
+def _hidden(run: FinishedRun, classes: Sequence[str]) -> NDArray[np.bool_]:
     """Tell for each class whether a run does not draw it."""
     hidden = run.rule.hidden
-    return [name in hidden for name in classes]
+    return np.array([name in hidden for name in classes], bool)
 
 
 def compare_detections(
@@ -317,13 +317,12 @@ def compare_detections(
 
 
 def _difference(
-    name: str, columns: Sequence[Mapping[str, NDArray[Any]]], threshold: float, hidden: Sequence[Sequence[bool]]
+    name: str, columns: Sequence[Mapping[str, NDArray[Any]]], threshold: float, hidden: Sequence[NDArray[np.bool_]]
 ) -> Difference:
     level = np.float32(threshold)
     weight, counts = 0.0, []
     for one, own in zip(columns, hidden, strict=True):
-        drawn = ~np.array(own, bool)
-        alone = (one["scores"] >= level) & (one["partners"] < level) & drawn[one["labels"]]
+        alone = (one["scores"] >= level) & (one["partners"] < level) & ~own[one["labels"]]
         weight += float((one["scores"] - one["partners"])[alone].sum())
         counts.append(int(alone.sum()))
     return Difference(name, weight, *counts)
